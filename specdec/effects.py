@@ -1,0 +1,216 @@
+"""The effects a strategy may ask for, and the values that answer them.
+
+Rules
+
+1. A strategy holds no randomness, clock, model, cache, device or logger. It asks.
+2. A strategy never sees a probability. `p` is always the target's, `q` always the draft's.
+3. Committed and guessed tokens have different types, and only committed ones can leave. `Committed + Guess` does not exist.
+4. Nobody rolls a cache back. Effects carry whole contexts; a runner keeps the longest common prefix with what it holds.
+5. Effects carry meaning, not mechanism, so an interpreter may fuse, delay or overlap the work behind them.
+
+Theory of operation
+
+A round is a generator that yields effects and returns the next state. `answer = yield from Effect(...)` is one question and
+its answer. Four interpreters answer them: `specdec.runtime` (two models), `specdec.law` (every branch, exactly), `sim.chain`
+(one run per outcome) and `sim` (simulated devices). Effects and answers are frozen values, so equal states are equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar, final
+
+from specdec.errors import StrategyError
+
+T = TypeVar("T", covariant=True)
+L = TypeVar("L", covariant=True)
+R = TypeVar("R", covariant=True)
+S = TypeVar("S")
+
+Program: TypeAlias = "Generator[Effect[Any], Any, S]"
+"""A round: yields effects, returns the next state."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """Tokens that belong to the output (or to the prompt) for good. Only a verdict makes new ones."""
+
+    tokens: tuple[int, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.tokens)
+
+    def __add__(self, other: Committed) -> Committed:
+        if not isinstance(other, Committed):
+            raise StrategyError(
+                f"only committed tokens can follow committed tokens, not {type(other).__name__}: "
+                "add `verdict.tokens`, and keep guesses in `pending`"
+            )
+        return Committed(self.tokens + other.tokens)
+
+
+class Drafted(Protocol):
+    """One guessed token and the row `q` it was really sampled from, `None` when it was certain (`q(token) = 1`).
+
+    An interpreter brings its own kind: the exact law draws `token` only when somebody looks at it.
+    """
+
+    @property
+    def token(self) -> int: ...
+
+    @property
+    def q(self) -> Any: ...
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A drafted token that is a plain value."""
+
+    token: int
+    q: Any = None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """Tokens that nobody has verified yet, in order. Slices and sums are guesses again."""
+
+    drafted: tuple[Drafted, ...] = ()
+
+    empty: ClassVar[Guess]
+
+    @classmethod
+    def certain(cls, tokens: Iterable[int]) -> Guess:
+        """Tokens that were computed, not sampled (an n-gram look-up): `q` puts all its mass on each."""
+        return cls(tuple(Known(token) for token in tokens))
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        return tuple(drafted.token for drafted in self.drafted)
+
+    def __len__(self) -> int:
+        return len(self.drafted)
+
+    def __getitem__(self, part: slice) -> Guess:
+        return Guess(self.drafted[part])
+
+    def __add__(self, other: Guess) -> Guess:
+        if not isinstance(other, Guess):
+            raise StrategyError(f"only a guess can follow a guess, not {type(other).__name__}")
+        return Guess(self.drafted + other.drafted)
+
+
+Guess.empty = Guess()
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """The target's rows for one window: row `i` is `p` after `committed + guess[:i]`, `len(guess) + 1` rows in all.
+
+    `rows` belongs to the interpreter; a strategy passes the whole value on to `Verify`.
+    """
+
+    committed: Committed
+    guess: Guess
+    rows: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What verification committed.
+
+    `tokens`    the accepted guesses, then the target's own token (after a rejection, or as a bonus)
+    `accepted`  how many guesses were accepted
+    `complete`  whether all were
+    """
+
+    tokens: Committed
+    accepted: int
+    complete: bool
+
+
+class Effect(Generic[T]):
+    """A question to the interpreter; `answer = yield from effect`."""
+
+    __slots__ = ()
+
+    def __iter__(self) -> Generator[Effect[Any], Any, T]:
+        return (yield self)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Draft(Effect[Guess]):
+    """Let the draft continue `committed + after` by up to `length` tokens (at least one, unless its context is full).
+
+    `stop`, if given, is asked after each token with that token's row (`StopRule`); the token that triggers it is *kept*.
+    Discarding it instead would bias the output (total variation 0.19 to 0.27 in small cases).
+    """
+
+    committed: Committed
+    after: Guess
+    length: int
+    stop: Any = None
+
+    def __post_init__(self) -> None:
+        if self.length < 1:
+            raise StrategyError(f"a Draft of {self.length} tokens was asked for: draft at least 1, or do not ask")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Score(Effect[Scores]):
+    """Let the target score the whole window in one forward pass: `len(guess) + 1` rows."""
+
+    committed: Committed
+    guess: Guess
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Verify(Effect[Verdict]):
+    """Test `guess` against `scores` by the verification rule of the run.
+
+    `guess` must begin with the window that was scored and may hold one token more, since the last row was scored too
+    (PEARL spends it on the first fresh token). `bonus=True` asks for one token from the row after the last accepted one.
+    """
+
+    scores: Scores
+    guess: Guess
+    bonus: bool = False
+
+    def __post_init__(self) -> None:
+        scored = self.scores.guess.drafted
+        same = all(a is b or (a.token == b.token and a.q is b.q) for a, b in zip(scored, self.guess.drafted, strict=False))
+        if not same or len(self.guess) + self.bonus > len(scored) + 1:
+            raise StrategyError(
+                f"Verify of {len(self.guess)} tokens{' and a bonus' if self.bonus else ''} does not fit scores of "
+                f"{len(scored)} tokens ({len(scored) + 1} rows): verify the window that was scored"
+            )
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Both(Effect[tuple[L, R]], Generic[L, R]):
+    """Answer two effects side by side; it takes as long as the slower one."""
+
+    left: Effect[L]
+    right: Effect[R]
+
+
+def drive(program: Program[S], answer: Callable[[Effect[Any]], Any]) -> S:
+    """Run one round: `answer(effect)` is called for each effect in turn; returns what the program returns."""
+    if not isinstance(program, Generator):
+        raise StrategyError(f"step() returned {type(program).__name__}, not a program: it must `yield from` its effects")
+    try:
+        effect = next(program)
+        while True:
+            effect = program.send(answer(effect))
+    except StopIteration as finished:
+        return finished.value

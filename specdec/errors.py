@@ -1,0 +1,45 @@
+"""Every error the project raises on purpose.
+
+    SpecdecError
+      ├── InputError      what a person typed, passed or pointed to is wrong
+      │     ├── PairError       two models that cannot work together, or cannot be loaded
+      │     └── SamplingError   a sampling setting out of range
+      ├── StrategyError   a strategy broke a rule at the head of `specdec.effects`
+      ├── ModelError      a model answered something that is not a distribution
+      ├── LaneError       a draft or target worker died or stopped answering
+      └── NotLossless     the exact law found a counterexample
+
+Messages name the culprit, then the remedy, in one line. The command line prints that line and exits with code 2.
+"""
+
+
+class SpecdecError(Exception):
+    """The root: catch this to catch all of ours."""
+
+
+class InputError(SpecdecError, ValueError):
+    """A bad argument, prompt, file or option."""
+
+
+class PairError(InputError):
+    """A model that cannot be loaded, or a draft that does not fit its target."""
+
+
+class SamplingError(InputError):
+    """A sampling setting out of its range."""
+
+
+class StrategyError(SpecdecError):
+    """A strategy that asks for something no interpreter can answer."""
+
+
+class ModelError(SpecdecError):
+    """A model whose logits hold NaN, or no finite value at all."""
+
+
+class LaneError(SpecdecError):
+    """A worker that died, hung or answered out of turn."""
+
+
+class NotLossless(SpecdecError, AssertionError):
+    """A strategy whose output law is not the target's; the message holds a smallest counterexample."""

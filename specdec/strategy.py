@@ -1,0 +1,226 @@
+"""What a strategy is: `init(prompt) -> State`, `step(state) -> Program[State]`, and a few facts.
+
+The strategy says what happens in one round; the loop around it, caches, randomness and clocks are somebody else's.
+How far to draft is an object of its own (`DraftLength`), as step-size control is in an ODE library. Strategies are found
+through the entry-point group `specdec.strategies`; the built-in ones use the same door as a stranger's.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from importlib.metadata import entry_points
+from typing import Any, ClassVar, Protocol, TypeAlias
+
+from specdec.effects import Committed, Draft, Guess, Program, Verdict
+from specdec.errors import InputError, StrategyError
+
+
+class Facts(Protocol):
+    """What a strategy may know before it starts. `speed_ratio` is `c` = target step time / draft step time (PEARL's)."""
+
+    @property
+    def speed_ratio(self) -> float: ...
+
+
+@dataclass(frozen=True, slots=True)
+class KnownFacts:
+    """Facts that are simply given; a `Pair` measures them instead, when first asked."""
+
+    speed_ratio: float = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Between two rounds: what is committed, what is guessed beyond it, and what the draft-length policy remembers.
+
+    A strategy that needs more defines its own frozen dataclass with a field `committed`.
+    """
+
+    committed: Committed
+    pending: Guess = Guess.empty
+    memory: Hashable = None
+
+    def then(self, verdict: Verdict, pending: Guess = Guess.empty, memory: Hashable = None) -> State:
+        """The state after `verdict`."""
+        return State(self.committed + verdict.tokens, pending, memory)
+
+
+class StopRule(Protocol):
+    """Ends a draft early: `rule(q, token)` after each token, with the row it was sampled from (any array, vocabulary long).
+
+    It may use the draft's probabilities up to and including this token, never the target's (that would be biased).
+    """
+
+    def __call__(self, q: Any, token: int) -> bool: ...
+
+
+class DraftLength(ABC):
+    """How many tokens to draft next. `memory` is threaded through the state, so policies stay frozen values."""
+
+    stop: StopRule | None = None
+
+    def init(self, facts: Facts) -> Hashable:
+        """The memory to start with."""
+        return None
+
+    @abstractmethod
+    def length(self, memory: Any) -> int:
+        """Tokens to draft in the next round, at least 1."""
+
+    def update(self, memory: Any, verdict: Verdict) -> Hashable:
+        """The memory after a round."""
+        return memory
+
+    def draft(self, state: State) -> Draft:
+        """The effect that drafts on from `state`."""
+        return Draft(state.committed, state.pending, self.length(state.memory), self.stop)
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed(DraftLength):
+    """Always `tokens`."""
+
+    tokens: int
+
+    def __post_init__(self) -> None:
+        if isinstance(self.tokens, bool) or not isinstance(self.tokens, int) or self.tokens < 1:
+            raise InputError(f"draft length {self.tokens!r} is not possible: give an integer of at least 1, or 'auto'")
+
+    def length(self, memory: Any) -> int:
+        return self.tokens
+
+    def __str__(self) -> str:
+        return str(self.tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class SpeedRatio(DraftLength):
+    """`"auto"`: the rounded speed ratio `c`, at which drafting and verifying take the same time (PEARL, section 4.3)."""
+
+    def init(self, facts: Facts) -> Hashable:
+        return max(1, round(facts.speed_ratio))
+
+    def length(self, memory: Any) -> int:
+        return memory
+
+    def __str__(self) -> str:
+        return "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class BelowConfidence:
+    """True when the token was sampled with a probability below `threshold`."""
+
+    threshold: float
+
+    def __call__(self, q: Any, token: int) -> bool:
+        return bool(q[token] < self.threshold)
+
+
+@dataclass(frozen=True, slots=True)
+class Confident(DraftLength):
+    """Draft up to `most` tokens; end after one the draft gave less than `threshold` (transformers' dynamic speculation)."""
+
+    most: int = 8
+    threshold: float = 0.4
+
+    @property
+    def stop(self) -> StopRule:  # type: ignore[override]
+        return BelowConfidence(self.threshold)
+
+    def length(self, memory: Any) -> int:
+        return self.most
+
+
+AnyDraftLength: TypeAlias = "int | str | DraftLength"
+
+
+def as_draft_length(value: AnyDraftLength) -> DraftLength:
+    """An integer, `"auto"` or a policy, as a policy."""
+    if isinstance(value, DraftLength):
+        return value
+    if value == "auto":
+        return SpeedRatio()
+    if isinstance(value, str) and value.strip().isdecimal():
+        value = int(value)
+    return Fixed(value)  # type: ignore[arg-type]  # Fixed refuses what is not a positive integer
+
+
+class DecodingStrategy(ABC):
+    """Base class of all strategies: frozen dataclasses whose fields are their parameters.
+
+    `name`      how it is registered and reported
+    `lossless`  whether its output law is claimed to be the target's; `specdec prove` checks the claim
+    """
+
+    name: ClassVar[str]
+    lossless: ClassVar[bool] = True
+
+    def init(self, prompt: Committed, facts: Facts) -> Any:
+        """The state before the first round."""
+        return State(prompt)
+
+    @abstractmethod
+    def step(self, state: Any) -> Program[Any]:
+        """One round. Must commit at least one token."""
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The parameters by name, as they are reported: numbers as they are, all else as text."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+        return {name: value if isinstance(value, (int, float)) else str(value) for name, value in values.items()}
+
+    def __str__(self) -> str:
+        return " ".join([self.name, *(f"{name}={value}" for name, value in self.parameters.items())])
+
+
+@dataclass(frozen=True)
+class DraftingStrategy(DecodingStrategy):
+    """A strategy with a draft length: an integer, `"auto"` (the speed ratio) or a `DraftLength` policy."""
+
+    draft_length: AnyDraftLength = "auto"
+
+    def __post_init__(self) -> None:
+        policy = as_draft_length(self.draft_length)
+        object.__setattr__(self, "draft_length", policy.tokens if isinstance(policy, Fixed) else self.draft_length)
+
+    @property
+    def policy(self) -> DraftLength:
+        """The draft length as a policy."""
+        return as_draft_length(self.draft_length)
+
+    def init(self, prompt: Committed, facts: Facts) -> State:
+        return State(prompt, memory=self.policy.init(facts))
+
+
+GROUP = "specdec.strategies"
+
+
+def available() -> dict[str, type[DecodingStrategy]]:
+    """Every installed strategy by name, from the entry-point group `specdec.strategies`."""
+    found: dict[str, type[DecodingStrategy]] = {}
+    for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
+        cls = entry.load()
+        if not (isinstance(cls, type) and issubclass(cls, DecodingStrategy) and cls.name == entry.name):
+            raise StrategyError(
+                f"entry point {entry.name} = {entry.value} is no DecodingStrategy of that name: correct its package"
+            )
+        found[entry.name] = cls
+    return found
+
+
+def create(name: str, **parameters: Any) -> DecodingStrategy:
+    """A strategy by name and parameters; unknown names and parameters are refused by an `InputError`."""
+    classes = available()
+    if name not in classes:
+        close = get_close_matches(name, classes, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"installed are {', '.join(classes)}"
+        raise InputError(f"unknown strategy {name!r}: {hint}")
+    known = [field.name for field in fields(classes[name])]  # type: ignore[arg-type]
+    for parameter in parameters:
+        if parameter not in known:
+            raise InputError(f"strategy {name} has no parameter {parameter!r}: it takes {', '.join(known) or 'none'}")
+    return classes[name](**parameters)

@@ -1,0 +1,8 @@
+"""The built-in strategies, one file each."""
+
+from strategies.autoregressive import Autoregressive
+from strategies.pearl import Pearl
+from strategies.prompt_lookup import PromptLookup
+from strategies.speculative import Speculative
+
+__all__ = ["Autoregressive", "Pearl", "PromptLookup", "Speculative"]

@@ -1,0 +1,20 @@
+"""Autoregressive decoding: one target forward, one token. The law that all others must equal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from specdec import DecodingStrategy, Guess, Program, Score, State, Verify
+
+
+@dataclass(frozen=True)
+class Autoregressive(DecodingStrategy):
+    """Sample each token from the target."""
+
+    name: ClassVar[str] = "autoregressive"
+
+    def step(self, state: State) -> Program[State]:
+        scores = yield from Score(state.committed, Guess.empty)
+        verdict = yield from Verify(scores, Guess.empty, bonus=True)
+        return state.then(verdict)

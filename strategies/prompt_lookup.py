@@ -1,0 +1,41 @@
+"""Prompt lookup: the draft is the text itself (Saxena 2023; transformers' `prompt_lookup_num_tokens`).
+
+The longest recent n-gram that occurred before is looked up, and what followed it is guessed. No draft model is needed, and
+every guess is certain (`q` is one-hot), so the token rule accepts it with probability `p`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from specdec import DecodingStrategy, Guess, InputError, Program, Score, State, Verify
+
+
+@dataclass(frozen=True)
+class PromptLookup(DecodingStrategy):
+    """Guess up to `draft_length` tokens that once followed the last `longest_match` (or fewer) tokens."""
+
+    name: ClassVar[str] = "prompt_lookup"
+    draft_length: int = 8
+    longest_match: int = 3
+
+    def __post_init__(self) -> None:
+        for parameter, value in self.parameters.items():
+            if not isinstance(value, int) or value < 1:
+                raise InputError(f"{parameter} {value!r} is not possible: give an integer of at least 1")
+
+    def step(self, state: State) -> Program[State]:
+        guess = Guess.certain(self._continuation(state.committed.tokens))
+        scores = yield from Score(state.committed, guess)
+        verdict = yield from Verify(scores, guess, bonus=True)
+        return state.then(verdict)
+
+    def _continuation(self, tokens: tuple[int, ...]) -> tuple[int, ...]:
+        """What followed the latest earlier occurrence of the longest suffix that has one."""
+        for size in range(min(self.longest_match, len(tokens) - 1), 0, -1):
+            suffix = tokens[-size:]
+            for start in range(len(tokens) - size - 1, -1, -1):
+                if tokens[start : start + size] == suffix:
+                    return tokens[start + size : start + size + self.draft_length]
+        return ()

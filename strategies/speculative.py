@@ -1,0 +1,25 @@
+"""Speculative decoding: the draft proposes, the target verifies, one after the other.
+
+Leviathan et al. 2023 (arXiv 2211.17192), algorithm 1; Chen et al. 2023 (arXiv 2302.01318).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from specdec import AnyDraftLength, DraftingStrategy, Program, Score, State, Verify
+
+
+@dataclass(frozen=True)
+class Speculative(DraftingStrategy):
+    """Draft `draft_length` tokens, verify them in one forward, take a bonus token when all are accepted."""
+
+    name: ClassVar[str] = "speculative"
+    draft_length: AnyDraftLength = 4
+
+    def step(self, state: State) -> Program[State]:
+        guess = yield from self.policy.draft(state)
+        scores = yield from Score(state.committed, guess)
+        verdict = yield from Verify(scores, guess, bonus=True)
+        return state.then(verdict, memory=self.policy.update(state.memory, verdict))
