@@ -1,5 +1,6 @@
 """Speculative decoding as programs of effects: run on real pairs, proved exactly, compiled and simulated."""
 
+from specdec.decode import Decoding, Result, Round, decode
 from specdec.effects import Both, Committed, Draft, Effect, Guess, Program, Score, Scores, Verdict, Verify
 from specdec.errors import (
     InputError,
@@ -11,6 +12,10 @@ from specdec.errors import (
     SpecdecError,
     StrategyError,
 )
+from specdec.law import ExactPair, law, target_law, total_variation
+from specdec.pair import Pair
+from specdec.sampling import Sampling
+from specdec.statistics import Statistics
 from specdec.strategy import (
     AnyDraftLength,
     Confident,
@@ -25,3 +30,47 @@ from specdec.strategy import (
     available,
     create,
 )
+
+__all__ = [
+    "AnyDraftLength",
+    "Both",
+    "Committed",
+    "Confident",
+    "Decoding",
+    "DecodingStrategy",
+    "Draft",
+    "DraftLength",
+    "DraftingStrategy",
+    "Effect",
+    "ExactPair",
+    "Facts",
+    "Fixed",
+    "Guess",
+    "InputError",
+    "KnownFacts",
+    "LaneError",
+    "ModelError",
+    "NotLossless",
+    "Pair",
+    "PairError",
+    "Program",
+    "Result",
+    "Round",
+    "Sampling",
+    "SamplingError",
+    "Score",
+    "Scores",
+    "SpecdecError",
+    "SpeedRatio",
+    "State",
+    "Statistics",
+    "StrategyError",
+    "Verdict",
+    "Verify",
+    "available",
+    "create",
+    "decode",
+    "law",
+    "target_law",
+    "total_variation",
+]

@@ -1,0 +1,207 @@
+"""A target and a draft that fit each other, and the lanes they work on.
+
+Loads any Hugging Face causal language model from a directory or a hub name, safetensors only. Tokenizers must be equal; heads
+that were padded to different sizes are cut to the common part before softmax.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from specdec.errors import InputError, PairError
+from specdec.runtime.lane import InlineLane, Lane, ProcessLane, ThreadLane
+from specdec.runtime.runner import context_limit
+
+LANES = ("auto", "inline", "thread", "process")
+
+
+class Pair:
+    """Two models ready to decode. Use it as a context manager, or `close()` it, to end a draft process early.
+
+    `target`, `draft`   models in evaluation mode; without a draft, only strategies that need none can run
+    `tokenizer`         shared by both; may be missing when prompts are token ids
+    `lane`              where the draft works: `"inline"`, `"thread"`, `"process"`, or `"auto"` (a thread when the draft is on
+                        CUDA, a process when two CPU cores are to be had, else inline)
+    """
+
+    def __init__(
+        self,
+        target: PreTrainedModel,
+        draft: PreTrainedModel | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        *,
+        lane: str = "auto",
+    ) -> None:
+        if lane not in LANES:
+            raise InputError(f"unknown lane {lane!r}: choose one of {', '.join(LANES)}")
+        self.target = target.eval()
+        self.draft = None if draft is None else draft.eval()
+        self.tokenizer = tokenizer
+        self.lane = lane
+        models = [target] if draft is None else [target, draft]
+        self.vocabulary = min(head_size(model) for model in models)
+        if tokenizer is not None and len(tokenizer) > self.vocabulary:
+            raise PairError(
+                f"the tokenizer has {len(tokenizer)} tokens and the smaller head only {self.vocabulary}: "
+                "choose a draft that was trained with the target's tokenizer"
+            )
+        self.context_limit = min(context_limit(model) or 1_000_000_000 for model in models)
+
+    @classmethod
+    def load(
+        cls,
+        target: str | Path,
+        draft: str | Path | None = None,
+        *,
+        device: str | None = None,
+        draft_device: str | None = None,
+        dtype: str | torch.dtype | None = None,
+        lane: str = "auto",
+    ) -> Pair:
+        """Load a pair from directories or hub names.
+
+        `device` defaults to CUDA where there is one; `draft_device` to the same. `dtype` defaults to the checkpoint's on CUDA
+        and to float32 on a CPU. Raises `PairError` for what is missing, is not safetensors or does not fit.
+        """
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        tokenizer = load_tokenizer(target)
+        if draft is not None:
+            require_equal_tokenizers(tokenizer, load_tokenizer(draft), str(target), str(draft))
+        models = [
+            load_model(name, where, dtype)
+            for name, where in ((target, device), (draft, draft_device or device))
+            if name is not None
+        ]
+        return cls(*models, tokenizer=tokenizer, lane=lane)
+
+    @classmethod
+    def bundled(cls, **options: Any) -> Pair:
+        """The small trained pair inside the package; `options` as for `load`."""
+        folder = Path(str(files("specdec") / "bundled"))
+        return cls.load(folder / "target", folder / "draft", **options)
+
+    @property
+    def eos(self) -> frozenset[int]:
+        """Tokens that end an output, by the target's generation configuration."""
+        config = self.target.generation_config
+        eos = config.eos_token_id if config is not None else None
+        return frozenset([eos] if isinstance(eos, int) else eos or ())
+
+    @cached_property
+    def target_lane(self) -> Lane:
+        return InlineLane(self.target, self.vocabulary)
+
+    @cached_property
+    def draft_lane(self) -> Lane | None:
+        if self.draft is None:
+            return None
+        kinds = {"inline": InlineLane, "thread": ThreadLane, "process": ProcessLane}
+        return kinds[self._chosen_lane](self.draft, self.vocabulary)
+
+    @property
+    def _chosen_lane(self) -> str:
+        if self.lane != "auto" or self.draft is None:
+            return self.lane
+        if self.draft.device.type == "cuda":
+            return "thread"
+        return "process" if available_cores() > 1 and self.draft.device.type == "cpu" else "inline"
+
+    @cached_property
+    def speed_ratio(self) -> float:
+        """`c`: seconds of a target step over seconds of a draft step, measured once when first asked."""
+        from specdec.profile import step_seconds
+
+        if self.draft is None:
+            return 1.0
+        return step_seconds(self.target_lane) / step_seconds(self.draft_lane)
+
+    def close(self) -> None:
+        """End the lanes."""
+        for name in ("target_lane", "draft_lane"):
+            lane = self.__dict__.pop(name, None)
+            if lane is not None:
+                lane.close()
+
+    def __enter__(self) -> Pair:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def available_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def head_size(model: PreTrainedModel) -> int:
+    """Rows of the output head, padding included."""
+    head = model.get_output_embeddings()
+    return int(head.weight.shape[0]) if head is not None else int(model.config.get_text_config(decoder=True).vocab_size)
+
+
+def load_model(name: str | Path, device: str, dtype: str | torch.dtype | None) -> PreTrainedModel:
+    """One model in evaluation mode, safetensors only."""
+    chosen = dtype or ("auto" if device.startswith("cuda") else torch.float32)
+    with _quiet():
+        try:
+            model = AutoModelForCausalLM.from_pretrained(
+                name, dtype=chosen, use_safetensors=True, local_files_only=Path(name).is_dir()
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise _cannot_load("model", name, error) from error
+    return model.to(device).eval()
+
+
+def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
+    """One tokenizer."""
+    with _quiet():
+        try:
+            return AutoTokenizer.from_pretrained(name, local_files_only=Path(name).is_dir())
+        except (OSError, ValueError, KeyError) as error:
+            raise _cannot_load("tokenizer", name, error) from error
+
+
+def require_equal_tokenizers(
+    target: PreTrainedTokenizerBase, draft: PreTrainedTokenizerBase, target_name: str, draft_name: str
+) -> None:
+    """Refuse a draft that numbers tokens differently."""
+    theirs, ours = draft.get_vocab(), target.get_vocab()
+    if theirs == ours:
+        return
+    token = next(iter(sorted({*theirs.items()} ^ {*ours.items()}, key=lambda item: (item[1], item[0]))))[0]
+    raise PairError(
+        f"{draft_name} has another tokenizer than {target_name} (they differ at token {token!r}): "
+        "choose a draft of the target's own family"
+    )
+
+
+def _cannot_load(what: str, name: str | Path, error: Exception) -> PairError:
+    if not Path(name).exists():
+        return PairError(f"{what} {str(name)!r} is no directory here, and could not be had from the hub: check the name")
+    reason = " ".join(str(error).split())[:200]
+    return PairError(f"{what} {str(name)!r} could not be loaded ({reason}): it needs config.json, a tokenizer and safetensors")
+
+
+class _quiet:
+    """No progress bars or warnings from transformers while loading."""
+
+    def __enter__(self) -> None:
+        self._bar = transformers_logging.is_progress_bar_enabled()
+        self._level = transformers_logging.get_verbosity()
+        transformers_logging.disable_progress_bar()
+        transformers_logging.set_verbosity_error()
+
+    def __exit__(self, *_: object) -> None:
+        transformers_logging.set_verbosity(self._level)
+        if self._bar:
+            transformers_logging.enable_progress_bar()

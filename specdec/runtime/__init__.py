@@ -1,0 +1,1 @@
+"""The real world: two Hugging Face models, really in parallel."""

@@ -1,0 +1,162 @@
+"""A lane is one model on one executor, answering requests in order: inline, in a thread, or in a process.
+
+    inline    now, in the caller's thread, when the answer is asked for
+    thread    on a thread of its own, on CUDA with a stream of its own (one GPU), or simply another device
+    process   on a core of its own; on a CPU a thread would lose to the interpreter lock
+
+All three give the same answers for the same seed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from specdec.errors import LaneError, PairError, SpecdecError
+from specdec.runtime.runner import Runner, new_cache
+from specdec.runtime.worker import Drafting, Hosted, Worker
+
+MOST_DRAFTED = 128
+"""Rows of `q` that a process lane can hand over at once; longer drafts are cut to it."""
+
+Wait = Callable[[], Any]
+
+
+class Lane(ABC):
+    """One model at work. `submit` starts a request and returns a function that waits for its answer."""
+
+    inline = False
+
+    @abstractmethod
+    def submit(self, method: str, *arguments: Any) -> Wait: ...
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free what the lane holds. The lane cannot be used afterwards."""
+
+
+class InlineLane(Lane):
+    """Works when waited for."""
+
+    inline = True
+
+    def __init__(self, model: PreTrainedModel, vocabulary: int) -> None:
+        self._worker = Worker(Runner(model, vocabulary))
+
+    def submit(self, method: str, *arguments: Any) -> Wait:
+        return partial(getattr(self._worker, method), *arguments)
+
+    def close(self) -> None:
+        self._worker.forget()
+
+
+class ThreadLane(Lane):
+    """Works on its own thread and, on CUDA, its own stream."""
+
+    def __init__(self, model: PreTrainedModel, vocabulary: int) -> None:
+        self._worker = Worker(Runner(model, vocabulary))
+        self._executor = ThreadPoolExecutor(1, "draft-lane")
+        self._stream = torch.cuda.Stream(model.device) if model.device.type == "cuda" else None
+
+    def submit(self, method: str, *arguments: Any) -> Wait:
+        return self._executor.submit(self._work, method, arguments).result
+
+    def _work(self, method: str, arguments: tuple[Any, ...]) -> Any:
+        with torch.cuda.stream(self._stream):  # no effect without a stream
+            answer = getattr(self._worker, method)(*arguments)
+            if self._stream is not None:
+                self._stream.synchronize()  # the driver reads the rows from another stream
+            return answer
+
+    def close(self) -> None:
+        self._executor.shutdown(cancel_futures=True)
+
+
+class ProcessLane(Lane):
+    """Works in a subprocess; rows of `q` come back through shared memory, and only when sampling needs them."""
+
+    def __init__(self, model: PreTrainedModel, vocabulary: int) -> None:
+        new_cache(model)  # refuse here what the worker could not hold
+        dtype = torch.float64 if model.dtype == torch.float64 else torch.float32
+        shm = Path("/dev/shm")
+        folder = Path(tempfile.mkdtemp(prefix="specdec-", dir=shm if shm.is_dir() else None))
+        self._shared = torch.from_file(str(folder / "q"), shared=True, size=MOST_DRAFTED * vocabulary, dtype=dtype).view(
+            MOST_DRAFTED, vocabulary
+        )
+        torch.save(Hosted(model, vocabulary, MOST_DRAFTED, dtype), folder / "hosted.pt")
+        ours, theirs = socket.socketpair()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "specdec.runtime.worker", str(theirs.fileno()), str(folder)],
+            pass_fds=[theirs.fileno()],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        )
+        theirs.close()
+        self._connection = Connection(ours.detach())
+        self._finalizer = weakref.finalize(self, _end, self._process, self._connection, folder)
+        self._folder: Path | None = folder
+        self._ticket = 0
+
+    def submit(self, method: str, *arguments: Any) -> Wait:
+        if self._folder is not None:
+            self._receive()  # "ready": both sides hold the files open, so their names can go
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+        self._ticket += 1
+        try:
+            self._connection.send((self._ticket, method, arguments))
+        except (AttributeError, TypeError, ImportError) as error:  # what pickle says of lambdas and local classes
+            raise PairError(f"cannot send {method} to the draft process ({error}): use lane='thread' or 'inline'") from error
+        except OSError as error:
+            raise self._died() from error
+        return partial(self._answer, self._ticket)
+
+    def close(self) -> None:
+        self._finalizer()
+
+    def _answer(self, wanted: int) -> Any:
+        ticket = 0
+        answer: Any = None
+        while ticket < wanted:  # answers that an interrupted round never fetched are skipped
+            ticket, answer = self._receive()
+        if isinstance(answer, SpecdecError):
+            raise answer
+        if isinstance(answer, Exception):
+            raise LaneError(f"the draft worker failed with {type(answer).__name__}: {answer}") from answer
+        if isinstance(answer, tuple):  # the buffer is written again by the next draft, so its rows are copied
+            tokens, sampled, busy_seconds = answer
+            return Drafting(tokens, self._shared[: len(tokens)].clone() if sampled else None, busy_seconds)
+        return answer
+
+    def _receive(self) -> Any:
+        try:
+            return self._connection.recv()
+        except (EOFError, OSError) as error:
+            raise self._died() from error
+
+    def _died(self) -> LaneError:
+        return LaneError(f"the draft worker ended with exit code {self._process.poll()}: start again, or use lane='inline'")
+
+
+def _end(process: subprocess.Popen[bytes], connection: Connection, folder: Path) -> None:
+    connection.close()  # the worker sees the end of its input and leaves
+    try:
+        process.wait(timeout=2)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,158 @@
+"""One model with its cache: logits after any context, by computing only what the cache does not hold.
+
+Nobody tells a runner to roll back. It is asked for whole contexts, keeps the longest common prefix with what it holds and
+feeds the rest (rule 4 of `specdec.effects`). Works with every causal language model of transformers whose cache can be
+trimmed; plain attention layers get a preallocated cache, where trimming is setting a length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import CacheLayerMixin, DynamicLayer
+
+from specdec.errors import PairError
+
+PREFILL_CHUNK = 1024
+"""Tokens fed at once, so that the attention mask of a long prompt stays small."""
+
+
+class TrimmableLayer(CacheLayerMixin):
+    """Keys and values of one attention layer in buffers of shape (1, heads, capacity, dim), doubled when full."""
+
+    is_sliding = False
+    is_croppable = True
+    _layer_type = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.length = 0
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        self.dtype, self.device = key_states.dtype, key_states.device
+        capacity = max(256, 2 * key_states.shape[-2])
+        self.keys = key_states.new_empty(*key_states.shape[:2], capacity, key_states.shape[-1])
+        self.values = value_states.new_empty(*value_states.shape[:2], capacity, value_states.shape[-1])
+        self.is_initialized = True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        keys, values = self.keys, self.values
+        assert keys is not None
+        assert values is not None
+        end = self.length + key_states.shape[-2]
+        if end > keys.shape[-2]:
+            more = max(keys.shape[-2], end - keys.shape[-2])
+            self.keys = keys = torch.cat([keys, torch.empty_like(keys[..., :1, :]).expand(-1, -1, more, -1)], dim=-2)
+            self.values = values = torch.cat([values, torch.empty_like(values[..., :1, :]).expand(-1, -1, more, -1)], dim=-2)
+        keys[:, :, self.length : end] = key_states
+        values[:, :, self.length : end] = value_states
+        self.length = end
+        return keys[:, :, :end], values[:, :, :end]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.length + query_length, 0
+
+    def get_seq_length(self) -> int:
+        return self.length
+
+    def get_max_length(self) -> int:
+        return -1
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Forget the last `-tokens_to_remove` tokens (transformers counts them negatively)."""
+        self.length += tokens_to_remove
+
+    def reset(self) -> None:
+        self.length = 0
+
+
+class Runner:
+    """A model that answers logits for whole contexts. Not thread-safe: one runner belongs to one lane."""
+
+    def __init__(self, model: PreTrainedModel, vocabulary: int) -> None:
+        self.model = model
+        self.vocabulary = vocabulary
+        self.device = model.device
+        self.context_limit = context_limit(model)
+        self._held: list[int] = []
+        self._cache, self._plain = new_cache(model)
+        self._oldest = 0  # the shortest context that a cropped cache can still be cut back to
+
+    @torch.inference_mode()
+    def logits(self, context: Sequence[int], rows: int) -> Tensor:
+        """Logits after the last `rows` prefixes of `context`, shape (rows, vocabulary); the last row follows all of it.
+
+        Shapes: `context` has at least `rows` tokens. Units: raw logits, in the model's dtype, cut to the common vocabulary.
+        """
+        tokens = list(context)
+        self._trim(min(common_prefix(self._held, tokens), len(tokens) - rows))
+        while len(tokens) - len(self._held) > max(PREFILL_CHUNK, rows):
+            start = len(self._held)
+            self._feed(tokens[start : min(start + PREFILL_CHUNK, len(tokens) - rows)], 1)
+        return self._feed(tokens[len(self._held) :], rows)
+
+    def forget(self) -> None:
+        """Empty the cache."""
+        self._trim(0)
+
+    def _feed(self, tokens: list[int], rows: int) -> Tensor:
+        ids = torch.tensor([tokens], device=self.device)
+        output = self.model(input_ids=ids, past_key_values=self._cache, use_cache=True, logits_to_keep=rows)
+        self._held += tokens
+        return output.logits[0, -rows:, : self.vocabulary]
+
+    def _trim(self, keep: int) -> None:
+        """Hold at most the first `keep` tokens; a cache that no longer knows them starts again from nothing."""
+        surplus = len(self._held) - keep
+        if surplus == 0:
+            return
+        if self._plain or max(self._oldest, 1) <= keep:
+            self._cache.crop(-surplus)
+            self._oldest = keep  # a sliding window forgets what lies behind it when it is cropped
+            del self._held[keep:]
+        else:
+            self._cache, self._plain = new_cache(self.model)
+            self._oldest = 0
+            self._held = []
+
+
+def new_cache(model: PreTrainedModel) -> tuple[DynamicCache, bool]:
+    """An empty cache that can be trimmed, and whether it is the preallocated one."""
+    cache = DynamicCache(config=model.config)
+    plain = bool(cache.layers) and all(type(layer) is DynamicLayer for layer in cache.layers)
+    if plain:
+        cache.layers = [TrimmableLayer() for _ in cache.layers]
+    elif not cache.is_croppable:
+        raise PairError(
+            f"{model.config.model_type} has recurrent layers whose state cannot be rolled back: "
+            "choose a model with attention layers only"
+        )
+    else:
+        cache.activate_past_recording()
+    return cache, plain
+
+
+def context_limit(model: PreTrainedModel) -> int | None:
+    """The longest context in tokens that the configuration allows, `None` when it names none."""
+    config = model.config.get_text_config(decoder=True)
+    return getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+
+
+def common_prefix(held: Sequence[int], wanted: Sequence[int]) -> int:
+    """How many leading tokens are equal. Both are lists; long equal heads are compared at C speed."""
+    low, high = 0, min(len(held), len(wanted))
+    if held[:high] == wanted[:high]:
+        return high
+    while high - low > 1:  # held[:low] is equal, held[:high] is not
+        middle = (low + high) // 2
+        if held[low:middle] == wanted[low:middle]:
+            low = middle
+        else:
+            high = middle
+    return low

@@ -1,0 +1,146 @@
+"""What a lane runs: one model that drafts or scores, and the process that hosts it.
+
+`python -m specdec.runtime.worker SOCKET MODEL` answers requests on an inherited socket until the other side closes it. A plain
+subprocess needs no `if __name__ == "__main__"` in the user's script, and dies with its parent.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from specdec.runtime.runner import Runner
+from specdec.sampling import Dice, Sampler, Sampling
+from specdec.strategy import StopRule
+
+ARGMAX = "argmax"
+"""Stands for `q` of a greedily drafted token, whose row nobody needs."""
+
+
+@dataclass(frozen=True)
+class Drafting:
+    """A drafted run: `tokens`, their rows `q` of shape (len, vocabulary) (`None` when greedy), seconds of work."""
+
+    tokens: list[int]
+    q: Tensor | None
+    busy_seconds: float
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """The target's rows: `p` of shape (rows, vocabulary), or the greedy choice of each row; seconds of work."""
+
+    p: Tensor | None
+    best: list[int] | None
+    busy_seconds: float
+
+
+@dataclass(frozen=True)
+class Hosted:
+    """What a worker process needs: the model, and the shape of the shared rows of `q`."""
+
+    model: PreTrainedModel
+    vocabulary: int
+    rows: int
+    dtype: torch.dtype
+
+
+class Worker:
+    """One model at work for one decode at a time."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self._sampler = Sampler(Sampling())
+        self._dice = Dice(0)
+
+    def begin(self, sampling: Sampling, seed: object, prompt: Sequence[int]) -> None:
+        """Start a decode: set the sampling, reseed, and fill the cache with all of the prompt but its last token."""
+        self._sampler = Sampler(sampling)
+        self._dice = Dice(seed)
+        if len(prompt) > 1:
+            self._runner.logits(prompt[:-1], 1)
+
+    def forget(self) -> None:
+        """Empty the cache."""
+        self._runner.forget()
+
+    @torch.inference_mode()
+    def draft(self, context: Sequence[int], length: int, stop: StopRule | None) -> Drafting:
+        """Continue `context` by up to `length` tokens, one forward each."""
+        start = time.perf_counter()
+        tokens: list[int] = []
+        rows: list[Tensor] = []
+        for _ in range(length):
+            extended = [*context, *tokens]
+            logits = self._runner.logits(extended, 1)
+            if self._sampler.greedy:
+                token = self._sampler.best(logits, extended)[0]
+                row = self._sampler.probabilities(logits, extended)[0] if stop else None
+            else:
+                row = self._sampler.probabilities(logits, extended)[0]
+                token = self._dice.pick(row)
+                rows.append(row)
+            tokens.append(token)
+            if stop is not None and stop(row, token):
+                break
+        return Drafting(tokens, torch.stack(rows) if rows else None, time.perf_counter() - start)
+
+    @torch.inference_mode()
+    def score(self, context: Sequence[int], rows: int) -> Scoring:
+        """The last `rows` rows after `context`."""
+        start = time.perf_counter()
+        logits = self._runner.logits(context, rows)
+        greedy = self._sampler.greedy
+        best = self._sampler.best(logits, context) if greedy else None
+        p = None if greedy else self._sampler.probabilities(logits, context)
+        return Scoring(p, best, time.perf_counter() - start)
+
+
+def serve(connection: Connection, worker: Worker, shared: Tensor) -> None:
+    """Answer `(ticket, method, arguments)` with `(ticket, result or error)` until the other side is gone.
+
+    Rows of `q` go through `shared`, of shape (rows, vocabulary); everything else through the socket.
+    """
+    while True:
+        try:
+            ticket, method, arguments = connection.recv()
+        except (EOFError, OSError):
+            return
+        try:
+            answer = getattr(worker, method)(*arguments)
+            if isinstance(answer, Drafting):
+                if answer.q is not None:
+                    shared[: len(answer.tokens)] = answer.q
+                answer = answer.tokens, answer.q is not None, answer.busy_seconds
+        except Exception as error:
+            answer = error
+        connection.send((ticket, answer))
+
+
+def main(descriptor: str, folder: str) -> None:
+    """Host the model pickled in `folder` on the socket `descriptor`."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's business; it closes the socket
+    connection = Connection(int(descriptor))
+    torch.set_num_threads(1)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    hosted: Hosted = torch.load(Path(folder) / "hosted.pt", weights_only=False)
+    shared = torch.from_file(str(Path(folder) / "q"), shared=True, size=hosted.rows * hosted.vocabulary, dtype=hosted.dtype)
+    connection.send("ready")
+    serve(connection, Worker(Runner(hosted.model, hosted.vocabulary)), shared.view(hosted.rows, hosted.vocabulary))
+
+
+if __name__ == "__main__":
+    from specdec.runtime import worker as importable  # pickled classes must have their importable names
+
+    importable.main(*sys.argv[1:])

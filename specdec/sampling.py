@@ -1,0 +1,138 @@
+"""From logits to the distribution that is sampled, the same way for `p` and for `q`.
+
+Everything is a Hugging Face logits processor, so any of them can be added; temperature 0 is greedy decoding. Softmax runs in
+float32 at least, whatever the model's dtype: drawing in bf16 and testing in float32 would be two different `q`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import (
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from specdec.errors import ModelError, SamplingError
+from specdec.verification import Row
+
+CONTEXT_FREE = (TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper, MinPLogitsWarper)
+"""Processors that never look at the tokens before, so that all rows of a window go through at once."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen from logits; the names and meanings of `transformers.GenerationConfig`.
+
+    `temperature` 1.0 is the model's own law, 0.0 greedy. `logits_processor` are applied first, in order, to p and to q.
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    logits_processor: Sequence[Any] = ()
+
+    def __post_init__(self) -> None:
+        def need(ok: bool, name: str, remedy: str) -> None:
+            if not ok:
+                raise SamplingError(f"{name} {getattr(self, name)!r} is not possible: {remedy}")
+
+        need(0 <= self.temperature < float("inf"), "temperature", "give 0 (greedy) or a positive number")
+        need(self.top_k is None or (isinstance(self.top_k, int) and self.top_k >= 1), "top_k", "give an integer of at least 1")
+        need(self.top_p is None or 0 < self.top_p <= 1, "top_p", "give a number in (0, 1]")
+        need(self.min_p is None or 0 <= self.min_p <= 1, "min_p", "give a number in [0, 1]")
+        need(self.repetition_penalty is None or self.repetition_penalty > 0, "repetition_penalty", "give a positive number")
+
+    @property
+    def greedy(self) -> bool:
+        return self.temperature == 0
+
+    def processors(self) -> LogitsProcessorList:
+        """The processors in the order in which `generate` applies them."""
+        chain = LogitsProcessorList(self.logits_processor)
+        if self.repetition_penalty is not None:
+            chain.append(RepetitionPenaltyLogitsProcessor(self.repetition_penalty))
+        if self.temperature not in (0, 1):
+            chain.append(TemperatureLogitsWarper(float(self.temperature)))
+        if not self.greedy:
+            if self.top_k is not None:
+                chain.append(TopKLogitsWarper(self.top_k))
+            if self.top_p is not None:
+                chain.append(TopPLogitsWarper(self.top_p))
+            if self.min_p is not None:
+                chain.append(MinPLogitsWarper(self.min_p))
+        return chain
+
+
+class Sampler:
+    """Turns logits into probabilities or greedy choices, for one decode."""
+
+    def __init__(self, sampling: Sampling) -> None:
+        self.greedy = sampling.greedy
+        self._processors = sampling.processors()
+        self._context_free = all(isinstance(processor, CONTEXT_FREE) for processor in self._processors)
+
+    def probabilities(self, logits: Tensor, context: Sequence[int]) -> Tensor:
+        """Rows after the last `n` prefixes of `context`, from logits of shape (n, vocabulary)."""
+        rows = self._processed(logits, context).softmax(-1)
+        if not bool(torch.isfinite(rows.sum())):
+            raise ModelError("a model answered logits with NaN or without any finite value: check its weights and dtype")
+        return rows
+
+    def best(self, logits: Tensor, context: Sequence[int]) -> list[int]:
+        """The greedy choice of each row."""
+        values, tokens = self._processed(logits, context).max(-1)
+        if not bool(torch.isfinite(values.sum())):
+            raise ModelError("a model answered logits with NaN or without any finite value: check its weights and dtype")
+        return tokens.tolist()
+
+    def _processed(self, logits: Tensor, context: Sequence[int]) -> Tensor:
+        if logits.dtype in (torch.float16, torch.bfloat16):
+            logits = logits.float()
+        if not self._processors:
+            return logits
+        if self._context_free:
+            return self._processors(None, logits)  # type: ignore[arg-type]
+        ids = torch.tensor([list(context)], device=logits.device)
+        first = len(context) - len(logits) + 1
+        return torch.cat([self._processors(ids[:, : first + i], logits[i : i + 1].clone()) for i in range(len(logits))])
+
+
+class Dice:
+    """Fresh uniforms from one seeded source; implements `verification.Chance` for torch rows."""
+
+    def __init__(self, seed: object) -> None:
+        self._random = random.Random(str(seed))
+
+    def uniform(self) -> float:
+        """A new uniform in [0, 1); never handed out twice."""
+        return self._random.random()
+
+    def leading(self, probabilities: Iterable[Any]) -> int:
+        count = 0
+        for probability in probabilities:
+            if self.uniform() >= probability:
+                break
+            count += 1
+        return count
+
+    def last(self, probabilities: Sequence[Any]) -> int:
+        return max((i for i, probability in enumerate(probabilities, start=1) if self.uniform() < probability), default=0)
+
+    def pick(self, weights: Row) -> int:
+        """A token by inversion of the cumulative weights, in float64; a token of weight 0 is never picked."""
+        cumulative = weights.double().cumsum(0)
+        total = cumulative[-1]
+        index = int(torch.searchsorted(cumulative, self.uniform() * total, right=True))
+        return index if index < len(cumulative) else int(torch.searchsorted(cumulative, total))  # u * total rounded up to total

@@ -1,0 +1,78 @@
+"""What a decode counts and times. Metric names and definitions are vLLM's, since users know them.
+
+    mean_acceptance_length   1 + accepted / rounds
+    draft_acceptance_rate    accepted / drafted, where drafted counts every drafted token, wasted ones too
+    acceptance_histogram     accepted tokens in a round -> number of rounds
+
+PEARL's "MAT" is another thing (the run length between rejections, uncapped) and is not comparable.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Statistics:
+    """Counts in tokens, times in seconds. A round is one verification; `decode_seconds` leaves the prefill out."""
+
+    rounds: int = 0
+    new_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
+    target_forwards: int = 0
+    prefill_seconds: float = 0.0
+    decode_seconds: float = 0.0
+    target_busy_seconds: float = 0.0
+    draft_busy_seconds: float = 0.0
+    accepted_in_round: Counter[int] = field(default_factory=Counter[int])
+
+    def count_round(self, accepted: int, certain: int) -> None:
+        """Add one verification; `certain` guesses were computed by the strategy instead of drafted by a model."""
+        self.rounds += 1
+        self.accepted_tokens += accepted
+        self.drafted_tokens += certain
+        self.accepted_in_round[accepted] += 1
+
+    def __add__(self, other: Statistics) -> Statistics:
+        values = {name: value + getattr(other, name) for name, value in vars(self).items()}
+        return Statistics(**values)
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.new_tokens / self.decode_seconds if self.decode_seconds else 0.0
+
+    @property
+    def tokens_per_target_forward(self) -> float:
+        return self.new_tokens / self.target_forwards if self.target_forwards else 0.0
+
+    @property
+    def mean_acceptance_length(self) -> float:
+        return 1 + self.accepted_tokens / self.rounds if self.rounds else 0.0
+
+    @property
+    def draft_acceptance_rate(self) -> float:
+        return self.accepted_tokens / self.drafted_tokens if self.drafted_tokens else 0.0
+
+    @property
+    def acceptance_histogram(self) -> dict[str, int]:
+        return {str(accepted): self.accepted_in_round[accepted] for accepted in sorted(self.accepted_in_round)}
+
+    @property
+    def acceptance_by_position(self) -> list[float]:
+        """Share of rounds in which at least 1, 2, ... guesses were accepted."""
+        longest = max(self.accepted_in_round, default=0)
+        reached = [sum(n for k, n in self.accepted_in_round.items() if k >= i) for i in range(1, longest + 1)]
+        return [count / self.rounds for count in reached]
+
+    @property
+    def target_idle_share(self) -> float:
+        return self._idle(self.target_busy_seconds)
+
+    @property
+    def draft_idle_share(self) -> float:
+        return self._idle(self.draft_busy_seconds)
+
+    def _idle(self, busy_seconds: float) -> float:
+        return max(0.0, 1 - busy_seconds / self.decode_seconds) if self.decode_seconds else 0.0
