@@ -14,6 +14,7 @@ from specdec.errors import (
 )
 from specdec.law import ExactPair, law, target_law, total_variation
 from specdec.pair import Pair
+from specdec.proof import Proof, assert_lossless, prove
 from specdec.sampling import Sampling
 from specdec.statistics import Statistics
 from specdec.strategy import (
@@ -54,6 +55,7 @@ __all__ = [
     "Pair",
     "PairError",
     "Program",
+    "Proof",
     "Result",
     "Round",
     "Sampling",
@@ -67,10 +69,12 @@ __all__ = [
     "StrategyError",
     "Verdict",
     "Verify",
+    "assert_lossless",
     "available",
     "create",
     "decode",
     "law",
+    "prove",
     "target_law",
     "total_variation",
 ]

@@ -20,7 +20,7 @@ import numpy as np
 
 from specdec.commit import Ending, committed
 from specdec.effects import Both, Committed, Draft, Drafted, Effect, Guess, Known, Score, Scores, Verdict, Verify, drive
-from specdec.errors import StrategyError
+from specdec.errors import NotLossless, StrategyError
 from specdec.strategy import DecodingStrategy, KnownFacts
 from specdec.verification import Row, Rule, rule
 
@@ -42,22 +42,31 @@ class ExactPair:
 
 
 class Oracle:
-    """Answers choices from a script, takes the first open option beyond it, and keeps the weight of the branch."""
+    """Answers choices from a script, takes the first open option beyond it, and keeps the weight of the branch.
 
-    def __init__(self, script: Sequence[int] = ()) -> None:
+    A script is a list of (option taken, number of options, weight of the branch up to and with it).
+    """
+
+    def __init__(self, script: Sequence[tuple[int, int, Any]] = ()) -> None:
         self._script = script
-        self.trail: list[tuple[int, int]] = []
-        self.weight: Any = 1
+        self.trail: list[tuple[int, int, Any]] = []
+        self.weight: Any = script[-1][2] if script else 1
 
     def choose(self, weights: Sequence[Any]) -> int:
         """An index, with probability equal to its weight (they sum to 1). Impossible options are never taken."""
-        options = [index for index, weight in enumerate(weights) if weight > 0]
-        taken = self._script[len(self.trail)] if len(self.trail) < len(self._script) else 0
-        if len(options) > 1:
-            self.trail.append((taken, len(options)))
+        options = [index for index, weight in enumerate(weights) if weight]
+        if len(options) == 1:
+            return options[0]
+        step = len(self.trail)
+        if step < len(self._script):
+            taken, _, weight = self._script[step]
         else:
-            taken = 0
-        self.weight *= weights[options[taken]]
+            taken, weight = 0, self.weight * weights[options[0]]
+            self.weight = weight
+        if weight is None:  # the last step of the script is new: its weight is not known before its options are
+            before = self.trail[-1][2] if self.trail else 1
+            weight = self.weight = before * weights[options[taken]]
+        self.trail.append((taken, len(options), weight))
         return options[taken]
 
     def leading(self, probabilities: Iterable[Any]) -> int:
@@ -82,17 +91,17 @@ class Oracle:
 
 def branches(run: Callable[[Oracle], T]) -> Iterator[tuple[T, Any]]:
     """Every result of `run` with its weight, by replaying it once per branch. Weights sum to 1."""
-    script: list[int] = []
+    script: list[tuple[int, int, Any]] = []
     while True:
         oracle = Oracle(script)
         yield run(oracle), oracle.weight
-        trail = oracle.trail
-        while trail and trail[-1][0] + 1 == trail[-1][1]:
-            trail.pop()
-        if not trail:
+        script = oracle.trail
+        while script and script[-1][0] + 1 == script[-1][1]:
+            script.pop()
+        if not script:
             return
-        script = [taken for taken, _ in trail]
-        script[-1] += 1
+        taken, options, _ = script[-1]
+        script[-1] = taken + 1, options, None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +140,10 @@ class ExactWindow:
 
     def q_at(self, i: int) -> Fraction:
         token, q = self._token(i), self._drafted[i].q
+        if q is not None and q[token] == 0:
+            raise NotLossless(
+                f"token {token} was drafted although its row q gives it probability 0: report the row it was drawn from"
+            )
         return Fraction(1) if q is None else q[token]
 
     def _p(self, i: int) -> ExactRow:
