@@ -1,6 +1,11 @@
-"""Speculative decoding as programs of effects: run on real pairs, proved exactly, compiled and simulated."""
+"""Speculative decoding as programs of effects: run on real pairs, proved exactly, compiled and simulated.
 
-from specdec.decode import Decoding, Result, Round, decode
+What a strategy needs is imported at once; what needs torch, only when it is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from specdec.effects import Both, Committed, Draft, Effect, Guess, Program, Score, Scores, Verdict, Verify
 from specdec.errors import (
     InputError,
@@ -12,11 +17,6 @@ from specdec.errors import (
     SpecdecError,
     StrategyError,
 )
-from specdec.law import ExactPair, law, target_law, total_variation
-from specdec.pair import Pair
-from specdec.proof import Proof, assert_lossless, prove
-from specdec.sampling import Sampling
-from specdec.statistics import Statistics
 from specdec.strategy import (
     AnyDraftLength,
     Confident,
@@ -32,6 +32,31 @@ from specdec.strategy import (
     create,
 )
 
+if TYPE_CHECKING:
+    from specdec.decoding import Decoding, Result, Round, decode
+    from specdec.law.proof import assert_lossless
+    from specdec.pair import Pair
+    from specdec.sampling import Sampling
+    from specdec.statistics import Statistics
+
+_LATER = {
+    "Decoding": "specdec.decoding",
+    "Pair": "specdec.pair",
+    "Result": "specdec.decoding",
+    "Round": "specdec.decoding",
+    "Sampling": "specdec.sampling",
+    "Statistics": "specdec.statistics",
+    "assert_lossless": "specdec.law.proof",
+    "decode": "specdec.decoding",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'specdec' has no attribute {name!r}")
+    return getattr(import_module(_LATER[name]), name)
+
+
 __all__ = [
     "AnyDraftLength",
     "Both",
@@ -43,7 +68,6 @@ __all__ = [
     "DraftLength",
     "DraftingStrategy",
     "Effect",
-    "ExactPair",
     "Facts",
     "Fixed",
     "Guess",
@@ -55,7 +79,6 @@ __all__ = [
     "Pair",
     "PairError",
     "Program",
-    "Proof",
     "Result",
     "Round",
     "Sampling",
@@ -73,8 +96,4 @@ __all__ = [
     "available",
     "create",
     "decode",
-    "law",
-    "prove",
-    "target_law",
-    "total_variation",
 ]

@@ -18,7 +18,7 @@ from itertools import cycle, islice
 from random import Random
 
 from specdec.errors import InputError, NotLossless
-from specdec.law import ExactLaw, ExactPair, ExactRow, Tokens, law, target_law, total_variation
+from specdec.law.exact import ExactLaw, ExactPair, ExactRow, Tokens, law, target_law, total_variation
 from specdec.strategy import DecodingStrategy
 from specdec.verification import RULES, Rule
 
