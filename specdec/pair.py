@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import logging as transformers_logging
 
 from specdec.errors import InputError, PairError
+from specdec.profile import step_seconds
 from specdec.runtime.lane import InlineLane, Lane, ProcessLane, ThreadLane
 from specdec.runtime.runner import context_limit
 
@@ -47,6 +48,7 @@ class Pair:
         self.draft = None if draft is None else draft.eval()
         self.tokenizer = tokenizer
         self.lane = lane
+        self._speed_ratio: float | None = None
         models = [target] if draft is None else [target, draft]
         self.vocabulary = min(head_size(model) for model in models)
         if tokenizer is not None and len(tokenizer) > self.vocabulary:
@@ -92,8 +94,7 @@ class Pair:
     @property
     def eos(self) -> frozenset[int]:
         """Tokens that end an output, by the target's generation configuration."""
-        config = self.target.generation_config
-        eos = config.eos_token_id if config is not None else None
+        eos: int | list[int] | None = getattr(self.target.generation_config, "eos_token_id", None)
         return frozenset([eos] if isinstance(eos, int) else eos or ())
 
     @cached_property
@@ -115,14 +116,13 @@ class Pair:
             return "thread"
         return "process" if available_cores() > 1 and self.draft.device.type == "cpu" else "inline"
 
-    @cached_property
+    @property
     def speed_ratio(self) -> float:
         """`c`: seconds of a target step over seconds of a draft step, measured once when first asked."""
-        from specdec.profile import step_seconds
-
-        if self.draft is None:
-            return 1.0
-        return step_seconds(self.target_lane) / step_seconds(self.draft_lane)
+        if self._speed_ratio is None:
+            draft = self.draft_lane
+            self._speed_ratio = 1.0 if draft is None else step_seconds(self.target_lane) / step_seconds(draft)
+        return self._speed_ratio
 
     def close(self) -> None:
         """End the lanes."""
@@ -154,7 +154,7 @@ def load_model(name: str | Path, device: str, dtype: str | torch.dtype | None) -
     chosen = dtype or ("auto" if device.startswith("cuda") else torch.float32)
     with _quiet():
         try:
-            model = AutoModelForCausalLM.from_pretrained(
+            model: Any = AutoModelForCausalLM.from_pretrained(
                 name, dtype=chosen, use_safetensors=True, local_files_only=Path(name).is_dir()
             )
         except (OSError, ValueError, KeyError) as error:

@@ -104,7 +104,7 @@ class Sampler:
             return logits
         if self._context_free:
             return self._processors(None, logits)  # type: ignore[arg-type]
-        ids = torch.tensor([list(context)], device=logits.device)
+        ids: Any = torch.tensor([list(context)], device=logits.device)
         first = len(context) - len(logits) + 1
         return torch.cat([self._processors(ids[:, : first + i], logits[i : i + 1].clone()) for i in range(len(logits))])
 

@@ -19,10 +19,12 @@ from specdec.errors import InputError, StrategyError
 
 
 class Facts(Protocol):
-    """What a strategy may know before it starts. `speed_ratio` is `c` = target step time / draft step time (PEARL's)."""
+    """What a strategy may know before it starts."""
 
     @property
-    def speed_ratio(self) -> float: ...
+    def speed_ratio(self) -> float:
+        """`c` = target step time / draft step time (PEARL's convention)."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +174,15 @@ class DecodingStrategy(ABC):
         """The parameters by name, as they are reported: numbers as they are, all else as text."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
         return {name: value if isinstance(value, (int, float)) else str(value) for name, value in values.items()}
+
+    def __call__(self, model: Any, input_ids: Any, *, draft: Any = None, verification: str = "token", **prepared: Any) -> Any:
+        """Be a `custom_generate`: `model.generate(**inputs, custom_generate=self, draft=draft_model)`.
+
+        `draft` is a model or a `specdec.Pair`; see `specdec.huggingface`.
+        """
+        from specdec.huggingface import generate  # what needs torch is imported when it is used
+
+        return generate(self, model, input_ids, draft, verification, prepared)
 
     def __str__(self) -> str:
         return " ".join([self.name, *(f"{name}={value}" for name, value in self.parameters.items())])

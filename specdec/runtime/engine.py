@@ -138,12 +138,12 @@ class Engine:
 
     def _verify(self, effect: Verify) -> Verdict:
         scoring: Scoring = effect.scores.rows
-        rows = len(scoring.best) if scoring.best is not None else len(scoring.p)  # type: ignore[arg-type]
-        guess = effect.guess[:rows]  # shorter than asked only where the context is full, which ends the output
-        bonus = effect.bonus and len(guess) < rows
+        guess = effect.guess[: scoring.rows]  # shorter than asked only where the context is full, which ends the output
+        bonus = effect.bonus and len(guess) < scoring.rows
         if scoring.best is not None:
             outcome = greedy_rule(scoring.best, guess.tokens, bonus)
         else:
+            assert scoring.p is not None
             outcome = self._rule(TensorWindow(guess, scoring.p), bonus, self._dice)
         return self._verdict(guess, outcome)
 

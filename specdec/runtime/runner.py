@@ -127,7 +127,7 @@ def new_cache(model: PreTrainedModel) -> tuple[DynamicCache, bool]:
     cache = DynamicCache(config=model.config)
     plain = bool(cache.layers) and all(type(layer) is DynamicLayer for layer in cache.layers)
     if plain:
-        cache.layers = [TrimmableLayer() for _ in cache.layers]
+        cache.layers[:] = [TrimmableLayer() for _ in cache.layers]
     elif not cache.is_croppable:
         raise PairError(
             f"{model.config.model_type} has recurrent layers whose state cannot be rolled back: "

@@ -42,6 +42,7 @@ class Scoring:
 
     p: Tensor | None
     best: list[int] | None
+    rows: int
     busy_seconds: float
 
 
@@ -103,7 +104,7 @@ class Worker:
         greedy = self._sampler.greedy
         best = self._sampler.best(logits, context) if greedy else None
         p = None if greedy else self._sampler.probabilities(logits, context)
-        return Scoring(p, best, time.perf_counter() - start)
+        return Scoring(p, best, rows, time.perf_counter() - start)
 
 
 def serve(connection: Connection, worker: Worker, shared: Tensor) -> None:

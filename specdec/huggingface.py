@@ -1,0 +1,65 @@
+"""A strategy as `model.generate(..., custom_generate=strategy, draft=draft_model)`.
+
+`generate` prepares logits processors and stopping criteria and hands them over; everything else is `specdec.decoding`. It never
+passes on `streamer`, `assistant_model` and `tokenizer`, hence the keyword `draft`, and `StopStringCriteria` for stop strings.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.generation.utils import GenerateDecoderOnlyOutput
+
+from specdec.decoding import decode
+from specdec.errors import InputError
+from specdec.pair import Pair
+from specdec.strategy import DecodingStrategy
+
+UNLIMITED = 1_000_000_000
+
+
+def generate(
+    strategy: DecodingStrategy,
+    model: PreTrainedModel,
+    input_ids: Tensor,
+    draft: PreTrainedModel | Pair | None,
+    verification: str,
+    prepared: dict[str, Any],
+) -> Tensor | GenerateDecoderOnlyOutput:
+    """Decode one sequence; `input_ids` has shape (1, prompt). Returns (1, prompt + new), as `generate` would.
+
+    `draft` is a model (it then works inline) or a `Pair` with this target (its lanes stay warm between calls). Sampling is
+    seeded from torch's global generator, so `transformers.set_seed` reproduces it.
+    """
+    config, mask = prepared["generation_config"], prepared.get("attention_mask")
+    if len(input_ids) != 1 or (mask is not None and not bool((mask == 1).all())):
+        raise InputError(
+            f"one sequence without padding is decoded at a time, not a batch of {len(input_ids)}: loop over prompts"
+        )
+    pair = draft if isinstance(draft, Pair) else Pair(model, draft, lane="inline")
+    if pair.target is not model:
+        raise InputError("the pair given as draft has another target than this model: build it as Pair(model, draft_model)")
+    stopping = prepared.get("stopping_criteria") or []
+
+    def stop(tokens: tuple[int, ...]) -> str | None:
+        ids = torch.tensor([tokens], device=input_ids.device)
+        return "stop" if any(bool(criterion(ids, None)) for criterion in stopping) else None
+
+    result = decode(
+        pair,
+        strategy,
+        input_ids[0].tolist(),
+        max_new_tokens=UNLIMITED,
+        eos=(),
+        stop=stop,
+        verification=verification,
+        seed=int(torch.randint(2**31, ())),
+        temperature=1.0 if config.do_sample else 0.0,
+        logits_processor=tuple(prepared.get("logits_processor") or ()),
+    )
+    new = torch.tensor([result.tokens], dtype=input_ids.dtype, device=input_ids.device)
+    sequences = torch.cat([input_ids, new], dim=1)
+    return GenerateDecoderOnlyOutput(sequences=sequences) if config.return_dict_in_generate else sequences  # type: ignore[arg-type]
