@@ -6,11 +6,13 @@ float32 at least, whatever the model's dtype: drawing in bf16 and testing in flo
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import (
@@ -86,15 +88,15 @@ class Sampler:
     def probabilities(self, logits: Tensor, context: Sequence[int]) -> Tensor:
         """Rows after the last `n` prefixes of `context`, from logits of shape (n, vocabulary)."""
         rows = self._processed(logits, context).softmax(-1)
-        if not bool(torch.isfinite(rows.sum())):
-            raise ModelError("a model answered logits with NaN or without any finite value: check its weights and dtype")
+        if not math.isfinite(float(rows.sum())):
+            raise not_a_distribution()
         return rows
 
     def best(self, logits: Tensor, context: Sequence[int]) -> list[int]:
         """The greedy choice of each row."""
         values, tokens = self._processed(logits, context).max(-1)
-        if not bool(torch.isfinite(values.sum())):
-            raise ModelError("a model answered logits with NaN or without any finite value: check its weights and dtype")
+        if not math.isfinite(float(values.sum())):
+            raise not_a_distribution()
         return tokens.tolist()
 
     def _processed(self, logits: Tensor, context: Sequence[int]) -> Tensor:
@@ -132,7 +134,12 @@ class Dice:
 
     def pick(self, weights: Row) -> int:
         """A token by inversion of the cumulative weights, in float64; a token of weight 0 is never picked."""
-        cumulative = weights.double().cumsum(0)
+        cumulative = weights.cpu().numpy().cumsum(dtype=np.float64)
         total = cumulative[-1]
-        index = int(torch.searchsorted(cumulative, self.uniform() * total, right=True))
-        return index if index < len(cumulative) else int(torch.searchsorted(cumulative, total))  # u * total rounded up to total
+        index = int(cumulative.searchsorted(self.uniform() * total, side="right"))
+        return index if index < len(cumulative) else int(cumulative.searchsorted(total))  # where u * total rounds to total
+
+
+def not_a_distribution() -> ModelError:
+    """The error for logits that no softmax can save."""
+    return ModelError("a model answered logits with NaN or without any finite value: check its weights and dtype")
