@@ -79,7 +79,7 @@ class Decoding(Iterator[Round]):
         self._ending = Ending(min(max_new_tokens, room), pair.eos if eos is None else eos, self._stops)
         self._engine = Engine(
             pair.target_lane,
-            pair.draft_lane,
+            pair.draft_lane if strategy.drafts else None,
             sampling_of(sampling),
             verification,
             random.randrange(2**32) if seed is None else seed,

@@ -179,6 +179,7 @@ class Verify(Effect[Verdict]):
 
     `guess` must begin with the window that was scored and may hold one token more, since the last row was scored too
     (PEARL spends it on the first fresh token). `bonus=True` asks for one token from the row after the last accepted one.
+    An empty guess is answered with one token from the first row, bonus or not: a round never ends without progress.
     """
 
     scores: Scores
@@ -187,6 +188,8 @@ class Verify(Effect[Verdict]):
 
     def __post_init__(self) -> None:
         scored = self.scores.guess.drafted
+        if not self.guess.drafted:
+            object.__setattr__(self, "bonus", True)
         same = all(a is b or (a.token == b.token and a.q is b.q) for a, b in zip(scored, self.guess.drafted, strict=False))
         if not same or len(self.guess) + self.bonus > len(scored) + 1:
             raise StrategyError(

@@ -49,6 +49,7 @@ class Pair:
         self.tokenizer = tokenizer
         self.lane = lane
         self._speed_ratio: float | None = None
+        self._draft_lane: Lane | None = None
         models = [target] if draft is None else [target, draft]
         self.vocabulary = min(head_size(model) for model in models)
         if tokenizer is not None and len(tokenizer) > self.vocabulary:
@@ -99,14 +100,16 @@ class Pair:
 
     @cached_property
     def target_lane(self) -> Lane:
+        """Where the target works: in the caller's thread."""
         return InlineLane(self.target, self.vocabulary)
 
-    @cached_property
+    @property
     def draft_lane(self) -> Lane | None:
-        if self.draft is None:
-            return None
-        kinds = {"inline": InlineLane, "thread": ThreadLane, "process": ProcessLane}
-        return kinds[self._chosen_lane](self.draft, self.vocabulary)
+        """Where the draft works; a lane whose process was lost is replaced by a new one."""
+        if self.draft is not None and (self._draft_lane is None or self._draft_lane.ended):
+            kinds = {"inline": InlineLane, "thread": ThreadLane, "process": ProcessLane}
+            self._draft_lane = kinds[self._chosen_lane](self.draft, self.vocabulary)
+        return self._draft_lane
 
     @property
     def _chosen_lane(self) -> str:
@@ -126,10 +129,10 @@ class Pair:
 
     def close(self) -> None:
         """End the lanes."""
-        for name in ("target_lane", "draft_lane"):
-            lane = self.__dict__.pop(name, None)
-            if lane is not None:
-                lane.close()
+        self.target_lane.close()
+        if self._draft_lane is not None:
+            self._draft_lane.close()
+            self._draft_lane = None
 
     def __enter__(self) -> Pair:
         return self

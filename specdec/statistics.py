@@ -15,7 +15,10 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Statistics:
-    """Counts in tokens, times in seconds. A round is one verification; `decode_seconds` leaves the prefill out."""
+    """Counts in tokens, times in seconds. A round is one verification; `decode_seconds` leaves the prefill out.
+
+    `draft_failure` says why the draft was given up in mid-decode; the rest was decoded autoregressively then.
+    """
 
     rounds: int = 0
     new_tokens: int = 0
@@ -26,6 +29,7 @@ class Statistics:
     decode_seconds: float = 0.0
     target_busy_seconds: float = 0.0
     draft_busy_seconds: float = 0.0
+    draft_failure: str = ""
     accepted_in_round: Counter[int] = field(default_factory=Counter[int])
 
     def count_round(self, accepted: int, certain: int) -> None:

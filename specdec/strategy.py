@@ -155,10 +155,12 @@ class DecodingStrategy(ABC):
     """Base class of all strategies: frozen dataclasses whose fields are their parameters.
 
     `name`      how it is registered and reported
+    `drafts`    whether it asks a draft model at all; without, no draft is loaded or started for it
     `lossless`  whether its output law is claimed to be the target's; `specdec prove` checks the claim
     """
 
     name: ClassVar[str]
+    drafts: ClassVar[bool] = True
     lossless: ClassVar[bool] = True
 
     def init(self, prompt: Committed, facts: Facts) -> Any:

@@ -13,6 +13,7 @@ class Autoregressive(DecodingStrategy):
     """Sample each token from the target."""
 
     name: ClassVar[str] = "autoregressive"
+    drafts: ClassVar[bool] = False
 
     def step(self, state: State) -> Program[State]:
         scores = yield from Score(state.committed, Guess.empty)

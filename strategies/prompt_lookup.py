@@ -17,6 +17,7 @@ class PromptLookup(DecodingStrategy):
     """Guess up to `draft_length` tokens that once followed the last `longest_match` (or fewer) tokens."""
 
     name: ClassVar[str] = "prompt_lookup"
+    drafts: ClassVar[bool] = False
     draft_length: int = 8
     longest_match: int = 3
 

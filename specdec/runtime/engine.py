@@ -8,13 +8,14 @@ in every lane.
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
 from specdec.effects import Both, Committed, Draft, Effect, Guess, Known, Score, Scores, Verdict, Verify
-from specdec.errors import PairError, StrategyError
+from specdec.errors import LaneError, ModelError, PairError, StrategyError
 from specdec.runtime.lane import MOST_DRAFTED, Lane, Wait
 from specdec.runtime.worker import ARGMAX, Drafting, Scoring
 from specdec.sampling import Dice, Sampling
@@ -72,10 +73,14 @@ class Engine:
     def begin(self, prompt: Sequence[int]) -> None:
         """Fill both caches with the prompt, side by side."""
         start = time.perf_counter()
-        lanes = [self._target] if self._draft_lane is None else [self._draft_lane, self._target]
-        waits = [lane.submit("begin", self._sampling, f"{self._seed} draft", prompt) for lane in lanes]
-        for wait in reversed(waits):
-            wait()
+        request = "begin", self._sampling, f"{self._seed} draft", prompt
+        try:
+            wait = None if self._draft_lane is None else self._draft_lane.submit(*request)
+            self._target.submit(*request)()
+            if wait is not None:
+                wait()
+        except LaneError as error:
+            self._without_draft(error)
         self.statistics.prefill_seconds = time.perf_counter() - start
 
     def answer(self, effect: Effect[Any]) -> Any:
@@ -107,22 +112,37 @@ class Engine:
         return wait
 
     def _draft(self, effect: Draft) -> Wait:
+        if self.statistics.draft_failure:
+            return lambda: Guess.empty
         if self._draft_lane is None:
             raise PairError("this strategy drafts, and no draft model was given: give one, or use a strategy without")
         context = effect.committed.tokens + effect.after.tokens
         length = min(effect.length, MOST_DRAFTED, self._context_limit - len(context))
         if length < 1:
             return lambda: Guess.empty
-        wait = self._draft_lane.submit("draft", context, length, effect.stop)
+        try:
+            wait = self._draft_lane.submit("draft", context, length, effect.stop)
+        except LaneError as error:
+            lost = self._without_draft(error)
+            return lambda: lost
 
         def answer() -> Guess:
-            drafting: Drafting = wait()
+            try:
+                drafting: Drafting = wait()
+            except (LaneError, ModelError) as error:
+                return self._without_draft(error)
             self.statistics.draft_busy_seconds += drafting.busy_seconds
             self.statistics.drafted_tokens += len(drafting.tokens)
             rows = [ARGMAX] * len(drafting.tokens) if drafting.q is None else drafting.q
             return Guess(tuple(Known(token, q) for token, q in zip(drafting.tokens, rows, strict=True)))
 
         return answer
+
+    def _without_draft(self, error: Exception) -> Guess:
+        """Go on autoregressively: nothing is drafted any more, and what is committed stays."""
+        self.statistics.draft_failure = str(error)
+        warnings.warn(f"decoding goes on without the draft: {error}", RuntimeWarning, stacklevel=2)
+        return Guess.empty
 
     def _score(self, effect: Score) -> Wait:
         guess = effect.guess[: max(0, self._context_limit - len(effect.committed))]

@@ -34,6 +34,12 @@ from specdec.runtime.worker import Drafting, Hosted, Worker
 MOST_DRAFTED = 128
 """Rows of `q` that a process lane can hand over at once; longer drafts are cut to it."""
 
+PATIENCE_SECONDS = 30.0
+"""How long a process lane may be silent before it counts as hung."""
+
+START_SECONDS = 300.0
+"""How long a process may take to start: it imports torch and transformers."""
+
 Wait = Callable[[], Any]
 
 
@@ -41,6 +47,7 @@ class Lane(ABC):
     """One model at work. `submit` starts a request and returns a function that waits for its answer."""
 
     inline = False
+    ended = False
 
     @abstractmethod
     def submit(self, method: str, *arguments: Any) -> Wait: ...
@@ -113,7 +120,7 @@ class ProcessLane(Lane):
 
     def submit(self, method: str, *arguments: Any) -> Wait:
         if self._folder is not None:
-            self._receive()  # "ready": both sides hold the files open, so their names can go
+            self._receive(START_SECONDS)  # "ready": both sides hold the files open, so their names can go
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
         self._ticket += 1
@@ -126,13 +133,14 @@ class ProcessLane(Lane):
         return partial(self._answer, self._ticket)
 
     def close(self) -> None:
+        self.ended = True
         self._finalizer()
 
     def _answer(self, wanted: int) -> Any:
         ticket = 0
         answer: Any = None
         while ticket < wanted:  # answers that an interrupted round never fetched are skipped
-            ticket, answer = self._receive()
+            ticket, answer = self._receive(PATIENCE_SECONDS)
         if isinstance(answer, SpecdecError):
             raise answer
         if isinstance(answer, Exception):
@@ -142,14 +150,20 @@ class ProcessLane(Lane):
             return Drafting(tokens, self._shared[: len(tokens)].clone() if sampled else None, busy_seconds)
         return answer
 
-    def _receive(self) -> Any:
+    def _receive(self, patience_seconds: float) -> Any:
         try:
-            return self._connection.recv()
+            if self._connection.poll(patience_seconds):
+                return self._connection.recv()
         except (EOFError, OSError) as error:
             raise self._died() from error
+        self.close()
+        raise LaneError(
+            f"the draft worker was silent for {patience_seconds:g} s and was ended; the next decode starts a new one"
+        )
 
     def _died(self) -> LaneError:
-        return LaneError(f"the draft worker ended with exit code {self._process.poll()}: start again, or use lane='inline'")
+        self.close()
+        return LaneError(f"the draft worker ended with exit code {self._process.returncode}; the next decode starts a new one")
 
 
 def _end(process: subprocess.Popen[bytes], connection: Connection, folder: Path) -> None:

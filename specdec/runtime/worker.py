@@ -137,7 +137,10 @@ def main(descriptor: str, folder: str) -> None:
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     hosted: Hosted = torch.load(Path(folder) / "hosted.pt", weights_only=False)
     shared = torch.from_file(str(Path(folder) / "q"), shared=True, size=hosted.rows * hosted.vocabulary, dtype=hosted.dtype)
-    connection.send("ready")
+    try:
+        connection.send("ready")
+    except BrokenPipeError:
+        return  # nobody waits for this worker any more
     serve(connection, Worker(Runner(hosted.model, hosted.vocabulary)), shared.view(hosted.rows, hosted.vocabulary))
 
 

@@ -1,0 +1,62 @@
+"""Prompts: the short bundled ones, and those of a file.
+
+Read are plain text (a prompt a line) and JSON lines as HumanEval, GSM8K and MT-bench have them, gzipped or not:
+
+    {"prompt": ...}      taken as it is (HumanEval)
+    {"question": ...}    written as "Question: ...\\nAnswer:" (GSM8K)
+    {"turns": [...]}     the first turn (MT-bench)
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from specdec.errors import InputError
+
+
+def bundled() -> list[str]:
+    """Twelve short prompts: Python functions, word problems and lines of a play in turn."""
+    return from_lines((files("specdec.prompts") / "bundled.jsonl").read_text("utf-8"), "bundled.jsonl")
+
+
+def load(path: str | Path) -> list[str]:
+    """The prompts of a file; raises `InputError` for what cannot be read or holds none."""
+    path = Path(path)
+    try:
+        raw = path.read_bytes()
+        text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode()
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise InputError(f"prompts file '{path}' cannot be read ({reason}): give a text or JSON-lines file") from error
+    return from_lines(text, str(path))
+
+
+def from_lines(text: str, name: str) -> list[str]:
+    """The prompts in the text of the file `name`: JSON lines if its name or its first character says so."""
+    as_json = ".json" in name or text.lstrip().startswith("{")
+    numbered = [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    prompts = [_from_json(line, f"'{name}' line {number}") if as_json else line for number, line in numbered]
+    if not prompts:
+        raise InputError(f"prompts file '{name}' holds no prompt: write one a line")
+    return prompts
+
+
+def _from_json(line: str, where: str) -> str:
+    try:
+        item: Any = json.loads(line)
+    except ValueError as error:
+        raise InputError(f"{where} is not JSON ({error}): write one object a line") from error
+    match item:
+        case {"prompt": str(prompt)}:
+            return prompt
+        case {"question": str(question)}:
+            return f"Question: {question}\nAnswer:"
+        case {"turns": [str(turn), *_]}:
+            return turn
+        case _:
+            raise InputError(f'{where} has no prompt: write {{"prompt": "..."}}, {{"question": ...}} or {{"turns": [...]}}')
