@@ -124,7 +124,8 @@ class Pair:
         """`c`: seconds of a target step over seconds of a draft step, measured once when first asked."""
         if self._speed_ratio is None:
             draft = self.draft_lane
-            self._speed_ratio = 1.0 if draft is None else step_seconds(self.target_lane) / step_seconds(draft)
+            draft_seconds = None if draft is None else step_seconds(draft)  # first, so that its process is up by then
+            self._speed_ratio = step_seconds(self.target_lane) / draft_seconds if draft_seconds else 1.0
         return self._speed_ratio
 
     def close(self) -> None:

@@ -39,7 +39,7 @@ def load(path: str | Path) -> list[str]:
 def from_lines(text: str, name: str) -> list[str]:
     """The prompts in the text of the file `name`: JSON lines if its name or its first character says so."""
     as_json = ".json" in name or text.lstrip().startswith("{")
-    numbered = [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    numbered = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
     prompts = [_from_json(line, f"'{name}' line {number}") if as_json else line for number, line in numbered]
     if not prompts:
         raise InputError(f"prompts file '{name}' holds no prompt: write one a line")

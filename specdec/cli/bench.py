@@ -1,0 +1,237 @@
+"""`specdec bench`: strategies side by side on one pair."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from specdec.cli import options
+from specdec.cli.console import Output, share
+from specdec.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+FULL_REPEATS, REPEATS = 5, 3
+SECONDS = 200.0
+
+
+def bench(
+    strategy: Annotated[
+        list[str] | None, typer.Option(help="Strategy to measure; may be repeated. All installed ones unless given.")
+    ] = None,
+    draft_lengths: Annotated[
+        str | None, typer.Option(metavar="LIST", help="Draft lengths of every strategy that has one, such as 1,2,4 or 1-8.")
+    ] = None,
+    temperature: Annotated[
+        list[float] | None, typer.Option(help="0 is greedy; may be repeated. Both 0 and 1 unless given.")
+    ] = None,
+    prompts: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Prompts: text, or JSON lines as in HumanEval, GSM8K or MT-bench.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Take only the first prompts.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to generate for each prompt.")] = 64,
+    repeats: Annotated[int | None, typer.Option(min=1, help="Repeats; 3, or 5 with --full, unless given.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option(min=0, help="Stop decoding after this long; 200, or never with --full, unless given.")
+    ] = None,
+    full: Annotated[bool, typer.Option("--full", help="Every draft length from 1 to 8; takes many minutes.")] = False,
+    target: options.Target = None,
+    draft: options.Draft = None,
+    device: options.Device = None,
+    draft_device: options.DraftDevice = None,
+    dtype: options.DTypeOption = None,
+    lane: options.LaneOption = options.Lane.auto,
+    verification: options.VerificationOption = options.Verification.token,
+    seed: options.Seed = 0,
+    json: options.Json = None,
+) -> None:
+    """Measure strategies side by side: tokens per second, speed-up over autoregressive decoding, acceptance, idle time.
+
+    Every strategy decodes the same prompts, in turn and repeatedly, on the same cores. Takes a few minutes; Ctrl-C ends it
+    early and shows what was measured by then.
+
+    Examples:
+      specdec bench
+      specdec bench --strategy pearl --strategy speculative --draft-lengths 1-8
+      specdec bench --target Qwen/Qwen3-8B --draft Qwen/Qwen3-0.6B --temperature 0
+      specdec bench --prompts HumanEval.jsonl.gz --limit 20 --json results.json
+    """
+    output = Output(json)
+    lengths = parsed_lengths(draft_lengths)
+    from specdec.prompts import bundled, load
+
+    texts = (load(prompts) if prompts else bundled())[:limit]
+    from specdec.sampling import Sampling
+    from specdec.strategy import create
+
+    temperatures = tuple(temperature) if temperature else (0.0, 1.0)
+    for value in temperatures:
+        Sampling(value)
+    for name in strategy or ():
+        create(name)
+    import torch
+
+    from specdec.bench import Benchmark, line_up
+    from specdec.pair import available_cores
+
+    torch.set_num_threads(max(1, available_cores() - 1))  # one core is the draft's
+    with options.load_pair(target, draft, device, draft_device, dtype, lane) as pair:
+        benchmark = Benchmark(
+            pair,
+            line_up(pair, strategy or (), lengths, full=full),
+            texts,
+            temperatures,
+            max_new_tokens,
+            repeats or (FULL_REPEATS if full else REPEATS),
+            seconds if seconds is not None else float("inf") if full else SECONDS,
+            verification.value,
+            seed,
+        )
+        interrupted = False
+        try:
+            for _ in output.follow(benchmark, len(benchmark) + 1):
+                pass
+        except KeyboardInterrupt:
+            interrupted = True
+        report = benchmark.report()
+    report["settings"] |= {"prompts_file": prompts or "bundled", "interrupted": interrupted}
+    show(output, report)
+    output.write(report)
+    if interrupted:
+        raise KeyboardInterrupt
+
+
+def parsed_lengths(text: str | None) -> list[int]:
+    """`"1,2,4-6"` as `[1, 2, 4, 5, 6]`."""
+    lengths: list[int] = []
+    for part in text.split(",") if text is not None else ():
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or int(first) < 1 or (dash and not last.isdecimal()):
+            raise InputError(f"draft length {part!r} is not possible: give integers of at least 1, such as 1,2,4 or 1-8")
+        lengths += range(int(first), int(last or first) + 1)
+    return list(dict.fromkeys(lengths))
+
+
+def show(output: Output, report: dict[str, Any]) -> None:
+    """Print a report for people."""
+    console = output.console
+    pair, hardware, settings = report["pair"], report["hardware"], report["settings"]
+    console.print(f"[bold]Pair[/]      {pair['target']} + {pair.get('draft', 'no draft')}, {pair['dtype']}")
+    console.print(f"[bold]Machine[/]   {hardware['cpu']}, {hardware['cores']} cores, torch {hardware['torch']}")
+    console.print(f"[bold]Measured[/]  {_measured(report['measured'])}")
+    if not report["results"]:
+        console.print("Nothing was measured to the end: no table.")
+        return
+    console.print(
+        f"[bold]Settings[/]  {settings['prompts']} prompts, up to {settings['max_new_tokens']} tokens each, "
+        f"{settings['repeats']} of {settings['repeats_planned']} repeats, {settings['target_threads']} thread(s) for the target\n"
+    )
+    for ranking in report["ranking"]:
+        console.print(table(report["results"], ranking))
+        console.print(verdict(ranking), "\n", style="bold", sep="")
+    console.print(_greedy(report["greedy_check"]), end="")
+    console.print(
+        "tok/s: output tokens a second, median of the repeats. Speed-up: over autoregressive in the same repeat, with a 95 % "
+        "interval.\nTokens/round: mean acceptance length, 1 + accepted drafted tokens a round. Accepted: share of all drafted "
+        "tokens.\nIdle: share of the time in which a model waits. * best setting of its strategy.",
+        style="dim",
+    )
+
+
+def _measured(measured: dict[str, Any]) -> str:
+    if not measured:
+        return "nothing yet"
+    text = f"target step {1000 * measured['target_step_seconds']:.2f} ms"
+    if measured["draft_step_seconds"] is None:
+        return text
+    return (
+        f"{text}, draft step {1000 * measured['draft_step_seconds']:.2f} ms, ratio {measured['speed_ratio']:.1f}, "
+        f"acceptance {share(measured['acceptance_rate'])} (temperature 1)"
+    )
+
+
+def table(results: Sequence[dict[str, Any]], ranking: dict[str, Any]) -> Table:
+    """The results at one temperature."""
+    from rich import box
+    from rich.table import Table
+
+    temperature = ranking["temperature"]
+    title = "Greedy (temperature 0)" if temperature == 0 else f"Sampled (temperature {temperature:g})"
+    rows = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
+    rows.add_column("strategy", no_wrap=True)
+    for heading in ("draft\nlength", "tok/s", "speed-up", "interval", "tokens/\nround", "accepted", "target\nidle", "draft\nidle"):
+        rows.add_column(heading, justify="right", no_wrap=True)
+    leaders = [ranking["fastest"], *ranking["against"]]
+    best = [(leader["strategy"], leader["parameters"]) for leader in leaders]
+    for result in results:
+        if result["temperature"] == temperature:
+            marked = (result["strategy"], result["parameters"]) in best and result["strategy"] != "autoregressive"
+            fastest = result["strategy"] == best[0][0] and result["parameters"] == best[0][1]
+            rows.add_row(*_cells(result, marked), style="bold green" if fastest else "bold" if marked else "")
+    return rows
+
+
+def _cells(result: dict[str, Any], marked: bool) -> list[str]:
+    low, high = result["speedup_over_ar_interval"]
+    drafts = any(key != "0" for key in result["acceptance_histogram"]) or result["draft_acceptance_rate"] > 0
+    works = "drafted_at_once" in result
+    baseline = result["strategy"] == "autoregressive"
+    return [
+        f"{result['strategy']}{'' if result['lossless_claimed'] else ' (lossy)'}{' *' if marked else ''}",
+        length(result),
+        f"{result['tokens_per_second']:.1f}",
+        f"{result['speedup_over_ar']:.2f}x",
+        "" if baseline else f"{low:.2f} - {high:.2f}",
+        f"{result['mean_acceptance_length']:.2f}",
+        share(result["draft_acceptance_rate"]) if drafts else "-",
+        share(result["target_idle_share"]),
+        share(result["draft_idle_share"]) if works else "-",
+    ]
+
+
+def length(result: dict[str, Any]) -> str:
+    """The draft length as a person wants to see it: `auto` with what it came to."""
+    chosen = result["parameters"].get("draft_length", "-")
+    resolved = result.get("drafted_at_once", chosen)
+    return str(chosen) if chosen == resolved else f"{chosen} ({resolved})"
+
+
+def verdict(ranking: dict[str, Any]) -> str:
+    """One sentence: which strategy is the fastest, and by how much."""
+    against = ranking["against"]
+    how = "greedily" if ranking["temperature"] == 0 else f"at temperature {ranking['temperature']:g}"
+    name = _with_length(ranking["fastest"])
+    if not against:
+        return f"Only {name} was measured {how}."
+    if ranking["fastest"]["strategy"] == "autoregressive":
+        return f"Nothing beats autoregressive decoding {how}: it is {_list(against)}."
+    doubt = [_with_length(other) for other in against if other["interval"][0] <= 1]
+    unsure = f" (within the noise: {', '.join(doubt)})" if doubt else ""
+    return f"{name} is the fastest {how}: {_list(against)}{unsure}."
+
+
+def _list(against: Sequence[dict[str, Any]]) -> str:
+    parts = [f"{other['times_as_fast']:.2f}x {_with_length(other)}" for other in against]
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def _with_length(named: dict[str, Any]) -> str:
+    drafted = named["parameters"].get("draft_length")
+    return named["strategy"] if drafted is None else f"{named['strategy']} (draft length {drafted})"
+
+
+def _greedy(check: dict[str, Any] | None) -> str:
+    if check is None:
+        return ""
+    if check["equal"]:
+        return f"Greedy outputs of all strategies equal autoregressive decoding token for token on {check['prompts']} prompts.\n"
+    differences = check["differences"]
+    ties = sum(difference["tie"] for difference in differences)
+    names = ", ".join(sorted({_with_length(difference) for difference in differences}))
+    return (
+        f"Greedy outputs differ from autoregressive decoding in {len(differences)} case(s), of which {ties} begin at a tie "
+        f"of two logits: {names}.\n"
+    )

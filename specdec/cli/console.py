@@ -1,0 +1,87 @@
+"""Where a command writes: tables and text for people, JSON for programs, progress on the terminal only."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from specdec.errors import InputError
+
+T = TypeVar("T")
+
+WIDTH_OF_FILES = 110
+"""Columns of a table that is not written to a terminal."""
+
+
+class Output:
+    """The targets of one command.
+
+    `json` is a path, `"-"` for standard output or `None`. It is tried at once, so that nothing is lost after long work. With
+    `"-"`, standard output holds the JSON and nothing else: what is meant for people goes to standard error.
+    """
+
+    def __init__(self, json: str | None = None) -> None:
+        self._json = json
+        self.console = console(stderr=json == "-")
+        self.errors = console(stderr=True)
+        if json is not None and json != "-":
+            _try_to_write(Path(json))
+
+    def write(self, value: Any) -> None:
+        """Write `value` as JSON, if JSON was asked for."""
+        if self._json is None:
+            return
+        text = json.dumps(value, indent=2) + "\n"
+        if self._json == "-":
+            sys.stdout.write(text)
+            sys.stdout.flush()
+            return
+        try:
+            Path(self._json).write_text(text)
+        except OSError as error:
+            raise _unwritable(self._json, error) from error
+
+    def follow(self, steps: Iterable[T], total: int) -> Iterator[T]:
+        """Pass `steps` on, and show them as text beside a progress bar."""
+        if not self.errors.is_terminal:
+            yield from steps
+            return
+        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+        with Progress(*columns, console=self.errors, transient=True) as progress:
+            task = progress.add_task("", total=total)
+            for step in steps:
+                progress.update(task, description=str(step))
+                yield step
+                progress.advance(task)
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console as wide as the terminal, or wide enough for our tables where there is none."""
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, width=None if stream.isatty() else WIDTH_OF_FILES, highlight=False)
+
+
+def share(value: float) -> str:
+    """A share as a percentage."""
+    return f"{100 * value:.0f} %"
+
+
+def _try_to_write(path: Path) -> None:
+    there = path.exists()
+    try:
+        with path.open("a"):
+            pass
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    if not there:
+        path.unlink()
+
+
+def _unwritable(path: str | Path, error: OSError) -> InputError:
+    return InputError(f"cannot write JSON to '{path}' ({error.strerror}): give a path in an existing, writable folder, or -")

@@ -1,0 +1,109 @@
+"""Options that several commands share, and what is made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from specdec.errors import InputError
+
+if TYPE_CHECKING:
+    from specdec.pair import Pair
+
+
+class Lane(StrEnum):
+    auto = "auto"
+    inline = "inline"
+    thread = "thread"
+    process = "process"
+
+
+class Verification(StrEnum):
+    token = "token"
+    match = "match"
+    block = "block"
+
+
+class DType(StrEnum):
+    float64 = "float64"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+_MODELS = "Models"
+_SAMPLING = "Sampling"
+
+Target = Annotated[
+    str | None,
+    typer.Option(help="Target model: a directory or a hub name. The bundled pair unless given.", rich_help_panel=_MODELS),
+]
+Draft = Annotated[
+    str | None, typer.Option(help="Draft model, with the target's own tokenizer.", rich_help_panel=_MODELS)
+]
+Device = Annotated[
+    str | None, typer.Option(help="Device of the target, such as cpu, cuda or cuda:1.", rich_help_panel=_MODELS)
+]
+DraftDevice = Annotated[
+    str | None, typer.Option(help="Device of the draft; the target's unless given.", rich_help_panel=_MODELS)
+]
+DTypeOption = Annotated[
+    DType | None,
+    typer.Option("--dtype", help="Number format; float32 on a CPU, the checkpoint's on CUDA.", rich_help_panel=_MODELS),
+]
+LaneOption = Annotated[
+    Lane, typer.Option("--lane", help="Where the draft works beside the target.", rich_help_panel=_MODELS)
+]
+VerificationOption = Annotated[
+    Verification, typer.Option("--verification", help="Rule that accepts drafted tokens.", rich_help_panel=_SAMPLING)
+]
+Seed = Annotated[int, typer.Option(help="The same seed gives the same tokens.", rich_help_panel=_SAMPLING)]
+Json = Annotated[
+    str | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON to FILE, or - for standard output.")
+]
+Parameters = Annotated[
+    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A parameter of the strategy; may be repeated.")
+]
+
+
+def load_pair(
+    target: str | None, draft: str | None, device: str | None, draft_device: str | None, dtype: DType | None, lane: Lane
+) -> Pair:
+    """The pair that the options name, or the bundled one."""
+    from specdec.pair import Pair
+
+    options: dict[str, Any] = {
+        "device": device,
+        "draft_device": draft_device,
+        "dtype": dtype and dtype.value,
+        "lane": lane.value,
+    }
+    if target is not None:
+        return Pair.load(target, draft, **options)
+    if draft is not None:
+        raise InputError(f"--draft {draft} has no target: give --target too, or neither for the bundled pair")
+    return Pair.bundled(**options)
+
+
+def parameters(settings: Sequence[str] | None, draft_length: str | None = None) -> dict[str, Any]:
+    """Parameters of a strategy from `NAME=VALUE` texts and a draft length."""
+    chosen: dict[str, Any] = {} if draft_length is None else {"draft_length": value(draft_length)}
+    for setting in settings or ():
+        name, equals, text = setting.partition("=")
+        if not equals or not name:
+            raise InputError(f"--set {setting!r} is no parameter: write NAME=VALUE")
+        chosen[name] = value(text)
+    return chosen
+
+
+def value(text: str) -> int | float | str:
+    """An integer or a number where the text is one."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
