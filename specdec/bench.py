@@ -22,7 +22,7 @@ import torch
 from specdec.decoding import Result, decode, prompt_tokens
 from specdec.errors import InputError
 from specdec.pair import Pair
-from specdec.profile import acceptance, hardware, step_seconds, versions, window_seconds
+from specdec.profile import acceptance, draft_step_seconds, hardware, versions, window_seconds
 from specdec.runtime.runner import Runner
 from specdec.statistics import Statistics
 from specdec.strategy import DecodingStrategy, DraftingStrategy, available, create
@@ -304,7 +304,9 @@ def _named(strategy: DecodingStrategy) -> dict[str, Any]:
 def measured(pair: Pair, prompts: Sequence[Sequence[int]]) -> dict[str, Any]:
     """What each model's step costs, alone and in seconds, and how often a drafted token is accepted at temperature 1."""
     draft = pair.draft_lane
-    draft_seconds = None if draft is None else step_seconds(draft)  # first, so that its process is up when the target is timed
+    draft_seconds = (
+        None if draft is None else draft_step_seconds(draft)
+    )  # first, so that its process is up when the target is timed
     widths = window_seconds(pair.target_lane, WIDTHS)
     return {
         "target_step_seconds": widths[1],

@@ -11,7 +11,7 @@ import platform
 import random
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -82,13 +82,13 @@ def made_up_context(tokens: int) -> list[int]:
     return [2 + i % 50 for i in range(tokens)]
 
 
-def step_seconds(lane: Lane, repeats: int = 12) -> float:
-    """Median seconds of a step of width 1, measured where the lane works."""
-    return window_seconds(lane, [1], repeats)[1]
+def draft_step_seconds(lane: Lane, repeats: int = 12) -> float:
+    """Median seconds per drafted token, sampling included, measured where the lane works."""
+    return median(_drafts(lane, repeats, CONTEXT_TOKENS))
 
 
 def window_seconds(lane: Lane, widths: Sequence[int], repeats: int = 12, context: int = CONTEXT_TOKENS) -> dict[int, float]:
-    """Median seconds of a forward over each width, behind `context` tokens."""
+    """Median seconds of a forward over each width, behind `context` tokens; width 1 is a step. For a lane in this process."""
     return {width: median(seconds) for width, seconds in _windows(lane, widths, repeats, context).items()}
 
 
@@ -240,7 +240,7 @@ def _cpu_name() -> str:
 
 def profile(
     pair: Pair,
-    prompts: dict[str, Sequence[Sequence[int]]],
+    prompts: Mapping[str, Sequence[Sequence[int]]],
     *,
     widths: Sequence[int] = (1, 2, 3, 4, 6, 8, 12),
     batches: Sequence[int] = (1, 2, 4, 8),

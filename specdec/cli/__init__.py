@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from importlib.metadata import entry_points, version
 from inspect import getdoc
 from typing import Annotated, Any
@@ -20,7 +21,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from specdec.errors import SpecdecError
+from specdec.errors import InputError, SpecdecError
 
 GROUP = "specdec.commands"
 FIRST = ("generate", "bench", "prove", "strategies")
@@ -37,22 +38,49 @@ class Commands(TyperGroup):
         return [*(name for name in FIRST if name in names), *sorted(names - {*FIRST})]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name not in self.commands and cmd_name in entry_points(group=GROUP).names:
+        names = self.list_commands(ctx)
+        if cmd_name in names and cmd_name not in self.commands:
             self.commands[cmd_name] = command(cmd_name)
+        if cmd_name not in names and not ctx.resilient_parsing:
+            close = get_close_matches(cmd_name, names, n=1)
+            raise InputError(f"unknown command {cmd_name!r}: " + (f"did you mean {close[0]}?" if close else "see specdec --help"))
         return self.commands.get(cmd_name)
 
 
 def command(name: str) -> Any:
-    """The installed command of that name."""
+    """The installed command of that name; one that cannot be imported says so when it is run."""
     (entry, *_) = entry_points(group=GROUP, name=name)
-    function = entry.load()
+    try:
+        function = entry.load()
+    except (ImportError, AttributeError) as error:
+        function = broken(name, entry.value, error)
     text, heading, examples = (getdoc(function) or "").partition("Examples:")
+    paragraphs = [" ".join(paragraph.split()) for paragraph in text.split("\n\n")]
     app = typer.Typer(add_completion=False, rich_markup_mode="rich")
-    app.command(name, help=text.strip(), epilog=heading + examples.rstrip())(function)
+    app.command(
+        name,
+        help="\n\n".join(paragraphs).strip(),
+        epilog=heading + examples.rstrip(),
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )(function)
     return get_command(app)
 
 
-app = typer.Typer(cls=Commands, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
+def broken(name: str, source: str, error: Exception) -> Callable[[list[str]], None]:
+    """What stands for a command that cannot be imported, so that all others work."""
+
+    def stand_in(arguments: Annotated[list[str] | None, typer.Argument()] = None) -> None:
+        raise InputError(f"command {name} cannot be loaded from {source} ({error}): reinstall the package that brings it")
+
+    stand_in.__doc__ = f"(cannot be loaded from {source})"
+    return stand_in
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 
 def _show_version(wanted: bool) -> None:
@@ -79,12 +107,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SpecdecError as error:
         return _complain(str(error))
     except typer.TyperException as error:
-        return _complain(error.format_message())
+        return _complain(f"{error.format_message().rstrip('.')}: {_remedy(error)}")
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads: let the last flush succeed
         return 1
+
+
+def _remedy(error: typer.TyperException) -> str:
+    context: Any = getattr(error, "ctx", None)
+    return f"see {context.command_path if context else 'specdec'} --help"
 
 
 def _complain(message: str) -> int:

@@ -48,10 +48,11 @@ def bench(
     seed: options.Seed = 0,
     json: options.Json = None,
 ) -> None:
-    """Measure strategies side by side: tokens per second, speed-up over autoregressive decoding, acceptance, idle time.
+    """Measure strategies side by side.
 
-    Every strategy decodes the same prompts, in turn and repeatedly, on the same cores. Takes a few minutes; Ctrl-C ends it
-    early and shows what was measured by then.
+    Shows tokens per second, speed-up over autoregressive decoding, acceptance and idle time. Every strategy decodes the same
+    prompts, in turn and repeatedly, on the same cores. Takes a few minutes; Ctrl-C ends it early and shows what was measured
+    by then.
 
     Examples:
       specdec bench

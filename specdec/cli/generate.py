@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -44,12 +45,13 @@ def generate(
         float | None, typer.Option(help="Above 1: repeat less.", rich_help_panel=_SAMPLING)
     ] = None,
     verification: options.VerificationOption = options.Verification.token,
-    seed: Annotated[int | None, typer.Option(help="The same seed gives the same tokens.", rich_help_panel=_SAMPLING)] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed gives the same tokens; random unless given.", rich_help_panel=_SAMPLING)] = None,
     json: options.Json = None,
 ) -> None:
-    """Continue a text. Tokens that the draft proposed and the target accepted look different from the target's own.
+    """Continue a text, and show which tokens the draft proposed.
 
-    The text goes to standard output, the statistics to standard error. Ctrl-C ends it; the text so far is kept.
+    On a terminal, drafted tokens that the target accepted look different from the target's own. The text goes to standard
+    output, the statistics to standard error. Ctrl-C ends it; the text so far is kept.
 
     Examples:
       specdec generate "ROMEO:"
@@ -62,6 +64,7 @@ def generate(
     from specdec.decoding import Decoding, sampling_of
     from specdec.strategy import create
 
+    seed = random.randrange(2**32) if seed is None else seed
     chosen = create(strategy, **options.parameters(settings, draft_length))
     sampling: dict[str, Any] = {
         "temperature": temperature,

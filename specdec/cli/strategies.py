@@ -12,7 +12,7 @@ from specdec.strategy import DecodingStrategy, available
 
 
 def strategies(json: options.Json = None) -> None:
-    """List the installed decoding strategies, whether they are lossless, and their parameters.
+    """List the installed strategies and their parameters.
 
     Lossless: the law of the output is the target's own, which `specdec prove` checks exactly. Packages may bring more
     strategies through the entry-point group specdec.strategies.
