@@ -1,0 +1,62 @@
+# Every target does its own set-up in .venv. Needed beforehand: Python 3.11 or newer (`make demo PYTHON=python3.12` chooses one).
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+INSTALL := $(PIP) install --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check docs serve clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
+
+demo: .venv/.run  ## decode the bundled pair with every strategy, and print the table
+	$(BIN)/specdec bench
+
+test: .venv/.test  ## all tests
+	$(BIN)/python -m pytest
+
+check: .venv/.check  ## lint, format, strict types, exports, and who may import whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/python -m pytest tests/test_project.py -k "arrow or export"
+
+docs: .venv/.docs  ## build the site into site/; warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "The site is in site/index.html"
+
+serve: .venv/.docs  ## the site at http://127.0.0.1:8000, rebuilt when a page changes
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
+clean:  ## remove everything that make made
+	rm -rf .venv site build dist .pytest_cache .ruff_cache .hypothesis
+
+.venv/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "$(PYTHON) is $$($(PYTHON) --version 2>&1), and 3.11 or newer is needed: make PYTHON=python3.12"; exit 2; }
+	@echo "Creating .venv"
+	@$(PYTHON) -m venv .venv
+	@$(PIP) install --upgrade 'pip>=25.1'
+	@touch $@
+
+.venv/.run: .venv/.python pyproject.toml constraints.txt
+	@echo "Installing pearl-specdec and what it needs into .venv (torch is large: minutes the first time)"
+	@$(INSTALL) --editable .
+	@touch $@
+
+.venv/.test: .venv/.run
+	@echo "Installing what the tests need"
+	@$(INSTALL) --group test
+	@touch $@
+
+.venv/.check: .venv/.test
+	@echo "Installing what the checks need"
+	@$(INSTALL) --group check
+	@touch $@
+
+.venv/.docs: .venv/.run
+	@echo "Installing what the site needs"
+	@$(INSTALL) --group docs
+	@touch $@
