@@ -1,0 +1,448 @@
+"""Every strategy, rule, draft length and policy has exactly the target's law; and what the exact interpreter costs.
+
+The laws are dictionaries of fractions, so equal means equal. Pairs come from `specdec.law.cases` and, with rows drawn while the
+law asks for them, from Hypothesis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass, fields
+from fractions import Fraction
+from typing import Any, ClassVar, final
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import specdec
+from specdec import (
+    Both,
+    Committed,
+    Confident,
+    DecodingStrategy,
+    Draft,
+    DraftLength,
+    Effect,
+    Facts,
+    Guess,
+    NotLossless,
+    Program,
+    Score,
+    State,
+    StrategyError,
+    Verdict,
+    Verify,
+)
+from specdec.effects import Known
+from specdec.law import Exact, ExactLaw, ExactPair, assert_lossless, cases, exact, law, prove, target_law, total_variation
+from specdec.law.proof import PROMPT, Table
+from specdec.verification import RULES
+
+STRATEGIES = specdec.available()
+DRAFTING = sorted(name for name, cls in STRATEGIES.items() if issubclass(cls, specdec.DraftingStrategy))
+
+
+def every_strategy(lengths: range) -> list[Any]:
+    """The installed strategies, each with every draft length where it has one."""
+    chosen = []
+    for name, cls in STRATEGIES.items():
+        if "draft_length" in {field.name for field in fields(cls)}:  # type: ignore[arg-type]
+            chosen += [pytest.param(cls(draft_length=length), id=f"{name}-{length}") for length in lengths]  # type: ignore[call-arg]
+        else:
+            chosen.append(pytest.param(cls(), id=name))
+    return chosen
+
+
+# --- generated pairs -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verification", RULES)
+@pytest.mark.parametrize("strategy", every_strategy(range(1, 5)))
+def test_every_strategy_rule_and_draft_length_has_the_target_law(strategy: DecodingStrategy, verification: str) -> None:
+    for case in cases(36, seed=2):
+        assert case.law(strategy, verification) == case.target_law, case
+
+
+@pytest.mark.parametrize("verification", RULES)
+@pytest.mark.parametrize("policy", ["auto", *(Confident(3, threshold) for threshold in (0.0, 0.34, 0.5, 0.67, 1.1))], ids=str)
+@pytest.mark.parametrize("name", DRAFTING)
+def test_draft_length_policies_are_exact(name: str, policy: Any, verification: str) -> None:
+    strategy = STRATEGIES[name](draft_length=policy)  # type: ignore[call-arg]
+    for case in cases(24, seed=3):
+        assert case.law(strategy, verification) == case.target_law, case
+
+
+def test_generated_pairs_hold_every_kind_with_and_without_an_end_of_sequence() -> None:
+    seen = {(case.kind, case.eos is not None) for case in cases(36, seed=2)}
+    assert seen == {
+        (kind, ends) for kind in ("zeros", "ties", "equal", "disjoint", "one-hot", "mixed") for ends in (True, False)
+    }
+    for case in cases(36, seed=2):
+        rows = [case.p(PROMPT), case.q(PROMPT), case.p((0, 1)), case.q((0, 1))]
+        assert all(sum(row) == 1 and min(row) >= 0 and len(row) == case.vocabulary for row in rows)
+
+
+def test_assert_lossless_returns_one_proof_a_rule() -> None:
+    proofs = assert_lossless(specdec.create("pearl", draft_length=2), pairs=6)
+    assert [proof.verification for proof in proofs] == list(RULES)
+    assert all(proof.exact and proof.pairs == 6 and proof.counterexample is None for proof in proofs)
+
+
+# --- pairs drawn by Hypothesis ---------------------------------------------------------------------------------------
+
+
+def rows(vocabulary: int) -> st.SearchStrategy[tuple[Fraction, ...]]:
+    """Rows with zeros and ties among them."""
+    weights = st.lists(st.integers(0, 4), min_size=vocabulary, max_size=vocabulary).filter(any)
+    return weights.map(lambda row: tuple(Fraction(weight, sum(row)) for weight in row))
+
+
+def any_pair(data: st.DataObject) -> ExactPair:
+    """Tables whose row is drawn when a history is first asked for, so every history has a row of its own."""
+    vocabulary = data.draw(st.integers(2, 3))
+    p, q = (Table(lambda _: data.draw(rows(vocabulary))) for _ in "pq")
+    return ExactPair(vocabulary, p, q, eos=data.draw(st.sampled_from([None, vocabulary - 1])))
+
+
+drafting = st.builds(
+    lambda name, length: STRATEGIES[name](draft_length=length),  # type: ignore[call-arg]
+    st.sampled_from(DRAFTING),
+    st.one_of(
+        st.integers(1, 3),
+        st.just("auto"),
+        st.builds(Confident, st.integers(1, 3), st.fractions(0, 1, max_denominator=6).map(float)),
+    ),
+)
+looking_up = st.builds(STRATEGIES["prompt_lookup"], draft_length=st.integers(1, 3), longest_match=st.integers(1, 3))
+strategies = st.one_of(drafting, looking_up, st.builds(STRATEGIES["autoregressive"]))
+
+few = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+
+
+@few
+@given(data=st.data(), strategy=strategies, verification=st.sampled_from(sorted(RULES)), ratio=st.floats(0.1, 3.4))
+def test_law_equals_target_law_on_any_history_dependent_pair(
+    data: st.DataObject, strategy: DecodingStrategy, verification: str, ratio: float
+) -> None:
+    pair = any_pair(data)
+    prompt = tuple(data.draw(st.lists(st.integers(0, pair.vocabulary - 1), min_size=1, max_size=4)))
+    new_tokens = data.draw(st.integers(1, 3))
+    ours = law(strategy, pair, prompt, new_tokens, verification, ratio)
+    assert all(isinstance(weight, Fraction) for weight in ours.values())
+    assert sum(ours.values()) == 1
+    assert ours == target_law(pair, prompt, new_tokens)
+
+
+@few
+@given(data=st.data(), new_tokens=st.integers(1, 4))
+def test_target_law_is_the_chain_rule(data: st.DataObject, new_tokens: int) -> None:
+    pair = any_pair(data)
+    for output, weight in target_law(pair, (0,), new_tokens).items():
+        expected = Fraction(1)
+        for i, token in enumerate(output):
+            expected *= pair.p((0, *output[:i]))[token]
+        assert weight == expected > 0
+        assert pair.eos not in output[:-1]
+        assert len(output) == new_tokens or output[-1] == pair.eos
+
+
+@given(st.integers(1, 3), st.integers(1, 3))
+def test_total_variation_is_a_distance_between_laws(left: int, right: int) -> None:
+    ours: ExactLaw = {(0,): Fraction(left, 3), (1,): 1 - Fraction(left, 3)}
+    others: ExactLaw = {(0,): Fraction(right, 3), (1,): 1 - Fraction(right, 3)}
+    assert total_variation(ours, others) == total_variation(others, ours) == Fraction(abs(left - right), 3)
+
+
+# --- what the enumeration costs --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def count_branches(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """How many branches the law of a strategy took."""
+    enumerate_branches = exact.branches
+
+    def count(strategy: DecodingStrategy, pair: ExactPair, new_tokens: int) -> int:
+        leaves = 0
+
+        def counting(run: Any) -> Iterator[Any]:
+            nonlocal leaves
+            for leaf in enumerate_branches(run):
+                leaves += 1
+                yield leaf
+
+        with monkeypatch.context() as patch:
+            patch.setattr(exact, "branches", counting)
+            ours = law(strategy, pair, PROMPT, new_tokens)
+        assert ours == target_law(pair, PROMPT, new_tokens)
+        return leaves
+
+    return count
+
+
+def uniform_pair(vocabulary: int) -> ExactPair:
+    row = tuple(Fraction(1, vocabulary) for _ in range(vocabulary))
+    return ExactPair(vocabulary, lambda _: row, lambda _: row)
+
+
+@dataclass(frozen=True)
+class Unlooked(DecodingStrategy):
+    """Drafts, and never looks at what was drafted."""
+
+    name: ClassVar[str] = "unlooked"
+
+    def step(self, state: State) -> Program[State]:
+        scores, _ = yield from Both(Score(state.committed, Guess.empty), Draft(state.committed, Guess.empty, 12))
+        verdict = yield from Verify(scores, Guess.empty, bonus=True)
+        return state.then(verdict)
+
+
+def test_a_draft_that_nobody_looks_at_costs_nothing(count_branches: Callable[..., int]) -> None:
+    assert count_branches(Unlooked(), uniform_pair(3), 1) == 3
+
+
+def test_tokens_behind_a_rejection_are_never_drawn(count_branches: Callable[..., int]) -> None:
+    p, q = (Fraction(1), Fraction(0)), (Fraction(0), Fraction(1))
+    disjoint = ExactPair(2, lambda _: p, lambda _: q)
+    assert count_branches(specdec.create("speculative", draft_length=4), disjoint, 1) == 1
+    even = (Fraction(1, 2), Fraction(1, 2))
+    unpredictable = ExactPair(2, lambda _: p, lambda context: q if len(context) == 1 else even)
+    assert count_branches(specdec.create("speculative", draft_length=10), unpredictable, 1) == 1
+
+
+def test_a_pending_window_is_drawn_only_when_it_is_verified(count_branches: Callable[..., int]) -> None:
+    assert count_branches(specdec.create("pearl", draft_length=12), uniform_pair(2), 1) == 2
+
+
+def test_equal_states_merge(count_branches: Callable[..., int]) -> None:
+    """Three tokens of PEARL at vocabulary 3 took 50,804 leaves without merging."""
+    assert count_branches(specdec.create("pearl", draft_length=2), uniform_pair(3), 3) < 600
+
+
+# --- strategies that are still to come -------------------------------------------------------------------------------
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Fork(Effect[Any]):
+    """Draft `length` tokens behind each likely outcome of verifying `window`: `fan_out` next tokens after every prefix."""
+
+    committed: Committed
+    window: Guess
+    fan_out: int
+    length: int
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The outcomes a `Fork` prepared for; a continuation is drafted only if it is asked for."""
+
+    world: Exact
+    fork: Fork
+
+    def get(self, outcome: Committed) -> Guess:
+        head, token = self.fork.committed.tokens + outcome.tokens[:-1], outcome.tokens[-1]
+        q = self.world.pair.q(head)
+        likely = sorted(range(len(q)), key=lambda candidate: -q[candidate])[: self.fork.fan_out]
+        if token not in likely:
+            return Guess.empty
+        return self.world.answer(Draft(Committed((*head, token)), Guess.empty, self.fork.length))
+
+
+class WithForks(Exact):
+    """The exact interpreter with one effect more."""
+
+    def answer(self, effect: Effect[Any]) -> Any:
+        return Prepared(self, effect) if isinstance(effect, Fork) else Exact.answer(self, effect)
+
+
+@dataclass(frozen=True)
+class Saguaro(DecodingStrategy):
+    """SSD (arXiv 2603.03251): while the target verifies, the draft prepares for what the target may answer."""
+
+    name: ClassVar[str] = "saguaro"
+    draft_length: int = 2
+    fan_out: int = 1
+
+    def step(self, state: State) -> Program[State]:
+        window = state.pending
+        fork = Fork(state.committed, window, self.fan_out, self.draft_length)
+        scores, forks = yield from Both(Score(state.committed, window), fork)
+        verdict = yield from Verify(scores, window, bonus=True)
+        return state.then(verdict, pending=forks.get(verdict.tokens))
+
+
+@dataclass(frozen=True)
+class Peeking(Saguaro):
+    """The wrong one: the prepared continuation's head is committed along with the outcome."""
+
+    name: ClassVar[str] = "peeking"
+
+    def step(self, state: State) -> Program[State]:
+        after = yield from Saguaro.step(self, state)
+        return State(after.committed + Committed(after.pending.tokens[:1]))
+
+
+@pytest.mark.parametrize("verification", RULES)
+@pytest.mark.parametrize("fan_out", [1, 2])
+@pytest.mark.parametrize("draft_length", [1, 2, 3])
+def test_forks_need_one_effect_more_and_are_exact(
+    monkeypatch: pytest.MonkeyPatch, draft_length: int, fan_out: int, verification: str
+) -> None:
+    monkeypatch.setattr(exact, "Exact", WithForks)
+    for case in cases(24, seed=4):
+        assert case.law(Saguaro(draft_length, fan_out), verification) == case.target_law, case
+
+
+def test_forks_that_leak_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exact, "Exact", WithForks)
+    assert not prove(Peeking(2, 2), "token", pairs=24).exact
+
+
+def test_forks_are_drawn_only_on_the_branch_that_uses_them(
+    monkeypatch: pytest.MonkeyPatch, count_branches: Callable[..., int]
+) -> None:
+    """All continuations drawn eagerly took 343,359 leaves."""
+    monkeypatch.setattr(exact, "Exact", WithForks)
+    assert count_branches(Saguaro(3, 3), uniform_pair(3), 1) == 3
+    assert count_branches(Saguaro(3, 3), uniform_pair(3), 3) < 600
+
+
+def test_an_unknown_effect_is_refused_by_name() -> None:
+    with pytest.raises(StrategyError, match="cannot answer Fork"):
+        law(Saguaro(), uniform_pair(2))
+
+
+@dataclass(frozen=True)
+class Schedule(DraftLength):
+    """Elastic drafting: how far the draft came before the target answered, round after round, is given from outside."""
+
+    lengths: tuple[int, ...]
+
+    def init(self, facts: Facts) -> Hashable:
+        return 0
+
+    def length(self, memory: int) -> int:
+        return self.lengths[memory % len(self.lengths)]
+
+    def update(self, memory: int, verdict: Verdict) -> Hashable:
+        return memory + 1
+
+
+@few
+@given(
+    data=st.data(),
+    lengths=st.lists(st.integers(1, 4), min_size=1, max_size=4),
+    name=st.sampled_from(DRAFTING),
+    verification=st.sampled_from(sorted(RULES)),
+)
+def test_drafting_is_lossless_for_every_schedule(data: st.DataObject, lengths: list[int], name: str, verification: str) -> None:
+    pair = any_pair(data)
+    strategy = STRATEGIES[name](draft_length=Schedule(tuple(lengths)))  # type: ignore[call-arg]
+    assert law(strategy, pair, PROMPT, 3, verification) == target_law(pair, PROMPT, 3)
+
+
+@dataclass(frozen=True)
+class AfterAcceptance(DraftLength):
+    """transformers' heuristic: two more when all were accepted, one less after a rejection."""
+
+    def init(self, facts: Facts) -> Hashable:
+        return 1
+
+    def length(self, memory: int) -> int:
+        return memory
+
+    def update(self, memory: int, verdict: Verdict) -> Hashable:
+        return min(4, memory + 2) if verdict.complete else max(1, memory - 1)
+
+
+@pytest.mark.parametrize("verification", RULES)
+@pytest.mark.parametrize("name", DRAFTING)
+def test_a_policy_may_learn_from_verdicts(name: str, verification: str) -> None:
+    strategy = STRATEGIES[name](draft_length=AfterAcceptance())  # type: ignore[call-arg]
+    for case in cases(24, seed=5):
+        assert case.law(strategy, verification) == case.target_law, case
+
+
+# --- what a strategy must not do -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Faulty(DecodingStrategy):
+    """Breaks the rule it is told to."""
+
+    name: ClassVar[str] = "faulty"
+    fault: str = ""
+
+    def step(self, state: State) -> Program[State]:
+        guess = yield from Draft(state.committed, Guess.empty, 2)
+        scores = yield from Score(state.committed, guess)
+        match self.fault:
+            case "commits nothing":
+                return state
+            case "takes tokens back":
+                return State(Committed(state.committed.tokens[:-1]))
+            case "commits a guess":
+                return State(state.committed + guess)  # type: ignore[operator]
+            case "verifies another window":
+                yield from Verify(scores, guess[1:], bonus=True)
+            case "verifies more than was scored":
+                more = yield from Draft(state.committed, guess, 2)
+                yield from Verify(scores, guess + more)
+            case "wants a bonus without a row":
+                more = yield from Draft(state.committed, guess, 1)
+                yield from Verify(scores, guess + more, bonus=True)
+            case "drafts nothing":
+                yield from Draft(state.committed, Guess.empty, 0)
+            case "keeps a list":
+                verdict = yield from Verify(scores, guess, bonus=True)
+                return State(state.committed + verdict.tokens, memory=[])  # type: ignore[arg-type]
+        raise AssertionError(self.fault)
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("commits nothing", "at least one token"),
+        ("takes tokens back", "change none"),
+        ("commits a guess", "not Guess"),
+        ("verifies another window", "does not fit"),
+        ("verifies more than was scored", "does not fit"),
+        ("wants a bonus without a row", "does not fit"),
+        ("drafts nothing", "at least 1"),
+        ("keeps a list", "cannot be hashed"),
+    ],
+)
+def test_a_strategy_that_breaks_a_rule_is_refused(fault: str, message: str) -> None:
+    table = Table(lambda context: (Fraction(1, len(context) + 1), Fraction(len(context), len(context) + 1)))
+    with pytest.raises(StrategyError, match=message):
+        law(Faulty(fault), ExactPair(2, table, table))
+
+
+@dataclass(frozen=True)
+class NotAProgram(DecodingStrategy):
+    """Forgets to yield."""
+
+    name: ClassVar[str] = "not_a_program"
+
+    def step(self, state: State) -> Any:
+        return state
+
+
+def test_a_step_that_yields_nothing_is_refused() -> None:
+    with pytest.raises(StrategyError, match="must `yield from`"):
+        law(NotAProgram(), uniform_pair(2))
+
+
+def test_a_draft_token_that_its_row_makes_impossible_is_a_counterexample(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen from a draft that decodes greedily and reports a row of its own making."""
+
+    claimed = (Fraction(1), Fraction(0))
+
+    class Lying(Exact):
+        def answer(self, effect: Effect[Any]) -> Any:
+            return Guess((Known(1, claimed),)) if isinstance(effect, Draft) else Exact.answer(self, effect)
+
+    monkeypatch.setattr(exact, "Exact", Lying)
+    with pytest.raises(NotLossless, match="report the row it was drawn from"):
+        law(specdec.create("speculative", draft_length=1), uniform_pair(2))
