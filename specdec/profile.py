@@ -133,27 +133,26 @@ def batched_seconds(model: Any, batches: Sequence[int], repeats: int, context: i
 
 
 def together_factors(pair: Pair, repeats: int, alone_target: float, alone_draft: float) -> dict[str, float]:
-    """How much slower each model is while the other works too: mean seconds together over mean seconds alone."""
+    """How much slower each model is while the other works all along: mean seconds together over mean seconds alone.
+
+    A draft of twice the target's step covers the target's forward; one of half a step is covered by it.
+    """
     draft = pair.draft_lane
     assert draft is not None
     base = made_up_context(CONTEXT_TOKENS)
     for lane in (pair.target_lane, draft):
         lane.submit("begin", Sampling(), 0, base)()
-    tokens = max(2, round(2 * alone_target / alone_draft))
-    targets: list[float] = []
-    drafts: list[float] = []
+    seconds = _Seconds()
+    step = alone_target / alone_draft
     for repeat in range(repeats + WARM_UP):
-        window = [*base, 1 + repeat % 50]
-        wait = draft.submit("draft", window, tokens, None)
-        target = pair.target_lane.submit("score", window, 1)().busy_seconds
-        drafting = wait()
-        if repeat >= WARM_UP:
-            targets.append(target)
-            drafts.append(drafting.busy_seconds / len(drafting.tokens))
-    return {
-        "target_factor": max(1.0, Timing.of(targets).mean / alone_target),
-        "draft_factor": max(1.0, Timing.of(drafts).mean / alone_draft),
-    }
+        for name, tokens in (("target", round(2 * step)), ("draft", round(step / 2))):
+            window = [*base, 1 + repeat % 50]
+            wait = draft.submit("draft", window, max(1, tokens), None)
+            target = pair.target_lane.submit("score", window, 1)().busy_seconds
+            drafting = wait()
+            seconds.add(name, repeat, target if name == "target" else drafting.busy_seconds / len(drafting.tokens))
+    alone = {"target": alone_target, "draft": alone_draft}
+    return {f"{name}_factor": max(1.0, Timing.of(seconds.by_setting[name]).mean / alone[name]) for name in alone}
 
 
 def round_overhead_seconds(pair: Pair, repeats: int) -> float:
@@ -247,6 +246,7 @@ def profile(
     contexts: Sequence[int] = (64, 256, 768),
     repeats: int = 20,
     new_tokens: int = 64,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Measure a pair with a draft; the answer is what `specdec profile` writes and the simulator reads.
 
@@ -267,7 +267,7 @@ def profile(
         for batch, seconds in batched_seconds(model, more, repeats, contexts[0]).items():
             width = {"width": 1} if rows is target else {}
             rows.append({**width, "batch": batch, "context": contexts[0], **vars(Timing.of(seconds))})
-    by_file = {name: acceptance(pair, texts, new_tokens) for name, texts in prompts.items()}
+    by_file = {name: acceptance(pair, texts, new_tokens, seed) for name, texts in prompts.items()}
     positions = sum(measured.positions for measured in by_file.values())
     runs: Counter[int] = sum((Counter(measured.run_lengths) for measured in by_file.values()), Counter())
     return {

@@ -43,7 +43,9 @@ class Commands(TyperGroup):
             self.commands[cmd_name] = command(cmd_name)
         if cmd_name not in names and not ctx.resilient_parsing:
             close = get_close_matches(cmd_name, names, n=1)
-            raise InputError(f"unknown command {cmd_name!r}: " + (f"did you mean {close[0]}?" if close else "see specdec --help"))
+            raise InputError(
+                f"unknown command {cmd_name!r}: " + (f"did you mean {close[0]}?" if close else "see specdec --help")
+            )
         return self.commands.get(cmd_name)
 
 
@@ -78,7 +80,9 @@ def broken(name: str, source: str, error: Exception) -> Callable[[list[str]], No
 
 app = typer.Typer(
     cls=Commands,
-    no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -107,6 +111,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SpecdecError as error:
         return _complain(str(error))
     except typer.TyperException as error:
+        if not error.format_message():  # the help page was shown, since nothing was typed
+            return 0
         return _complain(f"{error.format_message().rstrip('.')}: {_remedy(error)}")
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED

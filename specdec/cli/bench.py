@@ -73,12 +73,8 @@ def bench(
         Sampling(value)
     for name in strategy or ():
         create(name)
-    import torch
+    from specdec.bench import Benchmark, line_up, report
 
-    from specdec.bench import Benchmark, line_up
-    from specdec.pair import available_cores
-
-    torch.set_num_threads(max(1, available_cores() - 1))  # one core is the draft's
     with options.load_pair(target, draft, device, draft_device, dtype, lane) as pair:
         benchmark = Benchmark(
             pair,
@@ -93,14 +89,14 @@ def bench(
         )
         interrupted = False
         try:
-            for _ in output.follow(benchmark, len(benchmark) + 1):
+            for _ in output.follow(benchmark, len(benchmark)):
                 pass
         except KeyboardInterrupt:
             interrupted = True
-        report = benchmark.report()
-    report["settings"] |= {"prompts_file": prompts or "bundled", "interrupted": interrupted}
-    show(output, report)
-    output.write(report)
+        measurement = report(benchmark)
+    measurement["settings"] |= {"prompts_file": prompts or "bundled", "interrupted": interrupted}
+    show(output, measurement)
+    output.write(measurement)
     if interrupted:
         raise KeyboardInterrupt
 
@@ -128,7 +124,8 @@ def show(output: Output, report: dict[str, Any]) -> None:
         return
     console.print(
         f"[bold]Settings[/]  {settings['prompts']} prompts, up to {settings['max_new_tokens']} tokens each, "
-        f"{settings['repeats']} of {settings['repeats_planned']} repeats, {settings['target_threads']} thread(s) for the target\n"
+        f"{settings['repeats']} of {settings['repeats_planned']} repeats; {settings['target_threads']} target thread(s), "
+        f"draft lane: {settings['draft_lane'] or 'none'}\n"
     )
     for ranking in report["ranking"]:
         console.print(table(report["results"], ranking))
@@ -161,9 +158,20 @@ def table(results: Sequence[dict[str, Any]], ranking: dict[str, Any]) -> Table:
 
     temperature = ranking["temperature"]
     title = "Greedy (temperature 0)" if temperature == 0 else f"Sampled (temperature {temperature:g})"
-    rows = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
+    rows = Table(
+        title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False, padding=(0, 1, 0, 0)
+    )
     rows.add_column("strategy", no_wrap=True)
-    for heading in ("draft\nlength", "tok/s", "speed-up", "interval", "tokens/\nround", "accepted", "target\nidle", "draft\nidle"):
+    for heading in (
+        "draft\nlength",
+        "tok/s",
+        "speed\n-up",
+        "interval",
+        "tokens\n/round",
+        "accept\n-ed",
+        "target\nidle",
+        "draft\nidle",
+    ):
         rows.add_column(heading, justify="right", no_wrap=True)
     leaders = [ranking["fastest"], *ranking["against"]]
     best = [(leader["strategy"], leader["parameters"]) for leader in leaders]
@@ -185,7 +193,7 @@ def _cells(result: dict[str, Any], marked: bool) -> list[str]:
         length(result),
         f"{result['tokens_per_second']:.1f}",
         f"{result['speedup_over_ar']:.2f}x",
-        "" if baseline else f"{low:.2f} - {high:.2f}",
+        "" if baseline else f"{low:.2f}-{high:.2f}",
         f"{result['mean_acceptance_length']:.2f}",
         share(result["draft_acceptance_rate"]) if drafts else "-",
         share(result["target_idle_share"]),
@@ -197,7 +205,7 @@ def length(result: dict[str, Any]) -> str:
     """The draft length as a person wants to see it: `auto` with what it came to."""
     chosen = result["parameters"].get("draft_length", "-")
     resolved = result.get("drafted_at_once", chosen)
-    return str(chosen) if chosen == resolved else f"{chosen} ({resolved})"
+    return str(chosen) if chosen == resolved else f"{chosen}={resolved}"
 
 
 def verdict(ranking: dict[str, Any]) -> str:
@@ -228,7 +236,9 @@ def _greedy(check: dict[str, Any] | None) -> str:
     if check is None:
         return ""
     if check["equal"]:
-        return f"Greedy outputs of all strategies equal autoregressive decoding token for token on {check['prompts']} prompts.\n"
+        return (
+            f"Greedy outputs of all strategies equal autoregressive decoding token for token on {check['prompts']} prompts.\n"
+        )
     differences = check["differences"]
     ties = sum(difference["tie"] for difference in differences)
     names = ", ".join(sorted({_with_length(difference) for difference in differences}))

@@ -41,11 +41,11 @@ def generate(
     min_p: Annotated[
         float | None, typer.Option(help="Keep what has this share of the likeliest.", rich_help_panel=_SAMPLING)
     ] = None,
-    repetition_penalty: Annotated[
-        float | None, typer.Option(help="Above 1: repeat less.", rich_help_panel=_SAMPLING)
-    ] = None,
+    repetition_penalty: Annotated[float | None, typer.Option(help="Above 1: repeat less.", rich_help_panel=_SAMPLING)] = None,
     verification: options.VerificationOption = options.Verification.token,
-    seed: Annotated[int | None, typer.Option(help="The same seed gives the same tokens; random unless given.", rich_help_panel=_SAMPLING)] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="The same seed gives the same tokens; random unless given.", rich_help_panel=_SAMPLING)
+    ] = None,
     json: options.Json = None,
 ) -> None:
     """Continue a text, and show which tokens the draft proposed.
@@ -173,11 +173,14 @@ def show(output: Output, result: Result, strategy: str) -> None:
     """Print the statistics."""
     statistics, console = result.statistics, output.errors
     ended = result.finished_by or "interrupted"
-    console.print(f"\n[bold]{strategy}[/]: {statistics.new_tokens} tokens ({ended}), {statistics.tokens_per_second:.1f} tokens/s")
+    console.print(
+        f"\n[bold]{strategy}[/]: {statistics.new_tokens} tokens ({ended}), {statistics.tokens_per_second:.1f} tokens/s"
+    )
     console.print(
         f"{statistics.rounds} rounds, mean acceptance length {statistics.mean_acceptance_length:.2f}, "
         f"{share(statistics.draft_acceptance_rate)} of {statistics.drafted_tokens} drafted tokens accepted; "
-        f"idle: target {share(statistics.target_idle_share)}, draft {share(statistics.draft_idle_share)}"
+        f"idle: target {share(statistics.target_idle_share)}, draft {share(statistics.draft_idle_share)}",
+        soft_wrap=True,
     )
     if output.console.is_terminal:
         console.print(f"[{DRAFTED}]drafted and accepted[/] [{OWN}]the target's own[/]")

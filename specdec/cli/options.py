@@ -41,12 +41,8 @@ Target = Annotated[
     str | None,
     typer.Option(help="Target model: a directory or a hub name. The bundled pair unless given.", rich_help_panel=_MODELS),
 ]
-Draft = Annotated[
-    str | None, typer.Option(help="Draft model, with the target's own tokenizer.", rich_help_panel=_MODELS)
-]
-Device = Annotated[
-    str | None, typer.Option(help="Device of the target, such as cpu, cuda or cuda:1.", rich_help_panel=_MODELS)
-]
+Draft = Annotated[str | None, typer.Option(help="Draft model, with the target's own tokenizer.", rich_help_panel=_MODELS)]
+Device = Annotated[str | None, typer.Option(help="Device of the target, such as cpu, cuda or cuda:1.", rich_help_panel=_MODELS)]
 DraftDevice = Annotated[
     str | None, typer.Option(help="Device of the draft; the target's unless given.", rich_help_panel=_MODELS)
 ]
@@ -54,9 +50,7 @@ DTypeOption = Annotated[
     DType | None,
     typer.Option("--dtype", help="Number format; float32 on a CPU, the checkpoint's on CUDA.", rich_help_panel=_MODELS),
 ]
-LaneOption = Annotated[
-    Lane, typer.Option("--lane", help="Where the draft works beside the target.", rich_help_panel=_MODELS)
-]
+LaneOption = Annotated[Lane, typer.Option("--lane", help="Where the draft works beside the target.", rich_help_panel=_MODELS)]
 VerificationOption = Annotated[
     Verification, typer.Option("--verification", help="Rule that accepts drafted tokens.", rich_help_panel=_SAMPLING)
 ]
@@ -72,9 +66,12 @@ Parameters = Annotated[
 def load_pair(
     target: str | None, draft: str | None, device: str | None, draft_device: str | None, dtype: DType | None, lane: Lane
 ) -> Pair:
-    """The pair that the options name, or the bundled one."""
-    from specdec.pair import Pair
+    """The pair that the options name, or the bundled one, with one core left to the draft."""
+    import torch
 
+    from specdec.pair import Pair, available_cores
+
+    torch.set_num_threads(max(1, available_cores() - 1))
     for option, name in (("--device", device), ("--draft-device", draft_device)):
         if name is not None:
             _try_device(option, name)

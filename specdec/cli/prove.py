@@ -82,9 +82,7 @@ def prove(
         raise InputError(f"{pairs} pairs prove nothing: give --pairs of at least 1")
     rules = [rule.value for rule in verification or options.Verification]
     chosen = options.parameters(settings)
-    claims = [
-        Claim(variant, rule) for name in strategy or available() for variant in variants(name, chosen) for rule in rules
-    ]
+    claims = [Claim(variant, rule) for name in strategy or available() for variant in variants(name, chosen) for rule in rules]
     outcomes: dict[Claim, Outcome] = {}
     interrupted = False
     try:

@@ -1,0 +1,190 @@
+"""What a benchmark says: speeds, paired ratios with their intervals, rankings, and whether greedy outputs are the target's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import reduce
+from importlib.resources import files
+from operator import add
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from specdec.bench.run import Benchmark, Contender, drafted_at_once
+from specdec.pair import Pair
+from specdec.profile import hardware, versions
+from specdec.runtime.runner import Runner
+from specdec.statistics import Statistics
+from specdec.strategy import DecodingStrategy, DraftingStrategy
+
+DRAWS = 2000
+"""Resamples of the bootstrap."""
+
+TIE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}
+"""Two logits closer than this share of the largest one are a tie: windows of two widths may round them either way."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Tokens and seconds of one contender, arrays of shape (repeats, prompts)."""
+
+    tokens: Any
+    seconds: Any
+
+    @classmethod
+    def of(cls, benchmark: Benchmark, contender: Contender) -> Speed:
+        statistics = [cell[contender].statistics for cell in benchmark.reported_cells]
+        tokens = np.array([s.new_tokens for s in statistics], float).reshape(benchmark.shape)
+        return cls(tokens, np.array([s.decode_seconds for s in statistics]).reshape(benchmark.shape))
+
+    @property
+    def by_repeat(self) -> Any:
+        """Tokens per second in each repeat."""
+        return self.tokens.sum(1) / self.seconds.sum(1)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """The median over repeats."""
+        return float(np.median(self.by_repeat))
+
+    def resampled(self, repeats: Any, prompts: Any) -> Speed:
+        """Draws of repeats and prompts: arrays of shape (draws, repeats, prompts)."""
+        rows, columns = repeats[:, :, None], prompts[:, None, :]
+        return Speed(self.tokens[rows, columns], self.seconds[rows, columns])
+
+
+def compared(ours: Speed, theirs: Speed) -> tuple[float, list[float]]:
+    """How many times as fast `ours` is: median over repeats, and a 95 % bootstrap interval over prompts and repeats."""
+    repeats, prompts = ours.tokens.shape
+    random = np.random.default_rng(0)
+    drawn = random.integers(repeats, size=(DRAWS, repeats)), random.integers(prompts, size=(DRAWS, prompts))
+    rates = [speed.tokens.sum(-1) / speed.seconds.sum(-1) for speed in (ours.resampled(*drawn), theirs.resampled(*drawn))]
+    interval = np.quantile(np.median(rates[0] / rates[1], axis=1), [0.025, 0.975])
+    return float(np.median(ours.by_repeat / theirs.by_repeat)), interval.tolist()
+
+
+def summary(statistics: Statistics) -> dict[str, Any]:
+    """What is reported of a decode, by name."""
+    return {
+        "mean_acceptance_length": statistics.mean_acceptance_length,
+        "draft_acceptance_rate": statistics.draft_acceptance_rate,
+        "acceptance_histogram": statistics.acceptance_histogram,
+        "target_idle_share": statistics.target_idle_share,
+        "draft_idle_share": statistics.draft_idle_share,
+        "rounds": statistics.rounds,
+        "new_tokens": statistics.new_tokens,
+    }
+
+
+def described(pair: Pair) -> dict[str, Any]:
+    """The pair by names, sizes and number format; the bundled models by their place in the package."""
+    models = {"target": pair.target} if pair.draft is None else {"target": pair.target, "draft": pair.draft}
+    package = Path(str(files("specdec"))).parent
+    names = {key: Path(model.name_or_path or "unnamed") for key, model in models.items()}
+    return {
+        **{key: str(name.relative_to(package) if name.is_relative_to(package) else name) for key, name in names.items()},
+        **{f"{key}_parameters": model.num_parameters() for key, model in models.items()},
+        "vocabulary": pair.vocabulary,
+        "dtype": str(pair.target.dtype).removeprefix("torch."),
+    }
+
+
+def named(strategy: DecodingStrategy) -> dict[str, Any]:
+    return {"strategy": strategy.name, "parameters": strategy.parameters}
+
+
+def report(benchmark: Benchmark) -> dict[str, Any]:
+    """Everything that was measured so far, for JSON. Times in seconds, speeds in tokens per second."""
+    pair = benchmark.pair
+    there = bool(benchmark.cells)
+    return {
+        "pair": described(pair),
+        "hardware": {**hardware(pair), **versions(), "date": datetime.now(UTC).isoformat(timespec="seconds")},
+        "settings": settings(benchmark),
+        "measured": benchmark.measured,
+        "results": [result(benchmark, contender) for contender in benchmark.contenders] if there else [],
+        "ranking": [ranking(benchmark, temperature) for temperature in benchmark.temperatures] if there else [],
+        "greedy_check": greedy_check(benchmark) if there and 0 in benchmark.temperatures else None,
+    }
+
+
+def settings(benchmark: Benchmark) -> dict[str, Any]:
+    """What all contenders had in common."""
+    repeats, prompts = benchmark.shape
+    lane = benchmark.pair.draft_lane
+    return {
+        "temperatures": list(benchmark.temperatures),
+        "max_new_tokens": benchmark.max_new_tokens,
+        "repeats": repeats,
+        "repeats_planned": benchmark.repeats,
+        "prompts": prompts,
+        "verification": benchmark.verification,
+        "seed": benchmark.seed,
+        "dtype": str(benchmark.pair.target.dtype).removeprefix("torch."),
+        "target_threads": torch.get_num_threads(),
+        "draft_lane": None if lane is None else type(lane).__name__.removesuffix("Lane").lower(),
+    }
+
+
+def result(benchmark: Benchmark, contender: Contender) -> dict[str, Any]:
+    """The row of one contender."""
+    strategy = contender.strategy
+    speed = Speed.of(benchmark, contender)
+    ratio, interval = compared(speed, Speed.of(benchmark, benchmark.baseline(contender.temperature)))
+    drafts = {"drafted_at_once": drafted_at_once(strategy, benchmark.pair)} if isinstance(strategy, DraftingStrategy) else {}
+    return {
+        **named(strategy),
+        **drafts,
+        "lossless_claimed": strategy.lossless,
+        "temperature": contender.temperature,
+        "tokens_per_second": speed.tokens_per_second,
+        "speedup_over_ar": ratio,
+        "speedup_over_ar_interval": interval,
+        **summary(reduce(add, (cell[contender].statistics for cell in benchmark.reported_cells))),
+    }
+
+
+def ranking(benchmark: Benchmark, temperature: float) -> dict[str, Any]:
+    """The best setting of each strategy, fastest first, and how many times as fast the first is as the others."""
+    best: dict[str, tuple[float, Contender]] = {}
+    for contender in benchmark.contenders:
+        if contender.temperature == temperature:
+            speed = Speed.of(benchmark, contender).tokens_per_second
+            name = contender.strategy.name
+            best[name] = max(best.get(name, (0.0, contender)), (speed, contender), key=lambda entry: entry[0])
+    first, *others = (contender for _, contender in sorted(best.values(), key=lambda entry: -entry[0]))
+    against: list[dict[str, Any]] = []
+    for other in others:
+        ratio, interval = compared(Speed.of(benchmark, first), Speed.of(benchmark, other))
+        against.append({**named(other.strategy), "times_as_fast": ratio, "interval": interval})
+    return {"temperature": temperature, "fastest": named(first.strategy), "against": against}
+
+
+def greedy_check(benchmark: Benchmark) -> dict[str, Any]:
+    """Whether greedy outputs equal the baseline's token for token.
+
+    Where one differs, `tie` says that the two tokens' logits are too close for the number format to tell apart.
+    """
+    baseline = benchmark.baseline(0)
+    differences: list[dict[str, Any]] = []
+    first_repeat = benchmark.cells[: len(benchmark.prompts)]
+    for i, cell in enumerate(first_repeat):
+        theirs = cell[baseline].tokens
+        for contender, decoded in cell.items():
+            if contender.temperature == 0 and decoded.tokens != theirs:
+                where = difference(benchmark.pair, benchmark.prompts[i], decoded.tokens, theirs)
+                differences.append({**named(contender.strategy), "prompt": i, **where})
+    return {"prompts": len(first_repeat), "equal": not differences, "differences": differences}
+
+
+def difference(pair: Pair, prompt: Sequence[int], ours: Sequence[int], theirs: Sequence[int]) -> dict[str, Any]:
+    """Where two greedy outputs part, and how far apart the target's logits of the two tokens are there."""
+    at = next(i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b)
+    row = Runner(pair.target, pair.vocabulary).logits([*prompt, *theirs[:at]], 1)[0].double()
+    margin = abs(float(row[ours[at]] - row[theirs[at]]))
+    tie = margin <= TIE[pair.target.dtype] * float(row.abs().max())
+    return {"position": at, "tokens": [ours[at], theirs[at]], "logit_margin": margin, "tie": tie}

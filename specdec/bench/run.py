@@ -1,0 +1,155 @@
+"""Who is measured, on what, in which order. Knows no strategy but the baseline."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from specdec.decoding import Result, decode, prompt_tokens
+from specdec.errors import InputError
+from specdec.pair import Pair
+from specdec.profile import acceptance, draft_step_seconds, window_seconds
+from specdec.strategy import DecodingStrategy, DraftingStrategy, available, create
+
+BASELINE = "autoregressive"
+WIDTHS = (1, 2, 4, 8)
+WARM_UP_TOKENS = 16
+DRAFT_LENGTHS = (1, 2, 3, 4, 6)
+ALL_DRAFT_LENGTHS = (1, 2, 3, 4, 5, 6, 7, 8)
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A strategy at a temperature."""
+
+    strategy: DecodingStrategy
+    temperature: float
+
+
+def line_up(
+    pair: Pair, names: Sequence[str] = (), draft_lengths: Sequence[int] = (), *, full: bool = False
+) -> list[DecodingStrategy]:
+    """The baseline and the strategies to compare it with: all installed ones, or `names`, at several draft lengths.
+
+    A strategy whose default length is `"auto"` gets that, its half and its neighbours, others 1, 2, 3, 4, 6; all get 1 to 8
+    when `full`. Without a draft model, those that draft are left out unless they are named.
+    """
+    chosen: list[DecodingStrategy] = [create(BASELINE)]
+    for name in names or available():
+        strategy = create(name)
+        if not isinstance(strategy, DraftingStrategy):
+            chosen.append(strategy)
+        elif pair.draft is not None or names:
+            chosen += [create(name, draft_length=length) for length in _lengths(pair, strategy, draft_lengths, full)]
+    return list(dict.fromkeys(chosen))
+
+
+def _lengths(pair: Pair, strategy: DraftingStrategy, draft_lengths: Sequence[int], full: bool) -> list[int | str]:
+    automatic = ["auto"] if strategy.draft_length == "auto" else []
+    if draft_lengths or full:
+        return [*automatic, *(draft_lengths or ALL_DRAFT_LENGTHS)]
+    if automatic:
+        ratio = drafted_at_once(strategy, pair)
+        return ["auto", *sorted({length for length in (ratio // 2, ratio - 1, ratio + 1) if length >= 1})]
+    return list(DRAFT_LENGTHS)
+
+
+def drafted_at_once(strategy: DraftingStrategy, pair: Pair) -> int:
+    """The draft length that `"auto"` or another policy starts with on this pair."""
+    return strategy.policy.length(strategy.policy.init(pair))
+
+
+@dataclass
+class Benchmark:
+    """One measurement. Iterate over it to run it, a decode at a time; what was done so far is kept in it.
+
+    `seconds` bounds the decoding, checked between cells; the first repeat is then cut short rather than left out.
+    """
+
+    pair: Pair
+    strategies: Sequence[DecodingStrategy]
+    texts: Sequence[str]
+    temperatures: Sequence[float] = (0.0, 1.0)
+    max_new_tokens: int = 64
+    repeats: int = 3
+    seconds: float = float("inf")
+    verification: str = "token"
+    seed: int = 0
+    measured: dict[str, Any] = field(default_factory=dict[str, Any])
+    cells: list[dict[Contender, Result]] = field(default_factory=list[dict[Contender, Result]])
+
+    def __post_init__(self) -> None:
+        self.temperatures = tuple(dict.fromkeys(self.temperatures))
+        self.prompts = [prompt_tokens(self.pair, text) for text in self.texts]
+        for number, prompt in enumerate(self.prompts, start=1):
+            if len(prompt) >= self.pair.context_limit:
+                raise InputError(
+                    f"prompt {number} has {len(prompt)} tokens and the context holds {self.pair.context_limit}: "
+                    "shorten it or leave it out"
+                )
+        self.contenders = [Contender(strategy, t) for t in self.temperatures for strategy in self.strategies]
+
+    def __len__(self) -> int:
+        """Steps: measuring the models, and all decodes, warm-up included."""
+        return 1 + len(self.contenders) * (1 + self.repeats * len(self.prompts))
+
+    def __iter__(self) -> Iterator[str]:
+        """Run it; says what is done next before each step."""
+        yield "measuring the models"
+        self.measured = measured(self.pair, self.prompts)
+        for contender in self.contenders:
+            yield f"warming up {contender.strategy}"
+            self._decode(contender, 0, 0, WARM_UP_TOKENS)
+        start = time.perf_counter()
+        for turn in range(self.repeats * len(self.prompts)):
+            if self.cells and time.perf_counter() - start > self.seconds:
+                return
+            repeat, prompt = divmod(turn, len(self.prompts))
+            cell: dict[Contender, Result] = {}
+            for i in range(len(self.contenders)):
+                contender = self.contenders[(turn + i) % len(self.contenders)]
+                yield f"repeat {repeat + 1} of {self.repeats}: {contender.strategy}"
+                cell[contender] = self._decode(contender, repeat, prompt, self.max_new_tokens)
+            self.cells.append(cell)
+
+    def _decode(self, contender: Contender, repeat: int, prompt: int, tokens: int) -> Result:
+        return decode(
+            self.pair,
+            contender.strategy,
+            self.prompts[prompt],
+            max_new_tokens=tokens,
+            temperature=contender.temperature,
+            verification=self.verification,
+            seed=self.seed + repeat * len(self.prompts) + prompt,
+        )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Repeats and prompts to report: whole repeats, or what there is of the first."""
+        whole = len(self.cells) // len(self.prompts)
+        return (whole, len(self.prompts)) if whole else (min(1, len(self.cells)), len(self.cells))
+
+    @property
+    def reported_cells(self) -> list[dict[Contender, Result]]:
+        repeats, prompts = self.shape
+        return self.cells[: repeats * prompts]
+
+    def baseline(self, temperature: float) -> Contender:
+        """The autoregressive contender at that temperature."""
+        return next(c for c in self.contenders if c.strategy.name == BASELINE and c.temperature == temperature)
+
+
+def measured(pair: Pair, prompts: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """What each model's step costs, alone and in seconds, and how often a drafted token is accepted at temperature 1."""
+    draft = pair.draft_lane
+    draft_seconds = None if draft is None else draft_step_seconds(draft)  # first: its process is then up for the target's turn
+    widths = window_seconds(pair.target_lane, WIDTHS)
+    return {
+        "target_step_seconds": widths[1],
+        "target_window_seconds": {str(width): seconds for width, seconds in widths.items()},
+        "draft_step_seconds": draft_seconds,
+        "speed_ratio": None if draft is None else pair.speed_ratio,
+        "acceptance_rate": None if draft is None else acceptance(pair, prompts).rate,
+    }
