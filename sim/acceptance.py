@@ -1,0 +1,200 @@
+"""How likely a guess is accepted: the one thing about text that timing depends on.
+
+A model answers in two ways, for the two kinds of interpreter:
+
+* `start`, `accept(i)`, `reject(i)`: a Markov chain over hidden states, for exact sums. Entry `[x, y]` of `accept(i)` is the
+  chance that guess `i` of a window is accepted and the hidden state goes from `x` to `y`. `accept + reject` is stochastic.
+* `luck(random, tokens)`: one number for each position of an answer, drawn beforehand, and `accepted(luck, position, tests)`:
+  how many of the `tests` guesses from `position` on pass. The luck of a position does not depend on who asks, so strategies
+  are compared on common random numbers.
+
+Tokens that were never guessed (bonus tokens, autoregressive decoding) have luck too; it is only not looked at.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import brentq
+
+from specdec import InputError
+
+Floats = NDArray[np.float64]
+Counts = NDArray[np.int64]
+
+
+class Acceptance(ABC):
+    """A model of acceptance. Give `start`, `accept`, `reject` for exact answers and `luck`, `accepted` for drawn ones."""
+
+    @property
+    def start(self) -> Floats:
+        """Shape (hidden,): where the first token of an answer finds the hidden state."""
+        return np.ones(1)
+
+    @abstractmethod
+    def accept(self, index: int) -> Floats:
+        """Shape (..., hidden, hidden): guess number `index` (from 0) of a verified window passes."""
+
+    @abstractmethod
+    def reject(self, index: int) -> Floats:
+        """Shape (..., hidden, hidden): it fails."""
+
+    @abstractmethod
+    def luck(self, random: np.random.Generator, tokens: int) -> NDArray[Any]:
+        """One number for each of `tokens` positions."""
+
+    def accepted(self, luck: NDArray[Any], position: ArrayLike, tests: ArrayLike) -> Counts:
+        """How many of `tests` guesses pass from `position` (index into `luck`) on; both may be arrays.
+
+        Here luck is the number of positions from this one on that would be accepted in a row.
+        """
+        return np.minimum(luck[np.asarray(position)], tests)
+
+
+def probability(value: float, what: str) -> float:
+    """`value` if it is a probability, else an `InputError`."""
+    if not (isfinite(value) and 0 <= value <= 1):
+        raise InputError(f"{what} {value} is no probability: give a number from 0 to 1")
+    return float(value)
+
+
+def runs_of(accepted: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """For each position how many accepted ones follow from it on, itself included."""
+    stops = np.append(np.flatnonzero(~accepted), len(accepted)).astype(np.int32)
+    next_stop = np.repeat(stops, np.diff(stops, prepend=-1))[: len(accepted)]
+    return next_stop - np.arange(len(accepted), dtype=np.int32)
+
+
+@dataclass(frozen=True, eq=False)
+class Rate(Acceptance):
+    """Every guess passes with probability `rate`, independently. An array of rates is a grid: exact answers only."""
+
+    rate: float | Floats
+
+    def __post_init__(self) -> None:
+        for rate in np.ravel(self.rate):
+            probability(rate, "acceptance rate")
+
+    def accept(self, index: int) -> Floats:
+        return np.asarray(self.rate, float)[..., None, None]
+
+    def reject(self, index: int) -> Floats:
+        return 1 - self.accept(index)
+
+    def luck(self, random: np.random.Generator, tokens: int) -> NDArray[np.int32]:
+        return runs_of(random.random(tokens) < self.rate)
+
+
+@dataclass(frozen=True)
+class PerPosition(Acceptance):
+    """Guess number `i` of a verified window passes with probability `rates[i]`, given that those before it passed.
+
+    The last rate holds for all later guesses. Engines report *unconditional* rates: divide each by the one before it.
+    """
+
+    rates: Sequence[float]
+
+    def __post_init__(self) -> None:
+        if not self.rates:
+            raise InputError("per-position acceptance needs at least one rate")
+        for i, rate in enumerate(self.rates):
+            probability(rate, f"acceptance rate of position {i}")
+
+    def accept(self, index: int) -> Floats:
+        return np.full((1, 1), self.rates[min(index, len(self.rates) - 1)])
+
+    def reject(self, index: int) -> Floats:
+        return 1 - self.accept(index)
+
+    def luck(self, random: np.random.Generator, tokens: int) -> Floats:
+        return random.random(tokens)
+
+    def accepted(self, luck: NDArray[Any], position: ArrayLike, tests: ArrayLike) -> Counts:
+        place, tests = np.asarray(position), np.asarray(tests)
+        count = np.zeros(np.broadcast(place, tests).shape, np.int64)
+        alive = np.ones(count.shape, bool)
+        for i in range(int(tests.max(initial=0))):
+            inside = np.minimum(place + i, len(luck) - 1)
+            alive = alive & (i < tests) & (luck[inside] < self.rates[min(i, len(self.rates) - 1)])
+            count += alive
+        return count
+
+
+@dataclass(frozen=True)
+class Hidden(Acceptance):
+    """Acceptance along the text is a Markov chain: `passes[x, y]` and `fails[x, y]` are its accepting and rejecting moves."""
+
+    passes: Floats
+    fails: Floats
+    first: Floats
+
+    @property
+    def start(self) -> Floats:
+        return self.first
+
+    def accept(self, index: int) -> Floats:
+        return self.passes
+
+    def reject(self, index: int) -> Floats:
+        return self.fails
+
+    def luck(self, random: np.random.Generator, tokens: int) -> NDArray[np.int32]:
+        hidden = len(self.first)
+        steps = np.cumsum(np.concatenate((self.passes, self.fails), axis=1), axis=1)
+        steps[:, -1] = 1  # sums of roundings
+        moves, bits = steps.tolist(), np.empty(tokens, bool)
+        state = min(bisect_right(np.cumsum(self.first).tolist(), random.random()), hidden - 1)
+        for i, uniform in enumerate(random.random(tokens).tolist()):
+            move = bisect_right(moves[state], uniform)
+            bits[i], state = move < hidden, move % hidden
+        return runs_of(bits)
+
+
+def Markov(after_accepted: float, after_rejected: float) -> Hidden:
+    """A guess passes with one probability when the position before it passed, with another when it failed."""
+    a1 = probability(after_accepted, "acceptance after an accepted position")
+    a0 = probability(after_rejected, "acceptance after a rejected position")
+    if a0 == 0 and a1 == 1:
+        raise InputError("acceptance 1 after accepted and 0 after rejected positions never mixes: change one of the two")
+    passing = a0 / (1 - a1 + a0)
+    return Hidden(np.array([[0, a0], [0, a1]]), np.array([[1 - a0, 0], [1 - a1, 0]]), np.array([1 - passing, passing]))
+
+
+def Recorded(run_lengths: Mapping[int, int]) -> Hidden:
+    """Runs of accepted tokens between two rejections, drawn from a recorded histogram {length: how often}.
+
+    An answer begins as after a rejection. The order of the runs in the recording is not kept.
+    """
+    if any(length < 0 or count < 0 for length, count in run_lengths.items()) or not sum(run_lengths.values()):
+        raise InputError(f"run lengths {dict(run_lengths)!r} hold no run, or a negative number: give {{length: how often}}")
+    longest = max(length for length, count in run_lengths.items() if count)
+    counts = np.array([run_lengths.get(length, 0) for length in range(longest + 1)], float)
+    at_least = counts[::-1].cumsum()[::-1]
+    ends = counts / at_least
+    fails = np.zeros((longest + 1, longest + 1))
+    fails[:, 0] = ends
+    return Hidden(np.diag(1 - ends[:-1], 1), fails, np.eye(longest + 1)[0])
+
+
+def mean_length(tokens: float, draft_length: int | None = None) -> Rate:
+    """The rate at which a mean of `tokens` is committed at a time.
+
+    With a `draft_length` g it is the `mean_acceptance_length` that engines report: (1 - a^(g+1)) / (1 - a).
+    Without, it is PEARL's mean run length between rejections, not capped by any window: 1 / (1 - a).
+    """
+    most = float("inf") if draft_length is None else draft_length + 1
+    if not 1 <= tokens <= most or tokens == float("inf"):
+        raise InputError(f"mean accepted length {tokens} is not possible: it lies between 1 and {most} here")
+    if draft_length is None:
+        return Rate(1 - 1 / tokens)
+    if tokens == most:
+        return Rate(1.0)
+    powers = range(draft_length + 1)
+    return Rate(float(brentq(lambda a: sum(a**i for i in powers) - tokens, 0, 1, xtol=1e-14)))  # type: ignore[arg-type]

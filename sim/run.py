@@ -1,0 +1,84 @@
+"""What a simulated stream did: clocks, counts and spans of work, with an interval for its speed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import stdtrit
+
+BATCHES = 20
+Lane: TypeAlias = Literal["draft", "target"]
+Fate: TypeAlias = Literal["accepted", "rejected", "wasted"]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of work of one model: a draft with the fates of its tokens, in order, or a forward of `width` rows."""
+
+    lane: Lane
+    start_seconds: float
+    end_seconds: float
+    round: int
+    width: int = 0
+    fates: tuple[Fate, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Run:
+    """What one stream did.
+
+    `round_end_seconds`  shape (rounds,): the clock at the end of each `step`
+    `round_tokens`       shape (rounds,): committed in it
+    `verifications`      verdicts; `drafted` guesses made, `accepted` of them
+    `spans`              in order of their start; detailed mode only
+    """
+
+    round_end_seconds: NDArray[np.float64]
+    round_tokens: NDArray[np.int64]
+    verifications: int
+    drafted: int
+    accepted: int
+    target_busy_seconds: float
+    draft_busy_seconds: float
+    spans: tuple[Span, ...] = ()
+
+    @property
+    def rounds(self) -> int:
+        return len(self.round_tokens)
+
+    @property
+    def tokens(self) -> int:
+        return int(self.round_tokens.sum())
+
+    @property
+    def seconds(self) -> float:
+        return float(self.round_end_seconds[-1])
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.tokens / self.seconds
+
+    @property
+    def target_idle_share(self) -> float:
+        return 1 - self.target_busy_seconds / self.seconds
+
+    @property
+    def draft_idle_share(self) -> float:
+        return 1 - self.draft_busy_seconds / self.seconds
+
+    def interval(self, confidence: float = 0.95) -> tuple[float, float] | None:
+        """Confidence interval of the long-run tokens per second, from 20 batches of rounds (a ratio of means).
+
+        `None` below 40 rounds: batches of less than two say nothing.
+        """
+        if self.rounds < 2 * BATCHES:
+            return None
+        seconds = np.diff(self.round_end_seconds, prepend=0.0)
+        rate = self.tokens_per_second
+        batches = np.array_split(self.round_tokens - rate * seconds, BATCHES)
+        errors = np.array([batch.sum() for batch in batches]) * BATCHES / self.seconds
+        half = float(stdtrit(BATCHES - 1, (1 + confidence) / 2) * errors.std(ddof=1) / BATCHES**0.5)
+        return rate - half, rate + half

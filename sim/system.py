@@ -1,0 +1,136 @@
+"""A target and a draft on devices: who may work at the same time, how much slower that is, and what lies between rounds.
+
+A stage of a round occupies the draft for d seconds, the target for t, or both side by side. How long both take:
+
+* on devices of their own:  max(d + 2 network, t)
+* on one device, in turn:   d + t
+* on one device, together:  both run slower by measured factors f_d and f_t until the first is done, then the other runs alone:
+                            m + [t f_t - d f_d]+ / f_t + [d f_d - t f_t]+ / f_d  with  m = min(d f_d, t f_t)
+
+Jitter is lognormal with the mean kept, drawn once a forward of the target and once a `Draft` (of n steps: cv / sqrt(n)).
+The mean of a maximum of two lognormals has a closed form (Margrabe 1978, an option to exchange one asset for another).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isfinite
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtr
+
+from sim.latency import Latency
+from specdec import InputError
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Jitter:
+    """Coefficients of variation of a target forward and of a single draft step."""
+
+    target_cv: float = 0.0
+    draft_cv: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, cv in vars(self).items():
+            if not (isfinite(cv) and cv >= 0):
+                raise InputError(f"{name} {cv} is not possible: a coefficient of variation is 0 or more")
+
+
+@dataclass(frozen=True)
+class Together:
+    """How many times slower each model is while both work on one device; 1 is no slower."""
+
+    target_factor: float = 1.0
+    draft_factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, factor in vars(self).items():
+            if not (isfinite(factor) and factor >= 1):
+                raise InputError(f"{name} {factor} is not possible: working side by side makes nobody faster, give 1 or more")
+
+
+@dataclass(frozen=True, eq=False)
+class System:
+    """The devices that a strategy runs on.
+
+    `latency`           seconds of a forward alone
+    `shared`            one device for both models, which work in turn unless `together` says otherwise
+    `together`          both work at once, slowed down by these factors
+    `network_seconds`   one way between the draft and the target; a draft's tokens travel there and the request back
+    `overhead_seconds`  a round's transport, sampling and bookkeeping; counts as idle for both models
+    `jitter`            of forwards
+    `context`           tokens before the window, for latencies that depend on it
+    """
+
+    latency: Latency
+    shared: bool = False
+    together: Together | None = None
+    network_seconds: float = 0.0
+    overhead_seconds: float = 0.0
+    jitter: Jitter = Jitter()
+    context: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("network_seconds", "overhead_seconds"):
+            value = getattr(self, name)
+            if not (isfinite(value) and value >= 0):
+                raise InputError(f"{name} {value} is not possible: give 0 or more")
+        if self.network_seconds and (self.shared or self.together):
+            raise InputError("a network delay needs two devices: drop it, or the shared device")
+
+    @property
+    def speed_ratio(self) -> float:
+        """Target step over draft step, c."""
+        return float(np.mean(self.target_seconds(1) / self.draft_seconds(1)))
+
+    def draft_seconds(self, tokens: ArrayLike) -> Floats:
+        """Mean seconds of a `Draft` of so many tokens, alone."""
+        return self.latency.draft_seconds(tokens, 1, self.context)
+
+    def target_seconds(self, width: ArrayLike) -> Floats:
+        """Mean seconds of a forward over so many rows, alone."""
+        return self.latency.target_seconds(width, 1, self.context)
+
+    def lanes(self, draft: float, target: float) -> tuple[float, float]:
+        """Seconds that the draft's and the target's part of a stage take side by side, from what they take alone.
+
+        Not for two models in turn on one device: there a stage takes the sum.
+        """
+        if not (self.together and draft and target):
+            return (draft + 2 * self.network_seconds if draft else 0.0), target
+        slow_draft, slow_target = draft * self.together.draft_factor, target * self.together.target_factor
+        if slow_draft < slow_target:
+            return slow_draft, target + slow_draft * (1 - 1 / self.together.target_factor)
+        return draft + slow_target * (1 - 1 / self.together.draft_factor), slow_target
+
+    @property
+    def in_turn(self) -> bool:
+        """Whether draft and target can never work at the same time."""
+        return self.shared and self.together is None
+
+    def stage(self, tokens: int, width: int) -> tuple[Floats, Floats, Floats]:
+        """Mean seconds of a stage with `tokens` draft steps beside a forward of `width` rows: all, draft busy, target busy."""
+        draft, target = self.draft_seconds(tokens), self.target_seconds(width)
+        away = 2 * self.network_seconds if tokens else 0.0
+        if not (tokens and width) or self.in_turn:
+            return draft + away + target, draft, target
+        factors = self.together or Together()
+        slow_draft, slow_target = (draft + away) * factors.draft_factor, target * factors.target_factor
+        longer_target = self._mean_excess(slow_target, slow_draft, tokens, draft / (draft + away))
+        longer_draft = longer_target - slow_target + slow_draft
+        both = slow_target - longer_target  # mean seconds until the first of the two is done
+        target_lane = both + longer_target / factors.target_factor
+        draft_lane = both + longer_draft / factors.draft_factor
+        return target_lane + longer_draft / factors.draft_factor, draft_lane - away, target_lane
+
+    def _mean_excess(self, target: Floats, draft: Floats, tokens: int, moving: Floats) -> Floats:
+        """E[target - draft]+ of lognormal times; `moving` is the share of the draft's time that varies."""
+        variances = [np.log1p(self.jitter.target_cv**2), np.log1p((self.jitter.draft_cv * moving) ** 2 / tokens)]
+        spread = np.sqrt(np.sum(np.broadcast_arrays(*variances), axis=0))
+        if not np.any(spread):
+            return np.maximum(target - draft, 0.0)
+        high = np.log(target / draft) / spread + spread / 2
+        return target * ndtr(high) - draft * ndtr(high - spread)
