@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import logging as transformers_logging
 
 from specdec.errors import InputError, PairError
-from specdec.profile import draft_step_seconds, window_seconds
+from specdec.profile import CONTEXT_TOKENS, draft_step_seconds, window_seconds
 from specdec.runtime.lane import InlineLane, Lane, ProcessLane, ThreadLane
 from specdec.runtime.runner import context_limit
 
@@ -123,9 +123,11 @@ class Pair:
     def speed_ratio(self) -> float:
         """`c`: seconds of a target step over seconds of a draft step, measured once when first asked."""
         if self._speed_ratio is None:
-            draft = self.draft_lane
-            draft_seconds = None if draft is None else draft_step_seconds(draft)  # first, so that its process is up by then
-            self._speed_ratio = window_seconds(self.target_lane, [1])[1] / draft_seconds if draft_seconds else 1.0
+            draft, context = self.draft_lane, max(1, min(CONTEXT_TOKENS, self.context_limit - 8))
+            self._speed_ratio = 1.0
+            if draft is not None:
+                draft_seconds = draft_step_seconds(draft, context=context)  # first, so that its process is up by then
+                self._speed_ratio = window_seconds(self.target_lane, [1], context=context)[1] / draft_seconds
         return self._speed_ratio
 
     def close(self) -> None:

@@ -35,7 +35,8 @@ CONTEXT_FREE = (TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper, Min
 class Sampling:
     """How the next token is chosen from logits; the names and meanings of `transformers.GenerationConfig`.
 
-    `temperature` 1.0 is the model's own law, 0.0 greedy. `logits_processor` are applied first, in order, to p and to q.
+    `temperature` 1.0 is the model's own law, 0.0 greedy. `logits_processor` come behind the repetition penalty and before the
+    temperature, as in `generate`; all apply to p and to q.
     """
 
     temperature: float = 1.0
@@ -62,9 +63,10 @@ class Sampling:
 
     def processors(self) -> LogitsProcessorList:
         """The processors in the order in which `generate` applies them."""
-        chain = LogitsProcessorList(self.logits_processor)
+        chain = LogitsProcessorList()
         if self.repetition_penalty is not None:
             chain.append(RepetitionPenaltyLogitsProcessor(self.repetition_penalty))
+        chain.extend(self.logits_processor)
         if self.temperature not in (0, 1):
             chain.append(TemperatureLogitsWarper(float(self.temperature)))
         if not self.greedy:

@@ -103,9 +103,18 @@ class Runner:
 
     def _feed(self, tokens: list[int], rows: int) -> Tensor:
         ids = torch.tensor([tokens], device=self.device)
-        output = self.model(input_ids=ids, past_key_values=self._cache, use_cache=True, logits_to_keep=rows)
+        try:
+            output = self.model(input_ids=ids, past_key_values=self._cache, use_cache=True, logits_to_keep=rows)
+        except BaseException:  # Ctrl-C too: some layers hold the new keys and some do not
+            self._start_again()
+            raise
         self._held += tokens
         return output.logits[0, -rows:, : self.vocabulary]
+
+    def _start_again(self) -> None:
+        self._cache, self._plain = new_cache(self.model)
+        self._oldest = 0
+        self._held = []
 
     def _trim(self, keep: int) -> None:
         """Hold at most the first `keep` tokens; a cache that no longer knows them starts again from nothing."""
@@ -117,9 +126,7 @@ class Runner:
             self._oldest = keep  # a sliding window forgets what lies behind it when it is cropped
             del self._held[keep:]
         else:
-            self._cache, self._plain = new_cache(self.model)
-            self._oldest = 0
-            self._held = []
+            self._start_again()
 
 
 def new_cache(model: PreTrainedModel) -> tuple[DynamicCache, bool]:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from specdec.errors import ModelError
 from specdec.runtime.runner import Runner
 from specdec.sampling import Dice, Sampler, Sampling
 from specdec.strategy import StopRule
@@ -77,24 +78,38 @@ class Worker:
 
     @torch.inference_mode()
     def draft(self, context: Sequence[int], length: int, stop: StopRule | None) -> Drafting:
-        """Continue `context` by up to `length` tokens, one forward each."""
+        """Continue `context` by up to `length` tokens, one forward each.
+
+        A row that is no distribution ends the draft with the tokens before it, and is an error only where there are none:
+        to drop drafted tokens because of what came of them would bias the output.
+        """
         start = time.perf_counter()
         tokens: list[int] = []
         rows: list[Tensor] = []
         for _ in range(length):
             extended = [*context, *tokens]
-            logits = self._runner.logits(extended, 1)
-            if self._sampler.greedy:
-                token = self._sampler.best(logits, extended)[0]
-                row = self._sampler.probabilities(logits, extended)[0] if stop else None
-            else:
-                row = self._sampler.probabilities(logits, extended)[0]
-                token = self._dice.pick(row)
-                rows.append(row)
+            try:
+                token, row = self._next(extended, with_row=stop is not None)
+            except ModelError:
+                if not tokens:
+                    raise
+                break
             tokens.append(token)
+            if row is not None:
+                rows.append(row)
             if stop is not None and stop(row, token):
                 break
-        return Drafting(tokens, torch.stack(rows) if rows else None, time.perf_counter() - start)
+        q = torch.stack(rows) if rows and not self._sampler.greedy else None
+        return Drafting(tokens, q, time.perf_counter() - start)
+
+    def _next(self, context: Sequence[int], *, with_row: bool) -> tuple[int, Tensor | None]:
+        """A token after `context`, and the row it was sampled from (greedy choices have one only if it is wanted)."""
+        logits = self._runner.logits(context, 1)
+        if self._sampler.greedy:
+            row = self._sampler.probabilities(logits, context)[0] if with_row else None
+            return self._sampler.best(logits, context)[0], row
+        row = self._sampler.probabilities(logits, context)[0]
+        return self._dice.pick(row), row
 
     @torch.inference_mode()
     def score(self, context: Sequence[int], rows: int) -> Scoring:
