@@ -139,7 +139,7 @@ def speed_ratio_flips(found: Iterable[Candidate], acceptance: Acceptance, system
 def _flips(
     parameter: str, grid: Floats, found: list[Candidate], setup: Callable[[ArrayLike], tuple[Acceptance, System]]
 ) -> list[Flip]:
-    """Scan a grid for a change of the best strategy, then close in on each crossing by halving (ties make root finding stumble)."""
+    """Scan a grid for a change of the best strategy, then close in by halving: ties make root finding stumble."""
     speeds = np.array([np.broadcast_to(one.speedup(*setup(grid)), grid.shape) for one in found])
     tops = np.argmax(speeds >= speeds.max(axis=0) * (1 - ROUNDING), axis=0)  # the first of equals
     flips: list[Flip] = []

@@ -128,7 +128,7 @@ def timeline_chart(shown: Timeline, title: str, theme: Theme = "light") -> Any:
         "Above each round: tokens committed. In target bars: rows scored."
     )
     chart = alt.layer(blocks, rows, ends, counts).properties(
-        width=1000, height=150, title=alt.TitleParams(title, subtitle=subtitle, offset=22)
+        width=max(1000, 50 * len(shown.round_tokens)), height=150, title=alt.TitleParams(title, subtitle=subtitle, offset=22)
     )
     return themed(chart, theme)
 

@@ -28,9 +28,6 @@ L = TypeVar("L", covariant=True)
 R = TypeVar("R", covariant=True)
 S = TypeVar("S")
 
-Program: TypeAlias = "Generator[Effect[Any], Any, S]"
-"""A round: yields effects, returns the next state."""
-
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -142,6 +139,10 @@ class Effect(Generic[T]):
 
     def __iter__(self) -> Generator[Effect[Any], Any, T]:
         return (yield self)
+
+
+Program: TypeAlias = Generator[Effect[Any], Any, S]
+"""A round: yields effects, returns the next state."""
 
 
 @final

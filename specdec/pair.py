@@ -6,7 +6,6 @@ that were padded to different sizes are cut to the common part before softmax.
 
 from __future__ import annotations
 
-import os
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
@@ -19,7 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 from specdec.errors import InputError, PairError
 from specdec.profile import CONTEXT_TOKENS, draft_step_seconds, window_seconds
-from specdec.runtime.lane import InlineLane, Lane, ProcessLane, ThreadLane
+from specdec.runtime.lane import InlineLane, Lane, ProcessLane, ThreadLane, available_cores
 from specdec.runtime.runner import context_limit
 
 LANES = ("auto", "inline", "thread", "process")
@@ -142,11 +141,6 @@ class Pair:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
-
-
-def available_cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def head_size(model: PreTrainedModel) -> int:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from specdec.effects import Committed, Draft, Guess, Score, Verify
-from specdec.runtime.lane import Lane
+from specdec.runtime.lane import Lane, available_cores
 from specdec.runtime.runner import Runner
 from specdec.runtime.worker import Worker
 from specdec.sampling import Sampler, Sampling
@@ -217,8 +217,6 @@ def hardware(pair: Pair) -> dict[str, Any]:
     """Where something was measured."""
     devices = [pair.target.device] + ([] if pair.draft is None else [pair.draft.device])
     names = [torch.cuda.get_device_name(device) if device.type == "cuda" else device.type for device in devices]
-    from specdec.pair import available_cores
-
     return {"cpu": _cpu_name(), "cores": available_cores(), "devices": names, "system": platform.platform(terse=True)}
 
 

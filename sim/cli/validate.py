@@ -56,8 +56,8 @@ def validate(
 
         from specdec import create
         from specdec.decoding import prompt_tokens
-        from specdec.pair import available_cores
         from specdec.prompts import bundled
+        from specdec.runtime.lane import available_cores
 
         torch.set_num_threads(max(1, available_cores() - 1))  # one core is the draft's
         with options.load_pair(target, draft, device, draft_device, dtype, lane) as pair:

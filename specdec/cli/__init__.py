@@ -52,10 +52,12 @@ class Commands(TyperGroup):
 def command(name: str) -> Any:
     """The installed command of that name; one that cannot be imported says so when it is run."""
     (entry, *_) = entry_points(group=GROUP, name=name)
+    settings: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
     try:
         function = entry.load()
     except (ImportError, AttributeError) as error:
         function = broken(name, entry.value, error)
+        settings["ignore_unknown_options"] = True
     text, heading, examples = (getdoc(function) or "").partition("Examples:")
     paragraphs = [" ".join(paragraph.split()) for paragraph in text.split("\n\n")]
     app = typer.Typer(add_completion=False, rich_markup_mode="rich")
@@ -63,7 +65,7 @@ def command(name: str) -> Any:
         name,
         help="\n\n".join(paragraphs).strip(),
         epilog=heading + examples.rstrip(),
-        context_settings={"help_option_names": ["-h", "--help"]},
+        context_settings=settings,
     )(function)
     return get_command(app)
 

@@ -106,7 +106,8 @@ def parsed_lengths(text: str | None) -> list[int]:
     lengths: list[int] = []
     for part in text.split(",") if text is not None else ():
         first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or int(first) < 1 or (dash and not last.isdecimal()):
+        possible = first.isdecimal() and (last.isdecimal() or not dash)
+        if not possible or not 1 <= int(first) <= int(last or first):
             raise InputError(f"draft length {part!r} is not possible: give integers of at least 1, such as 1,2,4 or 1-8")
         lengths += range(int(first), int(last or first) + 1)
     return list(dict.fromkeys(lengths))
@@ -187,11 +188,11 @@ def _cells(result: dict[str, Any], marked: bool) -> list[str]:
     low, high = result["speedup_over_ar_interval"]
     drafts = any(key != "0" for key in result["acceptance_histogram"]) or result["draft_acceptance_rate"] > 0
     works = "drafted_at_once" in result
-    baseline = result["strategy"] == "autoregressive"
+    baseline, speed = result["strategy"] == "autoregressive", result["tokens_per_second"]
     return [
         f"{result['strategy']}{'' if result['lossless_claimed'] else ' (lossy)'}{' *' if marked else ''}",
         length(result),
-        f"{result['tokens_per_second']:.1f}",
+        f"{speed:.1f}" if speed < 1000 else f"{speed:.0f}",
         f"{result['speedup_over_ar']:.2f}x",
         "" if baseline else f"{low:.2f}-{high:.2f}",
         f"{result['mean_acceptance_length']:.2f}",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from specdec.cli import options
-from specdec.cli.console import Output, share
+from specdec.cli.console import Output, share, uninterrupted
 from specdec.errors import InputError
 
 if TYPE_CHECKING:
@@ -129,7 +129,8 @@ def stream(output: Output, pair: Pair, decoding: Decoding, prompt: str) -> bool:
     interrupted = False
     try:
         for step in decoding:
-            printer.show(step.tokens, step.accepted, step.text)
+            with uninterrupted():
+                printer.show(step.tokens, step.accepted, step.text)
     except KeyboardInterrupt:
         interrupted = True
     printer.rest(decoding.result().text)
@@ -173,9 +174,7 @@ def show(output: Output, result: Result, strategy: str) -> None:
     """Print the statistics."""
     statistics, console = result.statistics, output.errors
     ended = result.finished_by or "interrupted"
-    console.print(
-        f"\n[bold]{strategy}[/]: {statistics.new_tokens} tokens ({ended}), {statistics.tokens_per_second:.1f} tokens/s"
-    )
+    console.print(f"\n[bold]{strategy}[/]: {len(result.tokens)} tokens ({ended}), {statistics.tokens_per_second:.1f} tokens/s")
     console.print(
         f"{statistics.rounds} rounds, mean acceptance length {statistics.mean_acceptance_length:.2f}, "
         f"{share(statistics.draft_acceptance_rate)} of {statistics.drafted_tokens} drafted tokens accepted; "

@@ -44,8 +44,8 @@ def profile(
     import torch
 
     from specdec.decoding import prompt_tokens
-    from specdec.pair import available_cores
     from specdec.profile import profile as measure
+    from specdec.runtime.lane import available_cores
 
     torch.set_num_threads(max(1, available_cores() - 1))  # one core is the draft's
     with options.load_pair(target, draft, device, draft_device, dtype, lane) as pair:

@@ -95,7 +95,10 @@ class ThreadLane(Lane):
 
 
 class ProcessLane(Lane):
-    """Works in a subprocess; rows of `q` come back through shared memory, and only when sampling needs them."""
+    """Works in a subprocess; rows of `q` come back through shared memory, and only when sampling needs them.
+
+    The worker takes one core: while it lives, torch uses one thread less here, or the two would wait for each other.
+    """
 
     def __init__(self, model: PreTrainedModel, vocabulary: int) -> None:
         new_cache(model)  # refuse here what the worker could not hold
@@ -117,6 +120,8 @@ class ProcessLane(Lane):
         self._finalizer = weakref.finalize(self, _end, self._process, self._connection, folder)
         self._folder: Path | None = folder
         self._ticket = 0
+        self._threads = torch.get_num_threads()
+        torch.set_num_threads(max(1, min(self._threads, available_cores() - 1)))
 
     def submit(self, method: str, *arguments: Any) -> Wait:
         if self._folder is not None:
@@ -133,6 +138,8 @@ class ProcessLane(Lane):
         return partial(self._answer, self._ticket)
 
     def close(self) -> None:
+        if not self.ended:
+            torch.set_num_threads(self._threads)
         self.ended = True
         self._finalizer()
 
@@ -174,3 +181,8 @@ def _end(process: subprocess.Popen[bytes], connection: Connection, folder: Path)
         process.kill()
         process.wait()
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def available_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
