@@ -118,6 +118,13 @@ def greedy_tokens(of: Any, prompt: Sequence[int], new_tokens: int) -> tuple[int,
     return tuple(tokens[len(prompt) :])
 
 
+class Broken:
+    """A logits processor that answers NaN. Unlike one defined in a test, a worker process can import it."""
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        return torch.full_like(scores, float("nan"))
+
+
 class Scripted(Dice):
     """Dice that answer given uniforms, in order, and count how many were asked for."""
 

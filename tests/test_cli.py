@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -13,17 +15,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, EntryPoints, entry_points, version
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
 from models import byte_tokenizer, minuscule, resembling
-from tokenizers import pre_tokenizers
 
-from specdec import DecodingStrategy, Draft, Guess, Pair, Program, Score, State, Verify, create, decode
+from specdec import Pair, create, decode
 from specdec.cli import main
+from specdec.decoding import Text
 
-ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
+ALPHABET = [chr(byte) for byte in range(33, 127)] + ["Ġ", "Ċ"]
+"""ASCII in GPT-2's byte alphabet: a token is a character."""
 COMMANDS = ("generate", "bench", "prove", "strategies")
 
 
@@ -154,7 +157,7 @@ def assert_one_line(ran: Ran, *parts: str) -> None:
     [
         ("generate", ["prompt", "--prompt-file"]),
         ("generate hello --prompt-file x", ["prompt", "--prompt-file"]),
-        ("generate hello --prompt-file {tmp}/absent", ["absent", "text file"]),
+        ("generate --prompt-file {tmp}/absent", ["absent", "text file"]),
         ("generate hello --target {models}/absent", ["absent", "check the name"]),
         ("generate hello --target {models}/target --draft {models}/absent", ["absent", "check the name"]),
         ("generate hello --draft {models}/draft", ["--draft", "--target"]),
@@ -187,7 +190,7 @@ def assert_one_line(ran: Ran, *parts: str) -> None:
         ("bench --draft-lengths 4-2", ["draft length '4-2'", "1-8"]),
         ("bench --temperature -1", ["temperature -1", "give 0"]),
         ("bench --repeats 0", ["'--repeats'", "specdec bench --help"]),
-        ("bench --target {models}/small --draft {models}/draft", ["prompt 1", "context holds 32", "shorten"]),
+        ("bench --target {models}/small --draft {models}/draft --lane inline", ["prompt 1", "context holds 32", "shorten"]),
         ("prove", ["nothing to prove", "--all"]),
         ("prove perl", ["'perl'", "did you mean pearl"]),
         ("prove pearl --pairs 0", ["0 pairs", "at least 1"]),
@@ -296,35 +299,60 @@ def test_drafted_tokens_look_different_on_a_terminal(
     assert "\x1b[32m" not in run("generate", "hello", *options).out
 
 
+def test_an_interrupt_before_a_round_is_shown_loses_none_of_it(
+    run: Callable[..., Ran], inline: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grown, rounds = Text.grown, 0
+
+    def interrupted(self: Text, tokens: tuple[int, ...], *, final: bool) -> str:
+        nonlocal rounds
+        rounds += 1
+        if rounds == 3:
+            raise KeyboardInterrupt
+        return grown(self, tokens, final=final)
+
+    monkeypatch.setattr(Text, "grown", interrupted)
+    target = tmp_path / "out.json"
+    ran = run("generate", "hello", *inline, "--strategy", "autoregressive", "--seed", 1, "--json", target)
+    report = json.loads(target.read_text())
+    assert ran.code == 130
+    assert report["finished_by"] is None
+    assert len(report["tokens"]) == 3
+    assert ran.out == report["text"] + "\n"
+
+
 # --- prove
 
 
+WRONG = """
+from dataclasses import dataclass
+from typing import ClassVar
+
+from specdec import Committed, DecodingStrategy, Draft, Guess, Verdict
+
 @dataclass(frozen=True)
 class Leaky(DecodingStrategy):
-    """Commits the first guess without verifying it, and claims to be lossless."""
-
     name: ClassVar[str] = "leaky"
     draft_length: int = 1
 
-    def step(self, state: State) -> Program[State]:
+    def step(self, state):
         guess = yield from Draft(state.committed, Guess.empty, self.draft_length)
-        scores = yield from Score(state.committed, Guess.empty)
-        verdict = yield from Verify(scores, Guess.certain(guess.tokens[:1]))
-        return state.then(verdict)
-
+        return state.then(Verdict(Committed(guess.tokens), len(guess), True))
 
 @dataclass(frozen=True)
 class Honest(Leaky):
-    """The same, without the claim."""
-
     name: ClassVar[str] = "honest"
     lossless: ClassVar[bool] = False
+"""
+"""Both commit guesses that nobody verified; only the first claims to be lossless."""
 
 
 @pytest.fixture
-def wrong_strategies(monkeypatch: pytest.MonkeyPatch) -> None:
-    group = "specdec.strategies"
-    wrong = [EntryPoint(cls.name, f"{__name__}:{cls.__name__}", group) for cls in (Leaky, Honest)]
+def wrong_strategies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "wrong_strategies.py").write_text(WRONG)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "wrong_strategies", raising=False)
+    wrong = [EntryPoint(name, f"wrong_strategies:{name.title()}", "specdec.strategies") for name in ("leaky", "honest")]
     with_entry_points(monkeypatch, "specdec.strategy", *wrong)
 
 
@@ -379,27 +407,53 @@ def children(pid: int) -> list[int]:
     return [int(child) for task in tasks.iterdir() for child in (task / "children").read_text().split()]
 
 
-def interrupted(arguments: list[str], ready: Callable[[subprocess.Popen[bytes]], bool]) -> tuple[int, str, str]:
-    """Run a command, send it Ctrl-C once it is `ready`, and see its workers gone."""
-    process = subprocess.Popen([*SPECDEC, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+def gone(pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def interrupted(arguments: list[str], ready: Callable[[str, str], bool]) -> Ran:
+    """Run a command with the error stream on a terminal, send it Ctrl-C once it is `ready`, and see its workers gone."""
+    terminal, ours = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
+    process = subprocess.Popen([*SPECDEC, *arguments], stdout=subprocess.PIPE, stderr=ours, env=environment)
+    os.close(ours)
+    assert process.stdout is not None
+    streams = {process.stdout.fileno(): b"", terminal: b""}
+    workers: list[int] = []
+    deadline = time.monotonic() + 90
     try:
-        deadline = time.monotonic() + 90
-        while not ready(process):
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        workers = children(process.pid)
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        unfinished = [*streams]
+        while unfinished:
+            assert time.monotonic() < deadline, streams
+            for stream in select.select(unfinished, [], [], 0.1)[0]:
+                new = read(stream)
+                streams[stream] += new
+                if not new:
+                    unfinished.remove(stream)
+            out, err = (streams[stream].decode(errors="replace") for stream in streams)
+            if not workers and ready(out, err):
+                workers = children(process.pid)
+                process.send_signal(signal.SIGINT)
+        code = process.wait(timeout=30)
     finally:
         process.kill()
         process.wait()
+        process.stdout.close()
+        os.close(terminal)
     assert workers
-    for worker in workers:
-        with pytest.raises(ProcessLookupError):
-            os.kill(worker, 0)
-    assert "Traceback" not in err.decode()
-    return process.returncode, out.decode(), err.decode()
+    while not all(gone(worker) for worker in workers):
+        assert time.monotonic() < deadline, workers
+        time.sleep(0.05)
+    assert "Traceback" not in err
+    return Ran(code, out, err)
+
+
+def read(stream: int) -> bytes:
+    try:
+        return os.read(stream, 4096)
+    except OSError:  # what a terminal says at its end
+        return b""
 
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="looks for workers in /proc")
@@ -408,36 +462,20 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="lo
 @needs_proc
 def test_interrupted_generate_keeps_the_text(pair: list[str], tmp_path: Path) -> None:
     target = tmp_path / "out.json"
-    seen = b""
-
-    def wrote(process: subprocess.Popen[bytes]) -> bool:
-        nonlocal seen
-        assert process.stdout is not None
-        seen += os.read(process.stdout.fileno(), 64)
-        return len(seen) >= 40
-
     options = ["--draft-length", "2", "--max-new-tokens", "39000", "--lane", "process", "--json", str(target)]
-    code, out, err = interrupted(["generate", "hello", *pair, *options], wrote)
+    ran = interrupted(["generate", "hello", *pair, *options], lambda out, err: len(out) >= 40)
     report = json.loads(target.read_text())
-    assert code == 130
+    assert ran.code == 130
     assert report["finished_by"] is None
-    assert 20 <= len(report["tokens"]) < 39000
-    assert seen.decode(errors="replace")[:20] == report["text"][:20]
-    assert (seen + out.encode()).decode(errors="replace").count("\ufffd") == report["text"].count("\ufffd")
-    assert f"{len(report['tokens'])} tokens (interrupted)" in err
+    assert 40 <= len(report["tokens"]) < 39000
+    assert ran.out == report["text"] + "\n"
+    assert f"{len(report['tokens'])} tokens (interrupted)" in ran.err
 
 
 @needs_proc
 def test_interrupted_bench_shows_what_was_measured(pair: list[str], tmp_path: Path) -> None:
     target, prompts = tmp_path / "out.json", tmp_path / "prompts.txt"
     prompts.write_text("one\ntwo\n")
-    began: list[float] = []
-
-    def works(process: subprocess.Popen[bytes]) -> bool:
-        if children(process.pid) and not began:
-            began.append(time.monotonic())
-        return bool(began) and time.monotonic() - began[0] > 12
-
     options = [
         "--strategy",
         "speculative",
@@ -451,24 +489,19 @@ def test_interrupted_bench_shows_what_was_measured(pair: list[str], tmp_path: Pa
         "process",
     ]
     arguments = ["bench", *pair, *options, "--seconds", "999", "--max-new-tokens", "4", "--prompts", str(prompts)]
-    code, out, _ = interrupted([*arguments, "--json", str(target)], works)
+    ran = interrupted([*arguments, "--json", str(target)], lambda out, err: bool(re.search(r"repeat ([3-9]|\d\d+) of", err)))
     report = json.loads(target.read_text())
-    assert code == 130
+    assert ran.code == 130
     assert report["settings"]["interrupted"] is True
-    assert 1 <= report["settings"]["repeats"] < 9999
+    assert 2 <= report["settings"]["repeats"] < 9999
     assert [row["strategy"] for row in report["results"]] == ["autoregressive", "speculative"]
-    assert "Greedy" in out
+    assert "Greedy" in ran.out
 
 
 @needs_proc
-def test_interrupted_prove_ends_its_workers() -> None:
-    began: list[float] = []
-
-    def works(process: subprocess.Popen[bytes]) -> bool:
-        if children(process.pid) and not began:
-            began.append(time.monotonic())
-        return bool(began) and time.monotonic() - began[0] > 3
-
-    code, out, _ = interrupted(["prove", "--all", "--pairs", "5000"], works)
-    assert code == 130
-    assert "laws equal" in out
+def test_interrupted_prove_shows_what_was_proved() -> None:
+    ran = interrupted(
+        ["prove", "pearl", "speculative", "--set", "draft_length=1", "--pairs", "3000"], lambda out, err: "1/6" in err
+    )
+    assert ran.code == 130
+    assert re.search(r"(\d+) of \1 laws equal", ran.out)

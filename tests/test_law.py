@@ -60,12 +60,12 @@ def every_strategy(lengths: range) -> list[Any]:
 @pytest.mark.parametrize("verification", RULES)
 @pytest.mark.parametrize("strategy", every_strategy(range(1, 5)))
 def test_every_strategy_rule_and_draft_length_has_the_target_law(strategy: DecodingStrategy, verification: str) -> None:
-    for case in cases(36, seed=2):
+    for case in cases(24, seed=2):
         assert case.law(strategy, verification) == case.target_law, case
 
 
 @pytest.mark.parametrize("verification", RULES)
-@pytest.mark.parametrize("policy", ["auto", *(Confident(3, threshold) for threshold in (0.0, 0.34, 0.5, 0.67, 1.1))], ids=str)
+@pytest.mark.parametrize("policy", ["auto", *(Confident(3, threshold) for threshold in (0.0, 0.34, 0.67, 1.1))], ids=str)
 @pytest.mark.parametrize("name", DRAFTING)
 def test_draft_length_policies_are_exact(name: str, policy: Any, verification: str) -> None:
     strategy = STRATEGIES[name](draft_length=policy)  # type: ignore[call-arg]
@@ -74,11 +74,11 @@ def test_draft_length_policies_are_exact(name: str, policy: Any, verification: s
 
 
 def test_generated_pairs_hold_every_kind_with_and_without_an_end_of_sequence() -> None:
-    seen = {(case.kind, case.eos is not None) for case in cases(36, seed=2)}
+    seen = {(case.kind, case.eos is not None) for case in cases(24, seed=2)}
     assert seen == {
         (kind, ends) for kind in ("zeros", "ties", "equal", "disjoint", "one-hot", "mixed") for ends in (True, False)
     }
-    for case in cases(36, seed=2):
+    for case in cases(24, seed=2):
         rows = [case.p(PROMPT), case.q(PROMPT), case.p((0, 1)), case.q((0, 1))]
         assert all(sum(row) == 1 and min(row) >= 0 and len(row) == case.vocabulary for row in rows)
 

@@ -137,6 +137,24 @@ def test_correlated_acceptance_is_summed_exactly(strategy: DecodingStrategy, mod
     assert run.tokens_per_second == pytest.approx(speed(strategy, model, system), rel=0.02)
 
 
+def test_recorded_runs_come_back_as_often_as_they_were_recorded() -> None:
+    recorded = {0: 30, 1: 5, 2: 8, 7: 20}
+    luck = Recorded(recorded).luck(np.random.default_rng(3), 100_000)
+    starts = np.append(0, np.flatnonzero(luck[:-1] == 0) + 1)  # behind each rejection, and at the beginning
+    lengths, counts = np.unique(luck[starts[:-1]], return_counts=True)
+    expected = {length: count / 63 for length, count in recorded.items()}
+    assert dict(zip(lengths.tolist(), (counts / counts.sum()).tolist(), strict=True)) == pytest.approx(expected, abs=0.01)
+
+
+def test_markov_acceptance_is_stationary_and_remembers_one_place() -> None:
+    model, random = Markov(0.9, 0.4), np.random.default_rng(5)
+    first = np.array([model.luck(random, 1)[0] > 0 for _ in range(20_000)])
+    assert first.mean() == pytest.approx(0.4 / (1 - 0.9 + 0.4), abs=0.01)
+    bits = model.luck(random, 100_000) > 0
+    assert bits[1:][bits[:-1]].mean() == pytest.approx(0.9, abs=0.01)
+    assert bits[1:][~bits[:-1]].mean() == pytest.approx(0.4, abs=0.01)
+
+
 def test_mean_lengths_are_converted_by_their_definition() -> None:
     for a, g in ((0.0, 3), (0.5, 4), (0.83, 7), (1.0, 2)):
         reported = float(rates(compile_strategy(Speculative(g)), Rate(a), System(Constant(1.0, 1.0))).tokens_per_round)
@@ -199,6 +217,20 @@ class TwoPhases(DecodingStrategy):
 
 
 @dataclass(frozen=True)
+class Afterthought(DraftingStrategy):
+    """Speculative decoding that drafts at the end of a round, behind its verdict, and twice as much after a full acceptance."""
+
+    name: ClassVar[str] = "afterthought"
+
+    def step(self, state: State) -> Program[State]:
+        scores = yield from Score(state.committed, state.pending)
+        verdict = yield from Verify(scores, state.pending, bonus=True)
+        after = state.committed + verdict.tokens
+        guess = yield from Draft(after, Guess.empty, self.draft_length * (2 if verdict.complete else 1))
+        return State(after, guess)
+
+
+@dataclass(frozen=True)
 class Creeping(DraftLength):
     """One token more after a full acceptance, one less after a rejection, from 1 to `most`: the state is the length."""
 
@@ -222,7 +254,7 @@ class Counting(Creeping):
         return memory + 1
 
 
-STRANGERS = [Patient(6), TwoPhases(), Pearl(Creeping()), Speculative(Creeping())]
+STRANGERS = [Patient(6), TwoPhases(), Afterthought(3), Pearl(Creeping()), Speculative(Creeping())]
 
 
 @pytest.mark.parametrize("strategy", STRANGERS, ids=lambda strategy: f"{strategy.name}-{strategy.parameters}")
@@ -400,7 +432,7 @@ def test_plain_decoding_is_autoregressive_decoding() -> None:
 
 
 def test_published_speed_ups_are_explained_by_plausible_acceptance() -> None:
-    """Llama 3.1 8B / 70B: rates near .95, a gain near the published 1.50 over untuned and less over tuned speculative decoding."""
+    """Llama 3.1 8B / 70B: rates near .95; the gain over speculative decoding is less when that is tuned."""
     for _, _, ratio, speedup in PUBLISHED[:4]:
         found = explained(ratio, speedup)
         assert found.pearl == pytest.approx(speedup, rel=1e-6)

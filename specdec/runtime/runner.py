@@ -8,6 +8,7 @@ trimmed; plain attention layers get a preallocated cache, where trimming is sett
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import signature
 from typing import Any
 
 import torch
@@ -79,7 +80,7 @@ class Runner:
         self.model = model
         self.vocabulary = vocabulary
         self.device = model.device
-        self.context_limit = context_limit(model)
+        self._positions = positions(model)
         self._held: list[int] = []
         self._cache, self._plain = new_cache(model)
         self._oldest = 0  # the shortest context that a cropped cache can still be cut back to
@@ -90,7 +91,7 @@ class Runner:
 
         Shapes: `context` has at least `rows` tokens. Units: raw logits, in the model's dtype, cut to the common vocabulary.
         """
-        tokens = list(context)
+        tokens = context if isinstance(context, list) else list(context)
         self._trim(min(common_prefix(self._held, tokens), len(tokens) - rows))
         while len(tokens) - len(self._held) > max(PREFILL_CHUNK, rows):
             start = len(self._held)
@@ -103,13 +104,16 @@ class Runner:
 
     def _feed(self, tokens: list[int], rows: int) -> Tensor:
         ids = torch.tensor([tokens], device=self.device)
+        start = len(self._held)
+        where = {"position_ids": self._positions[:, start : start + len(tokens)]} if self._positions is not None else {}
         try:
-            output = self.model(input_ids=ids, past_key_values=self._cache, use_cache=True, logits_to_keep=rows)
+            output = self.model(input_ids=ids, past_key_values=self._cache, use_cache=True, logits_to_keep=rows, **where)
         except BaseException:  # Ctrl-C too: some layers hold the new keys and some do not
             self._start_again()
             raise
         self._held += tokens
-        return output.logits[0, -rows:, : self.vocabulary]
+        logits = output.logits[0]
+        return logits if logits.shape == (rows, self.vocabulary) else logits[-rows:, : self.vocabulary]
 
     def _start_again(self) -> None:
         self._cache, self._plain = new_cache(self.model)
@@ -143,6 +147,14 @@ def new_cache(model: PreTrainedModel) -> tuple[DynamicCache, bool]:
     else:
         cache.activate_past_recording()
     return cache, plain
+
+
+def positions(model: PreTrainedModel) -> Tensor | None:
+    """All positions of the context, shape (1, limit), for models that take them ready-made: it saves them a little work."""
+    limit = context_limit(model)
+    if limit is None or "position_ids" not in signature(model.forward).parameters:
+        return None
+    return torch.arange(limit, device=model.device).unsqueeze(0)
 
 
 def context_limit(model: PreTrainedModel) -> int | None:

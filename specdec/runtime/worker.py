@@ -84,23 +84,22 @@ class Worker:
         to drop drafted tokens because of what came of them would bias the output.
         """
         start = time.perf_counter()
-        tokens: list[int] = []
+        extended = list(context)
         rows: list[Tensor] = []
         for _ in range(length):
-            extended = [*context, *tokens]
             try:
                 token, row = self._next(extended, with_row=stop is not None)
             except ModelError:
-                if not tokens:
+                if len(extended) == len(context):
                     raise
                 break
-            tokens.append(token)
+            extended.append(token)
             if row is not None:
                 rows.append(row)
             if stop is not None and stop(row, token):
                 break
         q = torch.stack(rows) if rows and not self._sampler.greedy else None
-        return Drafting(tokens, q, time.perf_counter() - start)
+        return Drafting(extended[len(context) :], q, time.perf_counter() - start)
 
     def _next(self, context: Sequence[int], *, with_row: bool) -> tuple[int, Tensor | None]:
         """A token after `context`, and the row it was sampled from (greedy choices have one only if it is wanted)."""
