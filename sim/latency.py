@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.interpolate import RegularGridInterpolator
+from scipy.ndimage import map_coordinates
 
 from specdec import InputError
 
@@ -94,6 +94,10 @@ class Measurement:
     mean: float
 
 
+FAR = 10_000_000
+"""Beyond any width, batch or context."""
+
+
 class Table:
     """Mean seconds, linear between measured widths x batches x contexts; flat below the least, going on above the largest.
 
@@ -108,13 +112,10 @@ class Table:
             positive(seconds, f"{source}, width {key[0]} batch {key[1]} context {key[2]}:")
         axes = [sorted({key[axis] for key in rows}) for axis in range(3)]
         grid = np.array([[[self._filled(rows, w, b, c) for c in axes[2]] for b in axes[1]] for w in axes[0]])
-        self._least = [points[0] for points in axes]
-        for axis, points in enumerate(axes):  # interpolation wants two points an axis: a flat second one
-            if len(points) == 1:
-                points.append(points[0] + 1)
-                grid = np.repeat(grid, 2, axis=axis)
-        beyond = None  # extrapolate
-        self._at = RegularGridInterpolator([np.array(points, float) for points in axes], grid, "linear", False, beyond)  # type: ignore[arg-type]
+        for axis, points in enumerate(axes):
+            grid = _going_on(grid, axis, points)
+            points.append(FAR)
+        self._axes, self._grid = [np.array(points, float) for points in axes], grid
 
     @staticmethod
     def _filled(rows: Mapping[tuple[int, int, int], float], width: int, batch: int, context: int) -> float:
@@ -132,8 +133,17 @@ class Table:
         return rows[base] * (rows[batched] / alone if batch != least else 1.0)
 
     def __call__(self, width: ArrayLike, batch: ArrayLike, context: ArrayLike) -> Floats:
-        asked = np.broadcast_arrays(*(np.maximum(x, y) for x, y in zip((width, batch, context), self._least, strict=True)))
-        return np.asarray(self._at(np.stack(asked, axis=-1)), float).reshape(asked[0].shape)
+        asked = np.broadcast_arrays(width, batch, context)
+        places = [np.interp(np.ravel(x), points, np.arange(len(points))) for x, points in zip(asked, self._axes, strict=True)]
+        return np.asarray(map_coordinates(self._grid, np.stack(places), order=1, mode="nearest")).reshape(asked[0].shape)
+
+
+def _going_on(grid: Floats, axis: int, points: list[int]) -> Floats:
+    """`grid` with a point at `FAR` on an axis, in line with its last two; flat where noise made them fall."""
+    last = np.take(grid, [-1], axis)
+    before = np.take(grid, [-2], axis) if len(points) > 1 else last
+    slope = np.maximum(last - before, 0) / (points[-1] - points[-2] if len(points) > 1 else 1)
+    return np.concatenate((grid, last + slope * (FAR - points[-1])), axis)
 
 
 class Measured:

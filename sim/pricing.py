@@ -56,7 +56,7 @@ class IterationPrice:
                 at = int(busy.argmin())
                 raise InputError(
                     f"latency at batch {batch[at]}, context {context[at]:.0f} and {work.prefill[at]} prompt tokens is "
-                    f"{busy[at]:g} s: a measured table was continued too far, measure it up to there"
+                    f"{busy[at]:g} s: correct the latency, time runs forward"
                 )
         return seconds + self._system.overhead_seconds, target_busy, draft_busy
 

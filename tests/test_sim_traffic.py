@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from sim.acceptance import Acceptance, Markov, PerPosition, Rate
@@ -156,13 +157,24 @@ def test_prompts_take_time_by_their_rows_and_stall_the_others() -> None:
     assert chunked.first_token_seconds[1] > both.first_token_seconds[1]
 
 
-def test_a_table_that_is_continued_below_zero_is_refused() -> None:
-    falling = [Measurement(1, 1, context, seconds) for context, seconds in ((0, 0.005), (1000, 0.004))]
-    system = System(Measured(falling, falling))
-    with pytest.raises(
-        InputError, match=r"latency at batch 1, context 7004 and 0 prompt tokens is -0.002004 s: .* measure it up to there"
-    ):
-        served(Autoregressive(), requests((0.0, 7000, 5)), system)
+def test_a_table_that_noise_made_fall_is_continued_level() -> None:
+    falling = Measured(*[[Measurement(1, 1, context, seconds) for context, seconds in ((0, 0.005), (1000, 0.004))]] * 2)
+    assert falling.target_seconds(1, 1, 500) == pytest.approx(0.0045)
+    assert falling.target_seconds(1, 1, 7000) == pytest.approx(0.004)
+    rising = Measured(*[[Measurement(1, 1, context, seconds) for context, seconds in ((0, 0.004), (1000, 0.005))]] * 2)
+    assert rising.target_seconds(1, 1, 7000) == pytest.approx(0.011)
+
+
+def test_a_latency_below_zero_is_refused() -> None:
+    class Falling:
+        def draft_seconds(self, tokens: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> NDArray[np.float64]:
+            return np.asarray(tokens, float)
+
+        def target_seconds(self, width: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> NDArray[np.float64]:
+            return 0.005 - 1e-6 * np.asarray(context, float) + 0 * np.asarray(width, float)
+
+    with pytest.raises(InputError, match=r"latency at batch 1, context 7004 and 0 prompt tokens is -0.002004 s: "):
+        served(Autoregressive(), requests((0.0, 7000, 5)), System(Falling()))
 
 
 def test_a_draft_reads_the_prompt_too() -> None:
