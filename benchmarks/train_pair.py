@@ -23,6 +23,7 @@ other work on the same cores costs steps, and two training threads lose far more
 Seeds are fixed, but a run repeats in kind, not to the bit. See specdec/bundled/README.md for the
 run that made the bundled weights.
     python benchmarks/train_pair.py --data DIR --out specdec/bundled --minutes 80
+    python benchmarks/train_pair.py --data DIR --out specdec/bundled --minutes 13 --polish   # more of step 3
     python benchmarks/train_pair.py --data DIR --out specdec/bundled --evaluate \
         --gsm8k-test gsm8k_test.jsonl --humaneval HumanEval.jsonl.gz
 """
@@ -273,16 +274,21 @@ def validate(pair: dict[str, LlamaForCausalLM], held: dict[str, Stream]) -> str:
     return "; ".join(parts)
 
 
-def train(data: Path, out: Path, minutes: float, export_minutes: float, compiled: bool) -> None:
+def train(data: Path, out: Path, minutes: float, export_minutes: float, compiled: bool, polish: bool) -> None:
     documents, held_documents = load_documents(data)
-    tokenizer = train_tokenizer(documents)
+    tokenizer = AutoTokenizer.from_pretrained(out / "target", local_files_only=True) if polish else train_tokenizer(documents)
     streams = {name: Stream(tokenizer, texts) for name, texts in documents.items()}
     held = {name: Stream(tokenizer, texts) for name, texts in held_documents.items()}
     for name, stream in streams.items():
         chars = sum(map(len, documents[name]))
         log(f"{name}: {len(documents[name])} documents, {chars} characters, {len(stream.tokens)} tokens")
     target, draft = build("target"), build("draft")
-    draft.model.embed_tokens.weight.data.copy_(target.model.embed_tokens.weight.data)
+    if polish:
+        for name, model in (("target", target), ("draft", draft)):
+            model.load_state_dict(LlamaForCausalLM.from_pretrained(out / name, dtype=torch.float32).state_dict())
+    else:
+        draft.model.embed_tokens.weight.data.copy_(target.model.embed_tokens.weight.data)
+    co_trained = 0.0 if polish else CO_TRAINING
     pair = {"target": target, "draft": draft}
     log(", ".join(f"{name} {model.num_parameters() / 1e6:.2f} M" for name, model in pair.items()))
     run: Callable[..., torch.Tensor] = torch.compile(logits_of, dynamic=False) if compiled else logits_of
@@ -294,7 +300,7 @@ def train(data: Path, out: Path, minutes: float, export_minutes: float, compiled
     last_log, last_export, means = time.monotonic(), time.monotonic(), [0.0, 0.0, 0.0]
 
     while (done := (time.monotonic() - START) / 60 / minutes) < 1:
-        co_training = done < CO_TRAINING
+        co_training = done < co_trained
         if not co_training and frozen_at == math.inf:
             frozen_at = time.monotonic()
             target.requires_grad_(False)
@@ -322,11 +328,12 @@ def train(data: Path, out: Path, minutes: float, export_minutes: float, compiled
             with torch.no_grad():
                 p = run(target, inputs)
         kl, tv = losses(p, run_draft(draft, inputs))
-        share = min(1.0, done / CO_TRAINING)
+        share = min(1.0, done / co_trained) if co_training else 1.0
         (loss + (1 - share) * kl + share * tv).backward()
         if co_training:
-            update(target, steppers["target"], LEARNING_RATE["target"] * warm * (1 - done / CO_TRAINING))
-        update(draft, steppers["draft"], LEARNING_RATE["draft"] * warm * (1 - done))
+            update(target, steppers["target"], LEARNING_RATE["target"] * warm * (1 - done / co_trained))
+        rate = LEARNING_RATE["draft"] * (1 - CO_TRAINING if polish else 1)  # polishing goes on about where training ended
+        update(draft, steppers["draft"], rate * warm * (1 - done))
         step, tokens = step + 1, tokens + TOKENS_PER_STEP
         means = [m + 0.05 * (x.item() - m) if step > 1 else x.item() for m, x in zip(means, (loss, kl, tv), strict=True)]
         if step == 1 or time.monotonic() - last_log > 150:
@@ -426,6 +433,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=80)
     parser.add_argument("--export-minutes", type=float, default=10)
     parser.add_argument("--no-compile", action="store_true")
+    parser.add_argument("--polish", action="store_true", help="only the last phase again, from the pair in --out")
     parser.add_argument("--evaluate", action="store_true", help="measure the pair in --out, print JSON")
     parser.add_argument("--gsm8k-test", type=Path)
     parser.add_argument("--humaneval", type=Path)
@@ -439,7 +447,7 @@ def main() -> None:
         print(json.dumps(evaluate(args.out, prompts, args.tokens), indent=1))
     else:
         os.nice(5)
-        train(args.data, args.out, args.minutes, args.export_minutes, not args.no_compile)
+        train(args.data, args.out, args.minutes, args.export_minutes, not args.no_compile, args.polish)
 
 
 if __name__ == "__main__":

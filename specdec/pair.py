@@ -159,7 +159,11 @@ def load_model(name: str | Path, device: str, dtype: str | torch.dtype | None) -
             )
         except (OSError, ValueError, KeyError) as error:
             raise _cannot_load("model", name, error) from error
-    return model.to(device).eval()
+    try:
+        return model.to(device).eval()
+    except (RuntimeError, AssertionError) as error:  # what torch says of a device that is not there, or too small
+        reason = " ".join(str(error).split())[:200]
+        raise PairError(f"model {str(name)!r} cannot be put on device {device!r} ({reason}): choose another device") from error
 
 
 def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:

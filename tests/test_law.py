@@ -29,6 +29,7 @@ from specdec import (
     NotLossless,
     Program,
     Score,
+    Scores,
     State,
     StrategyError,
     Verdict,
@@ -362,6 +363,54 @@ def test_a_policy_may_learn_from_verdicts(name: str, verification: str) -> None:
     strategy = STRATEGIES[name](draft_length=AfterAcceptance())  # type: ignore[call-arg]
     for case in cases(24, seed=5):
         assert case.law(strategy, verification) == case.target_law, case
+
+
+# --- what a strategy asks for ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "guess"),
+    [
+        ("abcdXabc", "dXa"),  # what followed the longest suffix that occurred before
+        ("abXcdcab", "Xcd"),
+        ("cdcXcdc", "Xcd"),  # "cdc", not the later "c"
+        ("aXbaYba", "Yba"),  # the latest occurrence
+        ("aaaa", "a"),  # it may overlap, and end with the text
+        ("abcdef", ""),
+        ("a", ""),
+    ],
+)
+def test_prompt_lookup_guesses_what_once_followed(text: str, guess: str) -> None:
+    strategy = specdec.create("prompt_lookup", draft_length=3, longest_match=3)
+    effect = next(strategy.step(State(Committed(tuple(map(ord, text))))))
+    assert isinstance(effect, Score)
+    assert "".join(map(chr, effect.guess.tokens)) == guess
+    assert all(drafted.q is None for drafted in effect.guess.drafted)
+
+
+def test_pearl_drafts_behind_the_window_that_is_being_scored() -> None:
+    """Pre-verify and post-verify are one round: a window of 0 or `draft_length - 1` tokens, and a draft behind it."""
+    pearl = specdec.create("pearl", draft_length=3)
+    fresh = Guess.certain([7, 8, 9])
+    state, windows = State(Committed((1,))), []
+    for complete in (True, True, False, True):
+        program = pearl.step(state)
+        both = next(program)
+        assert isinstance(both, Both)
+        scored, drafted = both.left, both.right
+        assert isinstance(scored, Score)
+        assert isinstance(drafted, Draft)
+        assert (scored.guess, drafted.after, drafted.length) == (state.pending, state.pending, 3)
+        windows.append(len(scored.guess))
+        verify = program.send((Scores(scored.committed, scored.guess), fresh))
+        assert isinstance(verify, Verify)
+        assert verify.guess == state.pending + fresh[:1]
+        assert not verify.bonus
+        with pytest.raises(StopIteration) as returned:
+            program.send(Verdict(Committed((5,)), len(verify.guess) if complete else 0, complete))
+        state = returned.value.value
+        assert state.pending == (fresh[1:] if complete else Guess.empty)
+    assert windows == [0, 2, 2, 0]
 
 
 # --- what a strategy must not do -------------------------------------------------------------------------------------

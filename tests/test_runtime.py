@@ -128,8 +128,8 @@ def test_a_cache_outgrows_its_buffer() -> None:
     of = minuscule(VOCABULARY, seed=2, max_position_embeddings=2048)
     cached = Runner(of, VOCABULARY)
     source = random.Random(0)
-    context = [source.randrange(VOCABULARY) for _ in range(250)]
-    for growth in (1, 5, 6, 255, 1, 600, 3):
+    context = [source.randrange(VOCABULARY) for _ in range(10)]
+    for growth in (0, 240, 5, 6, 900, 1, 255, 3):  # up to the buffer's end, over it, and to more than twice its size
         context += [source.randrange(VOCABULARY) for _ in range(growth)]
         torch.testing.assert_close(cached.logits(context, 1), fresh_logits(of, context), rtol=0, atol=2e-5)
         torch.testing.assert_close(cached.logits(context[:-7], 2), fresh_logits(of, context[:-7], 2), rtol=0, atol=2e-5)

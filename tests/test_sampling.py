@@ -56,6 +56,13 @@ OPTIONS: list[dict[str, Any]] = [
     {"logits_processor": [Favour()], "repetition_penalty": 1.5, "top_k": 5},
 ]
 
+
+def named(options: dict[str, Any]) -> str:
+    return " ".join(
+        f"{name}={value if isinstance(value, (int, float)) else type(value[0]).__name__}" for name, value in options.items()
+    )
+
+
 CONTEXT = [3, 5, 3, 7, 3]
 
 
@@ -79,14 +86,14 @@ def generates_own_chain(of: Any, options: dict[str, Any]) -> LogitsProcessorList
     )
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("options", OPTIONS, ids=named)
 def test_probabilities_are_those_of_generate(tiny: Any, options: dict[str, Any]) -> None:
     raw = logits(1)
     expected = generates_own_chain(tiny, options)(torch.tensor([CONTEXT]), raw.clone()).softmax(-1)
     torch.testing.assert_close(Sampler(Sampling(**options)).probabilities(raw, CONTEXT), expected, rtol=0, atol=1e-15)
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("options", OPTIONS, ids=named)
 def test_the_chain_is_that_of_generate(tiny: Any, options: dict[str, Any]) -> None:
     """Also where the order happens not to matter for one row of logits."""
     ours = [type(processor) for processor in Sampling(**options).processors()]
@@ -94,7 +101,7 @@ def test_the_chain_is_that_of_generate(tiny: Any, options: dict[str, Any]) -> No
     assert [kind for kind in ours if not (kind is TopPLogitsWarper and options.get("top_p") == 1.0)] == theirs
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("options", OPTIONS, ids=named)
 def test_rows_of_a_window_are_the_rows_one_by_one(options: dict[str, Any]) -> None:
     """Row `i` of a window is processed with the tokens before it: what the draft saw when it sampled there."""
     raw, sampler = logits(4), Sampler(Sampling(**options))
@@ -107,7 +114,7 @@ def test_rows_of_a_window_are_the_rows_one_by_one(options: dict[str, Any]) -> No
     assert best == [greedy.best(raw[i : i + 1], CONTEXT[: len(CONTEXT) - 3 + i])[0] for i in range(4)]
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("options", OPTIONS, ids=named)
 def test_p_and_q_of_one_model_are_the_same_rows(tiny: Any, options: dict[str, Any]) -> None:
     """A model that verifies its own draft must find p = q, or the same setting means two things."""
     drafts, scores = Worker(Runner(tiny, VOCABULARY)), Worker(Runner(tiny, VOCABULARY))
@@ -131,7 +138,7 @@ def test_processors_leave_the_logits_alone() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("options", OPTIONS, ids=named)
 def test_half_precision_logits_become_float32_before_anything_else(options: dict[str, Any], dtype: torch.dtype) -> None:
     raw = logits(2, dtype)
     rows = Sampler(Sampling(**options)).probabilities(raw, CONTEXT)

@@ -229,6 +229,12 @@ def test_a_token_of_weight_zero_is_never_picked(weights: list[float], uniform: f
         assert row[Scripted([uniform]).pick(row)] > 0
 
 
+def test_small_weights_behind_large_ones_are_added_up_in_float64() -> None:
+    """In float32, 1 + 2**-25 is 1, and a token of that weight could never be picked."""
+    row = torch.tensor([1.0, 2**-25, 2**-25])
+    assert [Scripted([uniform]).pick(row) for uniform in (0.5, 1 - 1.5 * 2**-25, 1 - 0.5 * 2**-25)] == [0, 1, 2]
+
+
 def test_every_question_gets_a_uniform_of_its_own() -> None:
     uniforms = [0.1, 0.9, 0.3, 0.7, 0.2, 0.6]
     dice = Scripted(uniforms)

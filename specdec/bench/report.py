@@ -72,6 +72,7 @@ def summary(statistics: Statistics) -> dict[str, Any]:
     return {
         "mean_acceptance_length": statistics.mean_acceptance_length,
         "draft_acceptance_rate": statistics.draft_acceptance_rate,
+        "tokens_per_target_forward": statistics.tokens_per_target_forward,
         "acceptance_histogram": statistics.acceptance_histogram,
         "target_idle_share": statistics.target_idle_share,
         "draft_idle_share": statistics.draft_idle_share,

@@ -29,7 +29,7 @@ from transformers import PreTrainedModel
 
 from specdec.errors import LaneError, PairError, SpecdecError
 from specdec.runtime.runner import Runner, new_cache
-from specdec.runtime.worker import Drafting, Hosted, Worker
+from specdec.runtime.worker import Drafting, Hosted, Worker, spin
 
 MOST_DRAFTED = 128
 """Rows of `q` that a process lane can hand over at once; longer drafts are cut to it."""
@@ -113,6 +113,7 @@ class ProcessLane(Lane):
         self._process = subprocess.Popen(
             [sys.executable, "-m", "specdec.runtime.worker", str(theirs.fileno()), str(folder)],
             pass_fds=[theirs.fileno()],
+            start_new_session=True,  # Ctrl-C is the driver's business; the worker leaves when its socket closes
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
         )
         theirs.close()
@@ -159,6 +160,7 @@ class ProcessLane(Lane):
 
     def _receive(self, patience_seconds: float) -> Any:
         try:
+            spin(self._connection)
             if self._connection.poll(patience_seconds):
                 return self._connection.recv()
         except (EOFError, OSError) as error:
