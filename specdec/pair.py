@@ -162,8 +162,9 @@ def load_model(name: str | Path, device: str, dtype: str | torch.dtype | None) -
     try:
         return model.to(device).eval()
     except (RuntimeError, AssertionError) as error:  # what torch says of a device that is not there, or too small
-        reason = " ".join(str(error).split())[:200]
-        raise PairError(f"model {str(name)!r} cannot be put on device {device!r} ({reason}): choose another device") from error
+        reason = str(error).partition("\n")[0][:120]
+        there = "cpu, cuda" if torch.cuda.is_available() else "cpu"
+        raise PairError(f"device {device} cannot be used ({reason}): available here are {there}") from error
 
 
 def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:

@@ -51,11 +51,12 @@ class Sampling:
             if not ok:
                 raise SamplingError(f"{name} {getattr(self, name)!r} is not possible: {remedy}")
 
-        need(0 <= self.temperature < float("inf"), "temperature", "give 0 (greedy) or a positive number")
+        need(number(self.temperature) and self.temperature >= 0, "temperature", "give 0 (greedy) or a positive number")
         need(self.top_k is None or (isinstance(self.top_k, int) and self.top_k >= 1), "top_k", "give an integer of at least 1")
-        need(self.top_p is None or 0 < self.top_p <= 1, "top_p", "give a number in (0, 1]")
-        need(self.min_p is None or 0 <= self.min_p <= 1, "min_p", "give a number in [0, 1]")
-        need(self.repetition_penalty is None or self.repetition_penalty > 0, "repetition_penalty", "give a positive number")
+        top_p, min_p, penalty = self.top_p, self.min_p, self.repetition_penalty
+        need(top_p is None or (number(top_p) and 0 < top_p <= 1), "top_p", "give a number in (0, 1]")
+        need(min_p is None or (number(min_p) and 0 <= min_p <= 1), "min_p", "give a number in [0, 1]")
+        need(penalty is None or (number(penalty) and penalty > 0), "repetition_penalty", "give a positive number")
 
     @property
     def greedy(self) -> bool:
@@ -77,6 +78,11 @@ class Sampling:
             if self.min_p is not None:
                 chain.append(MinPLogitsWarper(self.min_p))
         return chain
+
+
+def number(value: object) -> bool:
+    """Whether it is a finite number."""
+    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 class Sampler:

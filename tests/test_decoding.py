@@ -502,6 +502,14 @@ def test_the_context_is_filled_exactly_and_never_overrun(cramped_pair: Pair, str
         assert (len(sampled.tokens), sampled.finished_by) == (12 - length, "length")
 
 
+@pytest.mark.parametrize("name", ["speculative", "pearl"])
+def test_the_measured_draft_length_works_where_vocabulary_and_context_are_small(cramped_pair: Pair, name: str) -> None:
+    strategy = specdec.create(name, draft_length="auto")
+    assert cramped_pair.speed_ratio > 0
+    result = decode(cramped_pair, strategy, [1, 2], max_new_tokens=100, temperature=0)
+    assert result.tokens == greedy_tokens(cramped_pair.target, [1, 2], 10)
+
+
 def test_the_context_limit_is_the_smaller_of_both(greedy_pair: Pair) -> None:
     draft = model("llama", GREEDY_VOCABULARY, seed=9, max_position_embeddings=9)
     pair = inline(greedy_pair.target, draft)

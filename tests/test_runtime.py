@@ -462,6 +462,7 @@ strategy = create("pearl", draft_length=2)
 decode(pair, strategy, [1], max_new_tokens=3)
 try:
     decode(pair, strategy, [1], max_new_tokens=3, logits_processor=[Local()])
+    print("sent", flush=True)
 except PairError as error:
     print(error, flush=True)
 print(pair.draft_lane._process.pid, flush=True)
@@ -469,16 +470,26 @@ sys.stdin.read()
 """
 
 
-@needs_pidfd
-def test_a_worker_dies_with_its_parent_and_cannot_be_sent_what_only_the_parent_defines(tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
+@pytest.fixture(scope="module")
+def killed_parent(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, int]:
+    """What a user's script was told of its own logits processor, and the worker it left when it was killed."""
+    script = tmp_path_factory.mktemp("parent") / "script.py"
     script.write_text(PARENT)
     parent = subprocess.Popen(
         [sys.executable, str(script), str(Path(__file__).parent)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     with parent:
         assert parent.stdout is not None
-        assert "use lane='thread' or 'inline'" in parent.stdout.readline()
-        worker = int(parent.stdout.readline())
+        told, worker = parent.stdout.readline(), int(parent.stdout.readline())
         parent.kill()
-    assert gone(worker)
+    return told, worker
+
+
+@needs_pidfd
+def test_a_worker_dies_with_its_parent(killed_parent: tuple[str, int]) -> None:
+    assert gone(killed_parent[1])
+
+
+def test_a_logits_processor_of_the_users_own_script_is_refused_too(killed_parent: tuple[str, int]) -> None:
+    """It is pickled by name, and no worker can import somebody's `__main__`."""
+    assert "use lane='thread' or 'inline'" in killed_parent[0]

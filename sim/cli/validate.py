@@ -52,14 +52,10 @@ def validate(
     cells = list(predicted_cells(read_cells(published or bundled_table()), fitted_task or ()))
     rows: list[dict[str, Any]] = []
     if measure:
-        import torch
-
         from specdec import create
         from specdec.decoding import prompt_tokens
         from specdec.prompts import bundled
-        from specdec.runtime.lane import available_cores
 
-        torch.set_num_threads(max(1, available_cores() - 1))  # one core is the draft's
         with options.load_pair(target, draft, device, draft_device, dtype, lane) as pair:
             makers = [create(name, draft_length=length) for name in ("speculative", "pearl") for length in LENGTHS]
             prompts = [prompt_tokens(pair, text) for text in bundled()]

@@ -72,9 +72,6 @@ def load_pair(
     from specdec.pair import Pair, available_cores
 
     torch.set_num_threads(max(1, available_cores() - 1))
-    for option, name in (("--device", device), ("--draft-device", draft_device)):
-        if name is not None:
-            _try_device(option, name)
     options: dict[str, Any] = {
         "device": device,
         "draft_device": draft_device,
@@ -86,17 +83,6 @@ def load_pair(
     if draft is not None:
         raise InputError(f"--draft {draft} has no target: give --target too, or neither for the bundled pair")
     return Pair.bundled(**options)
-
-
-def _try_device(option: str, name: str) -> None:
-    import torch
-
-    try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0][:120]
-        there = "cpu, cuda" if torch.cuda.is_available() else "cpu"
-        raise InputError(f"{option} {name} cannot be used ({reason}): available here are {there}") from error
 
 
 def parameters(settings: Sequence[str] | None, draft_length: str | None = None) -> dict[str, Any]:

@@ -41,13 +41,10 @@ def profile(
     from specdec.prompts import bundled, load
 
     texts = {Path(name).name: load(name)[:limit] for name in prompts} if prompts else {"bundled": bundled()[:limit]}
-    import torch
 
     from specdec.decoding import prompt_tokens
     from specdec.profile import profile as measure
-    from specdec.runtime.lane import available_cores
 
-    torch.set_num_threads(max(1, available_cores() - 1))  # one core is the draft's
     with options.load_pair(target, draft, device, draft_device, dtype, lane) as pair:
         if pair.draft is None:
             raise InputError("a profile needs a draft model too: give --draft")

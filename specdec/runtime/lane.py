@@ -10,6 +10,7 @@ All three give the same answers for the same seed.
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 import socket
 import subprocess
@@ -129,13 +130,13 @@ class ProcessLane(Lane):
             self._receive(START_SECONDS)  # "ready": both sides hold the files open, so their names can go
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
-        self._ticket += 1
         try:
-            self._connection.send((self._ticket, method, arguments))
-        except (AttributeError, TypeError, ImportError) as error:  # what pickle says of lambdas and local classes
+            self._connection.send((method, arguments))
+        except (pickle.PicklingError, AttributeError, TypeError) as error:  # what pickle says of lambdas and local classes
             raise PairError(f"cannot send {method} to the draft process ({error}): use lane='thread' or 'inline'") from error
         except OSError as error:
             raise self._died() from error
+        self._ticket += 1
         return partial(self._answer, self._ticket)
 
     def close(self) -> None:

@@ -7,18 +7,21 @@ subprocess needs no `if __name__ == "__main__"` in the user's script, and dies w
 from __future__ import annotations
 
 import os
+import pickle
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from specdec.errors import ModelError
+from specdec.errors import ModelError, PairError
 from specdec.runtime.runner import Runner
 from specdec.sampling import Dice, Sampler, Sampling
 from specdec.strategy import StopRule
@@ -120,6 +123,14 @@ class Worker:
         return Scoring(p, best, rows, time.perf_counter() - start)
 
 
+def unpickled(request: bytes) -> tuple[str, tuple[Any, ...]]:
+    """A request; what it names must be importable here."""
+    try:
+        return pickle.loads(request)
+    except (AttributeError, ImportError) as error:  # a class of the user's own script
+        raise PairError(f"the draft process cannot load what it was sent ({error}): use lane='thread' or 'inline'") from error
+
+
 SPIN_SECONDS = 0.002
 """How long to look for a message before sleeping: a sleeping core takes up to a tenth of a draft step to wake."""
 
@@ -132,17 +143,18 @@ def spin(connection: Connection) -> None:
 
 
 def serve(connection: Connection, worker: Worker, shared: Tensor) -> None:
-    """Answer `(ticket, method, arguments)` with `(ticket, result or error)` until the other side is gone.
+    """Answer `(method, arguments)` with `(number of the request, result or error)` until the other side is gone.
 
     Rows of `q` go through `shared`, of shape (rows, vocabulary); everything else through the socket.
     """
-    while True:
+    for ticket in count(1):
         try:
             spin(connection)
-            ticket, method, arguments = connection.recv()
+            request = connection.recv_bytes()
         except (EOFError, OSError):
             return
         try:
+            method, arguments = unpickled(request)
             answer = getattr(worker, method)(*arguments)
             if isinstance(answer, Drafting):
                 if answer.q is not None:
