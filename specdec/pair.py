@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import logging as transformers_logging
 
 from specdec.errors import InputError, PairError
-from specdec.profile import CONTEXT_TOKENS, draft_step_seconds, window_seconds
+from specdec.profile import CONTEXT_TOKENS, step_seconds
 from specdec.runtime.lane import InlineLane, Lane, ProcessLane, ThreadLane, available_cores
 from specdec.runtime.runner import context_limit
 
@@ -125,8 +125,8 @@ class Pair:
             draft, context = self.draft_lane, max(1, min(CONTEXT_TOKENS, self.context_limit - 8))
             self._speed_ratio = 1.0
             if draft is not None:
-                draft_seconds = draft_step_seconds(draft, context=context)  # first, so that its process is up by then
-                self._speed_ratio = window_seconds(self.target_lane, [1], context=context)[1] / draft_seconds
+                draft_seconds = step_seconds(draft, context=context)  # first, so that its process is up by then
+                self._speed_ratio = step_seconds(self.target_lane, context=context) / draft_seconds
         return self._speed_ratio
 
     def close(self) -> None:

@@ -82,19 +82,20 @@ def made_up_context(tokens: int) -> list[int]:
     return [i % 2 for i in range(tokens)]
 
 
-def draft_step_seconds(lane: Lane, repeats: int = 12, context: int = CONTEXT_TOKENS) -> float:
-    """Median seconds per drafted token, sampling included, measured where the lane works."""
-    return median(_drafts(lane, repeats, context))
+def step_seconds(lane: Lane, repeats: int = 12, context: int = CONTEXT_TOKENS) -> float:
+    """Median seconds of a greedy step, one token after another, measured alike for target and draft where they work."""
+    return median(_drafts(lane, repeats, context, Sampling(temperature=0)))
 
 
 def window_seconds(lane: Lane, widths: Sequence[int], repeats: int = 12, context: int = CONTEXT_TOKENS) -> dict[int, float]:
-    """Median seconds of a forward over each width, behind `context` tokens; width 1 is a step. For a lane in this process."""
-    return {width: median(seconds) for width, seconds in _windows(lane, widths, repeats, context).items()}
+    """Median seconds of a forward over each width, behind `context` tokens; the choice of a token is left out."""
+    found = _windows(lane, widths, repeats, context, Sampling(temperature=0))
+    return {width: median(seconds) for width, seconds in found.items()}
 
 
-def _windows(lane: Lane, widths: Sequence[int], repeats: int, context: int) -> dict[int, list[float]]:
+def _windows(lane: Lane, widths: Sequence[int], repeats: int, context: int, sampling: Sampling) -> dict[int, list[float]]:
     base = made_up_context(context)
-    lane.submit("begin", Sampling(), 0, base)()
+    lane.submit("begin", sampling, 0, base)()
     seconds = _Seconds()
     for repeat in range(repeats + WARM_UP):
         for width in widths:
@@ -102,10 +103,10 @@ def _windows(lane: Lane, widths: Sequence[int], repeats: int, context: int) -> d
     return seconds.by_setting
 
 
-def _drafts(lane: Lane, repeats: int, context: int) -> list[float]:
+def _drafts(lane: Lane, repeats: int, context: int, sampling: Sampling) -> list[float]:
     """Seconds per drafted token, in drafts of four."""
     base = made_up_context(context)
-    lane.submit("begin", Sampling(), 0, base)()
+    lane.submit("begin", sampling, 0, base)()
     seconds = _Seconds()
     for repeat in range(repeats + WARM_UP):
         drafting = lane.submit("draft", [*base, 0], 4, None)()
@@ -255,9 +256,11 @@ def profile(
     target: list[dict[str, Any]] = []
     draft: list[dict[str, Any]] = []
     for context in contexts:
-        seconds = _drafts(pair.draft_lane, repeats, context)  # first, so that its process is up when the target is timed
+        seconds = _drafts(
+            pair.draft_lane, repeats, context, Sampling()
+        )  # first, so that its process is up when the target is timed
         draft.append({"batch": 1, "context": context, **vars(Timing.of(seconds))})
-        for width, seconds in _windows(pair.target_lane, widths, repeats, context).items():
+        for width, seconds in _windows(pair.target_lane, widths, repeats, context, Sampling()).items():
             target.append({"width": width, "batch": 1, "context": context, **vars(Timing.of(seconds))})
     more = [batch for batch in batches if batch > 1]
     for model, rows in ((pair.target, target), (pair.draft, draft)):

@@ -10,7 +10,7 @@ from typing import Any
 from specdec.decoding import Result, decode, prompt_tokens
 from specdec.errors import InputError
 from specdec.pair import Pair
-from specdec.profile import acceptance, draft_step_seconds, window_seconds
+from specdec.profile import acceptance, step_seconds, window_seconds
 from specdec.strategy import DecodingStrategy, DraftingStrategy, available, create
 
 BASELINE = "autoregressive"
@@ -144,10 +144,10 @@ class Benchmark:
 def measured(pair: Pair, prompts: Sequence[Sequence[int]]) -> dict[str, Any]:
     """What each model's step costs, alone and in seconds, and how often a drafted token is accepted at temperature 1."""
     draft = pair.draft_lane
-    draft_seconds = None if draft is None else draft_step_seconds(draft)  # first: its process is then up for the target's turn
+    draft_seconds = None if draft is None else step_seconds(draft)  # first: its process is then up for the target's turn
     widths = window_seconds(pair.target_lane, WIDTHS)
     return {
-        "target_step_seconds": widths[1],
+        "target_step_seconds": step_seconds(pair.target_lane),
         "target_window_seconds": {str(width): seconds for width, seconds in widths.items()},
         "draft_step_seconds": draft_seconds,
         "speed_ratio": None if draft is None else pair.speed_ratio,

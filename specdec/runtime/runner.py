@@ -85,7 +85,6 @@ class Runner:
         self._cache, self._plain = new_cache(model)
         self._oldest = 0  # the shortest context that a cropped cache can still be cut back to
 
-    @torch.inference_mode()
     def logits(self, context: Sequence[int], rows: int) -> Tensor:
         """Logits after the last `rows` prefixes of `context`, shape (rows, vocabulary); the last row follows all of it.
 
@@ -107,7 +106,8 @@ class Runner:
         start = len(self._held)
         where = {"position_ids": self._positions[:, start : start + len(tokens)]} if self._positions is not None else {}
         try:
-            output = self.model(input_ids=ids, past_key_values=self._cache, use_cache=True, logits_to_keep=rows, **where)
+            with torch.inference_mode():
+                output = self.model(input_ids=ids, past_key_values=self._cache, use_cache=True, logits_to_keep=rows, **where)
         except BaseException:  # Ctrl-C too: some layers hold the new keys and some do not
             self._start_again()
             raise
