@@ -173,7 +173,7 @@ def assert_one_line(ran: Ran, *parts: str) -> None:
         ("generate hello --set colour=3", ["'colour'", "draft_length"]),
         ("generate hello --temperature -1", ["temperature -1", "give 0"]),
         ("generate hello --top-p 1.5", ["top_p 1.5", "(0, 1]"]),
-        ("generate hello --device nowhere", ["--device nowhere", "cpu"]),
+        ("generate hello --device nowhere", ["device nowhere", "cpu"]),
         (
             "generate hello --max-new-tokens 0 --target {models}/target --draft {models}/draft",
             ["max_new_tokens 0", "at least 1"],
