@@ -216,7 +216,7 @@ def test_a_pending_window_is_drawn_only_when_it_is_verified(count_branches: Call
 
 
 def test_equal_states_merge(count_branches: Callable[..., int]) -> None:
-    """Three tokens of PEARL at vocabulary 3 took 50,804 leaves without merging."""
+    """Without merging, leaves multiply from round to round."""
     assert count_branches(specdec.create("pearl", draft_length=2), uniform_pair(3), 3) < 600
 
 
@@ -303,7 +303,7 @@ def test_forks_that_leak_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_forks_are_drawn_only_on_the_branch_that_uses_them(
     monkeypatch: pytest.MonkeyPatch, count_branches: Callable[..., int]
 ) -> None:
-    """All continuations drawn eagerly took 343,359 leaves."""
+    """Drawn eagerly, leaves would multiply by all continuations."""
     monkeypatch.setattr(exact, "Exact", WithForks)
     assert count_branches(Saguaro(3, 3), uniform_pair(3), 1) == 3
     assert count_branches(Saguaro(3, 3), uniform_pair(3), 3) < 600
