@@ -3,8 +3,8 @@
     assert_lossless(MyStrategy())      in a test: raises `NotLossless`, or returns the proof
 
 Pairs are tables over 2 to 4 tokens whose rows depend on the whole history. Each kind breaks some wrong rule: rows with zeros,
-with ties, p = q, disjoint supports, one-hot rows, mixtures of all, each with and without an end-of-sequence token. One wrong
-rule of eight is invisible on one pair of three, hence many pairs; sampling would need 680,000 draws for some, hence fractions.
+with ties, p = q, disjoint supports, one-hot rows, mixtures of all, each with and without an end-of-sequence token. A wrong rule
+may be invisible on one pair, hence many, or move the law by less than any affordable sample shows, hence fractions.
 """
 
 from __future__ import annotations

@@ -47,7 +47,6 @@ Wait = Callable[[], Any]
 class Lane(ABC):
     """One model at work. `submit` starts a request and returns a function that waits for its answer."""
 
-    inline = False
     ended = False
 
     @abstractmethod
@@ -60,8 +59,6 @@ class Lane(ABC):
 
 class InlineLane(Lane):
     """Works when waited for."""
-
-    inline = True
 
     def __init__(self, model: PreTrainedModel, vocabulary: int) -> None:
         self._worker = Worker(Runner(model, vocabulary))

@@ -132,7 +132,7 @@ def unpickled(request: bytes) -> tuple[str, tuple[Any, ...]]:
 
 
 SPIN_SECONDS = 0.002
-"""How long to look for a message before sleeping: a sleeping core takes up to a tenth of a draft step to wake."""
+"""How long to look for a message before sleeping, since a sleeping core takes a while to wake."""
 
 
 def spin(connection: Connection) -> None:
