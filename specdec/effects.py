@@ -208,13 +208,27 @@ class Both(Effect[tuple[L, R]], Generic[L, R]):
     right: Effect[R]
 
 
+@final
+@dataclass(frozen=True, slots=True)
+class Race(Effect[tuple[L, Guess]], Generic[L]):
+    """placeholder until the elastic branch lands"""
+
+    left: Effect[L]
+    right: Draft
+
+
 def drive(program: Program[S], answer: Callable[[Effect[Any]], Any]) -> S:
     """Run one round: `answer(effect)` is called for each effect in turn; returns what the program returns."""
-    if not isinstance(program, Generator):
-        raise StrategyError(f"step() returned {type(program).__name__}, not a program: it must `yield from` its effects")
     try:
-        effect = next(program)
+        effect = next(started(program))
         while True:
             effect = program.send(answer(effect))
     except StopIteration as finished:
         return finished.value
+
+
+def started(program: Program[S]) -> Program[S]:
+    """What a `step` answered, if it is a program."""
+    if not isinstance(program, Generator):
+        raise StrategyError(f"step() returned {type(program).__name__}, not a program: it must `yield from` its effects")
+    return program
