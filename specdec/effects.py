@@ -20,7 +20,7 @@ its answer. Four interpreters answer them: `specdec.runtime` (two models), `spec
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar, final
 
 from specdec.errors import StrategyError
@@ -221,6 +221,10 @@ class Race(Effect[tuple[L, Guess]], Generic[L]):
 
     left: Effect[L]
     right: Draft
+
+    def ended(self, tokens: int) -> Both[L, Guess]:
+        """What it was in hindsight, when the draft made `tokens` tokens; within the limits of a race."""
+        return Both(self.left, replace(self.right, length=min(max(tokens, 1), self.right.length)))
 
 
 def drive(program: Program[S], answer: Callable[[Effect[Any]], Any]) -> S:

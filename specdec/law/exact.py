@@ -218,9 +218,8 @@ class Exact:
         match effect:
             case Both(left, right):
                 return self.answer(left), self.answer(right)
-            case Race(left, right):
-                length = min(max(1, self._schedule(right.committed, right.after)), right.length)
-                return self.answer(Both(left, dataclasses.replace(right, length=length)))
+            case Race(right=draft):
+                return self.answer(effect.ended(self._schedule(draft.committed, draft.after)))
             case Draft():
                 return self._draft(effect)
             case Score(committed, guess):
