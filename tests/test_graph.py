@@ -32,11 +32,11 @@ def test_logits_of_ragged_rows_are_recomputed_logits(architecture: str, attentio
     cache = StaticCache(of, 8)
     source = random.Random(1)
     rows: list[list[int]] = [[], [], []]
-    lengths = set()
-    for step in range(40):
+    lengths, ends = set(), set()
+    for step in range(60):
         for row in rows:
             del row[source.randint(max(0, len(row) - 3), len(row)) if len(row) < 17 else 0 :]
-        fresh = [[source.randrange(VOCABULARY) for _ in range(source.randint(1, 4 if len(row) < 17 else 3))] for row in rows]
+        fresh = [[source.randrange(VOCABULARY) for _ in range(source.randint(1, min(6, 20 - len(row))))] for row in rows]
         width = max(map(len, fresh))
         end = max(map(len, rows)) + width  # may lie beyond the context, by padding
         if end > cache.length:
@@ -49,9 +49,11 @@ def test_logits_of_ragged_rows_are_recomputed_logits(architecture: str, attentio
             expected = fresh_logits(of, row, len(tokens))
             torch.testing.assert_close(ours[: len(tokens)], expected, rtol=0, atol=tolerance(architecture, attention))
         lengths.add(tuple(map(len, rows)))
+        ends.add(end)
     assert cache.length == 32
     assert len(lengths) > 30
     assert max(map(max, lengths)) == 20
+    assert max(ends) > 20
 
 
 @pytest.mark.parametrize("architecture", CONFIGS)
