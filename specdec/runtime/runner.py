@@ -76,6 +76,8 @@ class TrimmableLayer(CacheLayerMixin):
 class Runner:
     """A model that answers logits for whole contexts. Not thread-safe: one runner belongs to one lane."""
 
+    why_eager: str | None = None
+
     def __init__(self, model: PreTrainedModel, vocabulary: int) -> None:
         self.model = model
         self.vocabulary = vocabulary
