@@ -35,8 +35,8 @@ def strategies(*lengths: int) -> list[DecodingStrategy]:
     """Every installed strategy with these draft lengths, and one that stops on confidence."""
     chosen: list[DecodingStrategy] = []
     for name, cls in specdec.available().items():
-        taken = [{"draft_length": length} for length in lengths] if name != "autoregressive" else [{}]
-        chosen += [cls(**parameters) for parameters in taken]
+        bound = {"autoregressive": None, "elastic": "most_drafted"}.get(name, "draft_length")
+        chosen += [cls(**{bound: length}) for length in lengths] if bound else [cls()]
     return [*chosen, specdec.create("speculative", draft_length=Confident(max(lengths), 0.5))]
 
 
