@@ -120,7 +120,7 @@ class _Round:
     def _ended(self, race: Race[Any]) -> Effect[Any]:
         most, width = stage_of(race)
         step, target = self._system.draft_seconds(1), self._system.target_seconds(width)
-        if step.size > 1 or target.size > 1:
+        if np.size(step) > 1 or np.size(target) > 1:
             raise StrategyError(
                 "a draft that races the target has no one length on a grid of speeds: compile each system alone"
             )
