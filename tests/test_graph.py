@@ -21,7 +21,7 @@ from specdec.runtime import graph
 from specdec.runtime.cache import StaticCache, why_not_static
 from specdec.runtime.graph import WARM_UPS, WIDTHS, GraphRunner, Step, new_runner, why_no_graphs, why_stepwise
 from specdec.runtime.runner import Runner
-from specdec.runtime.worker import Worker
+from specdec.runtime.worker import DraftRequest, Worker
 from specdec.sampling import NOT_A_TOKEN, Dice, Sampler, picked
 from specdec.strategy import BelowConfidence
 
@@ -207,9 +207,9 @@ SAMPLINGS = [
 
 def draft_by_token(of: Any, context: Sequence[int], length: int, sampling: Sampling, seed: int) -> tuple[list[int], Any]:
     """The drafted tokens and rows of an eager worker, one after another."""
-    worker = Worker(Runner(of, VOCABULARY))
+    worker = Worker(of, VOCABULARY)
     worker.begin(sampling, seed, context)
-    drafting = worker.draft(context, length, None)
+    [drafting] = worker.draft([DraftRequest(0, context, length)])
     return drafting.tokens, drafting.q
 
 

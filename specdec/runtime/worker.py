@@ -216,13 +216,14 @@ class Worker:
         if len(logits) > 1 and self._sampler.context_free:
             try:
                 return list(choose(torch.cat(list(logits)), ()).split([len(rows) for rows in logits]))
-            except ModelError:  # of one of them: find out whose
-                self._rows.forget()  # no mask hides a NaN in a cache, and the next sequence may be given this row
+            except ModelError:
+                pass  # of one of them: find out whose
         found: list[Tensor | ModelError] = []
         for rows, context in zip(logits, contexts, strict=True):
             try:
                 found.append(choose(rows, context))
             except ModelError as error:
+                self._rows.forget()  # no mask hides a NaN that a static cache may hold now
                 found.append(error)
         return found
 
