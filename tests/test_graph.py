@@ -193,6 +193,17 @@ def test_a_forward_that_was_cut_short_leaves_no_trace(error: type[BaseException]
             torch.testing.assert_close(ours.logits(context, 1), fresh_logits(of, context), rtol=0, atol=1e-9)
 
 
+def test_a_cache_that_could_not_grow_starts_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    of = attending("llama")
+    ours = GraphRunner(of, VOCABULARY, length=4)
+    ours.logits([1, 2, 3], 1)
+    context = [1, 2, 3, 4, 5]
+    monkeypatch.setattr(ours._cache.layers[1], "grow", lambda: (_ for _ in ()).throw(MemoryError))
+    with pytest.raises(MemoryError):
+        ours.logits(context, 1)
+    torch.testing.assert_close(ours.logits(context, 1), fresh_logits(of, context), rtol=0, atol=1e-9)
+
+
 # --- drafts on the device --------------------------------------------------------------------------------------------
 
 SAMPLINGS = [
