@@ -163,12 +163,11 @@ def greedy_choice(scores: Tensor) -> Tensor:
 def picked(weights: Tensor, uniforms: Tensor) -> Tensor:
     """What `Dice.pick` would answer for each row and its uniform, shape (rows,); nothing waits for the device.
 
-    Sums that run in parallel may differ in their last digit, and fall where weights are 0: such tokens are left out.
+    Sums that run in parallel may differ in their last digit, even where a weight is 0: such tokens are left out.
     """
     cumulative = weights.cumsum(-1, dtype=torch.float64).where(weights > 0, 0)
     total = cumulative.amax(-1, keepdim=True)
-    threshold = torch.minimum(uniforms.unsqueeze(-1) * total, torch.nextafter(total, torch.zeros_like(total)))
-    tokens = (cumulative > threshold).byte().argmax(-1)
+    tokens = (cumulative > uniforms.unsqueeze(-1) * total).byte().argmax(-1)
     return tokens.where(total.squeeze(-1) > 0, NOT_A_TOKEN)
 
 

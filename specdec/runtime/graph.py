@@ -180,7 +180,11 @@ class GraphRunner:
             grown *= 2
         if grown > self._cache.length:
             self._drop_steps()
-            self._cache.grow(grown)
+            try:
+                self._cache.grow(grown)
+            except BaseException:  # out of memory, or Ctrl-C: some layers are longer than others
+                self.forget()
+                raise
 
     def _window(self, width: int) -> Window:
         if width not in self._windows:
