@@ -325,7 +325,9 @@ def test_an_interrupt_before_a_round_is_shown_loses_none_of_it(
 
 
 @pytest.mark.parametrize(("lane", "company"), [("inline", "only one works at a time"), ("thread", "their seconds alone")])
-def test_a_profile_is_shown_and_written(run: Any, pair: list[str], tmp_path: Path, lane: str, company: str) -> None:
+def test_a_profile_is_shown_and_written(
+    run: Callable[..., Ran], pair: list[str], tmp_path: Path, lane: str, company: str
+) -> None:
     options = ("--lane", lane, "--repeats", 2, "--limit", 1, "--max-new-tokens", 4, "--json", tmp_path / "profile.json")
     ran = run("profile", *pair, *options)
     assert ran.code == 0

@@ -227,14 +227,14 @@ def compared(strategy: DecodingStrategy, root: int) -> list[Metrics]:
 
 
 def test_common_random_numbers_narrow_the_difference_of_strategies() -> None:
-    """Of means and of tails alike, where answers differ in length."""
+    """By 3 and more in means and tails of whole answers, whose lengths are shared too; per token, by luck alone, by less."""
     runs = compared(Pearl(5), 1), compared(Speculative(4), 1), compared(Speculative(4), 2)
-    for statistic in ("mean", "p99"):
-        pearl, sd, other = ([getattr(run.e2e, statistic) for run in found] for found in runs)
+    for metric, statistic, narrower in (("e2e", "mean", 3), ("e2e", "p99", 3), ("tpot", "mean", 1.7)):
+        pearl, sd, other = ([getattr(getattr(run, metric), statistic) for run in found] for found in runs)
         paired = np.ptp(paired_interval(pearl, sd))
         unpaired = np.ptp(stats.ttest_ind(pearl, other, equal_var=False).confidence_interval())
         assert paired_interval(pearl, sd)[1] < 0
-        assert unpaired > 3 * paired
+        assert unpaired > narrower * paired
 
 
 def test_a_seed_gives_the_same_record_however_often_it_is_used() -> None:
