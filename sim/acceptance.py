@@ -47,6 +47,21 @@ class Acceptance(ABC):
         """Shape (..., hidden, hidden): it fails."""
 
     @abstractmethod
+    def at_odds(self, odds: ArrayLike) -> Acceptance:
+        """The same text for a better or worse draft: the odds of every guess, passing to failing, multiplied by `odds` above 0.
+
+        An array is a grid, for exact answers only.
+        """
+
+    @property
+    def mean_rate(self) -> float:
+        """How often the first guess of a window passes, in the long run of a text."""
+        accept, hidden = self.accept(0), len(self.start)
+        balance = np.vstack((np.swapaxes(accept + self.reject(0), -1, -2) - np.eye(hidden), np.ones(hidden)))
+        share = np.linalg.lstsq(balance, np.append(np.zeros(hidden), 1.0))[0]
+        return float((share @ accept).sum())
+
+    @abstractmethod
     def luck(self, random: np.random.Generator, tokens: int) -> NDArray[Any]:
         """One number for each of `tokens` positions."""
 
@@ -63,6 +78,11 @@ def probability(value: float, what: str) -> float:
     if not (isfinite(value) and 0 <= value <= 1):
         raise InputError(f"{what} {value} is no probability: give a number from 0 to 1")
     return float(value)
+
+
+def _at_odds(chance: float | Floats, odds: ArrayLike) -> Floats:
+    passing = chance * np.asarray(odds, float)
+    return passing / (passing + (1 - chance))
 
 
 def runs_of(accepted: NDArray[np.bool_]) -> NDArray[np.int32]:
@@ -88,6 +108,9 @@ class Rate(Acceptance):
     def reject(self, index: int) -> Floats:
         return 1 - self.accept(index)
 
+    def at_odds(self, odds: ArrayLike) -> Rate:
+        return Rate(_at_odds(self.rate, odds))
+
     def luck(self, random: np.random.Generator, tokens: int) -> NDArray[np.int32]:
         return runs_of(random.random(tokens) < self.rate)
 
@@ -99,19 +122,23 @@ class PerPosition(Acceptance):
     The last rate holds for all later guesses. Engines report *unconditional* rates: divide each by the one before it.
     """
 
-    rates: Sequence[float]
+    rates: Sequence[float | Floats]
 
     def __post_init__(self) -> None:
         if not self.rates:
             raise InputError("per-position acceptance needs at least one rate")
-        for i, rate in enumerate(self.rates):
-            probability(rate, f"acceptance rate of position {i}")
+        for i, rates in enumerate(self.rates):
+            for rate in np.ravel(rates):
+                probability(rate, f"acceptance rate of position {i}")
 
     def accept(self, index: int) -> Floats:
-        return np.full((1, 1), self.rates[min(index, len(self.rates) - 1)])
+        return np.asarray(self.rates[min(index, len(self.rates) - 1)], float)[..., None, None]
 
     def reject(self, index: int) -> Floats:
         return 1 - self.accept(index)
+
+    def at_odds(self, odds: ArrayLike) -> PerPosition:
+        return PerPosition([_at_odds(rate, odds) for rate in self.rates])
 
     def luck(self, random: np.random.Generator, tokens: int) -> Floats:
         return random.random(tokens)
@@ -144,6 +171,13 @@ class Hidden(Acceptance):
 
     def reject(self, index: int) -> Floats:
         return self.fails
+
+    def at_odds(self, odds: ArrayLike) -> Hidden:
+        passing, failing = (moves.sum(axis=1, keepdims=True) for moves in (self.passes, self.fails))
+        chance = _at_odds(passing, np.asarray(odds)[..., None, None])
+        passes = np.divide(self.passes, passing, out=np.zeros_like(self.passes), where=passing > 0)
+        fails = np.divide(self.fails, failing, out=np.zeros_like(self.fails), where=failing > 0)
+        return Hidden(chance * passes, (1 - chance) * fails, self.first)
 
     def luck(self, random: np.random.Generator, tokens: int) -> NDArray[np.int32]:
         hidden = len(self.first)

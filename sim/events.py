@@ -54,7 +54,7 @@ def simulate(
     """
     if tokens < 1 or (rounds is not None and rounds < 1):
         raise InputError(f"{tokens} tokens in {rounds} rounds are nothing to simulate: give at least 1 of each")
-    machine = (_Detailed if detailed else _Rounds)(acceptance, system, tokens, seed, request)
+    machine = (_Detailed if detailed else _Rounds)(acceptance, system.used_by(strategy), tokens, seed, request)
     state, _ = settled(strategy.init(PREFIX, KnownFacts(system.speed_ratio)))
     machine.env.run(machine.env.process(machine.decode(strategy, state, tokens, rounds)))
     return machine.result()

@@ -147,13 +147,23 @@ def _going_on(grid: Floats, axis: int, points: list[int]) -> Floats:
 
 
 class Measured:
-    """Latency from measured tables; `draft` rows hold seconds per drafted token, at width 1."""
+    """Latency from measured tables; `draft` rows hold seconds per drafted token, `draft_start` those of a draft beside them."""
 
-    def __init__(self, target: Iterable[Measurement], draft: Iterable[Measurement], source: str = "the table") -> None:
+    def __init__(
+        self,
+        target: Iterable[Measurement],
+        draft: Iterable[Measurement],
+        source: str = "the table",
+        draft_start: float = 0.0,
+    ) -> None:
+        if not (isfinite(draft_start) and draft_start >= 0):
+            raise InputError(f"{source}: draft_start_seconds {draft_start} is not possible: give 0 or more")
         self._target, self._draft = Table(target, f"{source}: target_seconds"), Table(draft, f"{source}: draft_seconds")
+        self._draft_start = draft_start
 
     def draft_seconds(self, tokens: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
-        return np.asarray(tokens, float) * self._draft(1, batch, context)
+        tokens = np.asarray(tokens, float)
+        return tokens * self._draft(1, batch, context) + self._draft_start * (tokens > 0)
 
     def target_seconds(self, width: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
         return np.where(np.asarray(width) > 0, self._target(width, batch, context), 0.0)

@@ -25,6 +25,7 @@ Floats = NDArray[np.float64]
 Maker: TypeAlias = "DecodingStrategy | Callable[..., DecodingStrategy]"
 LENGTHS = range(1, 17)
 HALVINGS = 24
+RATES = np.linspace(0, 1, 201)[1:-1]
 ROUNDING = 1e-12
 
 
@@ -42,7 +43,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Flip:
-    """The best strategy is `below` up to `at`, and `above` from there; `parameter` is `acceptance` or `speed_ratio`."""
+    """The best strategy is `below` up to `at`, and `above` from there; `parameter` is mean `acceptance` or `speed_ratio`."""
 
     parameter: str
     at: float
@@ -122,10 +123,17 @@ def best_of(found: Iterable[Candidate], acceptance: Acceptance, system: System) 
     return next(choice for choice in choices if choice.speedup_over_ar >= fastest * (1 - ROUNDING))
 
 
-def acceptance_flips(found: Iterable[Candidate], system: System) -> list[Flip]:
-    """Rates at which the best strategy changes, from 0 to 1; several lengths of a strategy count as one strategy."""
-    grid = np.linspace(0, 1, 201)
-    return _flips("acceptance", grid, list(found), lambda at: (Rate(np.asarray(at, float)), system))
+def acceptance_flips(found: Iterable[Candidate], acceptance: Acceptance, system: System) -> list[Flip]:
+    """Mean rates at which the best strategy changes; several lengths of a strategy count as one strategy.
+
+    The odds of every guess are varied alike, so that what is hard stays harder than what is easy; a rate takes all values so.
+    """
+    path = Rate(0.5) if isinstance(acceptance, Rate) else acceptance  # not stuck where the rate is 0 or 1
+    points = RATES if len(path.start) == 1 else RATES[::5]  # hidden states are many numbers at each point
+    mean = min(max(path.mean_rate, RATES[0]), RATES[-1])
+    odds = points / (1 - points) * (1 - mean) / mean
+    flips = _flips("acceptance", odds, list(found), lambda at: (path.at_odds(at), system))
+    return [replace(flip, at=path.at_odds(flip.at).mean_rate) for flip in flips]
 
 
 def speed_ratio_flips(found: Iterable[Candidate], acceptance: Acceptance, system: System) -> list[Flip]:

@@ -28,14 +28,14 @@ class IterationPrice:
     """A `sim.replica.Price`; each replica has its own, which draws its jitter by the number of the iteration."""
 
     def __init__(self, compiled: Compiled, system: System, seed: np.random.SeedSequence) -> None:
-        self._system, self._random = system, np.random.default_rng(seed)
+        self._system, self._random = system.used_by(compiled.strategy), np.random.default_rng(seed)
         stages = range(compiled.target_width.shape[-1])
         self._scoring = [stage for stage in stages if compiled.target_width[..., stage].any()]
         self._drafting = [stage for stage in stages if compiled.draft_steps[..., stage].any()]
         latency = system.latency
         self._row_seconds = float(latency.target_seconds(1))
         self._prompt_seconds = latency.target_seconds(PROMPT_POINTS + 1) - self._row_seconds
-        self._draft_share = float(latency.draft_seconds(1)) / self._row_seconds
+        self._draft_share = 1 / system.speed_ratio
         self._noise = np.empty((len(stages), 2, 0))
 
     def __call__(self, work: Work) -> tuple[Floats, Floats, Floats]:
@@ -94,6 +94,7 @@ class IterationPrice:
 
     def _together(self, target: Floats | float, draft: Floats | float) -> tuple[Floats | float, Floats | float, Floats | float]:
         """A stage: how long it lasts, and the target's and the draft's busy seconds; `System.lanes` for arrays."""
+        draft, target = self._system.taking_turns(draft, target)
         if self._system.in_turn:
             return draft + target, target, draft
         if self._system.together is None:

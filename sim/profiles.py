@@ -9,7 +9,7 @@ from typing import Any
 
 from sim.acceptance import Acceptance, Rate, Recorded
 from sim.latency import Measured, measurements
-from sim.system import Jitter, System, Together
+from sim.system import Jitter, System, Together, Turns
 from specdec import InputError
 
 
@@ -19,20 +19,25 @@ class Profile:
 
     label: str
     latency: Measured
-    together: Together
+    together: Together | None
+    turns: Turns
     jitter: Jitter
     overhead_seconds: float
+    drafting_overhead_seconds: float
     rate: Rate | None
     runs: Acceptance | None
 
     def system(self, context: int = 256) -> System:
-        """The machine that was measured: both models at once, slowed down as they were."""
+        """The machine that was measured: both models at once, slowed down as they were, or in turn where they could not."""
         return System(
             self.latency,
+            shared=self.together is None,
             together=self.together,
-            jitter=self.jitter,
             overhead_seconds=self.overhead_seconds,
+            jitter=self.jitter,
             context=context,
+            turns=self.turns,
+            drafting_overhead_seconds=self.drafting_overhead_seconds,
         )
 
 
@@ -67,20 +72,30 @@ def profile_of(found: Any, source: str) -> Profile:
 def _profile(source: str, found: dict[str, Any]) -> Profile:
     target, draft = found["target_seconds"], found["draft_seconds"]
     latency = Measured(
-        measurements(target, f"{source}: target_seconds"), measurements(draft, f"{source}: draft_seconds"), source
+        measurements(target, f"{source}: target_seconds"),
+        measurements(draft, f"{source}: draft_seconds"),
+        source,
+        float(found.get("draft_start_seconds") or 0),
     )
-    together, pair = found.get("together") or {}, found.get("pair") or {}
+    together, turns, pair = found.get("together", {}), found.get("in_turn") or {}, found.get("pair") or {}
+    overhead = float(found.get("round_overhead_seconds") or 0)
     accepted = found.get("acceptance") or {}
     lengths = {int(length): int(count) for length, count in (accepted.get("run_lengths") or {}).items()}
     return Profile(
         f"{pair.get('draft', 'draft')} for {pair.get('target', 'target')}",
         latency,
-        Together(float(together.get("target_factor", 1)), float(together.get("draft_factor", 1))),
+        None if together is None else Together(*_factors(together)),
+        Turns(*_factors(turns)),
         Jitter(_mean_cv(target), _mean_cv(draft)),
-        float(found.get("round_overhead_seconds") or 0),
+        overhead,
+        float(found.get("drafting_overhead_seconds", overhead)),
         Rate(float(accepted["rate"])) if "rate" in accepted else None,
         Recorded(lengths) if any(lengths.values()) else None,
     )
+
+
+def _factors(found: dict[str, Any]) -> tuple[float, float]:
+    return float(found.get("target_factor", 1)), float(found.get("draft_factor", 1))
 
 
 def _mean_cv(rows: list[dict[str, Any]]) -> float:

@@ -101,6 +101,7 @@ def plain_tokens_per_second(system: System) -> Floats:
 
 def prices(compiled: Compiled, system: System) -> Prices:
     """What every edge costs; a distinct stage is priced once."""
+    system = system.used_by(compiled.strategy)
     steps, widths = compiled.draft_steps, compiled.target_width
     pairs, inverse = np.unique(np.stack((steps, widths), axis=-1).reshape(-1, 2), axis=0, return_inverse=True)
     stages = [system.stage(int(tokens), int(width)) for tokens, width in pairs]

@@ -4,6 +4,7 @@ A stage of a round occupies the draft for d seconds, the target for t, or both s
 
 * on devices of their own:  max(d + 2 network, t)
 * on one device, in turn:   d + t
+* one model in this stage:  d or t, times its factor where the strategy lets both models take turns
 * on one device, together:  both run slower by measured factors f_d and f_t until the first is done, then the other runs alone:
                             m + [t f_t - d f_d]+ / f_t + [d f_d - t f_t]+ / f_d  with  m = min(d f_d, t f_t)
 
@@ -15,8 +16,9 @@ The mean of a maximum of two lognormals has a closed form (Margrabe 1978, an opt
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,6 +26,7 @@ from scipy.special import ndtr
 
 from sim.latency import Latency
 from specdec import InputError
+from specdec.strategy import DecodingStrategy
 
 Floats = NDArray[np.float64]
 ROUNDING = 1e-9
@@ -55,6 +58,19 @@ class Together:
                 raise InputError(f"{name} {factor} is not possible: working side by side makes nobody faster, give 1 or more")
 
 
+@dataclass(frozen=True)
+class Turns:
+    """How many times what they take alone models take when they work in turn, each waiting for the other."""
+
+    target_factor: float = 1.0
+    draft_factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, factor in vars(self).items():
+            if not (isfinite(factor) and factor > 0):
+                raise InputError(f"{name} {factor} of models in turn is not possible: give more than 0")
+
+
 @dataclass(frozen=True, eq=False)
 class System:
     """The devices that a strategy runs on.
@@ -63,9 +79,13 @@ class System:
     `shared`            one device for both models, which work in turn unless `together` says otherwise
     `together`          both work at once, slowed down by these factors
     `network_seconds`   one way between the draft and the target; a draft's tokens travel there and the request back
-    `overhead_seconds`  a round's transport, sampling and bookkeeping; counts as idle for both models
+    `overhead_seconds`  a round's sampling and bookkeeping; counts as idle for both models
     `jitter`            of forwards
     `context`           tokens before the window, for latencies that depend on it
+    `turns`             stages in which one model works are slowed down by these factors
+    `drafting_overhead_seconds`   the overhead of a strategy that drafts, and verifies; the same unless given
+
+    The last two are for strategies that use both models; `used_by` sees to that.
     """
 
     latency: Latency
@@ -75,19 +95,29 @@ class System:
     overhead_seconds: float = 0.0
     jitter: Jitter = Jitter()
     context: int = 0
+    turns: Turns = Turns()
+    drafting_overhead_seconds: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("network_seconds", "overhead_seconds"):
+        for name in ("network_seconds", "overhead_seconds", "drafting_overhead_seconds"):
             value = getattr(self, name)
-            if not (isfinite(value) and value >= 0):
+            if value is not None and not (isfinite(value) and value >= 0):
                 raise InputError(f"{name} {value} is not possible: give 0 or more")
         if self.network_seconds and (self.shared or self.together):
             raise InputError("a network delay needs two devices: drop it, or the shared device")
 
+    def used_by(self, strategy: DecodingStrategy) -> System:
+        """The devices as a strategy finds them: one that never drafts leaves the target at work, with less to do in between."""
+        if not strategy.drafts:
+            return replace(self, turns=Turns())
+        if self.drafting_overhead_seconds is None:
+            return self
+        return replace(self, overhead_seconds=self.drafting_overhead_seconds)
+
     @property
     def speed_ratio(self) -> float:
         """Target step over draft step, c."""
-        return float(np.mean(self.target_seconds(1) / self.draft_seconds(1)))
+        return float(np.mean(self.target_seconds(1) / (self.draft_seconds(2) - self.draft_seconds(1))))
 
     def draft_seconds(self, tokens: ArrayLike) -> Floats:
         """Mean seconds of a `Draft` of so many tokens, alone."""
@@ -97,11 +127,17 @@ class System:
         """Mean seconds of a forward over so many rows, alone."""
         return self.latency.target_seconds(width, 1, self.context)
 
+    def taking_turns(self, draft: Any, target: Any) -> tuple[Any, Any]:
+        """The draft's and the target's seconds of a stage, numbers or arrays, slowed down where one of them works at a time."""
+        apart = (draft == 0) | (target == 0) | self.in_turn
+        return draft * (1 + (self.turns.draft_factor - 1) * apart), target * (1 + (self.turns.target_factor - 1) * apart)
+
     def lanes(self, draft: float, target: float) -> tuple[float, float]:
         """Seconds that the draft's and the target's part of a stage take side by side, from what they take alone.
 
         Not for two models in turn on one device: there a stage takes the sum.
         """
+        draft, target = self.taking_turns(draft, target)
         if not (self.together and draft and target):
             return (draft + 2 * self.network_seconds if draft else 0.0), target
         slow_draft, slow_target = draft * self.together.draft_factor, target * self.together.target_factor
@@ -129,7 +165,7 @@ class System:
 
     def stage(self, tokens: int, width: int) -> tuple[Floats, Floats, Floats]:
         """Mean seconds of a stage with `tokens` draft steps beside a forward of `width` rows: all, draft busy, target busy."""
-        draft, target = self.draft_seconds(tokens), self.target_seconds(width)
+        draft, target = self.taking_turns(self.draft_seconds(tokens), self.target_seconds(width))
         away = 2 * self.network_seconds if tokens else 0.0
         if not (tokens and width) or self.in_turn:
             return draft + away + target, draft, target

@@ -23,8 +23,8 @@ import numpy as np
 from sim.acceptance import Rate
 from sim.chain import compile_strategy
 from sim.latency import Constant
-from sim.profiles import profile_of
-from sim.rates import expected_seconds, plain_tokens_per_second, rates
+from sim.predict import predict
+from sim.rates import plain_tokens_per_second, rates
 from sim.system import System
 from specdec import DecodingStrategy, InputError, Pair, create, decode
 from specdec.profile import profile
@@ -162,12 +162,12 @@ class Comparison:
         self.profiles.append(
             profile(
                 self.pair,
-                {"prompts": self.prompts},
+                {"prompts": [*self.prompts, *self.prompts]},  # as long as the answers, so that nothing later is counted
                 widths=range(1, 10),
                 batches=(),
                 contexts=(longest // 3, longest),
                 repeats=8,
-                new_tokens=2 * self.tokens,
+                new_tokens=self.tokens,
                 seed=1000 + number,
             )
         )
@@ -185,16 +185,11 @@ class Comparison:
     def report(self) -> list[dict[str, Any]]:
         """Measured and predicted tokens per second of each strategy; needs at least one repeat."""
         measured = [median(speeds) for speeds in zip(*self.speeds, strict=True)]
-        found = profile_of(averaged(self.profiles), "the measured profile")
+        found = averaged(self.profiles)
         context = round(mean(len(prompt) for prompt in self.prompts) + self.tokens / 2)
-        acceptance = found.runs or found.rate
-        if acceptance is None:
-            raise InputError("the profile holds no acceptance: give more prompts, or longer answers")
         rows: list[dict[str, Any]] = []
         for strategy, speed in zip(self.strategies, measured, strict=True):
-            system = found.system(context)
-            compiled = compile_strategy(strategy, system, self.pair.speed_ratio)
-            predicted = self.tokens / float(expected_seconds(compiled, acceptance, system, self.tokens))
+            predicted = predict(strategy, found, context, self.tokens)
             rows.append(
                 {
                     "strategy": strategy.name,
@@ -216,8 +211,10 @@ def averaged(profiles: Sequence[dict[str, Any]]) -> dict[str, Any]:
             {**rows[0], "mean": mean(row["mean"] for row in rows), "cv": mean(row["cv"] for row in rows)}
             for rows in zip(*(found[key] for found in profiles), strict=True)
         ]
-    merged["together"] = {name: mean(found["together"][name] for found in profiles) for name in first["together"]}
-    merged["round_overhead_seconds"] = mean(found["round_overhead_seconds"] for found in profiles)
+    for key in ("in_turn", "together"):
+        merged[key] = first[key] and {name: mean(found[key][name] for found in profiles) for name in first[key]}
+    for key in ("draft_start_seconds", "round_overhead_seconds", "drafting_overhead_seconds"):
+        merged[key] = mean(found[key] for found in profiles)
     runs: Counter[str] = Counter()
     for found in profiles:
         runs.update(found["acceptance"]["run_lengths"])

@@ -1,8 +1,12 @@
 """What a pair costs and how well it agrees, measured: the numbers that a simulator needs, and nothing it could guess.
 
-Latencies are medians of interleaved repeats, so that drifts of the machine hit all settings alike. Acceptance needs no
-speculative decoding: on text that the target sampled, the token `y` at a position would have been an accepted draft with
-probability min(1, q(y) / p(y)), independently of the others given the text, and sum_x min(p(x), q(x)) is the rate there.
+A model's speed depends on the company it keeps, so it is timed in three: *alone*, one setting back to back; *in turn*, a draft,
+then a window, then a verification; *together*, both at once. These are loops of effects on the lanes that decode, and hold no
+strategy. Settings are timed in short blocks, turn and turn about, so that drifts of the machine hit all of them alike.
+
+Acceptance needs no speculative decoding: on text that the target sampled, the token `y` at a position would have been an
+accepted draft with probability min(1, q(y) / p(y)), independently of the others given the text, and sum_x min(p(x), q(x)) is
+the rate there.
 """
 
 from __future__ import annotations
@@ -11,19 +15,20 @@ import platform
 import random
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
-from statistics import mean, median, stdev
-from typing import TYPE_CHECKING, Any
+from statistics import linear_regression, mean, median, stdev
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from specdec.effects import Committed, Guess, Score, Verify
-from specdec.runtime.lane import Lane, available_cores
+from specdec.effects import Both, Committed, Draft, Effect, Guess, Score, Scores, Verify
+from specdec.runtime.engine import Engine, Seat
+from specdec.runtime.lane import InlineLane, Lane, available_cores
 from specdec.runtime.runner import Runner
 from specdec.runtime.worker import DraftRequest, ScoreRequest, Worker
 from specdec.sampling import Sampler, Sampling
@@ -34,7 +39,13 @@ if TYPE_CHECKING:
 CONTEXT_TOKENS = 128
 """Length of the made-up context at which steps are timed unless another is asked for."""
 
-WARM_UP = 2
+WARM_UP, BLOCK = 2, 4
+"""Of a block of repeats of one setting, the first few are not counted."""
+
+LENGTHS = (1, 4, 8)
+"""Drafts that are timed in turn with the windows over them."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -66,15 +77,13 @@ class Acceptance:
     positions: int
 
 
-@dataclass
-class _Seconds:
-    """Repeats of several settings, by setting."""
-
-    by_setting: dict[Any, list[float]] = field(default_factory=dict[Any, list[float]])
-
-    def add(self, setting: Any, repeat: int, seconds: float) -> None:
-        if repeat >= WARM_UP:
-            self.by_setting.setdefault(setting, []).append(seconds)
+def _interleaved(settings: Sequence[Any], repeats: int, work: Callable[[Any], Iterator[T]]) -> dict[Any, list[T]]:
+    """At least `repeats` results of each setting, in blocks of its own; `work(setting)` repeats it without end."""
+    found: dict[Any, list[T]] = {setting: [] for setting in settings}
+    for _ in range(0, repeats, BLOCK):
+        for setting in settings:
+            found[setting] += islice(work(setting), WARM_UP, WARM_UP + BLOCK)
+    return found
 
 
 def made_up_context(tokens: int) -> list[int]:
@@ -96,84 +105,160 @@ def window_seconds(lane: Lane, widths: Sequence[int], repeats: int = 12, context
 def _windows(lane: Lane, widths: Sequence[int], repeats: int, context: int, sampling: Sampling) -> dict[int, list[float]]:
     base = made_up_context(context)
     lane.submit("begin", sampling, 0, base)()
-    seconds = _Seconds()
-    for repeat in range(repeats + WARM_UP):
-        for width in widths:
-            for settled in (False, True):  # the first forward of another width runs slower than those that follow it
-                [scoring] = lane.submit("score", [ScoreRequest(0, [*base, *[0] * width], width)])()
-                if settled:
-                    seconds.add(width, repeat, scoring.busy_seconds)
-    return seconds.by_setting
+
+    def forwards(width: int) -> Iterator[float]:
+        while True:
+            yield lane.submit("score", [ScoreRequest(0, [*base, *[0] * width], width)])()[0].busy_seconds
+
+    return _interleaved(widths, repeats, forwards)
 
 
 def _drafts(lane: Lane, repeats: int, context: int, sampling: Sampling) -> list[float]:
     """Seconds per drafted token, in drafts of four."""
     base = made_up_context(context)
     lane.submit("begin", sampling, 0, base)()
-    seconds = _Seconds()
-    for repeat in range(repeats + WARM_UP):
-        [drafting] = lane.submit("draft", [DraftRequest(0, [*base, 0], 4)])()
-        seconds.add(0, repeat, drafting.busy_seconds / len(drafting.tokens))
-    return seconds.by_setting[0]
+
+    def drafts(tokens: int) -> Iterator[float]:
+        while True:
+            [drafting] = lane.submit("draft", [DraftRequest(0, [*base, 0], tokens)])()
+            yield drafting.busy_seconds / len(drafting.tokens)
+
+    return _interleaved([4], repeats, drafts)[4]
 
 
 def batched_seconds(model: Any, batches: Sequence[int], repeats: int, context: int) -> dict[int, list[float]]:
     """Seconds of a forward of width 1 over a batch of sequences, by batch size, without a draft at work."""
-    seconds = _Seconds()
-    with torch.inference_mode():
-        caches = {}
-        for batch in batches:
-            prompt = torch.tensor([made_up_context(context)] * batch, device=model.device)
-            caches[batch] = model(prompt, use_cache=True, logits_to_keep=1).past_key_values
-        for repeat in range(repeats + WARM_UP):
-            for batch in batches:
-                start = time.perf_counter()
-                ids = torch.zeros((batch, 1), dtype=torch.long, device=model.device)
-                model(ids, past_key_values=caches[batch], use_cache=True, logits_to_keep=1).logits.argmax(-1).tolist()
-                seconds.add(batch, repeat, time.perf_counter() - start)
-                caches[batch].crop(-1)
-    return seconds.by_setting
+
+    @torch.inference_mode()
+    def forwards(batch: int) -> Iterator[float]:
+        prompt = torch.tensor([made_up_context(context)] * batch, device=model.device)
+        cache = model(prompt, use_cache=True, logits_to_keep=1).past_key_values
+        while True:
+            start = time.perf_counter()
+            ids = torch.zeros((batch, 1), dtype=torch.long, device=model.device)
+            model(ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits.argmax(-1).tolist()
+            yield time.perf_counter() - start
+            cache.crop(-1)
+
+    return _interleaved(batches, repeats, forwards)
 
 
-def together_factors(pair: Pair, repeats: int, alone_target: float, alone_draft: float) -> dict[str, float]:
-    """How much slower each model is while the other works all along: mean seconds together over mean seconds alone.
+class _Rounds:
+    """Effects answered by the lanes of a decode, round after round behind the same made-up context."""
 
-    A draft of twice the target's step covers the target's forward; one of half a step is covered by it.
+    def __init__(self, pair: Pair, draft: Lane | None, context: int) -> None:
+        self._engine, self._seat = Engine(pair.target_lane, draft, Sampling(), "token", pair.context_limit), Seat(0)
+        self._most = pair.context_limit - 2 * max(LENGTHS)
+        self.base = Committed(tuple(made_up_context(context)))
+        self._engine.begin(self._seat, self.base.tokens)
+
+    def answer(self, effect: Effect[T]) -> T:
+        return self._engine.answer([(self._seat, effect)])[0]
+
+    def verified(self, scores: Scores, guess: Guess) -> Committed:
+        """What is committed after a verification; the base again where the context is nearly full."""
+        longer = scores.committed + self._engine.verify(self._seat, Verify(scores, guess, bonus=True)).tokens
+        return longer if len(longer) < self._most else self.base
+
+    @property
+    def busy_seconds(self) -> tuple[float, float]:
+        """Of the target and of the draft, up to now."""
+        return self._seat.statistics.target_busy_seconds, self._seat.statistics.draft_busy_seconds
+
+
+def _busy_since(rounds: _Rounds, before: tuple[float, float]) -> tuple[float, float]:
+    target, draft = rounds.busy_seconds
+    return target - before[0], draft - before[1]
+
+
+def _means(rows: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
+    return tuple(Timing.of(column).mean for column in zip(*rows, strict=True))
+
+
+def round_overhead_seconds(pair: Pair, repeats: int, context: int) -> float:
+    """Seconds of a round without a draft beside its forward: the choice of a token and bookkeeping."""
+    rounds = _Rounds(pair, None, context)
+
+    def alone(_: None) -> Iterator[float]:
+        committed = rounds.base
+        while True:
+            start, before = time.perf_counter(), rounds.busy_seconds
+            committed = rounds.verified(rounds.answer(Score(committed, Guess.empty)), Guess.empty)
+            yield time.perf_counter() - start - _busy_since(rounds, before)[0]
+
+    return Timing.of(_interleaved([None], repeats, alone)[None]).mean
+
+
+@dataclass(frozen=True)
+class Alone:
+    """What forwards take back to back: seconds of the target by width, and of the draft for each token."""
+
+    target: Mapping[int, float]
+    draft: float
+
+
+@dataclass(frozen=True)
+class InTurn:
+    """A pair whose models work in turn: a draft, a window over it, a verification, and again.
+
+    `target_factor`, `draft_factor`  seconds of a forward, and of each token of a draft, over those alone
+    `start_seconds`                  of a draft beside its tokens: a model that has waited begins slowly
+    `transport_seconds`              of a draft beside its work: to its lane and back
+    `overhead_seconds`               of a round beside draft and forward
     """
-    draft = pair.draft_lane
-    assert draft is not None
-    base = made_up_context(CONTEXT_TOKENS)
-    for lane in (pair.target_lane, draft):
-        lane.submit("begin", Sampling(), 0, base)()
-    seconds = _Seconds()
-    step = alone_target / alone_draft
-    for repeat in range(repeats + WARM_UP):
-        for name, tokens in (("target", round(2 * step)), ("draft", round(step / 2))):
-            window = [*base, 0]
-            wait = draft.submit("draft", [DraftRequest(0, window, max(1, tokens))])
-            target = pair.target_lane.submit("score", [ScoreRequest(0, window, 1)])()[0].busy_seconds
-            [drafting] = wait()
-            seconds.add(name, repeat, target if name == "target" else drafting.busy_seconds / len(drafting.tokens))
-    alone = {"target": alone_target, "draft": alone_draft}
-    return {f"{name}_factor": max(1.0, Timing.of(seconds.by_setting[name]).mean / alone[name]) for name in alone}
+
+    target_factor: float
+    draft_factor: float
+    start_seconds: float
+    transport_seconds: float
+    overhead_seconds: float
 
 
-def round_overhead_seconds(pair: Pair, repeats: int) -> float:
-    """Seconds of a round beside its forwards: verification and bookkeeping. Drafts that overlap with the target hide theirs."""
-    from specdec.runtime.engine import Engine, Seat
+def in_turn(pair: Pair, repeats: int, context: int, alone: Alone) -> InTurn:
+    """Time drafts of several lengths in turn with windows over them, behind `context` tokens that grow as verdicts have it."""
+    rounds = _Rounds(pair, pair.draft_lane, context)
 
-    engine, seat = Engine(pair.target_lane, None, Sampling(), "token", pair.context_limit), Seat(0)
-    committed = Committed(tuple(made_up_context(CONTEXT_TOKENS)))
-    engine.begin(seat, committed.tokens)
-    overheads: list[float] = []
-    for _ in range(repeats + WARM_UP):
-        busy = seat.statistics.forward_seconds
-        start = time.perf_counter()
-        [scores] = engine.answer([(seat, Score(committed, Guess.empty))])
-        engine.verify(seat, Verify(scores, Guess.empty, bonus=True))
-        wall = time.perf_counter() - start
-        overheads.append(wall - (seat.statistics.forward_seconds - busy))
-    return median(overheads[WARM_UP:])
+    def turns(length: int) -> Iterator[tuple[float, float, float, float]]:
+        """Seconds of the target, of the draft, of its transport, and of the rest."""
+        committed = rounds.base
+        while True:
+            start, before = time.perf_counter(), rounds.busy_seconds
+            guess = rounds.answer(Draft(committed, Guess.empty, length))
+            drafted = time.perf_counter()
+            committed = rounds.verified(rounds.answer(Score(committed, guess)), guess)
+            rest = time.perf_counter() - drafted
+            target, draft = _busy_since(rounds, before)
+            yield target, draft, drafted - start - draft, rest - target
+
+    found = [_means(rows) for rows in _interleaved(LENGTHS, repeats, turns).values()]
+    targets, drafts, transports, rests = zip(*found, strict=True)
+    step, start = linear_regression(LENGTHS, drafts)
+    factor = sum(targets) / sum(alone.target[length + 1] for length in LENGTHS)
+    return InTurn(factor, step / alone.draft, max(0.0, start), mean(transports), mean(rests))
+
+
+def together(pair: Pair, repeats: int, context: int, alone: Alone, start_seconds: float) -> dict[str, float]:
+    """How much slower each model is while the other works too, when both take about as long: over its seconds alone.
+
+    Windows alternate with single rows, as guesses made meanwhile are scored next. `start_seconds` is that of `InTurn`.
+    """
+    rounds = _Rounds(pair, pair.draft_lane, context)
+    tokens = max(1, round(alone.target[1] / alone.draft))
+    length = min(LENGTHS, key=lambda length: abs(length - tokens))
+
+    def at_once(tokens: int) -> Iterator[tuple[float, float]]:
+        """Seconds of the target and of the draft in two rounds."""
+        committed = rounds.base
+        while True:
+            before = rounds.busy_seconds
+            _, guess = rounds.answer(Both(Score(committed, Guess.empty), Draft(committed, Guess.empty, tokens)))
+            scores, _ = rounds.answer(Both(Score(committed, guess[:length]), Draft(committed, guess, tokens)))
+            committed = rounds.verified(scores, scores.guess)
+            yield _busy_since(rounds, before)
+
+    target, draft = _means(_interleaved([tokens], repeats, at_once)[tokens])
+    factors = target / (alone.target[1] + alone.target[length + 1]), draft / 2 / (start_seconds + tokens * alone.draft)
+    return dict(zip(("target_factor", "draft_factor"), (max(1.0, factor) for factor in factors), strict=True))
 
 
 @torch.inference_mode()
@@ -187,7 +272,7 @@ def acceptance(
     runners = [Runner(model, pair.vocabulary) for model in (pair.target, pair.draft)]
     rng = random.Random(seed)
     rates: list[float] = []
-    runs: Counter[int] = Counter()
+    bits: list[bool] = []
     for number, prompt in enumerate(prompts):
         count = min(new_tokens, pair.context_limit - len(prompt))
         if count < 1:
@@ -198,13 +283,16 @@ def acceptance(
         rates += torch.minimum(p, q).sum(-1).tolist()
         fresh = torch.tensor(text[-count:]).unsqueeze(-1)
         keep = (q.gather(1, fresh) / p.gather(1, fresh)).squeeze(-1).tolist()
-        bits = [rng.random() < chance for chance in keep]
-        runs.update(_complete_runs(bits))
+        bits += [rng.random() < chance for chance in keep]
+    runs = Counter(_complete_runs(bits))
     return Acceptance(mean(rates) if rates else 0.0, dict(sorted(runs.items())), len(rates))
 
 
 def _complete_runs(bits: Sequence[bool]) -> list[int]:
-    """Lengths of runs of accepted tokens, each ended by a rejection; the unfinished last one is left out."""
+    """Lengths of runs of accepted tokens, each ended by a rejection; the unfinished last one is left out.
+
+    For one stream of all texts: to leave one out of each text would lose long runs more often than short ones.
+    """
     lengths: list[int] = []
     run = 0
     for accepted, group in groupby(bits):
@@ -255,21 +343,30 @@ def profile(
     """
     assert pair.draft is not None
     assert pair.draft_lane is not None
+    widths = sorted({1, *widths, *(length + 1 for length in LENGTHS)})
     contexts = [context for context in contexts if context + max(widths) < pair.context_limit] or [pair.context_limit // 2]
     target: list[dict[str, Any]] = []
     draft: list[dict[str, Any]] = []
+    alone: dict[int, Alone] = {}
     for context in contexts:
-        seconds = _drafts(
-            pair.draft_lane, repeats, context, Sampling()
-        )  # first, so that its process is up when the target is timed
-        draft.append({"batch": 1, "context": context, **vars(Timing.of(seconds))})
-        for width, seconds in _windows(pair.target_lane, widths, repeats, context, Sampling()).items():
-            target.append({"width": width, "batch": 1, "context": context, **vars(Timing.of(seconds))})
+        step = Timing.of(_drafts(pair.draft_lane, repeats, context, Sampling()))
+        draft.append({"batch": 1, "context": context, **vars(step)})
+        windows = {
+            width: Timing.of(seconds)  # after the draft, whose process is then up
+            for width, seconds in _windows(pair.target_lane, widths, repeats, context, Sampling()).items()
+        }
+        target += [{"width": width, "batch": 1, "context": context, **vars(timing)} for width, timing in windows.items()]
+        alone[context] = Alone({width: timing.mean for width, timing in windows.items()}, step.mean)
     more = [batch for batch in batches if batch > 1]
     for model, rows in ((pair.target, target), (pair.draft, draft)):
         for batch, seconds in batched_seconds(model, more, repeats, contexts[0]).items():
             width = {"width": 1} if rows is target else {}
             rows.append({**width, "batch": batch, "context": contexts[0], **vars(Timing.of(seconds))})
+    usual = min(contexts, key=lambda tokens: abs(tokens - CONTEXT_TOKENS))
+    turns = in_turn(pair, 2 * repeats, usual, alone[usual])
+    side_by_side = None
+    if not isinstance(pair.draft_lane, InlineLane):
+        side_by_side = together(pair, 2 * repeats, usual, alone[usual], turns.start_seconds)
     by_file = {name: acceptance(pair, texts, new_tokens, seed) for name, texts in prompts.items()}
     positions = sum(measured.positions for measured in by_file.values())
     runs: Counter[int] = sum((Counter(measured.run_lengths) for measured in by_file.values()), Counter())
@@ -280,17 +377,14 @@ def profile(
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "target_seconds": target,
         "draft_seconds": draft,
-        "together": together_factors(pair, 2 * repeats, _alone(target, contexts), _alone(draft, contexts)),
-        "round_overhead_seconds": round_overhead_seconds(pair, 2 * repeats),
+        "draft_start_seconds": (turns.start_seconds + turns.transport_seconds) / turns.draft_factor,
+        "in_turn": {"target_factor": turns.target_factor, "draft_factor": turns.draft_factor},
+        "together": side_by_side,
+        "round_overhead_seconds": round_overhead_seconds(pair, 2 * repeats, usual),
+        "drafting_overhead_seconds": turns.overhead_seconds,
         "acceptance": {
             "rate": sum(measured.rate * measured.positions for measured in by_file.values()) / positions if positions else 0.0,
             "run_lengths": {str(length): count for length, count in sorted(runs.items())},
             "by_file": {name: {"rate": measured.rate, "positions": measured.positions} for name, measured in by_file.items()},
         },
     }
-
-
-def _alone(rows: Sequence[dict[str, Any]], contexts: Sequence[int]) -> float:
-    """The mean of the width-1, batch-1 step at the context nearest to the made-up one."""
-    context = min(contexts, key=lambda tokens: abs(tokens - CONTEXT_TOKENS))
-    return next(row["mean"] for row in rows if row["context"] == context and row["batch"] == 1 and row.get("width", 1) == 1)

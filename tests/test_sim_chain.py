@@ -9,15 +9,16 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from scipy.optimize import brentq
 
 from sim.acceptance import Acceptance, Markov, PerPosition, Rate, Recorded, mean_length
 from sim.chain import compile_strategy
 from sim.events import simulate
-from sim.latency import Constant
+from sim.latency import Constant, Measured, Measurement
 from sim.paper import PUBLISHED, explained
-from sim.plan import acceptance_flips, best_draft_length, best_strategy, candidates, speed_ratio_flips
+from sim.plan import acceptance_flips, best_draft_length, best_of, best_strategy, candidates, speed_ratio_flips
 from sim.rates import expected_seconds, plain_tokens_per_second, rates
-from sim.system import Jitter, System, Together
+from sim.system import Jitter, System, Together, Turns
 from specdec import (
     Both,
     DecodingStrategy,
@@ -418,6 +419,29 @@ def test_jitter_costs_what_the_mean_of_a_maximum_costs() -> None:
     assert speed(Pearl(5), Rate(0.8), System(Constant(1e-3, 5e-3), jitter=Jitter(0.1, 0.1))) < still
 
 
+def test_only_strategies_that_draft_pay_for_taking_turns() -> None:
+    system = System(
+        Constant(1e-3, 5e-3, {5: 6e-3}),
+        together=Together(1.1, 1.2),
+        overhead_seconds=1e-4,
+        turns=Turns(1.2, 1.5),
+        drafting_overhead_seconds=4e-4,
+    )
+    assert speed(Speculative(4), Rate(1.0), system) == pytest.approx(5 / (1.5 * 4e-3 + 1.2 * 6e-3 + 4e-4))
+    assert speed(Pearl(4), Rate(0.0), system) == pytest.approx(1 / (5e-3 + 1.2 * 4e-3 * (1 - 1 / 1.1) + 4e-4))
+    assert speed(Autoregressive(), Rate(0.5), system) == pytest.approx(1 / 5.1e-3)
+    assert speed(PromptLookup(4), Rate(1.0), system) == pytest.approx(5 / 6.1e-3)
+    assert float(plain_tokens_per_second(system)) == pytest.approx(1 / 5.1e-3)
+    one_device = replace(system, shared=True, together=None)
+    assert speed(Pearl(4), Rate(0.0), one_device) == pytest.approx(1 / (1.5 * 4e-3 + 1.2 * 5e-3 + 4e-4))
+
+
+def test_a_draft_takes_its_start_once() -> None:
+    table = Measured([Measurement(1, 1, 0, 5e-3)], [Measurement(1, 1, 0, 1e-3)], draft_start=7e-4)
+    assert table.draft_seconds([0, 1, 4]) == pytest.approx([0, 1.7e-3, 4.7e-3])
+    assert System(table).speed_ratio == pytest.approx(5)
+
+
 def test_one_device_in_turn_takes_the_sum() -> None:
     shared = System(Constant(1e-3, 5e-3), shared=True)
     assert float(shared.stage(5, 5)[0]) == pytest.approx(10e-3)
@@ -432,7 +456,9 @@ def test_one_device_in_turn_takes_the_sum() -> None:
         (lambda: Constant(1.0, 1.0, {4: -1.0}), "window of 4"),
         (lambda: Jitter(-0.1), "target_cv"),
         (lambda: Together(0.9, 1.0), "target_factor"),
+        (lambda: Turns(0.0, 1.0), "target_factor"),
         (lambda: System(Constant(1.0, 1.0), overhead_seconds=-1.0), "overhead_seconds"),
+        (lambda: System(Constant(1.0, 1.0), drafting_overhead_seconds=-1.0), "drafting_overhead_seconds"),
         (lambda: System(Constant(1.0, 1.0), shared=True, network_seconds=1.0), "two devices"),
     ],
 )
@@ -465,7 +491,7 @@ def test_verdicts_flip_where_the_speeds_cross() -> None:
     system = System(Constant(1.0, 1.6, {2: 2.4, 9: 3.2}))
     makers = {"autoregressive": Autoregressive(), "speculative": Speculative, "pearl": Pearl}
     found = [one for name, maker in makers.items() for one in candidates(name, maker, range(1, 9))]
-    flips = acceptance_flips(found, system)
+    flips = acceptance_flips(found, Rate(1.0), system)
     assert flips[0].below.strategy == "autoregressive"
     for flip in flips:
         for side, at in ((flip.below, flip.at - 1e-4), (flip.above, flip.at + 1e-4)):
@@ -488,6 +514,34 @@ def test_a_race_is_compiled_anew_at_every_speed_ratio() -> None:
         for side, at in ((flip.below, flip.at * 0.999), (flip.above, flip.at * 1.001)):
             assert best_strategy(makers, Rate(0.9), System(Constant(1 / at, 1.0)), range(1, 5)).strategy == side.strategy
     assert flips[-1].above.strategy == "elastic"
+
+
+@pytest.mark.parametrize(
+    "model",
+    [Markov(0.9, 0.4), PerPosition((0.9, 0.6)), Recorded({0: 30, 1: 5, 2: 8, 7: 20})],
+    ids=["markov", "per position", "recorded"],
+)
+def test_verdicts_flip_for_every_model_of_acceptance(model: Acceptance) -> None:
+    system = System(Constant(1.0, 1.6, {2: 2.4, 9: 3.2}))
+    found = [one for maker in (Autoregressive(), Speculative, Pearl) for one in candidates(str(maker), maker, range(1, 5))]
+    flips = acceptance_flips(found, model, system)
+    assert flips[0].below.strategy == str(Autoregressive())
+    for flip in flips:
+        odds = brentq(lambda odds, at: model.at_odds(odds).mean_rate - at, 1e-3, 1e3, args=(flip.at,))
+        for side, better in ((flip.below, 0.999), (flip.above, 1.001)):
+            assert best_of(found, model.at_odds(odds * better), system).strategy == side.strategy
+
+
+def test_odds_are_multiplied_in_every_state_and_place() -> None:
+    model = Markov(0.9, 0.4)
+    better = model.at_odds(3.0)
+    passing = model.passes.sum(axis=1)
+    assert better.passes.sum(axis=1) == pytest.approx(3 * passing / (3 * passing + 1 - passing))
+    assert (better.passes + better.fails).sum(axis=1) == pytest.approx(1)
+    assert Markov(0.9, 0.4).mean_rate == pytest.approx(0.8)
+    assert Recorded({0: 1, 4: 1}).mean_rate == pytest.approx(4 / 6)  # two runs and their two rejections
+    assert PerPosition((0.5, 0.8)).at_odds(3.0).rates == pytest.approx([0.75, 12 / 13])
+    assert Rate(0.5).at_odds(np.array([1.0, 4.0])).rate == pytest.approx([0.5, 0.8])
 
 
 def test_plain_decoding_is_autoregressive_decoding() -> None:

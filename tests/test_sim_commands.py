@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import numpy as np
 import pytest
 
 from sim.latency import Measured, Measurement, parse_seconds
-from sim.profiles import read_profile
+from sim.profiles import profile_of, read_profile
 from sim.roofline import GPUS, ModelSize, Roofline, read_model
+from sim.system import Together, Turns
 from specdec import InputError
 from specdec.cli import main
+from strategies import Autoregressive, Pearl, Speculative
 
 STEPS = ("--draft-step", "1ms", "--target-step", "5ms")
 COMMON = ("--acceptance", "0.8", *STEPS)
@@ -39,8 +42,11 @@ def profile(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "draft_seconds": [
             {"batch": 1, "context": context, "mean": 1e-3 + more, "cv": 0.1} for context, more in contexts.items()
         ],
+        "draft_start_seconds": 5e-4,
+        "in_turn": {"target_factor": 1.2, "draft_factor": 1.4},
         "together": {"target_factor": 1.1, "draft_factor": 1.3},
         "round_overhead_seconds": 2e-4,
+        "drafting_overhead_seconds": 3e-4,
         "acceptance": {"rate": 0.7, "run_lengths": {"0": 30, "1": 20, "5": 10}, "by_file": {}},
     }
     path = tmp_path_factory.mktemp("profile") / "profile.json"
@@ -229,12 +235,37 @@ def test_a_profile_keeps_what_was_measured(profile: Path) -> None:
     found = read_profile(profile)
     system = found.system(context=160)
     assert float(system.target_seconds(1)) == pytest.approx(5.2e-3)
-    assert float(system.draft_seconds(3)) == pytest.approx(3.3e-3)
+    assert float(system.draft_seconds(3)) == pytest.approx(5e-4 + 3.3e-3)
     assert (system.together.target_factor, system.together.draft_factor) == (1.1, 1.3) if system.together else False
     assert (system.jitter.target_cv, system.jitter.draft_cv) == pytest.approx((0.05, 0.1))
-    assert system.overhead_seconds == 2e-4
+    assert (system.turns.target_factor, system.turns.draft_factor) == (1.2, 1.4)
+    assert (system.overhead_seconds, system.drafting_overhead_seconds) == (2e-4, 3e-4)
     assert found.rate is not None
     assert found.rate.rate == 0.7
+
+
+def test_an_older_profile_knows_no_turns(profile: Path) -> None:
+    new = ("draft_start_seconds", "in_turn", "together", "drafting_overhead_seconds")
+    old = {key: value for key, value in json.loads(profile.read_text()).items() if key not in new}
+    system = profile_of(old, "the profile").system().used_by(Pearl(3))
+    assert system.turns == Turns()
+    assert system.together == Together()
+    assert system.overhead_seconds == 2e-4
+    assert float(system.draft_seconds(1)) == pytest.approx(1.2e-3)
+
+
+def test_predictions_are_offered_to_whoever_may_not_import_the_simulator(profile: Path) -> None:
+    (entry,) = entry_points(group="specdec.predictors", name="chain")
+    predict, found = entry.load(), json.loads(profile.read_text())
+    assert predict(Autoregressive(), found, 64, 50) == pytest.approx(1 / (5.1e-3 + 2e-4))
+    sure = found | {"acceptance": {"rate": 1.0}}
+    round_seconds = 1.4 * (5e-4 + 3e-3) + 1.2 * 5.4e-3 + 3e-4
+    assert predict(Speculative(3), sure, 64, 40) == pytest.approx(4 / round_seconds)
+    assert predict(Speculative(3), sure, 64, 41) == pytest.approx(41 / (11 * round_seconds))  # the last round counts in full
+    runs = predict(Pearl(3), found, 64, 50)
+    assert runs != predict(Pearl(3), found | {"acceptance": {"rate": 0.7}}, 64, 50)  # recorded runs go before the rate
+    with pytest.raises(InputError, match="no acceptance"):
+        predict(Pearl(3), found | {"acceptance": None}, 64, 50)
 
 
 def test_a_roofline_is_memory_first_and_arithmetic_later(tmp_path: Path) -> None:
@@ -306,6 +337,8 @@ def test_bad_input_is_one_line_with_the_culprit(
         ({"acceptance": {"rate": 1.5}}, "1.5"),
         ({"acceptance": {"rate": "high"}}, "high"),
         ({"together": {"target_factor": 0.2}}, "target_factor"),
+        ({"in_turn": {"draft_factor": 0}}, "draft_factor"),
+        ({"draft_start_seconds": -1}, "draft_start_seconds"),
     ],
 )
 def test_a_broken_profile_is_refused_by_name(profile: Path, tmp_path: Path, change: dict[str, Any], culprit: str) -> None:

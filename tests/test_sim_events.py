@@ -18,7 +18,7 @@ from sim.events import simulate
 from sim.latency import Constant
 from sim.rates import rates
 from sim.run import Run
-from sim.system import Jitter, System, Together
+from sim.system import Jitter, System, Together, Turns
 from sim.timeline import chrome_trace, pieces, timeline, waits
 from specdec import DecodingStrategy, DraftLength, InputError, Verdict, available
 from strategies import Autoregressive, Elastic, Pearl, PromptLookup, Speculative
@@ -30,6 +30,7 @@ SYSTEMS = {
     "together": System(Constant(1e-3, 4e-3), together=Together(1.2, 1.7)),
     "network": System(Constant(1e-3, 4e-3), network_seconds=4e-4),
     "jitter": System(Constant(1e-3, 4e-3), jitter=Jitter(0.1, 0.2)),
+    "turns": System(Constant(1e-3, 4e-3), overhead_seconds=1e-4, turns=Turns(1.2, 1.5), drafting_overhead_seconds=6e-4),
 }
 
 
@@ -109,6 +110,8 @@ def systems(draw) -> System:
         network_seconds=draw(st.floats(0, 0.01)) if kind == "network" else 0.0,
         overhead_seconds=draw(st.sampled_from([0.0, 1.7e-4])),
         jitter=draw(st.sampled_from([Jitter(), Jitter(0.1, 0.3)])),
+        turns=draw(st.sampled_from([Turns(), Turns(1.1, 0.9)])),
+        drafting_overhead_seconds=draw(st.sampled_from([None, 4e-4])),
     )
 
 
@@ -154,10 +157,7 @@ def check_spans(run: Run) -> None:
 
 
 def test_common_random_numbers_make_differences_three_times_sharper() -> None:
-    """Seconds of PEARL - SD over the same answers of 50 to 400 tokens, against the interval of independent draws.
-
-    On answers of equal length, at rate .8, the luck alone gives a factor from 2.2 to 4.6, depending on draft lengths.
-    """
+    """Seconds of PEARL - SD over the same answers of 50 to 400 tokens, against the interval of independent draws."""
     system, requests = System(Constant(1e-3, 5e-3)), 150
     tokens = np.random.default_rng(0).integers(50, 400, requests).tolist()
 
@@ -169,6 +169,25 @@ def test_common_random_numbers_make_differences_three_times_sharper() -> None:
     quantile = t.ppf(0.975, requests - 1) / requests**0.5
     paired, unpaired = (quantile * (pearl - other).std(ddof=1) for other in (speculative, shuffled))
     assert unpaired / paired >= 3
+
+
+def test_answers_of_equal_length_are_paired_by_their_hard_tokens_alone() -> None:
+    """Both times are functions of the same luck, so nothing random is left to share; what remains is how windows fall on it.
+
+    Given how many tokens of an answer would be rejected, the two are nearly independent. So the correlation is the product of
+    theirs with that number, and the interval narrows by less than 3.
+    """
+    system, hard, seconds = System(Constant(1e-3, 5e-3)), [], {Pearl(5): [], Speculative(4): []}
+    for request in range(300):
+        luck = Rate(0.8).luck(np.random.default_rng(np.random.SeedSequence([0, request]).spawn(3)[0]), 100 + 4096)
+        hard.append(np.sum(luck[:100] == 0))
+        for strategy, found in seconds.items():
+            found.append(simulate(strategy, Rate(0.8), system, tokens=100, request=request).seconds)
+    pearl, speculative = map(np.array, seconds.values())
+    pair, one, other = (np.corrcoef(*columns)[0, 1] for columns in ((pearl, speculative), (pearl, hard), (speculative, hard)))
+    assert pair == pytest.approx(one * other, abs=0.05)
+    narrower = np.hypot(pearl.std(), speculative.std()) / (pearl - speculative).std()
+    assert 2 < narrower < 3
 
 
 def test_luck_belongs_to_the_position_not_to_the_strategy() -> None:

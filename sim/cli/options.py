@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -134,17 +134,12 @@ class Setup:
         if measured is None:
             latency = self._latency()
             return System(latency, shared, together, network, overhead or 0.0, jitter or Jitter(), self.context)
-        if not shared and together is None and not network:  # as it was measured
-            together = measured.together
-        return System(
-            measured.latency,
-            shared,
-            together,
-            network,
-            measured.overhead_seconds if overhead is None else overhead,
-            jitter or measured.jitter,
-            self.context,
-        )
+        system = measured.system(self.context)
+        if shared or together is not None or network:
+            system = replace(system, shared=shared, together=together, network_seconds=network)
+        if overhead is not None:
+            system = replace(system, overhead_seconds=overhead, drafting_overhead_seconds=None)
+        return system if jitter is None else replace(system, jitter=jitter)
 
     def _latency(self) -> Latency:
         from sim.latency import Constant, parse_seconds

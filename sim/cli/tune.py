@@ -53,7 +53,8 @@ def tune(
 ) -> None:
     """Find the best strategy and draft length, and the acceptance or speed ratio at which the verdict flips.
 
-    Every strategy is compiled to its exact long-run speed at each draft length (lines); the simulation checks it (dots).
+    Every strategy is compiled to its exact long-run speed at each draft length (lines); the simulation checks it (dots). The
+    acceptance at a flip is a mean: where it varies with the position or the text, the odds of all guesses are varied alike.
 
     Examples:
       specdec tune --acceptance 0.8 --draft-step 1ms --target-step 5ms
@@ -110,7 +111,6 @@ def _candidates(names: list[str] | None, lengths: list[int], system: System) -> 
 
 
 def _report(steps: Iterable[Candidate], acceptance: Acceptance, system: System, tokens: int, seed: int) -> dict[str, Any]:
-    from sim.acceptance import Rate
     from sim.events import simulate
     from sim.plan import acceptance_flips, best_of, speed_ratio_flips
     from sim.rates import plain_tokens_per_second
@@ -130,8 +130,7 @@ def _report(steps: Iterable[Candidate], acceptance: Acceptance, system: System, 
                 "simulated_speedup_over_ar": simulated,
             }
         )
-    flips = acceptance_flips(found, system) if isinstance(acceptance, Rate) else []
-    flips += speed_ratio_flips(found, acceptance, system)
+    flips = acceptance_flips(found, acceptance, system) + speed_ratio_flips(found, acceptance, system)
     best = best_of(found, acceptance, system)
     return {
         "best": vars(best),

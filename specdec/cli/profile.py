@@ -28,7 +28,7 @@ def profile(
     lane: options.LaneOption = options.Lane.auto,
     json: options.Json = None,
 ) -> None:
-    """Measure what a pair costs and how well it agrees: steps, windows, batches, contexts, contention, jitter, acceptance.
+    """Measure what a pair costs and how well it agrees: steps, windows, batches, contexts, company, jitter, acceptance.
 
     The file that --json writes is what the simulator's commands take as --profile.
 
@@ -55,6 +55,10 @@ def profile(
     output.write(measured)
 
 
+def _factors(found: dict[str, float]) -> str:
+    return f"target {found['target_factor']:.2f}x and draft {found['draft_factor']:.2f}x their seconds alone"
+
+
 def show(output: Output, measured: dict[str, Any]) -> None:
     """Print a profile for people."""
     from rich import box
@@ -67,10 +71,15 @@ def show(output: Output, measured: dict[str, Any]) -> None:
         f"[bold]Acceptance[/]  {share(measured['acceptance']['rate'])} of drafted tokens (temperature 1): "
         + ", ".join(f"{name} {share(row['rate'])}" for name, row in measured["acceptance"]["by_file"].items())
     )
-    together = measured["together"]
     console.print(
-        f"[bold]Together[/]    target {together['target_factor']:.2f}x and draft {together['draft_factor']:.2f}x their seconds "
-        f"alone; {1e6 * measured['round_overhead_seconds']:.0f} us between forwards a round\n"
+        f"[bold]In turn[/]     {_factors(measured['in_turn'])}; "
+        f"a draft takes {1000 * measured['draft_start_seconds']:.2f} ms beside its tokens"
+    )
+    together = "only one works at a time" if measured["together"] is None else _factors(measured["together"])
+    console.print(f"[bold]Together[/]    {together}")
+    console.print(
+        f"[bold]Rounds[/]      {1e6 * measured['round_overhead_seconds']:.0f} us beside the models without a draft, "
+        f"{1e6 * measured['drafting_overhead_seconds']:.0f} us with one\n"
     )
     for title, rows, columns in (
         ("Target forwards", measured["target_seconds"], ("width", "batch", "context")),
