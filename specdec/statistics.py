@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 class Statistics:
     """Counts in tokens, times in seconds. A round is one verification; `decode_seconds` leaves the prefill out.
 
+    `forward_seconds`   in which at least one model worked: models side by side count as the longer of both
+    `window_forwards`   rows scored in one forward of the target -> how often; `window_seconds` the seconds of these forwards
     `draft_failure` says why the draft was given up in mid-decode; the rest was decoded autoregressively then.
     """
 
@@ -29,8 +31,18 @@ class Statistics:
     decode_seconds: float = 0.0
     target_busy_seconds: float = 0.0
     draft_busy_seconds: float = 0.0
+    forward_seconds: float = 0.0
     draft_failure: str = ""
     accepted_in_round: Counter[int] = field(default_factory=Counter[int])
+    window_forwards: Counter[int] = field(default_factory=Counter[int])
+    window_seconds: Counter[int] = field(default_factory=Counter[int])
+
+    def count_forward(self, width: int, seconds: float) -> None:
+        """Add one forward of the target over `width` rows."""
+        self.target_forwards += 1
+        self.target_busy_seconds += seconds
+        self.window_forwards[width] += 1
+        self.window_seconds[width] += seconds  # type: ignore[assignment]  # a Counter that counts seconds, so that it adds up
 
     def count_round(self, accepted: int, certain: int) -> None:
         """Add one verification; `certain` guesses were computed by the strategy instead of drafted by a model."""
@@ -69,6 +81,11 @@ class Statistics:
         longest = max(self.accepted_in_round, default=0)
         reached = [sum(n for k, n in self.accepted_in_round.items() if k >= i) for i in range(1, longest + 1)]
         return [count / self.rounds for count in reached]
+
+    @property
+    def overhead_share(self) -> float:
+        """Share of the time in which neither model worked: verification, transport and bookkeeping."""
+        return self._idle(self.forward_seconds)
 
     @property
     def target_idle_share(self) -> float:

@@ -150,8 +150,7 @@ class Engine:
 
         def answer() -> Scores:
             scoring: Scoring = wait()
-            self.statistics.target_busy_seconds += scoring.busy_seconds
-            self.statistics.target_forwards += 1
+            self.statistics.count_forward(scoring.rows, scoring.busy_seconds)
             return Scores(effect.committed, effect.guess, scoring)
 
         return answer
