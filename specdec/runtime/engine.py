@@ -170,5 +170,6 @@ class Engine:
         tokens = guess.tokens[: outcome.accepted]
         if outcome.token is not None:
             tokens += (outcome.token,)
-        self.statistics.count_round(outcome.accepted, certain=sum(drafted.q is None for drafted in guess.drafted))
+        certain = sum(drafted.q is None for drafted in guess.drafted)
+        self.statistics.count_round(outcome.accepted, len(guess), certain)
         return Verdict(Committed(tokens), outcome.accepted, outcome.accepted == len(guess))
