@@ -193,7 +193,7 @@ class Comparison:
         rows: list[dict[str, Any]] = []
         for strategy, speed in zip(self.strategies, measured, strict=True):
             system = found.system(context)
-            compiled = compile_strategy(strategy, self.pair.speed_ratio)
+            compiled = compile_strategy(strategy, system, self.pair.speed_ratio)
             predicted = self.tokens / float(expected_seconds(compiled, acceptance, system, self.tokens))
             rows.append(
                 {

@@ -6,7 +6,7 @@ What a strategy needs is imported at once; what needs torch, only when it is fir
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from specdec.effects import Both, Committed, Draft, Effect, Guess, Program, Score, Scores, Verdict, Verify
+from specdec.effects import Both, Committed, Draft, Effect, Guess, Program, Race, Score, Scores, Verdict, Verify
 from specdec.errors import (
     InputError,
     LaneError,
@@ -79,6 +79,7 @@ __all__ = [
     "Pair",
     "PairError",
     "Program",
+    "Race",
     "Result",
     "Round",
     "Sampling",

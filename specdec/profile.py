@@ -27,7 +27,7 @@ from torch.nn.functional import one_hot
 from specdec.effects import Committed, Guess, Score, Verify
 from specdec.runtime.lane import Lane, available_cores
 from specdec.runtime.runner import Runner
-from specdec.runtime.worker import Worker
+from specdec.runtime.worker import DraftRequest, ScoreRequest, Worker
 from specdec.sampling import Sampler, Sampling
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def _windows(lane: Lane, widths: Sequence[int], repeats: int, context: int, samp
     for repeat in range(repeats + WARM_UP):
         for width in widths:
             for settled in (False, True):  # the first forward of another width runs slower than those that follow it
-                scoring = lane.submit("score", [*base, *[0] * width], width)()
+                [scoring] = lane.submit("score", [ScoreRequest(0, [*base, *[0] * width], width)])()
                 if settled:
                     seconds.add(width, repeat, scoring.busy_seconds)
     return seconds.by_setting
@@ -114,7 +114,7 @@ def _drafts(lane: Lane, repeats: int, context: int, sampling: Sampling) -> list[
     lane.submit("begin", sampling, 0, base)()
     seconds = _Seconds()
     for repeat in range(repeats + WARM_UP):
-        drafting = lane.submit("draft", [*base, 0], 4, None)()
+        [drafting] = lane.submit("draft", [DraftRequest(0, [*base, 0], 4)])()
         seconds.add(0, repeat, drafting.busy_seconds / len(drafting.tokens))
     return seconds.by_setting[0]
 
@@ -152,9 +152,9 @@ def together_factors(pair: Pair, repeats: int, alone_target: float, alone_draft:
     for repeat in range(repeats + WARM_UP):
         for name, tokens in (("target", round(2 * step)), ("draft", round(step / 2))):
             window = [*base, 0]
-            wait = draft.submit("draft", window, max(1, tokens), None)
-            target = pair.target_lane.submit("score", window, 1)().busy_seconds
-            drafting = wait()
+            wait = draft.submit("draft", [DraftRequest(0, window, max(1, tokens))])
+            target = pair.target_lane.submit("score", [ScoreRequest(0, window, 1)])()[0].busy_seconds
+            [drafting] = wait()
             seconds.add(name, repeat, target if name == "target" else drafting.busy_seconds / len(drafting.tokens))
     alone = {"target": alone_target, "draft": alone_draft}
     return {f"{name}_factor": max(1.0, Timing.of(seconds.by_setting[name]).mean / alone[name]) for name in alone}
@@ -162,18 +162,19 @@ def together_factors(pair: Pair, repeats: int, alone_target: float, alone_draft:
 
 def round_overhead_seconds(pair: Pair, repeats: int) -> float:
     """Seconds of a round beside its forwards: verification and bookkeeping. Drafts that overlap with the target hide theirs."""
-    from specdec.runtime.engine import Engine
+    from specdec.runtime.engine import Engine, Seat
 
-    engine = Engine(pair.target_lane, None, Sampling(), "token", 0, pair.context_limit)
+    engine, seat = Engine(pair.target_lane, None, Sampling(), "token", pair.context_limit), Seat(0)
     committed = Committed(tuple(made_up_context(CONTEXT_TOKENS)))
-    engine.begin(committed.tokens)
+    engine.begin(seat, committed.tokens)
     overheads: list[float] = []
     for _ in range(repeats + WARM_UP):
-        busy = engine.statistics.target_busy_seconds
+        busy = seat.statistics.forward_seconds
         start = time.perf_counter()
-        engine.answer(Verify(engine.answer(Score(committed, Guess.empty)), Guess.empty, bonus=True))
+        [scores] = engine.answer([(seat, Score(committed, Guess.empty))])
+        engine.verify(seat, Verify(scores, Guess.empty, bonus=True))
         wall = time.perf_counter() - start
-        overheads.append(wall - (engine.statistics.target_busy_seconds - busy))
+        overheads.append(wall - (seat.statistics.forward_seconds - busy))
     return median(overheads[WARM_UP:])
 
 
@@ -184,7 +185,7 @@ def acceptance(
     """Measure acceptance on text that the target samples after `prompts` (token ids); `sampling` as in `Sampling`."""
     assert pair.draft is not None
     chosen = Sampling(**sampling)
-    writer = Worker(Runner(pair.target, pair.vocabulary))
+    writer = Worker(pair.target, pair.vocabulary)
     runners = [Runner(model, pair.vocabulary) for model in (pair.target, pair.draft)]
     rng = random.Random(seed)
     rates: list[float] = []
@@ -194,7 +195,7 @@ def acceptance(
         if count < 1:
             continue
         writer.begin(chosen, f"{seed} {number}", prompt)
-        text = [*prompt, *writer.draft(prompt, count, None).tokens]
+        text = [*prompt, *writer.draft([DraftRequest(0, prompt, count)])[0].tokens]
         p, q = (_rows(Sampler(chosen), runner.logits(text[:-1], count), text[:-1]).double().cpu() for runner in runners)
         rates += torch.minimum(p, q).sum(-1).tolist()
         fresh = torch.tensor(text[-count:]).unsqueeze(-1)

@@ -86,12 +86,12 @@ def number(value: object) -> bool:
 
 
 class Sampler:
-    """Turns logits into probabilities or greedy choices, for one decode."""
+    """Turns logits into probabilities or greedy choices; if it is `context_free`, rows of many contexts may go in at once."""
 
     def __init__(self, sampling: Sampling) -> None:
         self.greedy = sampling.greedy
         self._processors = sampling.processors()
-        self._context_free = all(isinstance(processor, CONTEXT_FREE) for processor in self._processors)
+        self.context_free = all(isinstance(processor, CONTEXT_FREE) for processor in self._processors)
 
     def probabilities(self, logits: Tensor, context: Sequence[int]) -> Tensor:
         """Rows after the last `n` prefixes of `context`, from logits of shape (n, vocabulary)."""
@@ -100,19 +100,19 @@ class Sampler:
             raise not_a_distribution()
         return rows
 
-    def best(self, logits: Tensor, context: Sequence[int]) -> list[int]:
-        """The greedy choice of each row."""
+    def best(self, logits: Tensor, context: Sequence[int]) -> Tensor:
+        """The greedy choice of each row, shape (n,)."""
         values, tokens = self._processed(logits, context).max(-1)
         if not math.isfinite(float(values.sum())):
             raise not_a_distribution()
-        return tokens.tolist()
+        return tokens
 
     def _processed(self, logits: Tensor, context: Sequence[int]) -> Tensor:
         if logits.dtype in (torch.float16, torch.bfloat16):
             logits = logits.float()
         if not self._processors:
             return logits
-        if self._context_free:
+        if self.context_free:
             return self._processors(None, logits)  # type: ignore[arg-type]
         ids: Any = torch.tensor([list(context)], device=logits.device)
         first = len(context) - len(logits) + 1

@@ -87,19 +87,20 @@ def tune(
 
 
 def _candidates(names: list[str] | None, lengths: list[int], system: System) -> list[Candidate]:
-    """Autoregressive decoding first, so that it wins ties."""
+    """Autoregressive decoding first, so that it wins ties; what finds its draft length itself last, so that it loses them."""
     from functools import partial
 
     from sim.plan import candidates
     from specdec.strategy import DraftingStrategy, available, create
 
     classes = available()
-    chosen = names or [name for name, cls in classes.items() if issubclass(cls, DraftingStrategy)]
+    drafting = [name for name, cls in classes.items() if cls.drafts]
+    chosen = names or sorted(drafting, key=lambda name: not issubclass(classes[name], DraftingStrategy))
     found: list[Candidate] = []
     for name in dict.fromkeys(("autoregressive", *chosen)):
         single = create(name)
         drafts = isinstance(single, DraftingStrategy)
-        found += candidates(name, partial(create, name) if drafts else single, lengths, system.speed_ratio)
+        found += candidates(name, partial(create, name) if drafts else single, lengths, system)
     return found
 
 
@@ -156,6 +157,8 @@ def show(output: Output, report: dict[str, Any]) -> None:
         rows.add_row(str(cells[0]["draft_length"]), *marked)
     if columns:
         output.console.print(rows)
+    single = [f"{name} {curve[0]['speedup_over_ar']:.3f}x" for name, curve in curves.items() if name not in columns]
+    output.console.print(f"Without a draft length: {', '.join(single)}.")
     output.console.print(f"Best: [bold]{_named(best)}[/], {best['speedup_over_ar']:.2f}x autoregressive decoding.")
     for flip in report["flips"]:
         what = "acceptance" if flip["parameter"] == "acceptance" else "a target / draft speed ratio of"
