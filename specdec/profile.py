@@ -208,7 +208,7 @@ def acceptance(
 def _rows(sampler: Sampler, logits: Tensor, context: Sequence[int]) -> Tensor:
     """What each row is drawn from, shape (n, vocabulary): all on one token when greedy."""
     if sampler.greedy:
-        return one_hot(torch.tensor(sampler.best(logits, context)), logits.shape[-1])
+        return one_hot(sampler.best(logits, context), logits.shape[-1])
     return sampler.probabilities(logits, context)
 
 

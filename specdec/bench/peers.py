@@ -179,7 +179,8 @@ class Watch:
             hook.remove()
 
     def _before(self, model: PreTrainedModel, arguments: Any, named: dict[str, Any]) -> None:
-        self.began = self.began or time.perf_counter()
+        if not self._marks:
+            self.began = time.perf_counter()
         self._marks.append((named["past_key_values"].get_seq_length(), named["input_ids"].shape[1], self._now(), None))
 
     def _after(self, model: PreTrainedModel, arguments: Any, output: Any) -> None:

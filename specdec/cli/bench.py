@@ -198,7 +198,13 @@ def table(results: Sequence[dict[str, Any]], ranking: dict[str, Any], *, wide: b
     temperature = ranking["temperature"]
     title = "Greedy (temperature 0)" if temperature == 0 else f"Sampled (temperature {temperature:g})"
     rows = Table(
-        title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False, padding=(0, 1, 0, 0)
+        title=title,
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        title_justify="left",
+        title_style="bold",
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
     )
     rows.add_column("strategy", no_wrap=True)
     for heading in (
