@@ -42,6 +42,9 @@ from specdec.decoding import Result, decode
 from specdec.errors import StrategyError
 from specdec.profile import acceptance
 
+PUBLISHED = Path(__file__).resolve().parents[2] / "shared/data/prompts"
+"""The files of HumanEval, GSM8K and MT-bench, where there is a folder of them beside the repository."""
+
 TEXTS = [[1, 2, 3], [4, 5], [6, 7, 8, 9]]
 MEASURED: dict[str, Any] = {
     "target_step_seconds": 0.5,
@@ -681,6 +684,23 @@ def test_prompt_files(tmp_path: Path, name: str, content: str, expected: list[st
     raw = content.encode()
     (tmp_path / name).write_bytes(gzip.compress(raw) if name.endswith(".gz") else raw)
     assert prompts.load(tmp_path / name) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "begins", "ends"),
+    [
+        ("HumanEval.jsonl.gz", 164, "from typing import List\n\n\ndef has_close_elements", '"""\n'),
+        ("gsm8k_test.jsonl", 1319, "Question: Janet", "?\nAnswer:"),
+        ("mt_bench.jsonl", 80, "Compose an engaging travel blog post", "must-see attractions."),
+    ],
+)
+def test_published_prompt_files(name: str, count: int, begins: str, ends: str) -> None:
+    if not (PUBLISHED / name).is_file():
+        pytest.skip(f"{PUBLISHED / name} is not here")
+    texts = prompts.load(PUBLISHED / name)
+    assert len(texts) == count
+    assert texts[0].startswith(begins)
+    assert texts[0].endswith(ends)
 
 
 @pytest.mark.parametrize(

@@ -158,7 +158,7 @@ def show(output: Output, report: dict[str, Any]) -> None:
     )
     wide = console.width >= WIDE
     for ranking in report["ranking"]:
-        console.print(table(report["results"], ranking, wide=wide))
+        console.print(table(report["results"], ranking, wide=wide), "")
         console.print(
             verdict(ranking), *_against(report["against"], ranking["temperature"]), sep="\n", end="\n\n", style="bold"
         )
