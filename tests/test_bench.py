@@ -386,13 +386,13 @@ def rate_and_window(strategy: DecodingStrategy, profile: dict[str, Any], context
     return profile["acceptance"]["rate"] + 10 * widest["mean"] + 100 * profile["draft_seconds"][0]["mean"] + 1000 * tokens
 
 
-def with_predictor(monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = EntryPoint("shown", f"{__name__}:rate_and_window", "specdec.predictors")
-    monkeypatch.setattr("specdec.bench.prediction.entry_points", lambda **wanted: EntryPoints([entry]).select(**wanted))
+def with_predictor(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    installed = EntryPoints(EntryPoint(name, f"{__name__}:rate_and_window", "specdec.predictors") for name in names)
+    monkeypatch.setattr("specdec.bench.prediction.entry_points", lambda **wanted: installed.select(**wanted))
 
 
 def test_predictions_are_made_from_the_steps_before_and_from_the_runs_own(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    with_predictor(monkeypatch)
+    with_predictor(monkeypatch, "shown")
     lined_up = [create(BASELINE), create("pearl"), create("pearl", draft_length=3), create("prompt_lookup")]
     benchmark = finished(small(pair, strategies=lined_up, repeats=1))
     done = report(benchmark)
@@ -411,12 +411,12 @@ def test_predictions_are_made_from_the_steps_before_and_from_the_runs_own(pair: 
 
 
 def test_nothing_is_predicted_for_other_rules_or_without_a_predictor(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    with_predictor(monkeypatch)
+    with_predictor(monkeypatch, "shown")
     benchmark = finished(small(pair, repeats=1, verification="match"))
     assert {row["predicted_tokens_per_second"] for row in report(benchmark)["results"]} == {None}
     benchmark.verification = "token"
     assert None not in {row["predicted_tokens_per_second"] for row in report(benchmark)["results"][:2]}
-    monkeypatch.setattr("specdec.bench.prediction.entry_points", lambda **_: EntryPoints())
+    with_predictor(monkeypatch)
     assert {row["closed_form_tokens_per_second"] for row in report(benchmark)["results"]} == {None}
 
 
@@ -740,8 +740,11 @@ def bench(pair: Pair, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixt
     return run
 
 
-@pytest.mark.parametrize("columns", [80, 110])
-def test_the_table_fits_a_terminal(bench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+@pytest.mark.parametrize(("columns", "predictor", "more"), [(80, True, 0), (110, True, 2), (110, False, 1)])
+def test_the_table_fits_a_terminal(
+    bench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, columns: int, predictor: bool, more: int
+) -> None:
+    with_predictor(monkeypatch, *(["shown"] if predictor else []))
     monkeypatch.setattr("specdec.cli.console.WIDTH_OF_FILES", columns)
     code, out, _ = bench("--strategy", "pearl", "--strategy", "prompt_lookup", "--strategy", "speculative")
     assert code == 0
@@ -749,7 +752,8 @@ def test_the_table_fits_a_terminal(bench: Callable[..., Any], monkeypatch: pytes
     assert len(rows) >= 2 * 8
     assert max(len(row.rstrip()) for row in rows) <= columns
     assert "…" not in out
-    assert ("dicted" in out) == ("Predicted" in out) == (columns > 80)
+    assert [heading in out for heading in ("Overhead:", "Predicted:")] == [more > 0, more > 1]
+    assert {len(line.split()) for line in out.splitlines() if line.startswith("strategy")} == {7 + more}
     assert "Greedy (temperature 0)" in out
     assert "Sampled (temperature 1)" in out
     assert "on 3 prompts" in out

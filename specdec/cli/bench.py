@@ -19,6 +19,10 @@ FULL_REPEATS, REPEATS = 5, 3
 SECONDS = 200.0
 WIDE = 100
 """Columns of a terminal from which on the table shows overhead and prediction too."""
+MORE_COLUMNS = {
+    "over\nhead": "Overhead: share of the time in which neither model works. ",
+    "pre-\ndicted": "Predicted: tok/s by the steps and the acceptance measured beforehand. ",
+}
 BUNDLED_PROMPTS = 6
 """Two of each kind: three repeats with them take minutes, not a quarter of an hour."""
 
@@ -156,9 +160,9 @@ def show(output: Output, report: dict[str, Any]) -> None:
         f"{settings['repeats']} of {settings['repeats_planned']} repeats; {settings['target_threads']} target thread(s), "
         f"draft lane: {settings['draft_lane'] or 'none'}\n"
     )
-    wide = console.width >= WIDE
+    more = more_columns(report["results"]) if console.width >= WIDE else []
     for ranking in report["ranking"]:
-        console.print(table(report["results"], ranking, wide=wide), "")
+        console.print(table(report["results"], ranking, more), "")
         console.print(
             verdict(ranking), *_against(report["against"], ranking["temperature"]), sep="\n", end="\n\n", style="bold"
         )
@@ -167,15 +171,15 @@ def show(output: Output, report: dict[str, Any]) -> None:
         "tok/s: output tokens a second, median of the repeats. Speed-up: over autoregressive in the same repeat, with a 95 % "
         "interval. Accept length: mean acceptance length, 1 + accepted tokens a round (a PEARL round has no bonus token, so it "
         "commits fewer). Accept rate: share of all drafted tokens. Idle: share of the time in which a model waits. "
-        + (
-            "Overhead: share of the time in which neither model works. Predicted: tok/s by the steps and the acceptance "
-            "measured beforehand. "
-            if wide
-            else ""
-        )
-        + "* best setting of its strategy.",
+        f"{''.join(MORE_COLUMNS[heading] for heading in more)}* best setting of its strategy.",
         style="dim",
     )
+
+
+def more_columns(results: Sequence[dict[str, Any]]) -> list[str]:
+    """The headings of a wide table beside the usual ones; without predictions, none is shown."""
+    predicted = any(result.get("predicted_tokens_per_second") for result in results)
+    return list(MORE_COLUMNS)[: 1 + predicted]
 
 
 def _measured(measured: dict[str, Any]) -> str:
@@ -190,8 +194,8 @@ def _measured(measured: dict[str, Any]) -> str:
     )
 
 
-def table(results: Sequence[dict[str, Any]], ranking: dict[str, Any], *, wide: bool) -> Table:
-    """The results at one temperature; two more columns when `wide`."""
+def table(results: Sequence[dict[str, Any]], ranking: dict[str, Any], more: Sequence[str]) -> Table:
+    """The results at one temperature, with `more` of the last columns."""
     from rich import box
     from rich.table import Table
 
@@ -216,7 +220,7 @@ def table(results: Sequence[dict[str, Any]], ranking: dict[str, Any], *, wide: b
         "accept\nrate",
         "target\nidle",
         "draft\nidle",
-        *(("over\nhead", "pre-\ndicted") if wide else ()),
+        *more,
     ):
         rows.add_column(heading, justify="right", no_wrap=True)
     leaders = [ranking["fastest"], *ranking["against"]]
