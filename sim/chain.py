@@ -6,8 +6,8 @@ strategy is known here: whoever writes `step` has a simulator too.
 
 The table has one *node* for each point where a verdict is awaited: a round with one `Verify` is one node, a round with two goes
 through a node more. From a node with n tests lead n + 1 *edges*, one for each number of accepted guesses. Probabilities and
-seconds are not in the table; `sim.rates` and the serving simulation bring them. Only how long a draft is that races the target
-depends on time: it is settled here, by the mean seconds of the system.
+seconds are not in the table; `sim.rates` and the serving simulation bring them. Only the length of a draft that races the
+target depends on time: it is settled here, by the mean seconds of the system (with jitter, an approximation).
 
 A draft's `stop` rule looks at `q`, which is not known here: drafts run to their full length. Memory that never repeats (the
 counts of a bandit) does not close, and is refused.
@@ -120,7 +120,7 @@ class _Round:
     def _ended(self, race: Race[Any]) -> Effect[Any]:
         most, width = stage_of(race)
         step, target = self._system.draft_seconds(1), self._system.target_seconds(width)
-        if step.size > 1 or target.size > 1:
+        if np.size(step) > 1 or np.size(target) > 1:
             raise StrategyError(
                 "a draft that races the target has no one length on a grid of speeds: compile each system alone"
             )

@@ -5,8 +5,8 @@
 *Round* mode holds the clock once a round. *Detailed* mode has a process for the draft and one for the target, which take
 orders, work and report; every span of work is recorded with what became of its tokens, for timelines. Their clocks are equal.
 
-A race is timed when it begins, since all that decides it is drawn then: how many tokens are done, and the one in progress, when
-the target answers.
+A race is settled when it begins, since all that decides it is drawn then: the draft ends with the token that will be in
+progress when the target answers.
 
 The clock counts whole picoseconds, so that sums do not depend on their order. Every process waits for what it asked for and
 nothing is abandoned: a `get` left behind in SimPy swallows an item. One `SeedSequence` is spawned into a stream for luck (by

@@ -23,7 +23,6 @@ from specdec.strategy import DecodingStrategy
 
 Floats = NDArray[np.float64]
 Maker: TypeAlias = "DecodingStrategy | Callable[..., DecodingStrategy]"
-Setup: TypeAlias = "Callable[[ArrayLike], tuple[Acceptance, System]]"
 LENGTHS = range(1, 17)
 HALVINGS = 24
 ROUNDING = 1e-12
@@ -138,16 +137,17 @@ def speed_ratio_flips(found: Iterable[Candidate], acceptance: Acceptance, system
     return _flips("speed_ratio", np.geomspace(1, 64, 201), list(found), scaled)
 
 
-def _speedups(one: Candidate, grid: Floats, setup: Setup) -> Floats:
-    """Speed-ups on a grid: in one go, unless the table itself changes with the system."""
-    if one.compiled.races:
-        return np.array([float(one.speedup(*setup(at))) for at in grid])
-    return np.broadcast_to(one.speedup(*setup(grid)), grid.shape)
-
-
-def _flips(parameter: str, grid: Floats, found: list[Candidate], setup: Setup) -> list[Flip]:
+def _flips(
+    parameter: str, grid: Floats, found: list[Candidate], setup: Callable[[ArrayLike], tuple[Acceptance, System]]
+) -> list[Flip]:
     """Scan a grid for a change of the best strategy, then close in by halving: ties make root finding stumble."""
-    speeds = np.array([_speedups(one, grid, setup) for one in found])
+
+    def speedups(one: Candidate) -> Floats:
+        if one.compiled.races and parameter == "speed_ratio":  # another table at every ratio
+            return np.array([float(one.speedup(*setup(at))) for at in grid])
+        return np.broadcast_to(one.speedup(*setup(grid)), grid.shape)
+
+    speeds = np.array([speedups(one) for one in found])
     tops = np.argmax(speeds >= speeds.max(axis=0) * (1 - ROUNDING), axis=0)  # the first of equals
     flips: list[Flip] = []
     for at in range(1, len(grid)):

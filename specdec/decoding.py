@@ -242,7 +242,8 @@ def decode(
     Raises `InputError` for what cannot be decoded, and `ModelError` for a target that fails or whose logits are no
     distribution; what was committed by then is in the error's `results`.
     """
-    batch = Batch(pair, strategy, [prompt] if batch_size is None else prompt, batch_size=batch_size or 1, **options)
+    prompts, size = ([prompt], 1) if batch_size is None else (prompt, batch_size)
+    batch = Batch(pair, strategy, prompts, batch_size=size, **options)
     try:
         for _ in batch:
             pass

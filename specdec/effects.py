@@ -7,8 +7,8 @@ Rules
 3. Committed and guessed tokens have different types, and only committed ones can leave. `Committed + Guess` does not exist.
 4. Nobody rolls a cache back. Effects carry whole contexts; a runner keeps the longest common prefix with what it holds.
 5. Effects carry meaning, not mechanism, so an interpreter may fuse, delay or overlap the work behind them.
-6. A token once sampled is kept. When a draft ends (`stop`, `Race`) may depend on anything but tokens that are not drawn yet:
-   each of its tokens then still has the law `q` that it was sampled from, however the moment was chosen.
+6. A sampled token is never thrown away for what it is. When a draft ends (`stop`, `Race`) may depend on anything but tokens
+   that are not drawn yet: each of its tokens then still has the law `q` that it was sampled from.
 
 Theory of operation
 

@@ -753,7 +753,7 @@ def test_the_table_fits_a_terminal(
     assert max(len(row.rstrip()) for row in rows) <= columns
     assert "…" not in out
     assert [heading in out for heading in ("Overhead:", "Predicted:")] == [more > 0, more > 1]
-    assert {len(line.split()) for line in out.splitlines() if line.startswith("strategy")} == {7 + more}
+    assert {len(line.split()) for line in out.splitlines() if line.startswith("strategy")} == {9 + more}
     assert "Greedy (temperature 0)" in out
     assert "Sampled (temperature 1)" in out
     assert "on 3 prompts" in out

@@ -7,7 +7,7 @@ law asks for them, from Hypothesis.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from typing import Any, ClassVar, final
 
@@ -83,6 +83,25 @@ def test_generated_pairs_hold_every_kind_with_and_without_an_end_of_sequence() -
     for case in cases(24, seed=2):
         rows = [case.p(PROMPT), case.q(PROMPT), case.p((0, 1)), case.q((0, 1))]
         assert all(sum(row) == 1 and min(row) >= 0 and len(row) == case.vocabulary for row in rows)
+
+
+def test_each_pair_is_decoded_under_a_schedule_of_its_own() -> None:
+    made = set[int]()
+
+    class Watched(DecodingStrategy):
+        name: ClassVar[str] = "watched"
+
+        def step(self, state: State) -> Program[State]:
+            scores, fresh = yield from Race(Score(state.committed, Guess.empty), Draft(state.committed, Guess.empty, 9))
+            made.add(len(fresh))
+            return state.then((yield from Verify(scores, fresh[:1])))
+
+    replace(cases(24, seed=2)[-1], schedule=lambda committed, after: 3).law(Watched(), "token")
+    assert made == {3}
+    found = [case.schedule for case in cases(24, seed=2)]
+    assert {schedule(Committed(PROMPT), Guess.empty) for schedule in found} == {1, 2, 3, 4}
+    lengths = {schedule(Committed((0, 0)), Guess.empty) == schedule(Committed((0, 1)), Guess.empty) for schedule in found}
+    assert lengths == {True, False}  # some look at the tokens
 
 
 def test_assert_lossless_returns_one_proof_a_rule() -> None:

@@ -165,11 +165,9 @@ def test_only_what_is_new_is_computed() -> None:
     assert widths[-1] == 2
 
 
-@pytest.mark.parametrize(("error", "told"), [(KeyboardInterrupt, KeyboardInterrupt), (RuntimeError, ModelError)])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 @pytest.mark.parametrize("architecture", ["llama", "gemma2"])
-def test_a_forward_that_was_cut_short_leaves_no_trace(
-    architecture: str, error: type[BaseException], told: type[BaseException]
-) -> None:
+def test_a_forward_that_was_cut_short_leaves_no_trace(architecture: str, error: type[BaseException]) -> None:
     """Interrupted between two layers, one of which has already stored its keys."""
     of = model(architecture, VOCABULARY, seed=1)
     cached = Runner(of, VOCABULARY)
@@ -179,7 +177,7 @@ def test_a_forward_that_was_cut_short_leaves_no_trace(
         raise error
 
     handle = of.model.layers[1].register_forward_pre_hook(interrupt)
-    with pytest.raises(told):
+    with pytest.raises(error):
         cached.logits([1, 2, 3, 4, 5, 6, 7, 8], 1)
     handle.remove()
     for context in ([1, 2, 3, 4, 5, 6, 7, 8], [1, 2, 3, 9, 9, 9]):

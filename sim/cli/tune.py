@@ -59,6 +59,8 @@ def tune(
       specdec tune --profile profile.json --measured bench.json --output tune.png --theme dark
     """
     output = Output(json)
+    from sim.acceptance import Rate
+
     paths = picture_paths(pictures)
     lengths = parsed_lengths(draft_lengths)
     system, accepting = options.Setup(
@@ -80,7 +82,8 @@ def tune(
     crosses = read_bench(measured) if measured is not None else []
     found = _candidates(strategy, lengths, system)
     report = _report(output.follow(found, len(found)), accepting, system, tokens, seed)
-    show(output, report)
+    rate = {"acceptance": float(accepting.rate)} if isinstance(accepting, Rate) else {}
+    show(output, report, {**rate, "speed_ratio": system.speed_ratio})
     output.write(report)
     for path in paths:
         _draw(path, report, crosses, system, theme)
@@ -137,8 +140,8 @@ def _report(steps: Iterable[Candidate], acceptance: Acceptance, system: System, 
     }
 
 
-def show(output: Output, report: dict[str, Any]) -> None:
-    """Print a report for people: a table of speed-ups, the verdict, and where it flips."""
+def show(output: Output, report: dict[str, Any], here: dict[str, float]) -> None:
+    """Print a report for people: a table of speed-ups, the verdict, and where next to `here` it flips."""
     from rich import box
     from rich.table import Table
 
@@ -160,11 +163,20 @@ def show(output: Output, report: dict[str, Any]) -> None:
     single = [f"{name} {curve[0]['speedup_over_ar']:.3f}x" for name, curve in curves.items() if name not in columns]
     output.console.print(f"Without a draft length: {', '.join(single)}.")
     output.console.print(f"Best: [bold]{_named(best)}[/], {best['speedup_over_ar']:.2f}x autoregressive decoding.")
-    for flip in report["flips"]:
+    for flip in _next_to(here, report["flips"]):
         what = "acceptance" if flip["parameter"] == "acceptance" else "a target / draft speed ratio of"
         output.console.print(
             f"The verdict flips at {what} {flip['at']:.3g}: {_named(flip['below'])} below, {_named(flip['above'])} above."
         )
+
+
+def _next_to(here: dict[str, float], flips: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The last flip below and the first one above: farther off, strategies that come close to each other take turns."""
+    found: list[dict[str, Any]] = []
+    for parameter, value in here.items():
+        ours = [flip for flip in flips if flip["parameter"] == parameter]
+        found += [flip for flip in ours if flip["at"] <= value][-1:] + [flip for flip in ours if flip["at"] > value][:1]
+    return found
 
 
 def _named(choice: dict[str, Any]) -> str:

@@ -54,6 +54,11 @@ class Lane(ABC):
     ended = False
     overlaps = True
 
+    @property
+    def why_eager(self) -> str | None:
+        """Why forwards are not replayed as CUDA graphs, if so."""
+        return "a process works on the CPU"
+
     @abstractmethod
     def submit(self, method: str, *arguments: Any) -> Wait: ...
 
@@ -71,8 +76,8 @@ class InlineLane(Lane):
 
     overlaps = False
 
-    def __init__(self, model: PreTrainedModel, vocabulary: int) -> None:
-        self._worker = Worker(model, vocabulary)
+    def __init__(self, model: PreTrainedModel, vocabulary: int, *, graphs: bool = True) -> None:
+        self._worker = Worker(model, vocabulary, graphs=graphs)
         self._racing_seconds = 0.0
 
     def submit(self, method: str, *arguments: Any) -> Wait:
@@ -84,6 +89,10 @@ class InlineLane(Lane):
         until = time.perf_counter() + self._racing_seconds
         return self._worker.draft(requests, lambda: time.perf_counter() >= until)
 
+    @property
+    def why_eager(self) -> str | None:
+        return self._worker.why_eager
+
     def hurry(self, seconds: float) -> None:
         self._racing_seconds = seconds
 
@@ -94,8 +103,8 @@ class InlineLane(Lane):
 class ThreadLane(Lane):
     """Works on its own thread and, on CUDA, its own stream."""
 
-    def __init__(self, model: PreTrainedModel, vocabulary: int) -> None:
-        self._worker = Worker(model, vocabulary)
+    def __init__(self, model: PreTrainedModel, vocabulary: int, *, graphs: bool = True) -> None:
+        self._worker = Worker(model, vocabulary, graphs=graphs)
         self._submitted = self._hurried = 0
         self._executor = ThreadPoolExecutor(1, "draft-lane")
         self._stream = torch.cuda.Stream(model.device) if model.device.type == "cuda" else None
@@ -108,6 +117,10 @@ class ThreadLane(Lane):
 
     def _is_hurried(self, ticket: int) -> bool:
         return self._hurried >= ticket
+
+    @property
+    def why_eager(self) -> str | None:
+        return self._worker.why_eager
 
     def hurry(self, seconds: float) -> None:
         self._hurried = self._submitted

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import CacheLayerMixin, DynamicLayer
 
-from specdec.errors import ModelError, PairError
+from specdec.errors import PairError
 
 PREFILL_CHUNK = 1024
 """Tokens fed at once, so that the attention mask of a long prompt stays small."""
@@ -74,7 +74,12 @@ class TrimmableLayer(CacheLayerMixin):
 
 
 class Runner:
-    """A model that answers logits for whole contexts. Not thread-safe: one runner belongs to one lane."""
+    """A model that answers logits for whole contexts. Not thread-safe: one runner belongs to one lane.
+
+    `why_eager` says why it is not under CUDA graphs, if somebody asked (`specdec.runtime.graph.new_runner`).
+    """
+
+    why_eager: str | None = None
 
     def __init__(self, model: PreTrainedModel, vocabulary: int) -> None:
         self.model = model
@@ -108,10 +113,8 @@ class Runner:
         try:
             with torch.inference_mode():
                 output = self.model(input_ids=ids, past_key_values=self._cache, use_cache=True, logits_to_keep=rows, **where)
-        except BaseException as error:  # Ctrl-C too: some layers hold the new keys and some do not
+        except BaseException:  # Ctrl-C too: some layers hold the new keys and some do not
             self._start_again()
-            if isinstance(error, RuntimeError):  # what torch says of memory, devices and shapes
-                raise ModelError(failed_forward(self.model, len(tokens), error)) from error
             raise
         self._held += tokens
         logits = output.logits[0]
@@ -149,14 +152,6 @@ def new_cache(model: PreTrainedModel) -> tuple[DynamicCache, bool]:
     else:
         cache.activate_past_recording()
     return cache, plain
-
-
-def failed_forward(model: PreTrainedModel, tokens: int, error: RuntimeError) -> str:
-    """What is said of a forward that torch could not do."""
-    reason = str(error).partition("\n")[0][:160]
-    return (
-        f"{model.name_or_path or 'a model'} failed in a forward of {tokens} tokens ({reason}): check its memory and its device"
-    )
 
 
 def positions(model: PreTrainedModel) -> Tensor | None:

@@ -22,7 +22,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from specdec.errors import ModelError, PairError
-from specdec.runtime.batch import new_rows
+from specdec.runtime.batch import Asked, new_rows
 from specdec.sampling import Dice, Sampler, Sampling
 from specdec.strategy import StopRule
 
@@ -85,11 +85,12 @@ class Hosted:
 
 @dataclass(slots=True)
 class _Run:
-    """A draft under way: `context` grows by its tokens, `rows` are those they were sampled from."""
+    """A draft under way: `context` grows by its tokens, `rows` are those they were sampled from (`whole`: all in one)."""
 
     request: DraftRequest
     context: list[int]
     rows: list[Tensor] = field(default_factory=list[Tensor])
+    whole: Tensor | None = None
     ended: bool = False
     failure: str = ""
     seconds: float = 0.0
@@ -97,6 +98,10 @@ class _Run:
     @property
     def tokens(self) -> list[int]:
         return self.context[len(self.request.context) :]
+
+    @property
+    def q(self) -> Tensor | None:
+        return torch.stack(self.rows) if self.rows else self.whole
 
     def add(self, token: int, row: Tensor) -> None:
         """One token more; `row` is what a stop rule looks at."""
@@ -113,8 +118,9 @@ class _Run:
 class Worker:
     """One model at work for the decodes of one batch at a time."""
 
-    def __init__(self, model: PreTrainedModel, vocabulary: int) -> None:
-        self._rows = new_rows(model, vocabulary, 1)
+    def __init__(self, model: PreTrainedModel, vocabulary: int, *, graphs: bool = True) -> None:
+        self._graphs = graphs
+        self._rows = new_rows(model, vocabulary, 1, graphs=graphs)
         self._sampler = Sampler(Sampling())
         self._dice = [Dice(0)]
 
@@ -125,11 +131,16 @@ class Worker:
         """
         self._sampler = Sampler(sampling)
         if size != len(self._dice):
-            self._rows = new_rows(self._rows.model, self._rows.vocabulary, size)
+            self._rows = new_rows(self._rows.model, self._rows.vocabulary, size, graphs=self._graphs)
             self._dice = [Dice(0)] * size
         self._dice[row] = Dice(seed)
         if len(prompt) > 1:
-            self._rows.logits([(row, prompt[:-1], 1)])
+            self._logits([(row, prompt[:-1], 1)])
+
+    @property
+    def why_eager(self) -> str | None:
+        """Why forwards are not replayed as CUDA graphs, if so."""
+        return self._rows.why_eager
 
     def forget(self) -> None:
         """Empty the caches."""
@@ -144,7 +155,7 @@ class Worker:
         """
         start = time.perf_counter()
         runs = [_Run(request, list(request.context)) for request in requests]
-        live = runs
+        live = [run for run in runs if not self._whole(run, start)]
         while live:
             self._step(live)
             late = hurried()
@@ -152,12 +163,32 @@ class Worker:
                 run.ended = run.ended or (late and run.request.racing)
                 run.seconds = time.perf_counter() - start
             live = [run for run in live if not run.ended]
-        return [Drafting(run.tokens, torch.stack(run.rows) if run.rows else None, run.seconds, run.failure) for run in runs]
+        return [Drafting(run.tokens, run.q, run.seconds, run.failure) for run in runs]
+
+    def _whole(self, run: _Run, start: float) -> bool:
+        """Draft at once where nobody needs to look at the tokens one by one; whether it could be done."""
+        request = run.request
+        dice = self._dice[request.row]
+        try:
+            found = (
+                None
+                if request.racing
+                else self._rows.draft(request.row, request.context, request.length, request.stop, self._sampler, dice)
+            )
+        except ModelError as error:
+            run.fail(str(error))
+            return True
+        if found is None:
+            return False
+        tokens, run.whole = found
+        run.context += tokens
+        run.seconds = time.perf_counter() - start
+        return True
 
     def _step(self, runs: Sequence[_Run]) -> None:
         """One token more for every run."""
         contexts = [run.context for run in runs]
-        logits = self._rows.logits([(run.request.row, run.context, 1) for run in runs])
+        logits = self._logits([(run.request.row, run.context, 1) for run in runs])
         greedy, stops = self._sampler.greedy, any(run.request.stop is not None for run in runs)
         chosen = self._over(self._sampler.best if greedy else self._sampler.probabilities, logits, contexts)
         rows = self._over(self._sampler.probabilities, logits, contexts) if greedy and stops else chosen
@@ -169,6 +200,14 @@ class Worker:
             else:
                 run.add(self._dice[run.request.row].pick(found[0]), found[0])
                 run.rows.append(found[0])
+
+    def _logits(self, asked: Sequence[Asked]) -> list[Tensor]:
+        try:
+            return self._rows.logits(asked)
+        except RuntimeError as error:  # what torch says of memory, devices and shapes
+            self._rows.forget()
+            reason, name = str(error).partition("\n")[0][:160], self._rows.model.name_or_path or "a model"
+            raise ModelError(f"{name} failed in a forward ({reason}): check its memory and its device") from error
 
     def _over(
         self, choose: Callable[[Tensor, Sequence[int]], Tensor], logits: Sequence[Tensor], contexts: Sequence[Sequence[int]]
@@ -184,6 +223,7 @@ class Worker:
             try:
                 found.append(choose(rows, context))
             except ModelError as error:
+                self._rows.forget()  # no mask hides a NaN that a static cache may hold now
                 found.append(error)
         return found
 
@@ -191,7 +231,7 @@ class Worker:
     def score(self, requests: Sequence[ScoreRequest]) -> list[Scoring]:
         """The rows that every request asks for, from one forward."""
         start = time.perf_counter()
-        logits = self._rows.logits([(request.row, request.context, request.rows) for request in requests])
+        logits = self._logits([(request.row, request.context, request.rows) for request in requests])
         choose = self._sampler.best if self._sampler.greedy else self._sampler.probabilities
         chosen = self._over(choose, logits, [request.context for request in requests])
         lists = [rows.tolist() if self._sampler.greedy and isinstance(rows, Tensor) else None for rows in chosen]
