@@ -164,7 +164,7 @@ def head_size(model: PreTrainedModel) -> int:
 def load_model(name: str | Path, device: str, dtype: str | torch.dtype | None) -> PreTrainedModel:
     """One model in evaluation mode, safetensors only."""
     chosen = dtype or ("auto" if device.startswith("cuda") else torch.float32)
-    with _quiet():
+    with quiet():
         try:
             model: Any = AutoModelForCausalLM.from_pretrained(
                 name, dtype=chosen, use_safetensors=True, local_files_only=Path(name).is_dir()
@@ -181,7 +181,7 @@ def load_model(name: str | Path, device: str, dtype: str | torch.dtype | None) -
 
 def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
     """One tokenizer."""
-    with _quiet():
+    with quiet():
         try:
             return AutoTokenizer.from_pretrained(name, local_files_only=Path(name).is_dir())
         except (OSError, ValueError, KeyError) as error:
@@ -209,8 +209,8 @@ def _cannot_load(what: str, name: str | Path, error: Exception) -> PairError:
     return PairError(f"{what} {str(name)!r} could not be loaded ({reason}): it needs config.json, a tokenizer and safetensors")
 
 
-class _quiet:
-    """No progress bars or warnings from transformers while loading."""
+class quiet:
+    """No progress bars or warnings from transformers in the block."""
 
     def __enter__(self) -> None:
         self._bar = transformers_logging.is_progress_bar_enabled()

@@ -25,6 +25,8 @@ from statistics import linear_regression, mean, median, stdev
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
 
 from specdec.effects import Both, Committed, Draft, Effect, Guess, Score, Scores, Verify
 from specdec.runtime.engine import Engine, Seat
@@ -279,13 +281,20 @@ def acceptance(
             continue
         writer.begin(chosen, f"{seed} {number}", prompt)
         text = [*prompt, *writer.draft([DraftRequest(0, prompt, count)])[0].tokens]
-        p, q = (Sampler(chosen).probabilities(runner.logits(text[:-1], count), text[:-1]).double().cpu() for runner in runners)
+        p, q = (_rows(Sampler(chosen), runner.logits(text[:-1], count), text[:-1]).double().cpu() for runner in runners)
         rates += torch.minimum(p, q).sum(-1).tolist()
         fresh = torch.tensor(text[-count:]).unsqueeze(-1)
         keep = (q.gather(1, fresh) / p.gather(1, fresh)).squeeze(-1).tolist()
         bits += [rng.random() < chance for chance in keep]
     runs = Counter(_complete_runs(bits))
     return Acceptance(mean(rates) if rates else 0.0, dict(sorted(runs.items())), len(rates))
+
+
+def _rows(sampler: Sampler, logits: Tensor, context: Sequence[int]) -> Tensor:
+    """What each row is drawn from, shape (n, vocabulary): all on one token when greedy."""
+    if sampler.greedy:
+        return one_hot(sampler.best(logits, context), logits.shape[-1])
+    return sampler.probabilities(logits, context)
 
 
 def _complete_runs(bits: Sequence[bool]) -> list[int]:

@@ -12,7 +12,7 @@ import typer
 from sim.cli import options
 from specdec.cli.bench import parsed_lengths
 from specdec.cli.console import Output
-from specdec.cli.options import Json
+from specdec.cli.options import Json, Pictures, Theme, ThemeOption, picture_paths
 from specdec.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,10 +32,8 @@ def tune(
     measured: Annotated[
         str | None, typer.Option(metavar="FILE", help="What specdec bench measured, to be drawn as crosses.")
     ] = None,
-    pictures: Annotated[
-        list[str] | None, typer.Option("--output", metavar="FILE", help="Draw a picture: .svg, .png or .html; may be repeated.")
-    ] = None,
-    theme: Annotated[options.Theme, typer.Option(help="Ground of the picture.")] = options.Theme.light,
+    pictures: Pictures = None,
+    theme: ThemeOption = Theme.light,
     draft_step: options.DraftStep = None,
     target_step: options.TargetStep = None,
     target_window: options.TargetWindow = None,
@@ -64,7 +62,7 @@ def tune(
     output = Output(json)
     from sim.acceptance import Rate
 
-    paths = options.picture_paths(pictures)
+    paths = picture_paths(pictures)
     lengths = parsed_lengths(draft_lengths)
     system, accepting = options.Setup(
         acceptance,
@@ -208,8 +206,9 @@ def read_bench(path: str) -> list[dict[str, Any]]:
         ) from error
 
 
-def _draw(path: Path, report: dict[str, Any], crosses: list[dict[str, Any]], system: System, theme: options.Theme) -> None:
-    from sim.charts import save, speed_chart
+def _draw(path: Path, report: dict[str, Any], crosses: list[dict[str, Any]], system: System, theme: Theme) -> None:
+    from sim.charts import speed_chart
+    from specdec.pictures import save
 
     points = [
         {"strategy": name, "draft_length": point["draft_length"], "kind": kind, "speedup_over_ar": point[key]}

@@ -230,7 +230,8 @@ class Engine:
         tokens = guess.tokens[: outcome.accepted]
         if outcome.token is not None:
             tokens += (outcome.token,)
-        seat.statistics.count_round(outcome.accepted, certain=sum(drafted.q is None for drafted in guess.drafted))
+        certain = sum(drafted.q is None for drafted in guess.drafted)
+        seat.statistics.count_round(outcome.accepted, len(guess), certain)
         return Verdict(Committed(tokens), outcome.accepted, outcome.accepted == len(guess))
 
 
