@@ -62,7 +62,7 @@ def predictions(
 
     def by(measured: dict[str, Any]) -> float | None:
         known = strategy.name == BASELINE or (strategy.drafts and measured["acceptance_rate"] is not None)
-        if predict is None or not known or benchmark.verification != "token":
+        if predict is None or not known or not measured["target_window_seconds"] or benchmark.verification != "token":
             return None
         try:
             return predict(strategy, profile(measured, context), context, tokens)
