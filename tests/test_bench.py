@@ -264,8 +264,12 @@ def made_up(pair: Pair, lined_up: list[DecodingStrategy], seconds: tuple[float, 
     benchmark = small(pair, strategies=lined_up, temperatures=(1.0,), texts=[[1]], repeats=3, **options)
     benchmark.measured = MEASURED
     for _ in range(3):
-        cell = zip(benchmark.contenders, seconds, strict=True)
-        benchmark.cells.append({c: Result((1, 2), "", "length", Statistics(new_tokens=2, decode_seconds=s)) for c, s in cell})
+        cell: dict[Contender, Result] = {}
+        for contender, taken in zip(benchmark.contenders, seconds, strict=True):
+            statistics = Statistics(new_tokens=2, decode_seconds=taken)
+            statistics.count_forward(2, taken)
+            cell[contender] = Result((1, 2), "", "length", statistics)
+        benchmark.cells.append(cell)
     return benchmark
 
 
