@@ -26,6 +26,7 @@ class Known:
     """Stands for the lanes: what they are asked moves the clock by known costs."""
 
     now = 0.0
+    alone = ALONE
 
     def __init__(self, *_: Any) -> None:
         self.base = Committed((0, 1))
@@ -51,10 +52,10 @@ class Known:
         return scores.committed
 
     def _target(self, score: Score, company: str) -> float:
-        return FACTORS[company][0] * ALONE.target[len(score.guess) + 1]
+        return FACTORS[company][0] * self.alone.target[len(score.guess) + 1]
 
     def _draft(self, draft: Draft, company: str) -> float:
-        return FACTORS[company][1] * (START + ALONE.draft * draft.length)
+        return FACTORS[company][1] * (START + self.alone.draft * draft.length)
 
     def _pass(self, seconds: float, target: float, draft: float) -> None:
         Known.now += seconds
@@ -76,8 +77,11 @@ def test_models_in_turn_are_told_apart_from_what_lies_between_them(known: Any) -
     assert found.overhead_seconds == pytest.approx(BOOKKEEPING + VERIFICATION)
 
 
-def test_models_at_once_are_compared_with_themselves_alone(known: Any) -> None:
-    found = together(known, 4, 2, ALONE, START)
+@pytest.mark.parametrize("ratio", [1, 3, 20])
+def test_models_at_once_are_compared_with_themselves_alone(known: Any, monkeypatch: pytest.MonkeyPatch, ratio: int) -> None:
+    alone = Alone(ALONE.target, ALONE.target[1] / ratio)
+    monkeypatch.setattr(Known, "alone", alone)
+    found = together(known, 4, 2, alone, START)
     assert (found["target_factor"], found["draft_factor"]) == pytest.approx(FACTORS["together"])
 
 
