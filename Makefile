@@ -6,13 +6,21 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 INSTALL := $(PIP) install --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check docs serve clean
+.PHONY: help demo bench test check docs serve clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
 
 demo: .venv/.run  ## decode the bundled pair with every strategy, and print the table
 	$(BIN)/specdec bench
+
+# The hardware by a short name, and the date: another day or machine does not overwrite a result.
+CPU = $(shell sed -n 's/^model name[^:]*: //p' /proc/cpuinfo 2>/dev/null | head -n 1 \
+	| sed 's/([A-Z]*)//g; s/ CPU.*//; s/ Processor.*//' | tr 'A-Z ' 'a-z_')
+RESULT = benchmarks/results/cpu_$(or $(CPU),$(shell uname -m))_$(shell getconf _NPROCESSORS_ONLN)_cores_$(shell date +%F)_bench
+
+bench: .venv/.run  ## the full benchmark against Hugging Face's generate, into benchmarks/results/; takes long
+	$(BIN)/specdec bench --full --against hf --json $(RESULT).json --output $(RESULT).png --output $(RESULT).svg
 
 test: .venv/.test  ## all tests
 	$(BIN)/python -m pytest

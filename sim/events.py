@@ -5,6 +5,9 @@
 *Round* mode holds the clock once a round. *Detailed* mode has a process for the draft and one for the target, which take
 orders, work and report; every span of work is recorded with what became of its tokens, for timelines. Their clocks are equal.
 
+A race is settled when it begins, since all that decides it is drawn then: the draft ends with the token that will be in
+progress when the target answers.
+
 The clock counts whole picoseconds, so that sums do not depend on their order. Every process waits for what it asked for and
 nothing is abandoned: a `get` left behind in SimPy swallows an item. One `SeedSequence` is spawned into a stream for luck (by
 position in the answer) and one for each model's jitter; nothing else is random.
@@ -23,9 +26,9 @@ from sim.acceptance import Acceptance
 from sim.chain import stage_of
 from sim.placeholder import PREFIX, Placeholder, settled, verdict, work_done
 from sim.run import Fate, Lane, Run, Span
-from sim.system import System
+from sim.system import Floats, System
 from specdec import InputError
-from specdec.effects import Effect, Known, Verify
+from specdec.effects import Effect, Known, Race, Verify
 from specdec.errors import StrategyError
 from specdec.strategy import DecodingStrategy, KnownFacts
 
@@ -122,16 +125,32 @@ class _Machine:
             return 0.0
         seconds = self._mean[lane](amount)
         cv = self.system.jitter.target_cv if lane == "target" else self.system.jitter.draft_cv / amount**0.5
-        if cv:
-            spread = np.log1p(cv**2)
-            seconds *= float(self._jitter[lane].lognormal(-spread / 2, spread**0.5))
-        return seconds
+        return seconds * float(self._noise(lane, cv)) if cv else seconds
 
-    def _lanes(self, effect: Effect[Any]) -> tuple[int, int, int, int]:
-        """Draft tokens, target rows, and the ticks that each of the two holds its lane."""
+    def _token_by_token(self, most: int) -> Floats:
+        """Seconds of the first token of a draft, of the first two, and so on, alone, jitter drawn for each."""
+        seconds = np.array([self._mean["draft"](amount) for amount in range(1, most + 1)])
+        cv = self.system.jitter.draft_cv
+        return np.cumsum(np.diff(seconds, prepend=0) * self._noise("draft", cv, most)) if cv else seconds
+
+    def _noise(self, lane: Lane, cv: float, size: int | None = None) -> Any:
+        """Lognormal factors of mean 1."""
+        spread = np.log1p(cv**2)
+        return self._jitter[lane].lognormal(-spread / 2, spread**0.5, size)
+
+    def _lanes(self, effect: Effect[Any]) -> tuple[Effect[Any], int, int, int, int]:
+        """The effect, a race as it ended; draft tokens, target rows, and the ticks that each of the two holds its lane."""
         steps, width = stage_of(effect)
-        draft, target = self.system.lanes(self._alone("draft", steps), self._alone("target", width))
-        return steps, width, _ticks(draft), _ticks(target)
+        target = self._alone("target", width)
+        if isinstance(effect, Race):
+            seconds = self._token_by_token(steps)
+            effect = effect.ended(self.system.tokens_in_race(seconds, target))
+            steps, _ = stage_of(effect)
+            draft = float(seconds[steps - 1])
+        else:
+            draft = self._alone("draft", steps)
+        draft, target = self.system.lanes(draft, target)
+        return effect, steps, width, _ticks(draft), _ticks(target)
 
     @property
     def _away(self) -> int:
@@ -156,7 +175,7 @@ class _Rounds(_Machine):
     elapsed = 0
 
     def _work(self, effect: Effect[Any]) -> Answering:
-        steps, _, draft, target = self._lanes(effect)
+        effect, steps, _, draft, target = self._lanes(effect)
         self.elapsed += draft + target if self.system.in_turn else max(draft, target)
         self.busy["draft"] += draft - (self._away if steps else 0)
         self.busy["target"] += target
@@ -220,7 +239,7 @@ class _Detailed(_Machine):
             order.done.succeed()
 
     def _work(self, effect: Effect[Any]) -> Answering:
-        steps, width, draft, target = self._lanes(effect)
+        effect, steps, width, draft, target = self._lanes(effect)
         waiting: list[simpy.Event] = []
         for lane, amount, ticks in zip(LANES, (steps, width), (draft, target), strict=True):
             if amount:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sim.acceptance import Acceptance, Rate
-from sim.chain import Compiled, compile_strategy
+from sim.chain import RATIO_3, Compiled, compile_strategy
 from sim.latency import Latency
 from sim.rates import plain_tokens_per_second, rates
 from sim.system import System
@@ -71,7 +71,7 @@ class Scaled:
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A compiled strategy and how it is called."""
+    """A compiled strategy and how it is called. If its draft races the target, it is compiled anew for another system."""
 
     strategy: str
     draft_length: int | None
@@ -82,17 +82,18 @@ class Candidate:
 
     def speedup(self, acceptance: Acceptance, system: System) -> Floats:
         """Long-run speed over autoregressive decoding; arrays for grids."""
-        return rates(self.compiled, acceptance, system).tokens_per_second / plain_tokens_per_second(system)
+        compiled = compile_strategy(self.compiled.strategy, system) if self.compiled.races else self.compiled
+        return rates(compiled, acceptance, system).tokens_per_second / plain_tokens_per_second(system)
 
     def choice(self, acceptance: Acceptance, system: System) -> Choice:
         return Choice(self.strategy, self.draft_length, float(self.speedup(acceptance, system)))
 
 
-def candidates(name: str, maker: Maker, lengths: Iterable[int] = LENGTHS, speed_ratio: float = 3.0) -> list[Candidate]:
+def candidates(name: str, maker: Maker, lengths: Iterable[int] = LENGTHS, system: System = RATIO_3) -> list[Candidate]:
     """Every draft length of a strategy, compiled; a strategy object alone is one candidate."""
     if isinstance(maker, DecodingStrategy):
-        return [Candidate(name, None, compile_strategy(maker, speed_ratio))]
-    found = [Candidate(name, length, compile_strategy(maker(draft_length=length), speed_ratio)) for length in lengths]
+        return [Candidate(name, None, compile_strategy(maker, system))]
+    found = [Candidate(name, length, compile_strategy(maker(draft_length=length), system)) for length in lengths]
     if not found:
         raise InputError(f"no draft length to try for {name}: give at least one")
     return found
@@ -103,7 +104,7 @@ def best_draft_length(
 ) -> Choice:
     """The fastest of `maker(draft_length=g)` for g in `lengths`; the shortest of equals."""
     name = getattr(maker, "name", getattr(maker, "__name__", "strategy"))
-    return best_of(candidates(name, maker, lengths, system.speed_ratio), acceptance, system)
+    return best_of(candidates(name, maker, lengths, system), acceptance, system)
 
 
 def best_strategy(
@@ -111,7 +112,7 @@ def best_strategy(
 ) -> Choice:
     """The fastest of several strategies, each at its best draft length; the first of equals."""
     lengths = list(lengths)
-    found = [one for name, maker in makers.items() for one in candidates(name, maker, lengths, system.speed_ratio)]
+    found = [one for name, maker in makers.items() for one in candidates(name, maker, lengths, system)]
     return best_of(found, acceptance, system)
 
 
@@ -148,7 +149,13 @@ def _flips(
     parameter: str, grid: Floats, found: list[Candidate], setup: Callable[[ArrayLike], tuple[Acceptance, System]]
 ) -> list[Flip]:
     """Scan a grid for a change of the best strategy, then close in by halving: ties make root finding stumble."""
-    speeds = np.array([np.broadcast_to(one.speedup(*setup(grid)), grid.shape) for one in found])
+
+    def speedups(one: Candidate) -> Floats:
+        if one.compiled.races and parameter == "speed_ratio":  # another table at every ratio
+            return np.array([float(one.speedup(*setup(at))) for at in grid])
+        return np.broadcast_to(one.speedup(*setup(grid)), grid.shape)
+
+    speeds = np.array([speedups(one) for one in found])
     tops = np.argmax(speeds >= speeds.max(axis=0) * (1 - ROUNDING), axis=0)  # the first of equals
     flips: list[Flip] = []
     for at in range(1, len(grid)):

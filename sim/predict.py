@@ -27,5 +27,5 @@ def predict(strategy: DecodingStrategy, profile: dict[str, Any], context: int, t
     if acceptance is None:
         raise InputError("the profile holds no acceptance: measure it on more prompts, or on longer answers")
     system = measured.system(context)
-    compiled = compile_strategy(strategy, system.speed_ratio)
+    compiled = compile_strategy(strategy, system)
     return tokens / float(expected_seconds(compiled, acceptance, system, tokens))

@@ -9,7 +9,8 @@ Only arrivals tie replicas together, so no event queue is needed, and no clock d
 requests: about 28 bytes an output token under PEARL.
 
 Iterations are those of Orca (Yu et al., OSDI 2022) with chunked prefill (Sarathi-Serve, OSDI 2024). Not modelled: preemption
-(memory for a whole answer is reserved when a request joins), prefix caching, and a router that knows more than counts.
+(memory for a whole answer is reserved when a request joins), prefix caching, a router that knows more than counts, and a draft
+that races the target for longer because its batch is large.
 """
 
 from __future__ import annotations

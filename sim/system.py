@@ -8,6 +8,8 @@ A stage of a round occupies the draft for d seconds, the target for t, or both s
 * on one device, together:  both run slower by measured factors f_d and f_t until the first is done, then the other runs alone:
                             m + [t f_t - d f_d]+ / f_t + [d f_d - t f_t]+ / f_d  with  m = min(d f_d, t f_t)
 
+A draft that races the target finishes the token that is in progress when the target answers (`System.tokens_in_race`).
+
 Jitter is lognormal with the mean kept, drawn once a forward of the target and once a `Draft` (of n steps: cv / sqrt(n)).
 The mean of a maximum of two lognormals has a closed form (Margrabe 1978, an option to exchange one asset for another).
 """
@@ -27,6 +29,7 @@ from specdec import InputError
 from specdec.strategy import DecodingStrategy
 
 Floats = NDArray[np.float64]
+ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -146,6 +149,19 @@ class System:
     def in_turn(self) -> bool:
         """Whether draft and target can never work at the same time."""
         return self.shared and self.together is None
+
+    def tokens_in_race(self, draft: Floats, target: float) -> int:
+        """Tokens that a draft has made when a target forward beside it, and then the token in progress, are done; at least 1.
+
+        `draft` holds the seconds of the first token, of the first two, and so on up to the longest draft, `target` those of the
+        forward, as if alone. A network changes nothing: the call to draft and the call to stop travel equally long. In turn it
+        is 1 token, since the draft makes none while the target works.
+        """
+        if self.in_turn:
+            return 1
+        factors = self.together or Together()
+        answered = target * factors.target_factor * (1 - ROUNDING)
+        return 1 + int(np.searchsorted(draft[:-1] * factors.draft_factor, answered))
 
     def stage(self, tokens: int, width: int) -> tuple[Floats, Floats, Floats]:
         """Mean seconds of a stage with `tokens` draft steps beside a forward of `width` rows: all, draft busy, target busy."""

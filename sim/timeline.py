@@ -12,10 +12,10 @@ from typing import Any
 import altair as alt
 
 from sim.acceptance import Acceptance
-from sim.charts import INKS, Theme, themed
 from sim.events import simulate
 from sim.run import Lane, Span
 from sim.system import System
+from specdec.pictures import INKS, Theme, themed
 from specdec.strategy import DecodingStrategy
 
 MORE_ROUNDS = 8

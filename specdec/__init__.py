@@ -6,7 +6,7 @@ What a strategy needs is imported at once; what needs torch, only when it is fir
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from specdec.effects import Both, Committed, Draft, Effect, Guess, Program, Score, Scores, Verdict, Verify
+from specdec.effects import Both, Committed, Draft, Effect, Guess, Program, Race, Score, Scores, Verdict, Verify
 from specdec.errors import (
     InputError,
     LaneError,
@@ -33,13 +33,14 @@ from specdec.strategy import (
 )
 
 if TYPE_CHECKING:
-    from specdec.decoding import Decoding, Result, Round, decode
+    from specdec.decoding import Batch, Decoding, Result, Round, decode
     from specdec.law.proof import assert_lossless
     from specdec.pair import Pair
     from specdec.sampling import Sampling
     from specdec.statistics import Statistics
 
 _LATER = {
+    "Batch": "specdec.decoding",
     "Decoding": "specdec.decoding",
     "Pair": "specdec.pair",
     "Result": "specdec.decoding",
@@ -59,6 +60,7 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "AnyDraftLength",
+    "Batch",
     "Both",
     "Committed",
     "Confident",
@@ -79,6 +81,7 @@ __all__ = [
     "Pair",
     "PairError",
     "Program",
+    "Race",
     "Result",
     "Round",
     "Sampling",

@@ -7,6 +7,8 @@ Rules
 3. Committed and guessed tokens have different types, and only committed ones can leave. `Committed + Guess` does not exist.
 4. Nobody rolls a cache back. Effects carry whole contexts; a runner keeps the longest common prefix with what it holds.
 5. Effects carry meaning, not mechanism, so an interpreter may fuse, delay or overlap the work behind them.
+6. A sampled token is never thrown away for what it is. When a draft ends (`stop`, `Race`) may depend on anything but tokens
+   that are not drawn yet: each of its tokens then still has the law `q` that it was sampled from.
 
 Theory of operation
 
@@ -18,7 +20,7 @@ its answer. Four interpreters answer them: `specdec.runtime` (two models), `spec
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar, final
 
 from specdec.errors import StrategyError
@@ -208,13 +210,35 @@ class Both(Effect[tuple[L, R]], Generic[L, R]):
     right: Effect[R]
 
 
+@final
+@dataclass(frozen=True, slots=True)
+class Race(Effect[tuple[L, Guess]], Generic[L]):
+    """Answer `left` while the draft goes on: like `Both`, but `right` ends when `left` is answered.
+
+    It has then made at least one token (unless its context is full) and at most `right.length`. How many is the interpreter's
+    affair, its *schedule*: the clock's where there is one. What was drafted by then is kept, the token in progress included.
+    """
+
+    left: Effect[L]
+    right: Draft
+
+    def ended(self, tokens: int) -> Both[L, Guess]:
+        """What it was in hindsight, when the draft made `tokens` tokens; within the limits of a race."""
+        return Both(self.left, replace(self.right, length=min(max(tokens, 1), self.right.length)))
+
+
 def drive(program: Program[S], answer: Callable[[Effect[Any]], Any]) -> S:
     """Run one round: `answer(effect)` is called for each effect in turn; returns what the program returns."""
-    if not isinstance(program, Generator):
-        raise StrategyError(f"step() returned {type(program).__name__}, not a program: it must `yield from` its effects")
     try:
-        effect = next(program)
+        effect = next(started(program))
         while True:
             effect = program.send(answer(effect))
     except StopIteration as finished:
         return finished.value
+
+
+def started(program: Program[S]) -> Program[S]:
+    """What a `step` answered, if it is a program."""
+    if not isinstance(program, Generator):
+        raise StrategyError(f"step() returned {type(program).__name__}, not a program: it must `yield from` its effects")
+    return program

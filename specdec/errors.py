@@ -5,12 +5,14 @@
       │     ├── PairError       two models that cannot work together, or cannot be loaded
       │     └── SamplingError   a sampling setting out of range
       ├── StrategyError   a strategy broke a rule at the head of `specdec.effects`
-      ├── ModelError      a model answered something that is not a distribution
+      ├── ModelError      a model failed, or answered something that is not a distribution
       ├── LaneError       a draft or target worker died or stopped answering
       └── NotLossless     the exact law found a counterexample
 
 Messages name the culprit, then the remedy, in one line. The command line prints that line and exits with code 2.
 """
+
+from typing import Any
 
 
 class SpecdecError(Exception):
@@ -34,7 +36,12 @@ class StrategyError(SpecdecError):
 
 
 class ModelError(SpecdecError):
-    """A model whose logits hold NaN, or no finite value at all."""
+    """A model that fails in a forward, or whose logits hold NaN or no finite value at all.
+
+    `results` hold what `decode` had committed by then, one for each prompt.
+    """
+
+    results: tuple[Any, ...] = ()
 
 
 class LaneError(SpecdecError):

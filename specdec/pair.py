@@ -31,6 +31,7 @@ class Pair:
     `tokenizer`         shared by both; may be missing when prompts are token ids
     `lane`              where the draft works: `"inline"`, `"thread"`, `"process"`, or `"auto"` (a thread when the draft is on
                         CUDA, a process when two CPU cores are to be had, else inline)
+    `graphs`            whether forwards on CUDA are replayed as graphs where that is possible; `why_eager` says where it is not
     """
 
     def __init__(
@@ -40,13 +41,14 @@ class Pair:
         tokenizer: PreTrainedTokenizerBase | None = None,
         *,
         lane: str = "auto",
+        graphs: bool = True,
     ) -> None:
         if lane not in LANES:
             raise InputError(f"unknown lane {lane!r}: choose one of {', '.join(LANES)}")
         self.target = target.eval()
         self.draft = None if draft is None else draft.eval()
         self.tokenizer = tokenizer
-        self.lane = lane
+        self.lane, self.graphs = lane, graphs
         self._speed_ratio: float | None = None
         self._draft_lane: Lane | None = None
         models = [target] if draft is None else [target, draft]
@@ -68,6 +70,7 @@ class Pair:
         draft_device: str | None = None,
         dtype: str | torch.dtype | None = None,
         lane: str = "auto",
+        graphs: bool = True,
     ) -> Pair:
         """Load a pair from directories or hub names.
 
@@ -83,7 +86,7 @@ class Pair:
             for name, where in ((target, device), (draft, draft_device or device))
             if name is not None
         ]
-        return cls(*models, tokenizer=tokenizer, lane=lane)
+        return cls(*models, tokenizer=tokenizer, lane=lane, graphs=graphs)
 
     @classmethod
     def bundled(cls, **options: Any) -> Pair:
@@ -100,15 +103,24 @@ class Pair:
     @cached_property
     def target_lane(self) -> Lane:
         """Where the target works: in the caller's thread."""
-        return InlineLane(self.target, self.vocabulary)
+        return InlineLane(self.target, self.vocabulary, graphs=self.graphs)
 
     @property
     def draft_lane(self) -> Lane | None:
         """Where the draft works; a lane whose process was lost is replaced by a new one."""
         if self.draft is not None and (self._draft_lane is None or self._draft_lane.ended):
-            kinds = {"inline": InlineLane, "thread": ThreadLane, "process": ProcessLane}
-            self._draft_lane = kinds[self._chosen_lane](self.draft, self.vocabulary)
+            if self._chosen_lane == "process":
+                self._draft_lane = ProcessLane(self.draft, self.vocabulary)
+            else:
+                kind = InlineLane if self._chosen_lane == "inline" else ThreadLane
+                self._draft_lane = kind(self.draft, self.vocabulary, graphs=self.graphs)
         return self._draft_lane
+
+    @property
+    def why_eager(self) -> dict[str, str | None]:
+        """Why the forwards of each model are not replayed as CUDA graphs, `None` where they are."""
+        draft = self.draft_lane
+        return {"target": self.target_lane.why_eager, **({} if draft is None else {"draft": draft.why_eager})}
 
     @property
     def _chosen_lane(self) -> str:
@@ -152,7 +164,7 @@ def head_size(model: PreTrainedModel) -> int:
 def load_model(name: str | Path, device: str, dtype: str | torch.dtype | None) -> PreTrainedModel:
     """One model in evaluation mode, safetensors only."""
     chosen = dtype or ("auto" if device.startswith("cuda") else torch.float32)
-    with _quiet():
+    with quiet():
         try:
             model: Any = AutoModelForCausalLM.from_pretrained(
                 name, dtype=chosen, use_safetensors=True, local_files_only=Path(name).is_dir()
@@ -169,7 +181,7 @@ def load_model(name: str | Path, device: str, dtype: str | torch.dtype | None) -
 
 def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
     """One tokenizer."""
-    with _quiet():
+    with quiet():
         try:
             return AutoTokenizer.from_pretrained(name, local_files_only=Path(name).is_dir())
         except (OSError, ValueError, KeyError) as error:
@@ -197,8 +209,8 @@ def _cannot_load(what: str, name: str | Path, error: Exception) -> PairError:
     return PairError(f"{what} {str(name)!r} could not be loaded ({reason}): it needs config.json, a tokenizer and safetensors")
 
 
-class _quiet:
-    """No progress bars or warnings from transformers while loading."""
+class quiet:
+    """No progress bars or warnings from transformers in the block."""
 
     def __enter__(self) -> None:
         self._bar = transformers_logging.is_progress_bar_enabled()

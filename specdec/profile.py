@@ -25,12 +25,14 @@ from statistics import linear_regression, mean, median, stdev
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
 
 from specdec.effects import Both, Committed, Draft, Effect, Guess, Score, Scores, Verify
-from specdec.runtime.engine import Engine
+from specdec.runtime.engine import Engine, Seat
 from specdec.runtime.lane import InlineLane, Lane, available_cores
 from specdec.runtime.runner import Runner
-from specdec.runtime.worker import Worker
+from specdec.runtime.worker import DraftRequest, ScoreRequest, Worker
 from specdec.sampling import Sampler, Sampling
 
 if TYPE_CHECKING:
@@ -108,7 +110,7 @@ def _windows(lane: Lane, widths: Sequence[int], repeats: int, context: int, samp
 
     def forwards(width: int) -> Iterator[float]:
         while True:
-            yield lane.submit("score", [*base, *[0] * width], width)().busy_seconds
+            yield lane.submit("score", [ScoreRequest(0, [*base, *[0] * width], width)])()[0].busy_seconds
 
     return _interleaved(widths, repeats, forwards)
 
@@ -120,7 +122,7 @@ def _drafts(lane: Lane, repeats: int, context: int, sampling: Sampling) -> list[
 
     def drafts(tokens: int) -> Iterator[float]:
         while True:
-            drafting = lane.submit("draft", [*base, 0], tokens, None)()
+            [drafting] = lane.submit("draft", [DraftRequest(0, [*base, 0], tokens)])()
             yield drafting.busy_seconds / len(drafting.tokens)
 
     return _interleaved([4], repeats, drafts)[4]
@@ -147,23 +149,23 @@ class _Rounds:
     """Effects answered by the lanes of a decode, round after round behind the same made-up context."""
 
     def __init__(self, pair: Pair, draft: Lane | None, context: int) -> None:
-        self._engine = Engine(pair.target_lane, draft, Sampling(), "token", 0, pair.context_limit)
+        self._engine, self._seat = Engine(pair.target_lane, draft, Sampling(), "token", pair.context_limit), Seat(0)
         self._most = pair.context_limit - 2 * max(LENGTHS)
         self.base = Committed(tuple(made_up_context(context)))
-        self._engine.begin(self.base.tokens)
+        self._engine.begin(self._seat, self.base.tokens)
 
     def answer(self, effect: Effect[T]) -> T:
-        return self._engine.answer(effect)
+        return self._engine.answer([(self._seat, effect)])[0]
 
     def verified(self, scores: Scores, guess: Guess) -> Committed:
         """What is committed after a verification; the base again where the context is nearly full."""
-        longer = scores.committed + self.answer(Verify(scores, guess, bonus=True)).tokens
+        longer = scores.committed + self._engine.verify(self._seat, Verify(scores, guess, bonus=True)).tokens
         return longer if len(longer) < self._most else self.base
 
     @property
     def busy_seconds(self) -> tuple[float, float]:
         """Of the target and of the draft, up to now."""
-        return self._engine.statistics.target_busy_seconds, self._engine.statistics.draft_busy_seconds
+        return self._seat.statistics.target_busy_seconds, self._seat.statistics.draft_busy_seconds
 
 
 def _busy_since(rounds: _Rounds, before: tuple[float, float]) -> tuple[float, float]:
@@ -268,7 +270,7 @@ def acceptance(
     """Measure acceptance on text that the target samples after `prompts` (token ids); `sampling` as in `Sampling`."""
     assert pair.draft is not None
     chosen = Sampling(**sampling)
-    writer = Worker(Runner(pair.target, pair.vocabulary))
+    writer = Worker(pair.target, pair.vocabulary)
     runners = [Runner(model, pair.vocabulary) for model in (pair.target, pair.draft)]
     rng = random.Random(seed)
     rates: list[float] = []
@@ -278,14 +280,21 @@ def acceptance(
         if count < 1:
             continue
         writer.begin(chosen, f"{seed} {number}", prompt)
-        text = [*prompt, *writer.draft(prompt, count, None).tokens]
-        p, q = (Sampler(chosen).probabilities(runner.logits(text[:-1], count), text[:-1]).double().cpu() for runner in runners)
+        text = [*prompt, *writer.draft([DraftRequest(0, prompt, count)])[0].tokens]
+        p, q = (_rows(Sampler(chosen), runner.logits(text[:-1], count), text[:-1]).double().cpu() for runner in runners)
         rates += torch.minimum(p, q).sum(-1).tolist()
         fresh = torch.tensor(text[-count:]).unsqueeze(-1)
         keep = (q.gather(1, fresh) / p.gather(1, fresh)).squeeze(-1).tolist()
         bits += [rng.random() < chance for chance in keep]
     runs = Counter(_complete_runs(bits))
     return Acceptance(mean(rates) if rates else 0.0, dict(sorted(runs.items())), len(rates))
+
+
+def _rows(sampler: Sampler, logits: Tensor, context: Sequence[int]) -> Tensor:
+    """What each row is drawn from, shape (n, vocabulary): all on one token when greedy."""
+    if sampler.greedy:
+        return one_hot(sampler.best(logits, context), logits.shape[-1])
+    return sampler.probabilities(logits, context)
 
 
 def _complete_runs(bits: Sequence[bool]) -> list[int]:

@@ -86,33 +86,35 @@ def number(value: object) -> bool:
 
 
 class Sampler:
-    """Turns logits into probabilities or greedy choices, for one decode."""
+    """Turns logits into probabilities or greedy choices; if it is `context_free`, rows of many contexts may go in at once."""
 
     def __init__(self, sampling: Sampling) -> None:
+        self.sampling = sampling
         self.greedy = sampling.greedy
         self._processors = sampling.processors()
-        self._context_free = all(isinstance(processor, CONTEXT_FREE) for processor in self._processors)
+        self.context_free = all(isinstance(processor, CONTEXT_FREE) for processor in self._processors)
 
     def probabilities(self, logits: Tensor, context: Sequence[int]) -> Tensor:
         """Rows after the last `n` prefixes of `context`, from logits of shape (n, vocabulary)."""
-        rows = self._processed(logits, context).softmax(-1)
+        rows = self.processed(logits, context).softmax(-1)
         if not math.isfinite(float(rows.sum())):
             raise not_a_distribution()
         return rows
 
-    def best(self, logits: Tensor, context: Sequence[int]) -> list[int]:
-        """The greedy choice of each row."""
-        values, tokens = self._processed(logits, context).max(-1)
-        if not math.isfinite(float(values.sum())):
+    def best(self, logits: Tensor, context: Sequence[int]) -> Tensor:
+        """The greedy choice of each row, shape (n,)."""
+        tokens = greedy_choice(self.processed(logits, context))
+        if bool((tokens == NOT_A_TOKEN).any()):
             raise not_a_distribution()
-        return tokens.tolist()
+        return tokens
 
-    def _processed(self, logits: Tensor, context: Sequence[int]) -> Tensor:
+    def processed(self, logits: Tensor, context: Sequence[int]) -> Tensor:
+        """Logits as the softmax takes them; `context` matters only where not all processors are free of it."""
         if logits.dtype in (torch.float16, torch.bfloat16):
             logits = logits.float()
         if not self._processors:
             return logits
-        if self._context_free:
+        if self.context_free:
             return self._processors(None, logits)  # type: ignore[arg-type]
         ids: Any = torch.tensor([list(context)], device=logits.device)
         first = len(context) - len(logits) + 1
@@ -146,6 +148,27 @@ class Dice:
         total = cumulative[-1]
         index = int(cumulative.searchsorted(self.uniform() * total, side="right"))
         return index if index < len(cumulative) else int(cumulative.searchsorted(total))  # where u * total rounds to total
+
+
+NOT_A_TOKEN = -1
+"""Stands for the token that rows without a distribution do not have, until the host looks at them."""
+
+
+def greedy_choice(scores: Tensor) -> Tensor:
+    """The greedy choice of each row, shape (rows,), from processed logits; nothing waits for the device."""
+    values, tokens = scores.max(-1)
+    return tokens.where(values.isfinite(), NOT_A_TOKEN)
+
+
+def picked(weights: Tensor, uniforms: Tensor) -> Tensor:
+    """What `Dice.pick` would answer for each row and its uniform, shape (rows,); nothing waits for the device.
+
+    Sums that run in parallel may differ in their last digit, even where a weight is 0: such tokens are left out.
+    """
+    cumulative = weights.cumsum(-1, dtype=torch.float64).where(weights > 0, 0)
+    total = cumulative.amax(-1, keepdim=True)
+    tokens = (cumulative > uniforms.unsqueeze(-1) * total).byte().argmax(-1)
+    return tokens.where(total.squeeze(-1) > 0, NOT_A_TOKEN)
 
 
 def not_a_distribution() -> ModelError:

@@ -2,6 +2,7 @@
 
     mean_acceptance_length   1 + accepted / rounds
     draft_acceptance_rate    accepted / drafted, where drafted counts every drafted token, wasted ones too
+    acceptance_rate          accepted / tested, where the guesses behind a rejected one were not tested: the `a` of closed forms
     acceptance_histogram     accepted tokens in a round -> number of rounds
 
 PEARL's "MAT" is another thing (the run length between rejections, uncapped) and is not comparable.
@@ -26,6 +27,7 @@ class Statistics:
     new_tokens: int = 0
     drafted_tokens: int = 0
     accepted_tokens: int = 0
+    tested_tokens: int = 0
     target_forwards: int = 0
     prefill_seconds: float = 0.0
     decode_seconds: float = 0.0
@@ -44,10 +46,11 @@ class Statistics:
         self.window_forwards[width] += 1
         self.window_seconds[width] += seconds  # type: ignore[assignment]  # a Counter that counts seconds, so that it adds up
 
-    def count_round(self, accepted: int, certain: int) -> None:
-        """Add one verification; `certain` guesses were computed by the strategy instead of drafted by a model."""
+    def count_round(self, accepted: int, guessed: int, certain: int) -> None:
+        """Add one verification of `guessed` tokens; `certain` of them were computed by the strategy, not drafted by a model."""
         self.rounds += 1
         self.accepted_tokens += accepted
+        self.tested_tokens += min(accepted + 1, guessed)
         self.drafted_tokens += certain
         self.accepted_in_round[accepted] += 1
 
@@ -70,6 +73,10 @@ class Statistics:
     @property
     def draft_acceptance_rate(self) -> float:
         return self.accepted_tokens / self.drafted_tokens if self.drafted_tokens else 0.0
+
+    @property
+    def acceptance_rate(self) -> float:
+        return self.accepted_tokens / self.tested_tokens if self.tested_tokens else 0.0
 
     @property
     def acceptance_histogram(self) -> dict[str, int]:

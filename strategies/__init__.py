@@ -1,8 +1,9 @@
 """The built-in strategies, one file each."""
 
 from strategies.autoregressive import Autoregressive
+from strategies.elastic import Elastic
 from strategies.pearl import Pearl
 from strategies.prompt_lookup import PromptLookup
 from strategies.speculative import Speculative
 
-__all__ = ["Autoregressive", "Pearl", "PromptLookup", "Speculative"]
+__all__ = ["Autoregressive", "Elastic", "Pearl", "PromptLookup", "Speculative"]

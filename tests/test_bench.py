@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.metadata import EntryPoint, EntryPoints
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +16,8 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from models import minuscule, resembling
+from models import fresh_logits, minuscule, resembling
+from transformers import GenerationConfig
 
 from specdec import (
     Committed,
@@ -30,11 +33,27 @@ from specdec import (
     create,
     prompts,
 )
-from specdec.bench import BASELINE, Benchmark, Contender, Speed, compared, line_up, report
+from specdec.bench import BASELINE, Benchmark, Contender, Ours, Speed, compared, hugging_face, line_up, report
+from specdec.bench.chart import speedup_chart
+from specdec.bench.peers import Forward, HuggingFaceAssisted, HuggingFaceGenerate, counted
+from specdec.bench.prediction import steps
 from specdec.bench.report import difference
 from specdec.decoding import Result, decode
+from specdec.errors import StrategyError
+from specdec.profile import acceptance
+
+PUBLISHED = Path(__file__).resolve().parents[2] / "shared/data/prompts"
+"""The files of HumanEval, GSM8K and MT-bench, where there is a folder of them beside the repository."""
 
 TEXTS = [[1, 2, 3], [4, 5], [6, 7, 8, 9]]
+MEASURED: dict[str, Any] = {
+    "target_step_seconds": 0.5,
+    "target_window_seconds": {"1": 0.5, "4": 0.75},
+    "draft_step_seconds": 0.125,
+    "speed_ratio": 4.0,
+    "acceptance_rate": 0.5,
+    "acceptance_rate_by_temperature": {"0": 0.25, "1": 0.5},
+}
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +140,9 @@ def test_every_cell_has_every_contender_in_turn_on_the_same_prompt_and_seed(
     asked: list[tuple[Any, ...]] = []
 
     def recorded(pair: Pair, strategy: DecodingStrategy, prompt: Any, **options: Any) -> Result:
-        asked.append((Contender(strategy, options["temperature"]), tuple(prompt), options["seed"], options["max_new_tokens"]))
+        asked.append(
+            (Contender(Ours(strategy), options["temperature"]), tuple(prompt), options["seed"], options["max_new_tokens"])
+        )
         return decode(pair, strategy, prompt, **options)
 
     monkeypatch.setattr("specdec.bench.run.decode", recorded)
@@ -183,6 +204,7 @@ def test_the_report_has_the_agreed_shape(measurement: dict[str, Any]) -> None:
         "draft_step_seconds",
         "speed_ratio",
         "acceptance_rate",
+        "acceptance_rate_by_temperature",
     }
     assert measurement["measured"]["target_window_seconds"].keys() == {"1", "2", "4", "8"}
     assert measurement["hardware"].keys() >= {"cpu", "cores", "devices", "torch", "date"}
@@ -199,6 +221,9 @@ def test_the_report_has_the_agreed_shape(measurement: dict[str, Any]) -> None:
             "acceptance_histogram",
             "target_idle_share",
             "draft_idle_share",
+            "overhead_share",
+            "predicted_tokens_per_second",
+            "closed_form_tokens_per_second",
             "rounds",
             "new_tokens",
         }
@@ -234,16 +259,20 @@ def test_the_pair_is_measured(pair: Pair, measurement: dict[str, Any]) -> None:
     assert report(finished(small(twins)))["measured"]["acceptance_rate"] == pytest.approx(1)
 
 
+def made_up(pair: Pair, lined_up: list[DecodingStrategy], seconds: tuple[float, ...], **options: Any) -> Benchmark:
+    """A benchmark of three repeats in which each contender took the given seconds for two tokens."""
+    benchmark = small(pair, strategies=lined_up, temperatures=(1.0,), texts=[[1]], repeats=3, **options)
+    benchmark.measured = MEASURED
+    for _ in range(3):
+        cell = zip(benchmark.contenders, seconds, strict=True)
+        benchmark.cells.append({c: Result((1, 2), "", "length", Statistics(new_tokens=2, decode_seconds=s)) for c, s in cell})
+    return benchmark
+
+
 def test_the_ranking_compares_the_best_of_each_strategy(pair: Pair) -> None:
     """Made-up seconds: pearl's second setting is the fastest, and speculative's first is its best."""
     lined_up = [create(BASELINE), *(create(n, draft_length=k) for n in ("speculative", "pearl") for k in (1, 2))]
-    benchmark = small(pair, strategies=lined_up, temperatures=(1.0,), texts=[[1]], repeats=3)
-    for _ in range(3):
-        seconds = dict(zip(benchmark.contenders, (8.0, 4.0, 5.0, 3.0, 2.0), strict=True))
-        benchmark.cells.append(
-            {c: Result((1, 2), "", "length", Statistics(new_tokens=2, decode_seconds=s)) for c, s in seconds.items()}
-        )
-    done = report(benchmark)
+    done = report(made_up(pair, lined_up, (8.0, 4.0, 5.0, 3.0, 2.0)))
     assert [row["tokens_per_second"] for row in done["results"]] == [0.25, 0.5, 0.4, pytest.approx(2 / 3), 1.0]
     assert [row["speedup_over_ar"] for row in done["results"]] == pytest.approx([1, 2, 1.6, 8 / 3, 4])
     assert done["ranking"] == [
@@ -299,6 +328,289 @@ def test_a_difference_at_equal_logits_is_a_tie(pair: Pair) -> None:
 
 def test_sampling_alone_has_no_greedy_check(pair: Pair) -> None:
     assert report(finished(small(pair, temperatures=(1.0,), repeats=1)))["greedy_check"] is None
+
+
+# --- what ours ought to reach
+
+
+def test_the_acceptance_of_a_run_is_that_of_its_tests(pair: Pair) -> None:
+    """Guesses behind a rejected one were never tested: of three rounds of 2 guesses with 0, 1, 2 accepted, 5 were."""
+    statistics = Statistics()
+    for accepted in range(3):
+        statistics.count_round(accepted, 2, certain=0)
+    assert statistics.acceptance_rate == pytest.approx(3 / 5)
+    total = Statistics()
+    for seed in range(12):
+        options: dict[str, Any] = {"max_new_tokens": 100, "seed": seed}
+        total += decode(pair, create("speculative", draft_length=4), TEXTS[seed % 3], **options).statistics
+    rate = acceptance(pair, TEXTS, new_tokens=400).rate
+    assert total.tested_tokens == sum(n * min(k + 1, 4) for k, n in total.accepted_in_round.items())
+    assert abs(total.acceptance_rate - rate) < 0.04
+    assert abs(total.draft_acceptance_rate - rate) > 0.08
+
+
+def test_greedy_acceptance_is_how_often_the_draft_agrees(pair: Pair) -> None:
+    agreed: list[bool] = []
+    for text in TEXTS:
+        tokens = list(text)
+        for _ in range(20):
+            target, draft = (int(fresh_logits(model, tokens)[-1].argmax()) for model in (pair.target, pair.draft))
+            agreed.append(target == draft)
+            tokens.append(target)
+    assert 0 < sum(agreed) < len(agreed)
+    assert acceptance(pair, TEXTS, new_tokens=20, temperature=0).rate == sum(agreed) / len(agreed)
+
+
+def test_steps_of_a_run() -> None:
+    statistics = Statistics(drafted_tokens=8, draft_busy_seconds=2.0)
+    for width, seconds in ((1, 1.0), (3, 2.0), (3, 4.0)):
+        statistics.count_forward(width, seconds)
+    for accepted in (0, 2, 2):
+        statistics.count_round(accepted, 2, certain=0)
+    assert steps(statistics) == {
+        "target_window_seconds": {"1": 1.0, "3": 3.0},
+        "draft_step_seconds": 0.25,
+        "acceptance_rate": 0.8,
+    }
+    assert steps(Statistics())["draft_step_seconds"] is None
+
+
+def rate_and_window(strategy: DecodingStrategy, profile: dict[str, Any], context: int, tokens: int) -> float:
+    """Stands for a predictor: a number that shows what it was told."""
+    if strategy.parameters.get("draft_length") == 3:
+        raise StrategyError("cannot be compiled")
+    assert strategy.parameters.get("draft_length") != "auto"
+    assert profile["round_overhead_seconds"] == 0
+    assert {row["context"] for row in (*profile["target_seconds"], *profile["draft_seconds"])} == {context}
+    widest = max(profile["target_seconds"], key=lambda row: row["width"])
+    return profile["acceptance"]["rate"] + 10 * widest["mean"] + 100 * profile["draft_seconds"][0]["mean"] + 1000 * tokens
+
+
+def with_predictor(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    installed = EntryPoints(EntryPoint(name, f"{__name__}:rate_and_window", "specdec.predictors") for name in names)
+    monkeypatch.setattr("specdec.bench.prediction.entry_points", lambda **wanted: installed.select(**wanted))
+
+
+def test_predictions_are_made_from_the_steps_before_and_from_the_runs_own(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_predictor(monkeypatch, "shown")
+    lined_up = [create(BASELINE), create("pearl"), create("pearl", draft_length=3), create("prompt_lookup")]
+    benchmark = finished(small(pair, strategies=lined_up, repeats=1))
+    done = report(benchmark)
+    for row in done["results"]:
+        drafts, own, before = row["strategy"] == "pearl", row["measured"], done["measured"]
+        if row["parameters"].get("draft_length") in (3, 8):  # what the predictor refuses, and what guesses without the draft
+            assert row["predicted_tokens_per_second"] is row["closed_form_tokens_per_second"] is None
+            continue
+        rate = before["acceptance_rate_by_temperature"][f"{row['temperature']:g}"]
+        expected = rate + 10 * before["target_window_seconds"]["8"] + 100 * before["draft_step_seconds"] + 6000
+        assert row["predicted_tokens_per_second"] == pytest.approx(expected)
+        window = [*own["target_window_seconds"].values()][-1]
+        expected = (own["acceptance_rate"] or 0) + 10 * window + 100 * (own["draft_step_seconds"] or window) + 6000
+        assert row["closed_form_tokens_per_second"] == pytest.approx(expected)
+        assert (own["acceptance_rate"] is not None) == (own["draft_step_seconds"] is not None) == drafts
+
+
+def test_nothing_is_predicted_for_other_rules_or_without_a_predictor(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_predictor(monkeypatch, "shown")
+    benchmark = finished(small(pair, repeats=1, verification="match"))
+    assert {row["predicted_tokens_per_second"] for row in report(benchmark)["results"]} == {None}
+    benchmark.verification = "token"
+    assert None not in {row["predicted_tokens_per_second"] for row in report(benchmark)["results"][:2]}
+    with_predictor(monkeypatch)
+    assert {row["closed_form_tokens_per_second"] for row in report(benchmark)["results"]} == {None}
+
+
+# --- peers
+
+
+OPTIONS: dict[str, Any] = {"max_new_tokens": 24, "temperature": 0.0, "verification": "token", "seed": 5}
+
+
+def test_peers_end_where_ours_do_and_ignore_the_models_own_settings(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A penalty or top_k of the checkpoint's own would change their text, or make it greedy; its end of sequence counts."""
+    plain = [decode(pair, create(BASELINE), text, **OPTIONS).tokens for text in TEXTS]
+    own = GenerationConfig(eos_token_id=[plain[0][9], 63], repetition_penalty=5.0, top_k=1, do_sample=True)
+    monkeypatch.setattr(pair.target, "generation_config", own)
+    ours = [decode(pair, create(BASELINE), text, **OPTIONS) for text in TEXTS]
+    assert {result.finished_by for result in ours} == {"eos", "length"}
+    drafts_own = pair.draft.generation_config if pair.draft else None
+    for peer in hugging_face(pair):
+        for text, expected in zip(TEXTS, ours, strict=True):
+            found = peer.decode(pair, text, **OPTIONS)
+            assert (found.tokens, found.finished_by) == (expected.tokens, expected.finished_by)
+            assert found.statistics.new_tokens == len(expected.tokens)
+            assert found.statistics.rounds + found.statistics.accepted_tokens == len(expected.tokens)
+        sampled = [peer.decode(pair, [1], **{**OPTIONS, "temperature": 1.0, "seed": seed}).tokens for seed in (1, 1, 2)]
+        assert sampled[0] == sampled[1] != sampled[2]
+    assert pair.target.generation_config is own
+    assert pair.draft is None or pair.draft.generation_config is drafts_own
+
+
+def test_peers_leave_the_global_random_numbers_alone_and_no_hook_behind(pair: Pair) -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    for peer in hugging_face(pair):
+        peer.decode(pair, [1], **{**OPTIONS, "temperature": 1.0})
+    assert torch.rand(1) == expected
+    for model in (pair.target, pair.draft):
+        assert model is not None
+        assert not model._forward_hooks
+        assert not model._forward_pre_hooks
+
+
+def test_the_budget_ends_at_the_context() -> None:
+    limited = Pair(minuscule(64, seed=3, max_position_embeddings=16))
+    assert len(HuggingFaceGenerate().decode(limited, [1] * 10, **OPTIONS).tokens) == 6
+
+
+def test_a_constant_draft_length_is_kept_and_the_default_is_transformers_own(pair: Pair) -> None:
+    constant = HuggingFaceAssisted(3).decode(pair, [1, 2], **OPTIONS).statistics
+    assert max(constant.window_forwards) == 4
+    assert constant.window_forwards[4] >= constant.rounds - 2  # towards the end of the budget there is less to draft
+    default = HuggingFaceAssisted().decode(pair, [1, 2], **OPTIONS).statistics
+    assert len(default.window_forwards) > 2
+    assert default.draft_busy_seconds > 0
+
+
+def test_the_seconds_of_a_peer_leave_the_prompt_out(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that only goes on in forwards: a second for each token the target reads, a tenth for each the draft does."""
+    now = 0.0
+    monkeypatch.setattr("specdec.bench.peers.time", SimpleNamespace(perf_counter=lambda: now))
+
+    def costs(price: float) -> Callable[..., None]:
+        def work(module: Any, arguments: Any, named: dict[str, Any], output: Any) -> None:
+            nonlocal now
+            now += price * named["input_ids"].shape[1]
+
+        return work
+
+    assert pair.draft is not None
+    hooks = [
+        pair.target.register_forward_hook(costs(1.0), with_kwargs=True),
+        pair.draft.register_forward_hook(costs(0.1), with_kwargs=True),
+    ]
+    try:
+        plain = HuggingFaceGenerate().decode(pair, [1] * 30, **OPTIONS).statistics
+        assisted = HuggingFaceAssisted(3).decode(pair, [1] * 30, **OPTIONS).statistics
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert (plain.decode_seconds, plain.prefill_seconds) == pytest.approx((24, 29))
+    assert plain.overhead_share == 0
+    assert plain.window_seconds == {1: 24}
+    usual = assisted.target_busy_seconds / assisted.rounds
+    assert 3 < usual <= 4
+    assert assisted.decode_seconds == pytest.approx(assisted.target_busy_seconds + assisted.draft_busy_seconds)
+    assert assisted.prefill_seconds == pytest.approx(33 - usual + 0.1 * 30, abs=0.2)
+
+
+def test_the_forwards_of_a_peer_are_counted_by_round() -> None:
+    """A prompt of 10 and 8 new tokens in rounds of 3 guesses: 3, 0 and 2 are accepted; then a late stop commits nothing."""
+    target = [Forward(0, 13, 9.0), Forward(13, 4, 3.0), Forward(14, 4, 5.0), Forward(17, 1, 4.0)]
+    draft = [Forward(0, 10, 2.0), Forward(10, 1, 0.5), Forward(11, 1, 1.5)]
+    found = counted(10, 8, target, draft)
+    assert found.acceptance_histogram == {"0": 2, "2": 1, "3": 1}
+    assert (found.rounds, found.drafted_tokens, found.accepted_tokens) == (4, 9, 5)
+    assert found.window_forwards == {4: 3, 1: 1}
+    assert found.window_seconds == {4: 12.0, 1: 4.0}
+    assert (found.target_busy_seconds, found.draft_busy_seconds, found.prefill_seconds) == (16.0, 3.0, 6.0)
+    assert counted(10, 1, [Forward(0, 10, 9.0)]).prefill_seconds == 0  # nothing to compare it with
+
+
+def test_a_pair_that_assisted_generation_cannot_serve(pair: Pair) -> None:
+    assert [peer.name for peer in hugging_face(Pair(pair.target))] == ["hf_generate"]
+    padded = Pair(minuscule(70, seed=3), minuscule(64, seed=3), lane="inline")
+    with pytest.raises(InputError, match="70 rows and the draft's 64: leave --against hf out"):
+        hugging_face(padded)
+
+
+def test_peers_have_the_same_lengths_when_asked(pair: Pair) -> None:
+    def drafted(**options: Any) -> list[Any]:
+        return [peer.parameters.get("draft_length") for peer in hugging_face(pair, **options)]
+
+    assert drafted() == [None, "default", 2, 4]
+    assert drafted(draft_lengths=[3]) == [None, "default", 3]
+    assert drafted(full=True) == [None, "default", *range(1, 9)]
+
+
+def test_each_peer_is_compared_with_what_does_the_same_at_its_best(pair: Pair) -> None:
+    lined_up = [create(BASELINE), *(create(name, draft_length=k) for name in ("speculative", "pearl") for k in (1, 2))]
+    seconds = (8.0, 4.0, 5.0, 3.0, 2.0), (10.0, 9.0, 7.0, 6.0)
+    done = report(made_up(pair, lined_up, sum(seconds, ()), peers=hugging_face(pair)))
+    assert done["against"] == [
+        {
+            "temperature": 1.0,
+            "peer": "hf_generate",
+            "peer_parameters": {},
+            "ours": BASELINE,
+            "parameters": {},
+            "times_as_fast": 1.25,
+            "interval": [1.25, 1.25],
+        },
+        {
+            "temperature": 1.0,
+            "peer": "hf_assisted",
+            "peer_parameters": {"draft_length": 4},
+            "ours": "speculative",
+            "parameters": {"draft_length": 1},
+            "times_as_fast": 1.5,
+            "interval": [1.5, 1.5],
+        },
+    ]
+    assert [row["strategy"] for row in done["results"]][-4:] == ["hf_generate", *["hf_assisted"] * 3]
+    assert "predicted_tokens_per_second" not in done["results"][-1]
+    assert "the first forward of each model" in done["settings"]["peer_seconds"]
+    assert report(made_up(pair, lined_up, seconds[0]))["against"] == []
+
+
+def test_a_peer_that_answers_otherwise_is_seen(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = HuggingFaceGenerate.decode
+
+    def other(self: Any, pair: Pair, prompt: Any, **options: Any) -> Result:
+        result = original(self, pair, prompt, **options)
+        return replace(result, tokens=(*result.tokens[:-1], (result.tokens[-1] + 1) % 64))
+
+    monkeypatch.setattr(HuggingFaceGenerate, "decode", other)
+    check = report(finished(small(pair, temperatures=(0.0,), repeats=1, peers=hugging_face(pair))))["greedy_check"]
+    assert {found["strategy"] for found in check["differences"]} == {"hf_generate"}
+    assert {found["position"] for found in check["differences"]} == {5}
+
+
+# --- the picture
+
+
+def drawn(chart: Any) -> list[dict[str, Any]]:
+    """The rows of all panels."""
+    panels = chart.to_dict()["hconcat"]
+    return [row for panel in panels for row in panel["layer"][1]["data"]["values"]]
+
+
+def test_the_picture_shows_every_contender_with_its_interval(pair: Pair) -> None:
+    lined_up = [create(BASELINE), create("pearl"), create("speculative", draft_length=2)]
+    done = report(made_up(pair, lined_up, (8.0, 4.0, 5.0, 10.0, 9.0, 7.0, 6.0), peers=hugging_face(pair)))
+    done["results"][1]["predicted_tokens_per_second"] = 0.75
+    rows = drawn(speedup_chart(done))
+    pearl = f"pearl auto={max(1, round(pair.speed_ratio))}"
+    assert [row["label"] for row in rows] == [
+        "autoregressive",
+        pearl,
+        "speculative 2",
+        "hf_generate",
+        "hf_assisted default",
+        "hf_assisted 2",
+        "hf_assisted 4",
+    ]
+    assert rows[1] == {
+        "strategy": "pearl",
+        "label": pearl,
+        "temperature": 1.0,
+        "speedup": 2.0,
+        "low": 2.0,
+        "high": 2.0,
+        "predicted": 3.0,
+    }
+    assert rows[3]["predicted"] is None
 
 
 # --- ending early
@@ -375,6 +687,23 @@ def test_prompt_files(tmp_path: Path, name: str, content: str, expected: list[st
 
 
 @pytest.mark.parametrize(
+    ("name", "count", "begins", "ends"),
+    [
+        ("HumanEval.jsonl.gz", 164, "from typing import List\n\n\ndef has_close_elements", '"""\n'),
+        ("gsm8k_test.jsonl", 1319, "Question: Janet", "?\nAnswer:"),
+        ("mt_bench.jsonl", 80, "Compose an engaging travel blog post", "must-see attractions."),
+    ],
+)
+def test_published_prompt_files(name: str, count: int, begins: str, ends: str) -> None:
+    if not (PUBLISHED / name).is_file():
+        pytest.skip(f"{PUBLISHED / name} is not here")
+    texts = prompts.load(PUBLISHED / name)
+    assert len(texts) == count
+    assert texts[0].startswith(begins)
+    assert texts[0].endswith(ends)
+
+
+@pytest.mark.parametrize(
     ("name", "raw", "message"),
     [
         ("empty.txt", b"\n \n", "holds no prompt: write one a line"),
@@ -411,12 +740,20 @@ def bench(pair: Pair, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixt
     return run
 
 
-def test_the_table_fits_a_terminal_of_80_columns(bench: Callable[..., Any]) -> None:
+@pytest.mark.parametrize(("columns", "predictor", "more"), [(80, True, 0), (110, True, 2), (110, False, 1)])
+def test_the_table_fits_a_terminal(
+    bench: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, columns: int, predictor: bool, more: int
+) -> None:
+    with_predictor(monkeypatch, *(["shown"] if predictor else []))
+    monkeypatch.setattr("specdec.cli.console.WIDTH_OF_FILES", columns)
     code, out, _ = bench("--strategy", "pearl", "--strategy", "prompt_lookup", "--strategy", "speculative")
     assert code == 0
-    rows = [line for line in out.splitlines() if line.startswith((" autoregressive", " pearl", " spec", " prompt"))]
+    rows = [line for line in out.splitlines() if re.match(r"\w+( \*)? +(-|auto=\d+|\d+) .* %", line)]
     assert len(rows) >= 2 * 8
-    assert max(len(row.rstrip()) for row in rows) <= 80
+    assert max(len(row.rstrip()) for row in rows) <= columns
+    assert "…" not in out
+    assert [heading in out for heading in ("Overhead:", "Predicted:")] == [more > 0, more > 1]
+    assert {len(line.split()) for line in out.splitlines() if line.startswith("strategy")} == {9 + more}
     assert "Greedy (temperature 0)" in out
     assert "Sampled (temperature 1)" in out
     assert "on 3 prompts" in out
@@ -449,3 +786,33 @@ def test_the_verdict_is_honest(fastest: str, interval: list[float], expected: st
         "against": [{"strategy": "speculative", "parameters": {}, "times_as_fast": 1.25, "interval": interval}],
     }
     assert verdict(ranking) == expected
+
+
+def test_peers_on_the_command_line(bench: Callable[..., Any], tmp_path: Path) -> None:
+    options = ("--strategy", "speculative", "--draft-lengths", "2", "--against", "hf")
+    code, out, err = bench(*options, "--json", "-", "--output", str(tmp_path / "b.png"), "--output", str(tmp_path / "b.svg"))
+    assert code == 0, err
+    found = json.loads(out)
+    names = ["autoregressive", "speculative", "hf_generate", "hf_assisted", "hf_assisted"]
+    assert [row["strategy"] for row in found["results"]] == names * 2
+    assert found["greedy_check"]["equal"]
+    assert re.search(r"(?m)^Our autoregressive is [\d.]+x \(interval [\d.]+-[\d.]+\) hf_generate\.$", err)
+    assert (
+        len(re.findall(r"(?m)^Our speculative \(draft length 2\) is .* hf_assisted \(draft length (?:2|default)\)\.$", err))
+        == 2
+    )
+    assert (tmp_path / "b.png").read_bytes().startswith(b"\x89PNG")
+    assert "hf_assisted default" in (tmp_path / "b.svg").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        (("--against", "vllm"), ["'--against'", "'vllm'", "see specdec bench --help"]),
+        (("--output", "bench.jpg"), ["bench.jpg", ".svg, .png, .html"]),
+    ],
+)
+def test_what_bench_refuses_before_it_works(bench: Callable[..., Any], options: tuple[str, ...], parts: list[str]) -> None:
+    code, out, err = bench(*options)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert all(part in err for part in parts)

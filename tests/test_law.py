@@ -7,7 +7,7 @@ law asks for them, from Hypothesis.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from typing import Any, ClassVar, final
 
@@ -28,6 +28,7 @@ from specdec import (
     Guess,
     NotLossless,
     Program,
+    Race,
     Score,
     Scores,
     State,
@@ -82,6 +83,25 @@ def test_generated_pairs_hold_every_kind_with_and_without_an_end_of_sequence() -
     for case in cases(24, seed=2):
         rows = [case.p(PROMPT), case.q(PROMPT), case.p((0, 1)), case.q((0, 1))]
         assert all(sum(row) == 1 and min(row) >= 0 and len(row) == case.vocabulary for row in rows)
+
+
+def test_each_pair_is_decoded_under_a_schedule_of_its_own() -> None:
+    made = set[int]()
+
+    class Watched(DecodingStrategy):
+        name: ClassVar[str] = "watched"
+
+        def step(self, state: State) -> Program[State]:
+            scores, fresh = yield from Race(Score(state.committed, Guess.empty), Draft(state.committed, Guess.empty, 9))
+            made.add(len(fresh))
+            return state.then((yield from Verify(scores, fresh[:1])))
+
+    replace(cases(24, seed=2)[-1], schedule=lambda committed, after: 3).law(Watched(), "token")
+    assert made == {3}
+    found = [case.schedule for case in cases(24, seed=2)]
+    assert {schedule(Committed(PROMPT), Guess.empty) for schedule in found} == {1, 2, 3, 4}
+    lengths = {schedule(Committed((0, 0)), Guess.empty) == schedule(Committed((0, 1)), Guess.empty) for schedule in found}
+    assert lengths == {True, False}  # some look at the tokens
 
 
 def test_assert_lossless_returns_one_proof_a_rule() -> None:
@@ -223,6 +243,21 @@ def test_equal_states_merge(count_branches: Callable[..., int]) -> None:
 # --- strategies that are still to come -------------------------------------------------------------------------------
 
 
+def test_only_the_length_of_a_race_is_the_schedules(count_branches: Callable[..., int]) -> None:
+    """What the schedule lets the draft make is drawn as lazily as anything, and states still merge."""
+    elastic = specdec.create("elastic")
+    assert count_branches(elastic, uniform_pair(2), 1) == 2
+    assert count_branches(elastic, uniform_pair(3), 3) < 600
+
+
+@pytest.mark.parametrize(("wanted", "made"), [(-3, 1), (0, 1), (2, 2), (5, 5), (9, 5)])
+def test_a_race_makes_one_token_at_least_and_what_was_asked_for_at_most(wanted: int, made: int) -> None:
+    world = Exact(uniform_pair(2), RULES["token"], lambda committed, after: wanted)
+    start = Committed((0,))
+    scores, fresh = world.answer(Race(Score(start, Guess.empty), Draft(start, Guess.empty, 5)))
+    assert (scores, len(fresh)) == (Scores(start, Guess.empty), made)
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class Fork(Effect[Any]):
@@ -315,8 +350,8 @@ def test_an_unknown_effect_is_refused_by_name() -> None:
 
 
 @dataclass(frozen=True)
-class Schedule(DraftLength):
-    """Elastic drafting: how far the draft came before the target answered, round after round, is given from outside."""
+class Sequence(DraftLength):
+    """Lengths given from outside, round after round."""
 
     lengths: tuple[int, ...]
 
@@ -337,10 +372,39 @@ class Schedule(DraftLength):
     name=st.sampled_from(DRAFTING),
     verification=st.sampled_from(sorted(RULES)),
 )
-def test_drafting_is_lossless_for_every_schedule(data: st.DataObject, lengths: list[int], name: str, verification: str) -> None:
+def test_drafting_is_lossless_for_every_sequence_of_lengths(
+    data: st.DataObject, lengths: list[int], name: str, verification: str
+) -> None:
     pair = any_pair(data)
-    strategy = STRATEGIES[name](draft_length=Schedule(tuple(lengths)))  # type: ignore[call-arg]
+    strategy = STRATEGIES[name](draft_length=Sequence(tuple(lengths)))  # type: ignore[call-arg]
     assert law(strategy, pair, PROMPT, 3, verification) == target_law(pair, PROMPT, 3)
+
+
+@few
+@given(
+    data=st.data(),
+    by_tokens=st.booleans(),
+    most=st.integers(1, 4),
+    verification=st.sampled_from(sorted(RULES)),
+)
+def test_a_race_is_lossless_under_every_schedule(data: st.DataObject, by_tokens: bool, most: int, verification: str) -> None:
+    """The schedule, too, is drawn while the law asks: a length for each context, or for each pair of counts."""
+    pair, lengths = any_pair(data), dict[Any, int]()
+
+    def schedule(committed: Committed, after: Guess) -> int:
+        seen = (committed, after.tokens) if by_tokens else (len(committed), len(after))
+        if seen not in lengths:
+            lengths[seen] = data.draw(st.integers(1, 4))
+        return lengths[seen]
+
+    ours = law(specdec.create("elastic", most_drafted=most), pair, PROMPT, 3, verification, schedule=schedule)
+    assert ours == target_law(pair, PROMPT, 3)
+
+
+@pytest.mark.parametrize("most_drafted", [0, -1, 2.5, "many"])
+def test_an_elastic_draft_needs_a_bound(most_drafted: Any) -> None:
+    with pytest.raises(specdec.InputError, match="most_drafted"):
+        specdec.create("elastic", most_drafted=most_drafted)
 
 
 @dataclass(frozen=True)

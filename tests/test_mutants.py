@@ -25,6 +25,7 @@ from specdec import (
     Guess,
     NotLossless,
     Program,
+    Race,
     Score,
     State,
     StrategyError,
@@ -282,48 +283,50 @@ class Wrong(DecodingStrategy):
     draft_length: int = 2
 
 
-class EmittedTail(Wrong):
+@dataclass(frozen=True)
+class WrongPearl(Wrong):
+    """Base of wrong PEARLs: `Both` gives them a draft length, `Race` makes them elastic."""
+
+    together: type[Both[Any, Any] | Race[Any]] = Both
+
+    def ask(self, state: State) -> Effect[Any]:
+        return self.together(Score(state.committed, state.pending), Draft(state.committed, state.pending, self.draft_length))
+
+
+class EmittedTail(WrongPearl):
     def step(self, state: State) -> Program[State]:
-        scores, fresh = yield from Both(
-            Score(state.committed, state.pending), Draft(state.committed, state.pending, self.draft_length)
-        )
+        scores, fresh = yield from self.ask(state)
         verdict = yield from Verify(scores, state.pending + fresh[:1])
         if verdict.complete:
             return State(state.committed + verdict.tokens + Committed(fresh[1:].tokens))
         return state.then(verdict)
 
 
-class RejectedKept(Wrong):
+class RejectedKept(WrongPearl):
     """Keeps what was not accepted for the next round, the rejected token included."""
 
     def step(self, state: State) -> Program[State]:
-        scores, fresh = yield from Both(
-            Score(state.committed, state.pending), Draft(state.committed, state.pending, self.draft_length)
-        )
+        scores, fresh = yield from self.ask(state)
         window = state.pending + fresh
         verdict = yield from Verify(scores, window[: len(state.pending) + 1])
         return state.then(verdict, pending=window[verdict.accepted :])
 
 
-class BonusInPostVerify(Wrong):
+class BonusInPostVerify(WrongPearl):
     def step(self, state: State) -> Program[State]:
-        scores, fresh = yield from Both(
-            Score(state.committed, state.pending), Draft(state.committed, state.pending, self.draft_length)
-        )
+        scores, fresh = yield from self.ask(state)
         verdict = yield from Verify(scores, state.pending + fresh[:1], bonus=True)
         return state.then(verdict, pending=fresh[1:] if verdict.complete else Guess.empty)
 
 
-class BonusAndFresh(Wrong):
+class BonusAndFresh(WrongPearl):
     """Takes the bonus, and still keeps the window that was drafted without knowing of it.
 
     Declared rows stay true, so the tokens behind the bonus are tested fairly; what is lost is where they stand.
     """
 
     def step(self, state: State) -> Program[State]:
-        scores, fresh = yield from Both(
-            Score(state.committed, state.pending), Draft(state.committed, state.pending, self.draft_length)
-        )
+        scores, fresh = yield from self.ask(state)
         verdict = yield from Verify(scores, state.pending, bonus=True)
         if verdict.complete:  # the bonus is taken to be the head of what was drafted
             return State(state.committed + Committed(verdict.tokens.tokens[:-1] + fresh[:1].tokens), pending=fresh[1:])
@@ -342,6 +345,17 @@ class DiscardedToken(Wrong):
         scores = yield from Score(state.committed, guess)
         verdict = yield from Verify(scores, guess, bonus=True)
         return state.then(verdict)
+
+
+class DiscardedInRace(WrongPearl):
+    """Throws the last token of a race away if it is 0, as if the target had answered a moment earlier."""
+
+    def step(self, state: State) -> Program[State]:
+        scores, fresh = yield from self.ask(state)
+        if fresh.tokens[-1] == 0:
+            fresh = fresh[:-1]
+        verdict = yield from Verify(scores, state.pending + fresh[:1])
+        return state.then(verdict, fresh[1:] if verdict.complete else Guess.empty)
 
 
 class StaleScores(Wrong):
@@ -423,6 +437,26 @@ def fails_in_the_middle(world: Exact, effect: Effect[Any]) -> Any:
     return drafted[: drafted.tokens.index(0) + 1] if 0 in drafted.tokens else drafted
 
 
+def race(cut: Callable[[tuple[int, ...]], int]) -> Change:
+    """End a race when that looks good: `cut` is told the tokens that the draft would make, and says how many are kept."""
+
+    def answer(world: Exact, effect: Effect[Any]) -> Any:
+        if not isinstance(effect, Race):
+            return NotImplemented
+        scores, drafted = world.answer(Both(effect.left, effect.right))
+        return scores, drafted[: cut(drafted.tokens)]
+
+    return interpreter(answer)
+
+
+def before_a_zero(tokens: tuple[int, ...]) -> int:
+    return tokens.index(0, 1) if 0 in tokens[1:] else len(tokens)
+
+
+def behind_a_zero(tokens: tuple[int, ...]) -> int:
+    return tokens.index(0) + 1 if 0 in tokens else len(tokens)
+
+
 def rows_one_late(world: Exact, effect: Effect[Any]) -> Any:
     if not isinstance(effect, Draft):
         return NotImplemented
@@ -491,6 +525,7 @@ def ending(cls: type[Ending]) -> Change:
 SPECULATIVE = specdec.create("speculative", draft_length=2)
 LONGER = specdec.create("speculative", draft_length=3)
 PEARL = specdec.create("pearl", draft_length=2)
+ELASTIC = specdec.create("elastic", most_drafted=3)
 
 MUTANTS = [
     Mutant("plain p on reject", "p is the target's law, so it looks right", SPECULATIVE, plain_p_on_reject),
@@ -518,7 +553,15 @@ MUTANTS = [
     Mutant("rejected token kept as pending", "drafting it again costs time", RejectedKept(2)),
     Mutant("bonus in post-verify", "vanilla speculative decoding has one", BonusInPostVerify(2)),
     Mutant("bonus taken to be the fresh head", "the target's row and the fresh token share a place", BonusAndFresh(2)),
+    Mutant("emitted tail of a race", "they were drafted behind accepted tokens", EmittedTail(3, Race)),
+    Mutant("rejected token kept after a race", "drafting it again costs time", RejectedKept(3, Race)),
+    Mutant("bonus beside a race", "vanilla speculative decoding has one", BonusInPostVerify(3, Race)),
+    Mutant(
+        "bonus taken to be the head of a race", "the target's row and the fresh token share a place", BonusAndFresh(3, Race)
+    ),
     Mutant("discarded low-confidence token", "it would be rejected anyway", DiscardedToken(2)),
+    Mutant("token in progress discarded", "it was not asked for any more", DiscardedInRace(3, Race)),
+    Mutant("race ended before a token", "it was not needed", ELASTIC, change=race(before_a_zero)),
     Mutant("stale scores", "the rows after a rejection are paid for", StaleScores(2)),
     Mutant("better of two verdicts", "the second costs nothing", RetriedVerify(2)),
     Mutant("fall back to the target when nothing was accepted", "the draft was useless here", LuckyPause(2)),
@@ -568,13 +611,11 @@ class KeptToken(Wrong):
         return state.then(verdict)
 
 
-class RestKept(Wrong):
+class RestKept(WrongPearl):
     """PEARL that keeps what it drafted behind a rejection: of little use, and lossless, since nobody has tested it yet."""
 
     def step(self, state: State) -> Program[State]:
-        scores, fresh = yield from Both(
-            Score(state.committed, state.pending), Draft(state.committed, state.pending, self.draft_length)
-        )
+        scores, fresh = yield from self.ask(state)
         verdict = yield from Verify(scores, state.pending + fresh[:1])
         return state.then(verdict, pending=fresh[1:])
 
@@ -605,6 +646,8 @@ CONTROLS = [
     Mutant("low-confidence token kept", "", KeptToken(2)),
     Mutant("untested rest kept", "", RestKept(2)),
     Mutant("drafted elsewhere", "", ElsewhereDrafted(2)),
+    Mutant("untested rest of a race kept", "", RestKept(3, Race)),
+    Mutant("race ended behind a token", "", ELASTIC, change=race(behind_a_zero)),
     Mutant("draft that failed in its middle, kept so far", "", LONGER, change=interpreter(fails_in_the_middle)),
     Mutant("interpreter passed through", "", PEARL, change=interpreter(untouched)),
     Mutant("ending passed through", "", SPECULATIVE, change=ending(Ending)),

@@ -25,9 +25,9 @@ from torch import Tensor
 import specdec
 from specdec import Decoding, LaneError, ModelError, Pair, PairError, decode
 from specdec.runtime import runner
-from specdec.runtime.lane import MOST_DRAFTED, InlineLane, Lane, ProcessLane, ThreadLane
+from specdec.runtime.lane import InlineLane, Lane, ProcessLane, ThreadLane
 from specdec.runtime.runner import Runner, TrimmableLayer, common_prefix, context_limit
-from specdec.runtime.worker import Worker
+from specdec.runtime.worker import Drafting, DraftRequest, ScoreRequest, Worker
 from specdec.sampling import Sampling
 
 VOCABULARY = 12
@@ -275,11 +275,18 @@ def lane(request: pytest.FixtureRequest, draft: Any, process_pair: Pair) -> Iter
     made.close()
 
 
+def drafted(lane: Lane, context: list[int], length: int) -> Drafting:
+    """A draft of one sequence."""
+    [drafting] = lane.submit("draft", [DraftRequest(0, context, length)])()
+    return drafting
+
+
 def test_rows_of_a_draft_survive_the_next_draft(lane: Lane) -> None:
     lane.submit("begin", Sampling(), "seed", [1, 2])()
-    first = lane.submit("draft", [1, 2], 3, None)()
+    first = drafted(lane, [1, 2], 3)
+    assert first.q is not None
     before = first.q.clone()
-    lane.submit("draft", [4, 4, 4], 3, None)()
+    drafted(lane, [4, 4, 4], 3)
     assert torch.equal(first.q, before)
     assert before.shape == (3, VOCABULARY)
     torch.testing.assert_close(before.sum(-1), torch.ones(3, dtype=torch.float64))
@@ -287,24 +294,25 @@ def test_rows_of_a_draft_survive_the_next_draft(lane: Lane) -> None:
 
 def test_requests_are_answered_in_order_and_some_may_be_left_unfetched(lane: Lane) -> None:
     lane.submit("begin", Sampling(temperature=0), "seed", [1])()
-    waits = [lane.submit("score", [1, 2, 3], rows) for rows in (1, 2, 3)]
-    assert waits[2]().rows == 3
-    assert lane.submit("draft", [1], 2, None)().q is None  # greedy drafts need no rows
+    waits = [lane.submit("score", [ScoreRequest(0, [1, 2, 3], rows)]) for rows in (1, 2, 3)]
+    assert waits[2]()[0].rows == 3
+    assert drafted(lane, [1], 2).q is None  # greedy drafts need no rows
 
 
 def test_a_full_window_of_rows_fits(process_pair: Pair) -> None:
     lane = process_pair.draft_lane
     assert lane is not None
     lane.submit("begin", Sampling(), "seed", [1])()
-    drafting = lane.submit("draft", [1], MOST_DRAFTED, None)()
-    assert drafting.q.shape == (MOST_DRAFTED, VOCABULARY)
+    drafting = drafted(lane, [1], 100)
+    assert drafting.q is not None
+    assert drafting.q.shape == (100, VOCABULARY)
 
 
 def test_an_error_in_the_worker_names_itself_and_leaves_it_alive(process_pair: Pair) -> None:
     lane = process_pair.draft_lane
     assert lane is not None
     with pytest.raises(LaneError, match="worker failed with IndexError"):
-        lane.submit("draft", [VOCABULARY + 5], 1, None)()
+        drafted(lane, [VOCABULARY + 5], 1)
     with pytest.raises(LaneError, match="worker failed with AttributeError"):
         lane.submit("dance")()
     assert decode(process_pair, STRATEGIES["pearl"], [1], max_new_tokens=4).tokens
@@ -366,23 +374,25 @@ def broken(of: Any) -> Any:
 def test_tokens_drafted_before_a_failure_are_kept(draft: Any) -> None:
     """Dropping them would depend on what they are, since the failure does: the discarded-token bias."""
     fragile = resembling(draft, 0.0)
-    drafts = Worker(Runner(fragile, VOCABULARY))
+    drafts = Worker(fragile, VOCABULARY)
     starts = {start: greedy_tokens(fragile, [start], 4) for start in range(VOCABULARY)}
     start, whole = next((start, whole) for start, whole in starts.items() if whole[2] not in (start, *whole[:2]))
     with torch.no_grad():
         fragile.get_input_embeddings().weight[whole[2]] = float("nan")
     for temperature in (0.0, 0.01):
         drafts.begin(Sampling(temperature=temperature), 0, [start])
-        assert tuple(drafts.draft([start], 4, None).tokens) == whole[:3]
-        with pytest.raises(ModelError):
-            drafts.draft([start, *whole[:3]], 4, None)
+        [drafting] = drafts.draft([DraftRequest(0, [start], 4)])
+        assert (tuple(drafting.tokens), drafting.failure) == (whole[:3], "")
+        [drafting] = drafts.draft([DraftRequest(0, [start, *whole[:3]], 4)])
+        assert (drafting.tokens, bool(drafting.failure)) == ([], True)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_a_model_error_comes_out_of_every_lane_as_itself(lane: Lane, temperature: float) -> None:
     lane.submit("begin", Sampling(temperature=temperature, logits_processor=[Broken()]), 0, [1])()
-    with pytest.raises(ModelError, match="NaN or without any finite value"):
-        lane.submit("draft", [1, 2], 2, None)()
+    drafting = drafted(lane, [1, 2], 2)
+    assert not drafting.tokens
+    assert "NaN or without any finite value" in drafting.failure
 
 
 # --- the life of a worker --------------------------------------------------------------------------------------------

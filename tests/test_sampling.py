@@ -22,8 +22,7 @@ from transformers import (
 )
 
 from specdec import ModelError, Sampling, SamplingError
-from specdec.runtime.runner import Runner
-from specdec.runtime.worker import Worker
+from specdec.runtime.worker import DraftRequest, ScoreRequest, Worker
 from specdec.sampling import Sampler
 
 VOCABULARY = 12
@@ -111,17 +110,17 @@ def test_rows_of_a_window_are_the_rows_one_by_one(options: dict[str, Any]) -> No
         torch.testing.assert_close(window[i : i + 1], alone, rtol=0, atol=1e-15)
     greedy = Sampler(Sampling(**{**options, "temperature": 0}))
     best = greedy.best(raw, CONTEXT)
-    assert best == [greedy.best(raw[i : i + 1], CONTEXT[: len(CONTEXT) - 3 + i])[0] for i in range(4)]
+    assert best.tolist() == [greedy.best(raw[i : i + 1], CONTEXT[: len(CONTEXT) - 3 + i])[0] for i in range(4)]
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=named)
 def test_p_and_q_of_one_model_are_the_same_rows(tiny: Any, options: dict[str, Any]) -> None:
     """A model that verifies its own draft must find p = q, or the same setting means two things."""
-    drafts, scores = Worker(Runner(tiny, VOCABULARY)), Worker(Runner(tiny, VOCABULARY))
+    drafts, scores = Worker(tiny, VOCABULARY), Worker(tiny, VOCABULARY)
     for worker in (drafts, scores):
         worker.begin(Sampling(**options), "seed", CONTEXT)
-    drafting = drafts.draft(CONTEXT, 3, None)
-    scoring = scores.score([*CONTEXT, *drafting.tokens], 4)
+    [drafting] = drafts.draft([DraftRequest(0, CONTEXT, 3)])
+    [scoring] = scores.score([ScoreRequest(0, [*CONTEXT, *drafting.tokens], 4)])
     assert drafting.q is not None
     assert scoring.p is not None
     torch.testing.assert_close(drafting.q, scoring.p[:3], rtol=0, atol=1e-5)
@@ -160,16 +159,16 @@ def test_temperature_one_is_the_model_itself(tiny: Any) -> None:
 def test_temperature_tends_to_greedy() -> None:
     raw = logits(3)
     cold = Sampler(Sampling(temperature=1e-3)).probabilities(raw, CONTEXT)
-    assert cold.argmax(-1).tolist() == Sampler(Sampling(temperature=0)).best(raw, CONTEXT)
+    assert cold.argmax(-1).tolist() == Sampler(Sampling(temperature=0)).best(raw, CONTEXT).tolist()
     torch.testing.assert_close(cold.max(-1).values, torch.ones(3, dtype=torch.float64))
 
 
 def test_greedy_takes_penalties_but_no_warpers() -> None:
     raw = torch.zeros(1, VOCABULARY, dtype=torch.float64)
     raw[0, 3], raw[0, 4] = 2.0, 1.5
-    assert Sampler(Sampling(temperature=0)).best(raw, [3]) == [3]
-    assert Sampler(Sampling(temperature=0, repetition_penalty=2.0)).best(raw, [3]) == [4]
-    assert Sampler(Sampling(temperature=0, logits_processor=[Favour()])).best(raw, [6]) == [7]
+    assert Sampler(Sampling(temperature=0)).best(raw, [3]).tolist() == [3]
+    assert Sampler(Sampling(temperature=0, repetition_penalty=2.0)).best(raw, [3]).tolist() == [4]
+    assert Sampler(Sampling(temperature=0, logits_processor=[Favour()])).best(raw, [6]).tolist() == [7]
     chain = Sampling(temperature=0, top_k=2, top_p=0.5, min_p=0.1, repetition_penalty=1.1).processors()
     assert [type(processor) for processor in chain] == [RepetitionPenaltyLogitsProcessor]
 
@@ -238,4 +237,4 @@ def test_some_infinite_logits_are_just_impossible_tokens() -> None:
     raw = logits(1)
     raw[0, 1:] = -INFINITE
     assert Sampler(Sampling()).probabilities(raw, CONTEXT)[0].tolist() == [1.0] + [0.0] * (VOCABULARY - 1)
-    assert Sampler(Sampling(temperature=0)).best(raw, CONTEXT) == [0]
+    assert Sampler(Sampling(temperature=0)).best(raw, CONTEXT).tolist() == [0]

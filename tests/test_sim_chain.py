@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import product
+from math import ceil
 from typing import ClassVar
 
 import numpy as np
@@ -33,11 +34,11 @@ from specdec import (
     Verdict,
     Verify,
 )
-from strategies import Autoregressive, Pearl, PromptLookup, Speculative
+from strategies import Autoregressive, Elastic, Pearl, PromptLookup, Speculative
 
 
 def speed(strategy: DecodingStrategy, acceptance: Acceptance, system: System) -> float:
-    return float(rates(compile_strategy(strategy, system.speed_ratio), acceptance, system).tokens_per_second)
+    return float(rates(compile_strategy(strategy, system), acceptance, system).tokens_per_second)
 
 
 # ------------------------------------------------------------------------------------------------------- known formulas
@@ -79,6 +80,50 @@ def test_a_wider_window_costs_what_was_given() -> None:
     seconds = (1 - post) * max(6e-3, 5e-3) + post * max(6e-3, window)
     tokens = (1 - post) + post * (1 - a**g) / (1 - a)
     assert speed(Pearl(6), Rate(a), system) == pytest.approx(tokens / seconds, rel=1e-9)
+
+
+def test_elastic_is_pearl_at_the_length_that_the_race_gives() -> None:
+    for a, c, g in GRID:
+        for system in (System(Constant(1 / c, 1.0)), System(Constant(1 / c, 1.0), network_seconds=0.2)):
+            elastic, pearl = (
+                rates(compile_strategy(strategy, system), Rate(a), system) for strategy in (Elastic(g), Pearl(min(g, ceil(c))))
+            )
+            assert [float(value) for value in vars(elastic).values()] == [float(value) for value in vars(pearl).values()]
+
+
+def test_elastic_climbs_from_a_rejection_to_ever_wider_windows() -> None:
+    """Behind a forward over w rows, n(w) tokens; all w tests passed, the next forward has n(w) rows, else one."""
+    windows, a = {2: 4e-3, 4: 5.6e-3, 6: 6e-3}, 0.85
+    system = System(Constant(1e-3, 3.2e-3, windows), overhead_seconds=2e-4)
+    width, share, tokens, seconds = 1, 1.0, 0.0, 0.0
+    widths: list[int] = []
+    while share > 1e-15:
+        target = float(system.target_seconds(width))
+        made = min(16, ceil(target / 1e-3))
+        tokens += share * (1 - a**width) / (1 - a)
+        seconds += share * (max(made * 1e-3, target) + 2e-4)
+        widths.append(width)
+        width, share = made, share * a**width
+    assert widths[:4] == [1, 4, 6, 6]
+    assert speed(Elastic(), Rate(a), system) == pytest.approx(tokens / seconds, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("system", "made"),
+    [
+        (System(Constant(0.7, 2.1)), 3),  # 3 x 0.7 is 2.0999999999999996: a tie all the same
+        (System(Constant(0.7, 2.11)), 4),
+        (System(Constant(0.1, 0.02)), 1),
+        (System(Constant(0.1, 9.0)), 12),
+        (System(Constant(0.1, 0.5), network_seconds=0.3), 5),
+        (System(Constant(0.1, 0.5), shared=True), 1),
+        (System(Constant(0.1, 0.5), together=Together(1.0, 2.0)), 3),
+        (System(Constant(0.1, 0.5), together=Together(2.0, 1.0)), 10),
+    ],
+)
+def test_a_race_ends_with_the_token_in_progress_when_the_target_answers(system: System, made: int) -> None:
+    assert system.tokens_in_race(system.draft_seconds(np.arange(1, 13)), float(system.target_seconds(1))) == made
+    assert compile_strategy(Elastic(12), system).draft_steps[0, 0].tolist() == [made]
 
 
 def test_whole_grids_at_once_equal_cell_by_cell() -> None:
@@ -331,6 +376,12 @@ def test_what_cannot_be_compiled_says_why(strategy: DecodingStrategy, culprit: s
         compile_strategy(strategy)
 
 
+def test_a_race_is_not_compiled_for_a_grid_of_speeds() -> None:
+    for latency in (Constant(np.array([0.1, 0.2]), 1.0), Constant(0.1, np.array([1.0, 2.0]))):
+        with pytest.raises(StrategyError, match="each system alone"):
+            compile_strategy(Elastic(), System(latency))
+
+
 # ------------------------------------------------------------------------------------------------------- devices and noise
 
 
@@ -450,6 +501,19 @@ def test_verdicts_flip_where_the_speeds_cross() -> None:
         for side, at in ((flip.below, flip.at * 0.999), (flip.above, flip.at * 1.001)):
             assert best_strategy(makers, Rate(0.6), System(Constant(1 / at, 1.0)), range(1, 9)).strategy == side.strategy
     assert ratio
+
+
+def test_a_race_is_compiled_anew_at_every_speed_ratio() -> None:
+    """Against PEARL with lengths up to 4, elastic wins where more than 4 tokens are done in time."""
+    makers = {"pearl": Pearl, "elastic": Elastic()}
+    system = System(Constant(0.5, 1.0))
+    found = [one for name, maker in makers.items() for one in candidates(name, maker, range(1, 5), system)]
+    flips = speed_ratio_flips(found, Rate(0.9), system)
+    assert flips[0].at > 4
+    for flip in flips:
+        for side, at in ((flip.below, flip.at * 0.999), (flip.above, flip.at * 1.001)):
+            assert best_strategy(makers, Rate(0.9), System(Constant(1 / at, 1.0)), range(1, 5)).strategy == side.strategy
+    assert flips[-1].above.strategy == "elastic"
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,17 @@ def test_a_profile_is_all_that_is_needed(capsys: pytest.CaptureFixture[str], pro
         assert found["tokens_per_second"] == pytest.approx(found["closed_form_tokens_per_second"], rel=0.02)
 
 
+@pytest.mark.parametrize("placement", [(), ("--together", "1.2,1.6"), ("--placement", "shared"), ("--network", "1ms")])
+def test_a_race_is_timed_on_the_devices_that_were_asked_for(
+    capsys: pytest.CaptureFixture[str], placement: tuple[str, ...]
+) -> None:
+    steps = ("--acceptance", "0.8", "--draft-step", "1ms", "--target-step", "3.5ms", "--target-window", "4=5.5ms")
+    traffic = ("--arrivals", "poisson:0.5/s", "--requests", "20", "--output-tokens", "200", "--max-batch", "1")
+    found = answer(capsys, "simulate", "--strategy", "elastic", *steps, *placement, *traffic)
+    assert found["tokens_per_second"] == pytest.approx(found["closed_form_tokens_per_second"], rel=0.02)
+    assert 1 / found["tpot_seconds"]["mean"] == pytest.approx(found["closed_form_tokens_per_second"], rel=0.1)
+
+
 def test_serving_adds_its_keys(capsys: pytest.CaptureFixture[str], profile: Path) -> None:
     traffic = ("--arrivals", "poisson:0.5/s", "--requests", "50", "--output-tokens", "60")
     found = answer(capsys, "simulate", "--profile", str(profile), "--tokens", "100", *traffic)
@@ -130,7 +141,20 @@ def test_tune_writes_the_agreed_keys(capsys: pytest.CaptureFixture[str]) -> None
         assert list(point) == ["draft_length", "speedup_over_ar", "simulated_speedup_over_ar"]
         assert point["simulated_speedup_over_ar"] == pytest.approx(point["speedup_over_ar"], rel=0.05)
     assert [point["draft_length"] for point in found["curves"]["pearl"]] == [3, 4, 5, 6]
+    assert [point["draft_length"] for point in found["curves"]["elastic"]] == [None]
+    assert found["curves"]["elastic"][0]["speedup_over_ar"] == pytest.approx(found["best"]["speedup_over_ar"])
     assert found["flips"]
+
+
+def test_tune_prints_the_flips_next_to_what_was_given(capsys: pytest.CaptureFixture[str]) -> None:
+    """Elastic and PEARL at its best length take turns over the speed ratio; all of that is in the JSON only."""
+    windows = ("--target-window", "2=6ms", "--target-window", "8=9ms")
+    options = (*windows, "--tokens", "0", "--strategy", "pearl", "--strategy", "elastic", "--draft-lengths", "3-7")
+    assert len(answer(capsys, "tune", *COMMON, *options)["flips"]) > 6
+    assert main(["tune", *COMMON, *options]) == 0
+    flips = [line for line in capsys.readouterr().out.splitlines() if line.startswith("The verdict flips at")]
+    assert [line.split(" at ")[1].split()[0] for line in flips].count("acceptance") == 2
+    assert len(flips) == 4
 
 
 def test_tune_draws_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -142,7 +166,9 @@ def test_tune_draws_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert main(["tune", *COMMON, *options, *outputs]) == 0
     check_pictures(names)
     assert "measured" in names[0].read_text()
-    assert "Best: pearl" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "Best: pearl" in printed
+    assert "Without a draft length: autoregressive 1.000x, elastic 2.283x." in printed
 
 
 # --------------------------------------------------------------------------------------------------------------- timeline

@@ -28,10 +28,10 @@ from sim.serving import Served, Server, serve, simulate_serving
 from sim.system import Jitter, System, Together, Turns
 from sim.workload import Arrivals, Lengths, Workload, read_trace, streams, synthetic
 from specdec import Both, DecodingStrategy, Draft, Guess, InputError, Score, Verify
-from strategies import Autoregressive, Pearl, PromptLookup, Speculative
+from strategies import Autoregressive, Elastic, Pearl, PromptLookup, Speculative
 
 AZURE = Path(__file__).parent.parent.parent / "shared" / "data" / "traces" / "azure_conv_2023.csv"
-BUILT_IN = [Autoregressive(), Speculative(4), Pearl(2), Pearl("auto"), PromptLookup(3)]
+BUILT_IN = [Autoregressive(), Elastic(), Speculative(4), Pearl(2), Pearl("auto"), PromptLookup(3)]
 STEPS = Constant(0.001, 0.005, {8: 0.006})
 SYSTEMS = {
     "two devices": System(STEPS),
@@ -64,7 +64,7 @@ def requests(*columns: tuple[float, int, int]) -> Workload:
 
 
 def served(strategy: DecodingStrategy, workload: Workload, system: System = PLAIN, rate: float = 0.8, **server: Any) -> Served:
-    return simulate_serving(compile_strategy(strategy, system.speed_ratio), Rate(rate), system, workload, Server(**server))
+    return simulate_serving(compile_strategy(strategy, system), Rate(rate), system, workload, Server(**server))
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_a_lone_request_has_the_clock_of_the_event_simulation(
 ) -> None:
     system, workload = SYSTEMS[name], requests((0.0, 1, 700))
     events = simulate(strategy, acceptance, system, tokens=700, seed=3)
-    compiled = compile_strategy(strategy, system.speed_ratio)
+    compiled = compile_strategy(strategy, system)
     paths = draw_paths(compiled, acceptance, workload, np.random.SeedSequence([3, 0]).spawn(3)[0])
     price = IterationPrice(compiled, system, np.random.SeedSequence(0))
     record = serve(workload, paths, [price], Server())
@@ -105,7 +105,7 @@ def test_a_jump_of_a_strategy_gives_the_clock_of_stepping(
 ) -> None:
     root = np.random.SeedSequence(seed)
     workload = synthetic(Arrivals(8.0, 1.5), Lengths(50, 1.0), Lengths(30, 1.0), 60, root)
-    compiled, server = compile_strategy(strategy, system.speed_ratio), Server(replicas, max_batch, prefill_chunk=64)
+    compiled, server = compile_strategy(strategy, system), Server(replicas, max_batch, prefill_chunk=64)
 
     def run(longest_jump: int) -> Served:
         prices = [IterationPrice(compiled, system, stream) for stream in streams(root, replicas)]

@@ -25,7 +25,6 @@ from specdec.law import ExactPair, branches
 from specdec.law.exact import ExactWindow
 from specdec.runtime import worker
 from specdec.runtime.engine import TensorWindow
-from specdec.runtime.runner import Runner
 from specdec.sampling import Dice, Sampler
 from specdec.verification import RULES, Outcome, Rule, Window, greedy_rule, residual, rule, token_rule
 
@@ -316,11 +315,11 @@ def test_declared_q_is_sampled_q(monkeypatch: pytest.MonkeyPatch, options: dict[
     firsts: Counter[int] = Counter()
     pairs: Counter[tuple[int, int]] = Counter()
     rows: dict[tuple[int, ...], torch.Tensor] = {}
-    drafting = worker.Worker(Runner(model, 4))
+    drafting = worker.Worker(model, 4)
     for uniforms in grid(cells, 2):
         monkeypatch.setattr(worker, "Dice", lambda seed, uniforms=uniforms: Scripted(uniforms))
         drafting.begin(Sampling(**options), 0, [1, 2])
-        drafted = drafting.draft([1, 2], 2, None)
+        [drafted] = drafting.draft([worker.DraftRequest(0, [1, 2], 2)])
         first, second = drafted.tokens
         firsts[first] += 1
         pairs[first, second] += 1
@@ -337,7 +336,7 @@ def test_declared_q_is_sampled_q(monkeypatch: pytest.MonkeyPatch, options: dict[
 
 def test_a_stopped_draft_keeps_the_token_that_stopped_it() -> None:
     model = minuscule(4, seed=3)
-    drafting = worker.Worker(Runner(model, 4))
+    drafting = worker.Worker(model, 4)
     asked: list[tuple[int, int]] = []
 
     def stop(q: Any, token: int) -> bool:
@@ -345,7 +344,7 @@ def test_a_stopped_draft_keeps_the_token_that_stopped_it() -> None:
         return len(asked) == 2
 
     drafting.begin(Sampling(), 7, [1])
-    drafted = drafting.draft([1], 5, stop)
+    [drafted] = drafting.draft([worker.DraftRequest(0, [1], 5, stop)])
     assert len(drafted.tokens) == len(drafted.q) == 2
     assert asked == [(token, 4) for token in drafted.tokens]
 

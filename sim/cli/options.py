@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -21,11 +20,6 @@ if TYPE_CHECKING:
 class Placement(StrEnum):
     two = "two"
     shared = "shared"
-
-
-class Theme(StrEnum):
-    light = "light"
-    dark = "dark"
 
 
 _SYSTEM = "Models and devices"
@@ -190,17 +184,3 @@ def _numbers(option: str, text: str, count: int | None = None) -> list[float]:
         wanted = "a number" if count == 1 else f"{count} numbers with a comma" if count else "a number, or several with commas"
         raise InputError(f"{option} {text!r} is not understood: give {wanted}, see --help")
     return numbers
-
-
-def picture_paths(paths: list[str] | None, *others: str) -> list[Path]:
-    """Output files whose suffix and folder are good, before any work is done."""
-    found: list[Path] = []
-    for name in paths or ():
-        path = Path(name)
-        known = (".svg", ".png", ".html", *others)
-        if path.suffix not in known:
-            raise InputError(f"--output {name} has no known format: end it in {', '.join(known)}")
-        if not path.parent.is_dir():
-            raise InputError(f"--output {name} lies in a folder that does not exist: make it first")
-        found.append(path)
-    return found

@@ -126,7 +126,7 @@ def single_stream(strategy: DecodingStrategy, acceptance: Acceptance, system: Sy
 
     run = run_events(strategy, acceptance, system, tokens=tokens, seed=seed)
     try:
-        exact = float(rates(compile_strategy(strategy, system.speed_ratio), acceptance, system).tokens_per_second)
+        exact = float(rates(compile_strategy(strategy, system), acceptance, system).tokens_per_second)
     except StrategyError:  # a memory that does not repeat: simulated, but not compiled
         exact = None
     interval = run.interval()

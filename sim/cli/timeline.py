@@ -9,7 +9,7 @@ import typer
 
 from sim.cli import options
 from specdec.cli.console import Output, share
-from specdec.cli.options import Json, Parameters, parameters
+from specdec.cli.options import Json, Parameters, Theme, ThemeOption, parameters, picture_paths
 
 if TYPE_CHECKING:
     from sim.timeline import Timeline
@@ -29,7 +29,7 @@ def timeline(
             "--output", metavar="FILE", help="A picture (.svg, .png, .html) or a trace for Perfetto (.json); repeatable."
         ),
     ] = None,
-    theme: Annotated[options.Theme, typer.Option(help="Ground of the picture.")] = options.Theme.light,
+    theme: ThemeOption = Theme.light,
     draft_step: options.DraftStep = None,
     target_step: options.TargetStep = None,
     target_window: options.TargetWindow = None,
@@ -54,10 +54,10 @@ def timeline(
       specdec timeline --strategy speculative --profile profile.json --output timeline.svg --output trace.json
     """
     output = Output(json)
-    paths = options.picture_paths(files, ".json")
-    from sim.charts import save, writing
+    paths = picture_paths(files, ".json")
     from sim.timeline import chrome_trace, timeline_chart
     from sim.timeline import timeline as simulate
+    from specdec.pictures import save, writing
     from specdec.strategy import create
 
     chosen = create(strategy, **parameters(settings, draft_length))

@@ -88,7 +88,7 @@ def simulate_traffic(strategy: DecodingStrategy, system: System, acceptance: Acc
     seeds = streams(np.random.SeedSequence(traffic.seed), 2 * traffic.replications)
     workloads = traffic.workloads(seeds[::2])
     start = perf_counter()
-    compiled = compile_strategy(strategy, system.speed_ratio)
+    compiled = compile_strategy(strategy, system)
     runs = [
         measure(simulate_serving(compiled, acceptance, system, workload, traffic.server, luck), traffic.objectives)
         for workload, luck in zip(workloads, seeds[1::2], strict=True)

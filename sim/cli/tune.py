@@ -12,7 +12,7 @@ import typer
 from sim.cli import options
 from specdec.cli.bench import parsed_lengths
 from specdec.cli.console import Output
-from specdec.cli.options import Json
+from specdec.cli.options import Json, Pictures, Theme, ThemeOption, picture_paths
 from specdec.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,10 +32,8 @@ def tune(
     measured: Annotated[
         str | None, typer.Option(metavar="FILE", help="What specdec bench measured, to be drawn as crosses.")
     ] = None,
-    pictures: Annotated[
-        list[str] | None, typer.Option("--output", metavar="FILE", help="Draw a picture: .svg, .png or .html; may be repeated.")
-    ] = None,
-    theme: Annotated[options.Theme, typer.Option(help="Ground of the picture.")] = options.Theme.light,
+    pictures: Pictures = None,
+    theme: ThemeOption = Theme.light,
     draft_step: options.DraftStep = None,
     target_step: options.TargetStep = None,
     target_window: options.TargetWindow = None,
@@ -62,7 +60,9 @@ def tune(
       specdec tune --profile profile.json --measured bench.json --output tune.png --theme dark
     """
     output = Output(json)
-    paths = options.picture_paths(pictures)
+    from sim.acceptance import Rate
+
+    paths = picture_paths(pictures)
     lengths = parsed_lengths(draft_lengths)
     system, accepting = options.Setup(
         acceptance,
@@ -83,26 +83,28 @@ def tune(
     crosses = read_bench(measured) if measured is not None else []
     found = _candidates(strategy, lengths, system)
     report = _report(output.follow(found, len(found)), accepting, system, tokens, seed)
-    show(output, report)
+    rate = {"acceptance": float(accepting.rate)} if isinstance(accepting, Rate) else {}
+    show(output, report, {**rate, "speed_ratio": system.speed_ratio})
     output.write(report)
     for path in paths:
         _draw(path, report, crosses, system, theme)
 
 
 def _candidates(names: list[str] | None, lengths: list[int], system: System) -> list[Candidate]:
-    """Autoregressive decoding first, so that it wins ties."""
+    """Autoregressive decoding first, so that it wins ties; what finds its draft length itself last, so that it loses them."""
     from functools import partial
 
     from sim.plan import candidates
     from specdec.strategy import DraftingStrategy, available, create
 
     classes = available()
-    chosen = names or [name for name, cls in classes.items() if issubclass(cls, DraftingStrategy)]
+    drafting = [name for name, cls in classes.items() if cls.drafts]
+    chosen = names or sorted(drafting, key=lambda name: not issubclass(classes[name], DraftingStrategy))
     found: list[Candidate] = []
     for name in dict.fromkeys(("autoregressive", *chosen)):
         single = create(name)
         drafts = isinstance(single, DraftingStrategy)
-        found += candidates(name, partial(create, name) if drafts else single, lengths, system.speed_ratio)
+        found += candidates(name, partial(create, name) if drafts else single, lengths, system)
     return found
 
 
@@ -137,8 +139,8 @@ def _report(steps: Iterable[Candidate], acceptance: Acceptance, system: System, 
     }
 
 
-def show(output: Output, report: dict[str, Any]) -> None:
-    """Print a report for people: a table of speed-ups, the verdict, and where it flips."""
+def show(output: Output, report: dict[str, Any], here: dict[str, float]) -> None:
+    """Print a report for people: a table of speed-ups, the verdict, and where next to `here` it flips."""
     from rich import box
     from rich.table import Table
 
@@ -157,12 +159,23 @@ def show(output: Output, report: dict[str, Any]) -> None:
         rows.add_row(str(cells[0]["draft_length"]), *marked)
     if columns:
         output.console.print(rows)
+    single = [f"{name} {curve[0]['speedup_over_ar']:.3f}x" for name, curve in curves.items() if name not in columns]
+    output.console.print(f"Without a draft length: {', '.join(single)}.")
     output.console.print(f"Best: [bold]{_named(best)}[/], {best['speedup_over_ar']:.2f}x autoregressive decoding.")
-    for flip in report["flips"]:
+    for flip in _next_to(here, report["flips"]):
         what = "acceptance" if flip["parameter"] == "acceptance" else "a target / draft speed ratio of"
         output.console.print(
             f"The verdict flips at {what} {flip['at']:.3g}: {_named(flip['below'])} below, {_named(flip['above'])} above."
         )
+
+
+def _next_to(here: dict[str, float], flips: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The last flip below and the first one above: farther off, strategies that come close to each other take turns."""
+    found: list[dict[str, Any]] = []
+    for parameter, value in here.items():
+        ours = [flip for flip in flips if flip["parameter"] == parameter]
+        found += [flip for flip in ours if flip["at"] <= value][-1:] + [flip for flip in ours if flip["at"] > value][:1]
+    return found
 
 
 def _named(choice: dict[str, Any]) -> str:
@@ -193,8 +206,9 @@ def read_bench(path: str) -> list[dict[str, Any]]:
         ) from error
 
 
-def _draw(path: Path, report: dict[str, Any], crosses: list[dict[str, Any]], system: System, theme: options.Theme) -> None:
-    from sim.charts import save, speed_chart
+def _draw(path: Path, report: dict[str, Any], crosses: list[dict[str, Any]], system: System, theme: Theme) -> None:
+    from sim.charts import speed_chart
+    from specdec.pictures import save
 
     points = [
         {"strategy": name, "draft_length": point["draft_length"], "kind": kind, "speedup_over_ar": point[key]}

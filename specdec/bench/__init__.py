@@ -5,11 +5,28 @@ that a machine that is busy elsewhere for a while is busy for all of them. Speed
 summed up: the median over repeats, with a bootstrap interval over prompts and repeats. Speeds leave the prompt's own forward
 out, for all alike. Nothing here prints.
 
-    run       the contenders and the order of decodes
-    report    what comes out of it, as plain values for JSON
+    run         the contenders and the order of decodes
+    peers       contenders that are not ours
+    prediction  what ours ought to reach
+    report      what comes out of it, as plain values for JSON
+    chart       the same as a picture
 """
 
+from specdec.bench.peers import hugging_face
 from specdec.bench.report import Speed, compared, described, report, summary
-from specdec.bench.run import BASELINE, Benchmark, Contender, line_up
+from specdec.bench.run import BASELINE, Benchmark, Contender, Decoder, Ours, line_up
 
-__all__ = ["BASELINE", "Benchmark", "Contender", "Speed", "compared", "described", "line_up", "report", "summary"]
+__all__ = [
+    "BASELINE",
+    "Benchmark",
+    "Contender",
+    "Decoder",
+    "Ours",
+    "Speed",
+    "compared",
+    "described",
+    "hugging_face",
+    "line_up",
+    "report",
+    "summary",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import reduce
@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from specdec.bench.run import Benchmark, Contender, drafted_at_once
+from specdec.bench.peers import COUNTERPARTS, SECONDS
+from specdec.bench.prediction import predictions, steps
+from specdec.bench.run import Benchmark, Contender, Decoder, Ours, drafted_at_once
 from specdec.pair import Pair
 from specdec.profile import hardware, versions
 from specdec.runtime.runner import Runner
 from specdec.statistics import Statistics
-from specdec.strategy import DecodingStrategy, DraftingStrategy
+from specdec.strategy import DraftingStrategy
 
 DRAWS = 2000
 """Resamples of the bootstrap."""
@@ -76,6 +78,7 @@ def summary(statistics: Statistics) -> dict[str, Any]:
         "acceptance_histogram": statistics.acceptance_histogram,
         "target_idle_share": statistics.target_idle_share,
         "draft_idle_share": statistics.draft_idle_share,
+        "overhead_share": statistics.overhead_share,
         "rounds": statistics.rounds,
         "new_tokens": statistics.new_tokens,
     }
@@ -94,8 +97,8 @@ def described(pair: Pair) -> dict[str, Any]:
     }
 
 
-def named(strategy: DecodingStrategy) -> dict[str, Any]:
-    return {"strategy": strategy.name, "parameters": strategy.parameters}
+def named(decoder: Decoder) -> dict[str, Any]:
+    return {"strategy": decoder.name, "parameters": decoder.parameters}
 
 
 def report(benchmark: Benchmark) -> dict[str, Any]:
@@ -109,6 +112,7 @@ def report(benchmark: Benchmark) -> dict[str, Any]:
         "measured": benchmark.measured,
         "results": [result(benchmark, contender) for contender in benchmark.contenders] if there else [],
         "ranking": [ranking(benchmark, temperature) for temperature in benchmark.temperatures] if there else [],
+        "against": [entry for t in benchmark.temperatures for entry in against(benchmark, t)] if there else [],
         "greedy_check": greedy_check(benchmark) if there and 0 in benchmark.temperatures else None,
     }
 
@@ -128,41 +132,77 @@ def settings(benchmark: Benchmark) -> dict[str, Any]:
         "dtype": str(benchmark.pair.target.dtype).removeprefix("torch."),
         "target_threads": torch.get_num_threads(),
         "draft_lane": None if lane is None else type(lane).__name__.removesuffix("Lane").lower(),
+        "peer_seconds": SECONDS if benchmark.peers else None,
     }
 
 
 def result(benchmark: Benchmark, contender: Contender) -> dict[str, Any]:
     """The row of one contender."""
-    strategy = contender.strategy
+    decoder = contender.decoder
     speed = Speed.of(benchmark, contender)
     ratio, interval = compared(speed, Speed.of(benchmark, benchmark.baseline(contender.temperature)))
-    drafts = {"drafted_at_once": drafted_at_once(strategy, benchmark.pair)} if isinstance(strategy, DraftingStrategy) else {}
+    total = reduce(add, (cell[contender].statistics for cell in benchmark.reported_cells))
     return {
-        **named(strategy),
-        **drafts,
-        "lossless_claimed": strategy.lossless,
+        **named(decoder),
+        "lossless_claimed": decoder.lossless,
         "temperature": contender.temperature,
         "tokens_per_second": speed.tokens_per_second,
         "speedup_over_ar": ratio,
         "speedup_over_ar_interval": interval,
-        **summary(reduce(add, (cell[contender].statistics for cell in benchmark.reported_cells))),
+        **summary(total),
+        **(of_ours(benchmark, contender, decoder, total) if isinstance(decoder, Ours) else {}),
     }
+
+
+def of_ours(benchmark: Benchmark, contender: Contender, decoder: Ours, total: Statistics) -> dict[str, Any]:
+    """What is known of our own strategies only: how far they draft, what their decodes measured, and what is predicted."""
+    strategy, own = decoder.strategy, steps(total)
+    drafts = {"drafted_at_once": drafted_at_once(strategy, benchmark.pair)} if isinstance(strategy, DraftingStrategy) else {}
+    decoded = [cell[contender] for cell in benchmark.reported_cells]
+    return {**drafts, "measured": own, **predictions(benchmark, strategy, contender.temperature, decoded, own)}
+
+
+def length(result: dict[str, Any]) -> str:
+    """The draft length as a person wants to see it: `auto` with what it came to."""
+    chosen = result["parameters"].get("draft_length", "-")
+    resolved = result.get("drafted_at_once", chosen)
+    return str(chosen) if chosen == resolved else f"{chosen}={resolved}"
+
+
+def best(benchmark: Benchmark, temperature: float) -> dict[str, Contender]:
+    """The fastest setting of each strategy and peer, by name, fastest first."""
+    contenders = [contender for contender in benchmark.contenders if contender.temperature == temperature]
+    found: dict[str, Contender] = {}
+    for contender in sorted(contenders, key=lambda contender: -Speed.of(benchmark, contender).tokens_per_second):
+        found.setdefault(contender.decoder.name, contender)
+    return found
 
 
 def ranking(benchmark: Benchmark, temperature: float) -> dict[str, Any]:
     """The best setting of each strategy, fastest first, and how many times as fast the first is as the others."""
-    best: dict[str, tuple[float, Contender]] = {}
-    for contender in benchmark.contenders:
-        if contender.temperature == temperature:
-            speed = Speed.of(benchmark, contender).tokens_per_second
-            name = contender.strategy.name
-            best[name] = max(best.get(name, (0.0, contender)), (speed, contender), key=lambda entry: entry[0])
-    first, *others = (contender for _, contender in sorted(best.values(), key=lambda entry: -entry[0]))
-    against: list[dict[str, Any]] = []
+    first, *others = best(benchmark, temperature).values()
+    slower: list[dict[str, Any]] = []
     for other in others:
         ratio, interval = compared(Speed.of(benchmark, first), Speed.of(benchmark, other))
-        against.append({**named(other.strategy), "times_as_fast": ratio, "interval": interval})
-    return {"temperature": temperature, "fastest": named(first.strategy), "against": against}
+        slower.append({**named(other.decoder), "times_as_fast": ratio, "interval": interval})
+    return {"temperature": temperature, "fastest": named(first.decoder), "against": slower}
+
+
+def against(benchmark: Benchmark, temperature: float) -> Iterator[dict[str, Any]]:
+    """How many times as fast we are as each peer that does the same thing, both at their best setting."""
+    contenders = best(benchmark, temperature)
+    for peer, ours in COUNTERPARTS.items():
+        if peer in contenders and ours in contenders:
+            ratio, interval = compared(Speed.of(benchmark, contenders[ours]), Speed.of(benchmark, contenders[peer]))
+            yield {
+                "temperature": temperature,
+                "peer": peer,
+                "peer_parameters": contenders[peer].decoder.parameters,
+                "ours": ours,
+                "parameters": contenders[ours].decoder.parameters,
+                "times_as_fast": ratio,
+                "interval": interval,
+            }
 
 
 def greedy_check(benchmark: Benchmark) -> dict[str, Any]:
@@ -178,7 +218,7 @@ def greedy_check(benchmark: Benchmark) -> dict[str, Any]:
         for contender, decoded in cell.items():
             if contender.temperature == 0 and decoded.tokens != theirs:
                 where = difference(benchmark.pair, benchmark.prompts[i], decoded.tokens, theirs)
-                differences.append({**named(contender.strategy), "prompt": i, **where})
+                differences.append({**named(contender.decoder), "prompt": i, **where})
     return {"prompts": len(first_repeat), "equal": not differences, "differences": differences}
 
 

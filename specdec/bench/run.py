@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from specdec.decoding import Result, decode, prompt_tokens
 from specdec.errors import InputError
@@ -20,12 +20,56 @@ DRAFT_LENGTHS = (1, 2, 3, 4, 6)
 ALL_DRAFT_LENGTHS = (1, 2, 3, 4, 5, 6, 7, 8)
 
 
+class Decoder(Protocol):
+    """A way to decode that can be measured: a strategy of ours or a peer. A frozen value."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def parameters(self) -> dict[str, Any]: ...
+
+    @property
+    def lossless(self) -> bool:
+        """Whether its output law is claimed to be the target's."""
+        ...
+
+    def decode(self, pair: Pair, prompt: Sequence[int], **options: Any) -> Result:
+        """Decode token ids. `options`: `max_new_tokens`, `temperature`, `verification` and `seed`, as for `specdec.decode`."""
+        ...
+
+
 @dataclass(frozen=True)
-class Contender:
-    """A strategy at a temperature."""
+class Ours:
+    """One of our strategies."""
 
     strategy: DecodingStrategy
+
+    @property
+    def name(self) -> str:
+        return self.strategy.name
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return self.strategy.parameters
+
+    @property
+    def lossless(self) -> bool:
+        return self.strategy.lossless
+
+    def decode(self, pair: Pair, prompt: Sequence[int], **options: Any) -> Result:
+        return decode(pair, self.strategy, prompt, **options)
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A decoder at a temperature."""
+
+    decoder: Decoder
     temperature: float
+
+    def __str__(self) -> str:
+        return " ".join([self.decoder.name, *(f"{name}={value}" for name, value in self.decoder.parameters.items())])
 
 
 def line_up(
@@ -77,6 +121,7 @@ class Benchmark:
     seconds: float = float("inf")
     verification: str = "token"
     seed: int = 0
+    peers: Sequence[Decoder] = ()
     measured: dict[str, Any] = field(default_factory=dict[str, Any])
     cells: list[dict[Contender, Result]] = field(default_factory=list[dict[Contender, Result]])
 
@@ -89,7 +134,8 @@ class Benchmark:
                     f"prompt {number} has {len(prompt)} tokens and the context holds {self.pair.context_limit}: "
                     "shorten it or leave it out"
                 )
-        self.contenders = [Contender(strategy, t) for t in self.temperatures for strategy in self.strategies]
+        decoders = [*map(Ours, self.strategies), *self.peers]
+        self.contenders = [Contender(decoder, t) for t in self.temperatures for decoder in decoders]
 
     def __len__(self) -> int:
         """Steps: measuring the models, and all decodes, warm-up included."""
@@ -98,9 +144,9 @@ class Benchmark:
     def __iter__(self) -> Iterator[str]:
         """Run it; says what is done next before each step."""
         yield "measuring the models"
-        self.measured = measured(self.pair, self.prompts)
+        self.measured = measured(self.pair, self.prompts, self.temperatures)
         for contender in self.contenders:
-            yield f"warming up {contender.strategy}"
+            yield f"warming up {contender}"
             self._decode(contender, 0, 0, WARM_UP_TOKENS)
         start = time.perf_counter()
         for turn in range(self.repeats * len(self.prompts)):
@@ -110,14 +156,13 @@ class Benchmark:
             cell: dict[Contender, Result] = {}
             for i in range(len(self.contenders)):
                 contender = self.contenders[(turn + i) % len(self.contenders)]
-                yield f"repeat {repeat + 1} of {self.repeats}: {contender.strategy}"
+                yield f"repeat {repeat + 1} of {self.repeats}: {contender}"
                 cell[contender] = self._decode(contender, repeat, prompt, self.max_new_tokens)
             self.cells.append(cell)
 
     def _decode(self, contender: Contender, repeat: int, prompt: int, tokens: int) -> Result:
-        return decode(
+        return contender.decoder.decode(
             self.pair,
-            contender.strategy,
             self.prompts[prompt],
             max_new_tokens=tokens,
             temperature=contender.temperature,
@@ -138,18 +183,20 @@ class Benchmark:
 
     def baseline(self, temperature: float) -> Contender:
         """The autoregressive contender at that temperature."""
-        return next(c for c in self.contenders if c.strategy.name == BASELINE and c.temperature == temperature)
+        return next(c for c in self.contenders if c.decoder.name == BASELINE and c.temperature == temperature)
 
 
-def measured(pair: Pair, prompts: Sequence[Sequence[int]]) -> dict[str, Any]:
-    """What each model's step costs, alone and in seconds, and how often a drafted token is accepted at temperature 1."""
+def measured(pair: Pair, prompts: Sequence[Sequence[int]], temperatures: Sequence[float]) -> dict[str, Any]:
+    """What each model's step costs, alone and in seconds, and how often a drafted token is accepted (temperature 1 and all)."""
     draft = pair.draft_lane
     draft_seconds = None if draft is None else step_seconds(draft)  # first: its process is then up for the target's turn
     widths = window_seconds(pair.target_lane, WIDTHS)
+    rates = {} if draft is None else {t: acceptance(pair, prompts, temperature=t).rate for t in {1.0, *temperatures}}
     return {
         "target_step_seconds": step_seconds(pair.target_lane),
         "target_window_seconds": {str(width): seconds for width, seconds in widths.items()},
         "draft_step_seconds": draft_seconds,
         "speed_ratio": None if draft is None else pair.speed_ratio,
-        "acceptance_rate": None if draft is None else acceptance(pair, prompts).rate,
+        "acceptance_rate": rates.get(1.0),
+        "acceptance_rate_by_temperature": {f"{t:g}": rates[t] for t in sorted(rates)},
     }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,8 +17,18 @@ if TYPE_CHECKING:
 
 FULL_REPEATS, REPEATS = 5, 3
 SECONDS = 200.0
+WIDE = 100
+"""Columns of a terminal from which on the table shows overhead and prediction too."""
+MORE_COLUMNS = {
+    "over\nhead": "Overhead: share of the time in which neither model works. ",
+    "pre-\ndicted": "Predicted: tok/s by the steps and the acceptance measured beforehand. ",
+}
 BUNDLED_PROMPTS = 6
 """Two of each kind: three repeats with them take minutes, not a quarter of an hour."""
+
+
+class Against(StrEnum):
+    hf = "hf"
 
 
 def bench(
@@ -44,6 +55,12 @@ def bench(
     full: Annotated[
         bool, typer.Option("--full", help="Draft lengths 1 to 8, all bundled prompts; takes many minutes.")
     ] = False,
+    against: Annotated[
+        Against | None,
+        typer.Option(help="Measure peers too, in the same run: hf is transformers' generate, plain and with assistant_model."),
+    ] = None,
+    pictures: options.Pictures = None,
+    theme: options.ThemeOption = options.Theme.light,
     target: options.Target = None,
     draft: options.Draft = None,
     device: options.Device = None,
@@ -65,8 +82,10 @@ def bench(
       specdec bench --strategy pearl --strategy speculative --draft-lengths 1-8
       specdec bench --target Qwen/Qwen3-8B --draft Qwen/Qwen3-0.6B --temperature 0
       specdec bench --prompts HumanEval.jsonl.gz --limit 20 --json results.json
+      specdec bench --against hf --json results.json --output results.png
     """
     output = Output(json)
+    paths = options.picture_paths(pictures)
     lengths = parsed_lengths(draft_lengths)
     from specdec.prompts import bundled, load
 
@@ -79,7 +98,7 @@ def bench(
         Sampling(value)
     for name in strategy or ():
         create(name)
-    from specdec.bench import Benchmark, line_up, report
+    from specdec.bench import Benchmark, hugging_face, line_up, report
 
     with options.load_pair(target, draft, device, draft_device, dtype, lane) as pair:
         benchmark = Benchmark(
@@ -92,6 +111,7 @@ def bench(
             seconds if seconds is not None else float("inf") if full else SECONDS,
             verification.value,
             seed,
+            peers=hugging_face(pair, lengths, full=full) if against else (),
         )
         interrupted = False
         try:
@@ -103,6 +123,12 @@ def bench(
     measurement["settings"] |= {"prompts_file": prompts or "bundled", "interrupted": interrupted}
     show(output, measurement)
     output.write(measurement)
+    if paths and measurement["results"]:
+        from specdec.bench.chart import speedup_chart
+        from specdec.pictures import save
+
+        for path in paths:
+            save(speedup_chart(measurement, theme.value), path)
     if interrupted:
         raise KeyboardInterrupt
 
@@ -134,17 +160,26 @@ def show(output: Output, report: dict[str, Any]) -> None:
         f"{settings['repeats']} of {settings['repeats_planned']} repeats; {settings['target_threads']} target thread(s), "
         f"draft lane: {settings['draft_lane'] or 'none'}\n"
     )
+    more = more_columns(report["results"]) if console.width >= WIDE else []
     for ranking in report["ranking"]:
-        console.print(table(report["results"], ranking))
-        console.print(verdict(ranking), "\n", style="bold", sep="")
+        console.print(table(report["results"], ranking, more), "")
+        console.print(
+            verdict(ranking), *_against(report["against"], ranking["temperature"]), sep="\n", end="\n\n", style="bold"
+        )
     console.print(_greedy(report["greedy_check"]), end="")
     console.print(
         "tok/s: output tokens a second, median of the repeats. Speed-up: over autoregressive in the same repeat, with a 95 % "
         "interval. Accept length: mean acceptance length, 1 + accepted tokens a round (a PEARL round has no bonus token, so it "
-        "commits fewer). Accept rate: share of all drafted tokens. Idle: share of the time in which a model waits. * best "
-        "setting of its strategy.",
+        "commits fewer). Accept rate: share of all drafted tokens. Idle: share of the time in which a model waits. "
+        f"{''.join(MORE_COLUMNS[heading] for heading in more)}* best setting of its strategy.",
         style="dim",
     )
+
+
+def more_columns(results: Sequence[dict[str, Any]]) -> list[str]:
+    """The headings of a wide table beside the usual ones; without predictions, none is shown."""
+    predicted = any(result.get("predicted_tokens_per_second") for result in results)
+    return list(MORE_COLUMNS)[: 1 + predicted]
 
 
 def _measured(measured: dict[str, Any]) -> str:
@@ -159,15 +194,21 @@ def _measured(measured: dict[str, Any]) -> str:
     )
 
 
-def table(results: Sequence[dict[str, Any]], ranking: dict[str, Any]) -> Table:
-    """The results at one temperature."""
+def table(results: Sequence[dict[str, Any]], ranking: dict[str, Any], more: Sequence[str]) -> Table:
+    """The results at one temperature, with `more` of the last columns."""
     from rich import box
     from rich.table import Table
 
     temperature = ranking["temperature"]
     title = "Greedy (temperature 0)" if temperature == 0 else f"Sampled (temperature {temperature:g})"
     rows = Table(
-        title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False, padding=(0, 1, 0, 0)
+        title=title,
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        title_justify="left",
+        title_style="bold",
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
     )
     rows.add_column("strategy", no_wrap=True)
     for heading in (
@@ -179,6 +220,7 @@ def table(results: Sequence[dict[str, Any]], ranking: dict[str, Any]) -> Table:
         "accept\nrate",
         "target\nidle",
         "draft\nidle",
+        *more,
     ):
         rows.add_column(heading, justify="right", no_wrap=True)
     leaders = [ranking["fastest"], *ranking["against"]]
@@ -187,33 +229,36 @@ def table(results: Sequence[dict[str, Any]], ranking: dict[str, Any]) -> Table:
         if result["temperature"] == temperature:
             marked = (result["strategy"], result["parameters"]) in best and result["strategy"] != "autoregressive"
             fastest = result["strategy"] == best[0][0] and result["parameters"] == best[0][1]
-            rows.add_row(*_cells(result, marked), style="bold green" if fastest else "bold" if marked else "")
+            rows.add_row(
+                *_cells(result, marked)[: len(rows.columns)], style="bold green" if fastest else "bold" if marked else ""
+            )
     return rows
 
 
 def _cells(result: dict[str, Any], marked: bool) -> list[str]:
+    from specdec.bench.report import length
+
     low, high = result["speedup_over_ar_interval"]
     drafts = any(key != "0" for key in result["acceptance_histogram"]) or result["draft_acceptance_rate"] > 0
-    works = "drafted_at_once" in result
-    baseline, speed = result["strategy"] == "autoregressive", result["tokens_per_second"]
+    works = result["draft_idle_share"] < 1
+    baseline, predicted = result["strategy"] == "autoregressive", result.get("predicted_tokens_per_second")
     return [
         f"{result['strategy']}{'' if result['lossless_claimed'] else ' (lossy)'}{' *' if marked else ''}",
         length(result),
-        f"{speed:.1f}" if speed < 1000 else f"{speed:.0f}",
+        _speed(result["tokens_per_second"]),
         f"{result['speedup_over_ar']:.2f}x",
         "" if baseline else f"{low:.2f}-{high:.2f}",
         f"{result['mean_acceptance_length']:.2f}",
         share(result["draft_acceptance_rate"]) if drafts else "-",
         share(result["target_idle_share"]),
         share(result["draft_idle_share"]) if works else "-",
+        share(result["overhead_share"]),
+        _speed(predicted) if predicted else "-",
     ]
 
 
-def length(result: dict[str, Any]) -> str:
-    """The draft length as a person wants to see it: `auto` with what it came to."""
-    chosen = result["parameters"].get("draft_length", "-")
-    resolved = result.get("drafted_at_once", chosen)
-    return str(chosen) if chosen == resolved else f"{chosen}={resolved}"
+def _speed(tokens_per_second: float) -> str:
+    return f"{tokens_per_second:.1f}" if tokens_per_second < 1000 else f"{tokens_per_second:.0f}"
 
 
 def verdict(ranking: dict[str, Any]) -> str:
@@ -228,6 +273,16 @@ def verdict(ranking: dict[str, Any]) -> str:
     doubt = [_with_length(other) for other in against if other["interval"][0] <= 1]
     unsure = f" (within the noise: {', '.join(doubt)})" if doubt else ""
     return f"{name} is the fastest {how}: {_list(against)}{unsure}."
+
+
+def _against(entries: Sequence[dict[str, Any]], temperature: float) -> Iterator[str]:
+    """A sentence for each peer."""
+    for entry in entries:
+        if entry["temperature"] == temperature:
+            ours = _with_length({"strategy": entry["ours"], "parameters": entry["parameters"]})
+            peer = _with_length({"strategy": entry["peer"], "parameters": entry["peer_parameters"]})
+            low, high = entry["interval"]
+            yield f"Our {ours} is {entry['times_as_fast']:.2f}x (interval {low:.2f}-{high:.2f}) {peer}."
 
 
 def _list(against: Sequence[dict[str, Any]]) -> str:

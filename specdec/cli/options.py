@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from specdec.errors import InputError
+from specdec.pictures import PICTURES
 
 if TYPE_CHECKING:
     from specdec.pair import Pair
@@ -32,6 +34,11 @@ class DType(StrEnum):
     float32 = "float32"
     bfloat16 = "bfloat16"
     float16 = "float16"
+
+
+class Theme(StrEnum):
+    light = "light"
+    dark = "dark"
 
 
 _MODELS = "Models"
@@ -58,6 +65,10 @@ Seed = Annotated[int, typer.Option(help="The same seed gives the same tokens.", 
 Json = Annotated[
     str | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON to FILE, or - for standard output.")
 ]
+Pictures = Annotated[
+    list[str] | None, typer.Option("--output", metavar="FILE", help="Draw a picture: .svg, .png or .html; may be repeated.")
+]
+ThemeOption = Annotated[Theme, typer.Option("--theme", help="Ground of the picture.")]
 Parameters = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A parameter of the strategy; may be repeated.")
 ]
@@ -104,3 +115,17 @@ def value(text: str) -> int | float | str:
         except ValueError:
             continue
     return text
+
+
+def picture_paths(paths: list[str] | None, *others: str) -> list[Path]:
+    """Output files whose suffix and folder are good, before any work is done."""
+    found: list[Path] = []
+    for name in paths or ():
+        path = Path(name)
+        known = (*PICTURES, *others)
+        if path.suffix not in known:
+            raise InputError(f"--output {name} has no known format: end it in {', '.join(known)}")
+        if not path.parent.is_dir():
+            raise InputError(f"--output {name} lies in a folder that does not exist: make it first")
+        found.append(path)
+    return found

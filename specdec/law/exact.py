@@ -3,6 +3,8 @@
     law(strategy, pair, prompt, max_new_tokens)    the output law, as {tokens: probability}
     assert_lossless(strategy)                      raises `NotLossless` with a smallest counterexample
 
+A `Race` has no clock here: a `Schedule` says how far the draft came. The law must be right under every one.
+
 A round is replayed once per branch: an `Oracle` answers each random choice from a script and extends it. Equal states merge
 between rounds, and drafted tokens are drawn only when somebody looks at them, so a pending window, or a branch that is never
 used, costs nothing. It knows no strategy; models are tables (`ExactPair`) whose rows may depend on the whole history.
@@ -14,12 +16,13 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from random import Random
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
 from specdec.commit import Ending, committed
-from specdec.effects import Both, Committed, Draft, Drafted, Effect, Guess, Known, Score, Scores, Verdict, Verify, drive
+from specdec.effects import Both, Committed, Draft, Drafted, Effect, Guess, Known, Race, Score, Scores, Verdict, Verify, drive
 from specdec.errors import NotLossless, StrategyError
 from specdec.strategy import DecodingStrategy, KnownFacts
 from specdec.verification import Row, Rule, rule
@@ -39,6 +42,25 @@ class ExactPair:
     q: Callable[[Tokens], ExactRow]
     eos: int | None = None
     label: str = ""
+
+
+Schedule: TypeAlias = Callable[[Committed, Guess], int]
+"""How many tokens the draft of a `Race` makes behind `(committed, after)`; 1 and the draft's length are its limits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scattered:
+    """A schedule of lengths from 1 to 4 that look random and are a function of the context, so that equal states stay equal.
+
+    `by_tokens` lets them depend on the tokens, pending ones too, which are drawn for it; else they depend on counts alone.
+    """
+
+    name: str = ""
+    by_tokens: bool = False
+
+    def __call__(self, committed: Committed, after: Guess) -> int:
+        seen = (committed.tokens, after.tokens) if self.by_tokens else (len(committed), len(after))
+        return Random(f"{self.name} {seen}").randint(1, 4)
 
 
 class Oracle:
@@ -167,9 +189,10 @@ class ExactWindow:
 class Exact:
     """The exact interpreter: answers the effects of one round on one branch."""
 
-    def __init__(self, pair: ExactPair, verification: Rule) -> None:
+    def __init__(self, pair: ExactPair, verification: Rule, schedule: Schedule = Scattered()) -> None:
         self.pair = pair
         self._rule = verification
+        self._schedule = schedule
         self._oracle = Oracle()
         self._drawn: dict[int, tuple[Undrawn, int]] = {}
         self._serial = 0
@@ -195,6 +218,8 @@ class Exact:
         match effect:
             case Both(left, right):
                 return self.answer(left), self.answer(right)
+            case Race(right=draft):
+                return self.answer(effect.ended(self._schedule(draft.committed, draft.after)))
             case Draft():
                 return self._draft(effect)
             case Score(committed, guess):
@@ -271,13 +296,14 @@ def law(
     max_new_tokens: int = 3,
     verification: str | Rule = "token",
     speed_ratio: float = 3.0,
+    schedule: Schedule = Scattered(),
 ) -> ExactLaw:
     """The exact output law of `strategy` on `pair`: probabilities of every output of at most `max_new_tokens` tokens.
 
-    Outputs end at `pair.eos` or at the budget. `verification` is a rule's name or a rule.
+    Outputs end at `pair.eos` or at the budget. `verification` is a rule or its name; `schedule` ends the draft of a `Race`.
     """
     start = Committed(prompt)
-    world = Exact(pair, rule(verification) if isinstance(verification, str) else verification)
+    world = Exact(pair, rule(verification) if isinstance(verification, str) else verification, schedule)
     ending = Ending(max_new_tokens, () if pair.eos is None else (pair.eos,))
     done: ExactLaw = {}
     open_states: dict[int, dict[Any, Fraction]] = {0: {strategy.init(start, KnownFacts(speed_ratio)): Fraction(1)}}

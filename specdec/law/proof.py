@@ -4,21 +4,22 @@
 
 Pairs are tables over 2 to 4 tokens whose rows depend on the whole history. Each kind breaks some wrong rule: rows with zeros,
 with ties, p = q, disjoint supports, one-hot rows, mixtures of all, each with and without an end-of-sequence token. A wrong rule
-may be invisible on one pair, hence many, or move the law by less than any affordable sample shows, hence fractions.
+may be invisible on one pair, hence many, or move the law by less than any affordable sample shows, hence fractions. Each pair
+has a schedule of its own for drafts that race the target; half of these depend on the tokens.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property, lru_cache
 from itertools import cycle, islice
 from random import Random
 
 from specdec.errors import InputError, NotLossless
-from specdec.law.exact import ExactLaw, ExactPair, ExactRow, Tokens, law, target_law, total_variation
+from specdec.law.exact import ExactLaw, ExactPair, ExactRow, Scattered, Schedule, Tokens, law, target_law, total_variation
 from specdec.strategy import DecodingStrategy
 from specdec.verification import RULES, Rule
 
@@ -48,7 +49,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Case:
-    """One generated pair and the number of tokens to decode from it."""
+    """One generated pair, the number of tokens to decode from it, and the facts and the schedule to decode with."""
 
     p: Table
     q: Table
@@ -57,6 +58,7 @@ class Case:
     eos: int | None
     kind: str
     speed_ratio: float
+    schedule: Schedule
 
     @property
     def pair(self) -> ExactPair:
@@ -68,7 +70,7 @@ class Case:
 
     def law(self, strategy: DecodingStrategy, verification: str | Rule) -> ExactLaw:
         """The strategy's law."""
-        return law(strategy, self.pair, PROMPT, self.new_tokens, verification, self.speed_ratio)
+        return law(strategy, self.pair, PROMPT, self.new_tokens, verification, self.speed_ratio, self.schedule)
 
 
 @dataclass(frozen=True)
@@ -99,10 +101,14 @@ def _cases(count: int, seed: int) -> Iterator[Case]:
     chosen = sorted(islice(cycle(sizes), count), key=SIZES.index)
     for number, (vocabulary, new_tokens) in enumerate(chosen):
         eos = vocabulary - 1 if number // len(KINDS) % 2 else None
-        yield generated_case(vocabulary, new_tokens, eos, next(kinds), f"{seed} {number}", speed_ratio=1.0 + number % 4)
+        name = f"{seed} {number}"
+        schedule = Scattered(name, by_tokens=number // 4 % 2 == 1)
+        yield generated_case(vocabulary, new_tokens, eos, next(kinds), name, 1.0 + number % 4, schedule)
 
 
-def generated_case(vocabulary: int, new_tokens: int, eos: int | None, kind: str, name: str, speed_ratio: float) -> Case:
+def generated_case(
+    vocabulary: int, new_tokens: int, eos: int | None, kind: str, name: str, speed_ratio: float, schedule: Schedule
+) -> Case:
     """A pair of `kind` whose rows depend on `name` and on the whole history."""
 
     def row(model: str, context: Tokens) -> ExactRow:
@@ -113,7 +119,7 @@ def generated_case(vocabulary: int, new_tokens: int, eos: int | None, kind: str,
         return generated_row(random, of_kind, model, context, vocabulary)
 
     p, q = (Table(lambda context, model=model: row(model, context)) for model in "pq")
-    return Case(p, q, vocabulary, new_tokens, eos, kind, speed_ratio)
+    return Case(p, q, vocabulary, new_tokens, eos, kind, speed_ratio, schedule)
 
 
 def generated_row(random: Random, kind: str, model: str, context: Tokens, vocabulary: int) -> ExactRow:
@@ -195,7 +201,7 @@ def simplified(strategy: DecodingStrategy, verification: str | Rule, case: Case)
             Table(lambda context, rows=fixed[model], table=table: rows.get(context) or table(context))
             for model, table in (("p", case.p), ("q", case.q))
         )
-        return Case(p, q, v, case.new_tokens, case.eos, case.kind, case.speed_ratio)
+        return replace(case, p=p, q=q)
 
     contexts = sorted({*case.p.rows, *case.q.rows}, key=lambda context: (len(context), context))
     for context in contexts[:64]:

@@ -1,26 +1,33 @@
 """The real interpreter: effects become forward passes of two models on their lanes.
 
-`Both` starts its two sides before it waits for either, so that they overlap when their lanes differ. The engine draws the
-verification's random numbers; drafts are drawn in their lane from a stream of their own, so that a seed gives the same tokens
-in every lane.
+All decodes of a batch put their questions together: what waits for the draft is one request to its lane, what waits for the
+target another, and both lanes work at the same time. A single decode is a batch of one. The engine draws the verification's
+random numbers; drafts are drawn in their lane, from a stream for each sequence, so that a seed gives the same tokens in every
+lane and in every batch.
 """
 
 from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias, TypeVar
 
 from torch import Tensor
 
-from specdec.effects import Both, Committed, Draft, Effect, Guess, Known, Score, Scores, Verdict, Verify
+from specdec.effects import Both, Committed, Draft, Effect, Guess, Known, Race, Score, Scores, Verdict, Verify
 from specdec.errors import LaneError, ModelError, PairError, StrategyError
-from specdec.runtime.lane import MOST_DRAFTED, Lane, Wait
-from specdec.runtime.worker import ARGMAX, Drafting, Scoring
+from specdec.runtime.lane import MOST_DRAFTED, Lane
+from specdec.runtime.worker import ARGMAX, Drafting, DraftRequest, ScoreRequest, Scoring
 from specdec.sampling import Dice, Sampling
 from specdec.statistics import Statistics
 from specdec.verification import Outcome, Row, greedy_rule, rule
+
+Answer: TypeAlias = Callable[[], Any]
+T = TypeVar("T")
+R = TypeVar("R", DraftRequest, ScoreRequest)
 
 
 class TensorWindow:
@@ -56,106 +63,159 @@ class TensorWindow:
         return row
 
 
-class Engine:
-    """Answers the effects of one decode."""
+class Seat:
+    """One decode at work: its row in both caches, its random numbers and its counts."""
 
-    def __init__(
-        self, target: Lane, draft: Lane | None, sampling: Sampling, verification: str, seed: object, context_limit: int
-    ) -> None:
+    row = 0
+
+    def __init__(self, seed: object) -> None:
+        self.seed = seed
+        self.dice = Dice(f"{seed} verification")
         self.statistics = Statistics()
-        self._target, self._draft_lane = target, draft
-        self._sampling = sampling
-        self._rule = rule(verification)
-        self._seed = seed
-        self._dice = Dice(f"{seed} verification")
-        self._context_limit = context_limit
 
-    def begin(self, prompt: Sequence[int]) -> None:
-        """Fill both caches with the prompt, side by side."""
-        start = time.perf_counter()
-        request = "begin", self._sampling, f"{self._seed} draft", prompt
-        try:
-            wait = None if self._draft_lane is None else self._draft_lane.submit(*request)
-            self._target.submit(*request)()
-            if wait is not None:
-                wait()
-        except LaneError as error:
-            self._without_draft(error)
-        self.statistics.prefill_seconds = time.perf_counter() - start
 
-    def answer(self, effect: Effect[Any]) -> Any:
-        """What `specdec.effects.drive` calls."""
-        return self._start(effect)()
+@dataclass
+class _Turn:
+    """What all seats ask of the two lanes at once, and what comes back."""
 
-    def _start(self, effect: Effect[Any]) -> Wait:
+    drafts: list[tuple[Seat, Draft, bool]] = field(default_factory=list[tuple[Seat, Draft, bool]])
+    scores: list[tuple[Seat, Score]] = field(default_factory=list[tuple[Seat, Score]])
+    guesses: list[Guess] = field(default_factory=list[Guess])
+    scored: list[Scores] = field(default_factory=list[Scores])
+
+    def ask(self, seat: Seat, effect: Effect[Any]) -> Answer:
+        """Note down what an effect asks; the function that is returned gives its answer once the lanes have worked."""
         match effect:
             case Both(left, right):
-                return self._both(left, right)
+                answers = self.ask(seat, left), self.ask(seat, right)
+                return lambda: (answers[0](), answers[1]())
+            case Race(left, right):
+                answers = self.ask(seat, left), self._draft(seat, right, racing=True)
+                return lambda: (answers[0](), answers[1]())
             case Draft():
-                return self._draft(effect)
+                return self._draft(seat, effect, racing=False)
             case Score():
-                return self._score(effect)
-            case Verify():
-                return lambda: self._verify(effect)
+                place = len(self.scores)
+                self.scores.append((seat, effect))
+                return lambda: self.scored[place]
             case _:
-                raise StrategyError(f"the runtime cannot answer {type(effect).__name__}")
+                raise StrategyError(f"the runtime cannot answer {type(effect).__name__} beside other effects")
 
-    def _both(self, left: Effect[Any], right: Effect[Any]) -> Wait:
-        start_left, start_right = self._start(left), self._start(right)
+    def _draft(self, seat: Seat, effect: Draft, *, racing: bool) -> Answer:
+        place = len(self.drafts)
+        self.drafts.append((seat, effect, racing))
+        return lambda: self.guesses[place]
 
-        def wait() -> tuple[Any, Any]:
-            if isinstance(left, Draft):  # the target works in this thread: let it work while the draft does
-                answer = start_right()
-                return start_left(), answer
-            return start_left(), start_right()
 
-        return wait
+class Engine:
+    """Answers the effects of up to `size` decodes with the same sampling."""
 
-    def _draft(self, effect: Draft) -> Wait:
-        if self.statistics.draft_failure:
-            return lambda: Guess.empty
-        if self._draft_lane is None:
+    def __init__(
+        self, target: Lane, draft: Lane | None, sampling: Sampling, verification: str, context_limit: int, size: int = 1
+    ) -> None:
+        self._target, self._draft = target, draft
+        self._sampling, self._size = sampling, size
+        self._rule = rule(verification)
+        self._context_limit = context_limit
+        self._draft_failure = ""
+
+    def begin(self, seat: Seat, prompt: Sequence[int]) -> None:
+        """Fill the seat's row of both caches with its prompt, side by side."""
+        start = time.perf_counter()
+        request = "begin", self._sampling, f"{seat.seed} draft", prompt, seat.row, self._size
+        wait = None if self._draft is None else self._with_draft(self._draft.submit, *request)
+        self._target.submit(*request)()
+        if wait is not None:
+            self._with_draft(wait)
+        seat.statistics.prefill_seconds = time.perf_counter() - start
+
+    def answer(self, waiting: Sequence[tuple[Seat, Effect[Any]]]) -> list[Any]:
+        """The answers to an effect of each seat, none of them a `Verify`, in order."""
+        turn = _Turn()
+        answers = [turn.ask(seat, effect) for seat, effect in waiting]
+        self._work(turn)
+        return [answer() for answer in answers]
+
+    def _work(self, turn: _Turn) -> None:
+        """Let both lanes work: the draft is sent off, the target works in this thread, then the draft is waited for."""
+        turn.guesses = [Guess.empty] * len(turn.drafts)
+        beside = len(turn.drafts)
+        drafting = [(place, self._draft_request(*asked, beside)) for place, asked in enumerate(turn.drafts)]
+        waves = _waves([(place, request) for place, request in drafting if request is not None])
+        waits = [self._submit_draft([request for _, request in wave]) for wave in waves]
+        target_seconds = self._score(turn)
+        if self._draft is not None and any(racing for _, _, racing in turn.drafts):
+            self._draft.hurry(target_seconds)
+        draft_seconds = 0.0
+        for wave, wait in zip(waves, waits, strict=True):
+            draftings: list[Drafting] | None = wait and self._with_draft(wait)
+            for (place, _), drafted in zip(wave, draftings or (), strict=bool(draftings)):
+                turn.guesses[place] = self._guess(turn.drafts[place][0], drafted)
+            draft_seconds += max((drafted.busy_seconds for drafted in draftings or ()), default=0.0)
+        overlap = self._draft is not None and self._draft.overlaps
+        seconds = max(target_seconds, draft_seconds) if overlap else target_seconds + draft_seconds
+        for seat in {seat.row: seat for seat, *_ in (*turn.drafts, *turn.scores)}.values():
+            seat.statistics.forward_seconds += seconds
+            seat.statistics.draft_failure = self._draft_failure
+
+    def _draft_request(self, seat: Seat, effect: Draft, racing: bool, beside: int) -> DraftRequest | None:
+        """What is asked of the draft's lane, which shares its room among `beside` drafts; nothing if it could not answer."""
+        if self._draft is None:
             raise PairError("this strategy drafts, and no draft model was given: give one, or use a strategy without")
         context = effect.committed.tokens + effect.after.tokens
-        length = min(effect.length, MOST_DRAFTED, self._context_limit - len(context))
-        if length < 1:
-            return lambda: Guess.empty
-        try:
-            wait = self._draft_lane.submit("draft", context, length, effect.stop)
-        except LaneError as error:
-            lost = self._without_draft(error)
-            return lambda: lost
+        length = min(effect.length, max(1, MOST_DRAFTED // beside), self._context_limit - len(context))
+        if length < 1 or self._draft_failure:
+            return None
+        return DraftRequest(seat.row, context, length, effect.stop, racing)
 
-        def answer() -> Guess:
-            try:
-                drafting: Drafting = wait()
-            except (LaneError, ModelError) as error:
-                return self._without_draft(error)
-            self.statistics.draft_busy_seconds += drafting.busy_seconds
-            self.statistics.drafted_tokens += len(drafting.tokens)
-            rows = [ARGMAX] * len(drafting.tokens) if drafting.q is None else drafting.q
-            return Guess(tuple(Known(token, q) for token, q in zip(drafting.tokens, rows, strict=True)))
+    def _submit_draft(self, requests: Sequence[DraftRequest]) -> Answer | None:
+        assert self._draft is not None
+        return self._with_draft(self._draft.submit, "draft", requests)
 
-        return answer
+    def _guess(self, seat: Seat, drafted: Drafting) -> Guess:
+        if drafted.failure:
+            self._without_draft(drafted.failure)
+            return Guess.empty
+        seat.statistics.draft_busy_seconds += drafted.busy_seconds
+        seat.statistics.drafted_tokens += len(drafted.tokens)
+        rows = [ARGMAX] * len(drafted.tokens) if drafted.q is None else drafted.q
+        return Guess(tuple(Known(token, q) for token, q in zip(drafted.tokens, rows, strict=True)))
 
-    def _without_draft(self, error: Exception) -> Guess:
-        """Go on autoregressively: nothing is drafted any more, and what is committed stays."""
-        self.statistics.draft_failure = str(error)
-        warnings.warn(f"decoding goes on without the draft: {error}", RuntimeWarning, stacklevel=2)
-        return Guess.empty
+    def _score(self, turn: _Turn) -> float:
+        """Answer all scores; the seconds that the target worked."""
+        turn.scored = [Scores(effect.committed, effect.guess) for _, effect in turn.scores]
+        total = 0.0
+        for wave in _waves([(place, self._score_request(*asked)) for place, asked in enumerate(turn.scores)]):
+            scorings: list[Scoring] = self._target.submit("score", [request for _, request in wave])()
+            for (place, _), scoring in zip(wave, scorings, strict=True):
+                seat, effect = turn.scores[place]
+                seat.statistics.count_forward(scoring.rows, scoring.busy_seconds)
+                turn.scored[place] = Scores(effect.committed, effect.guess, scoring)
+            total += scorings[0].busy_seconds
+        return total
 
-    def _score(self, effect: Score) -> Wait:
+    def _score_request(self, seat: Seat, effect: Score) -> ScoreRequest:
         guess = effect.guess[: max(0, self._context_limit - len(effect.committed))]
-        wait = self._target.submit("score", effect.committed.tokens + guess.tokens, len(guess) + 1)
+        return ScoreRequest(seat.row, effect.committed.tokens + guess.tokens, len(guess) + 1)
 
-        def answer() -> Scores:
-            scoring: Scoring = wait()
-            self.statistics.count_forward(scoring.rows, scoring.busy_seconds)
-            return Scores(effect.committed, effect.guess, scoring)
+    def _with_draft(self, ask: Callable[..., T], *arguments: Any) -> T | None:
+        """What `ask` answers; where the draft's lane is lost, decoding goes on without it."""
+        if self._draft_failure:
+            return None
+        try:
+            return ask(*arguments)
+        except (LaneError, ModelError) as error:
+            self._without_draft(str(error))
+            return None
 
-        return answer
+    def _without_draft(self, failure: str) -> None:
+        """Go on autoregressively: nothing is drafted any more, and what is committed stays."""
+        if not self._draft_failure:
+            self._draft_failure = failure
+            warnings.warn(f"decoding goes on without the draft: {failure}", RuntimeWarning, stacklevel=2)
 
-    def _verify(self, effect: Verify) -> Verdict:
+    def verify(self, seat: Seat, effect: Verify) -> Verdict:
+        """The verdict on a guess, by the rule of the run."""
         scoring: Scoring = effect.scores.rows
         guess = effect.guess[: scoring.rows]  # shorter than asked only where the context is full, which ends the output
         bonus = effect.bonus and len(guess) < scoring.rows
@@ -163,12 +223,26 @@ class Engine:
             outcome = greedy_rule(scoring.best, guess.tokens, bonus)
         else:
             assert scoring.p is not None
-            outcome = self._rule(TensorWindow(guess, scoring.p), bonus, self._dice)
-        return self._verdict(guess, outcome)
+            outcome = self._rule(TensorWindow(guess, scoring.p), bonus, seat.dice)
+        return self._verdict(seat, guess, outcome)
 
-    def _verdict(self, guess: Guess, outcome: Outcome) -> Verdict:
+    def _verdict(self, seat: Seat, guess: Guess, outcome: Outcome) -> Verdict:
         tokens = guess.tokens[: outcome.accepted]
         if outcome.token is not None:
             tokens += (outcome.token,)
-        self.statistics.count_round(outcome.accepted, certain=sum(drafted.q is None for drafted in guess.drafted))
+        certain = sum(drafted.q is None for drafted in guess.drafted)
+        seat.statistics.count_round(outcome.accepted, len(guess), certain)
         return Verdict(Committed(tokens), outcome.accepted, outcome.accepted == len(guess))
+
+
+def _waves(requests: Sequence[tuple[int, R]]) -> list[list[tuple[int, R]]]:
+    """Requests by number, split so that no row is asked twice at once."""
+    waves: list[list[tuple[int, R]]] = []
+    asked: Counter[int] = Counter()
+    for number, request in requests:
+        turn = asked[request.row]
+        if turn == len(waves):
+            waves.append([])
+        waves[turn].append((number, request))
+        asked[request.row] += 1
+    return waves

@@ -16,9 +16,10 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from multiprocessing.connection import Connection
@@ -29,11 +30,11 @@ import torch
 from transformers import PreTrainedModel
 
 from specdec.errors import LaneError, PairError, SpecdecError
-from specdec.runtime.runner import Runner, new_cache
-from specdec.runtime.worker import Drafting, Hosted, Worker, spin
+from specdec.runtime.runner import new_cache
+from specdec.runtime.worker import Drafting, DraftRequest, Hosted, Worker, spin, unpacked
 
-MOST_DRAFTED = 128
-"""Rows of `q` that a process lane can hand over at once; longer drafts are cut to it."""
+MOST_DRAFTED = 512
+"""Rows of `q` that a process lane can hand over at once, shared out among all drafts of a batch."""
 
 PATIENCE_SECONDS = 30.0
 """How long a process lane may be silent before it counts as hung."""
@@ -45,12 +46,25 @@ Wait = Callable[[], Any]
 
 
 class Lane(ABC):
-    """One model at work. `submit` starts a request and returns a function that waits for its answer."""
+    """One model at work. `submit` starts a request and returns a function that waits for its answer.
+
+    `overlaps`  whether it works while the caller does something else
+    """
 
     ended = False
+    overlaps = True
+
+    @property
+    def why_eager(self) -> str | None:
+        """Why forwards are not replayed as CUDA graphs, if so."""
+        return "a process works on the CPU"
 
     @abstractmethod
     def submit(self, method: str, *arguments: Any) -> Wait: ...
+
+    @abstractmethod
+    def hurry(self, seconds: float) -> None:
+        """The other side of a race has answered, after so many seconds of work: racing drafts end with their next token."""
 
     @abstractmethod
     def close(self) -> None:
@@ -58,13 +72,29 @@ class Lane(ABC):
 
 
 class InlineLane(Lane):
-    """Works when waited for."""
+    """Works when waited for. Nothing overlaps, so a racing draft is given the time that the other side took."""
 
-    def __init__(self, model: PreTrainedModel, vocabulary: int) -> None:
-        self._worker = Worker(Runner(model, vocabulary))
+    overlaps = False
+
+    def __init__(self, model: PreTrainedModel, vocabulary: int, *, graphs: bool = True) -> None:
+        self._worker = Worker(model, vocabulary, graphs=graphs)
+        self._racing_seconds = 0.0
 
     def submit(self, method: str, *arguments: Any) -> Wait:
+        if method == "draft":
+            return lambda: self._draft(*arguments)
         return partial(getattr(self._worker, method), *arguments)
+
+    def _draft(self, requests: Sequence[DraftRequest]) -> list[Drafting]:
+        until = time.perf_counter() + self._racing_seconds
+        return self._worker.draft(requests, lambda: time.perf_counter() >= until)
+
+    @property
+    def why_eager(self) -> str | None:
+        return self._worker.why_eager
+
+    def hurry(self, seconds: float) -> None:
+        self._racing_seconds = seconds
 
     def close(self) -> None:
         self._worker.forget()
@@ -73,13 +103,27 @@ class InlineLane(Lane):
 class ThreadLane(Lane):
     """Works on its own thread and, on CUDA, its own stream."""
 
-    def __init__(self, model: PreTrainedModel, vocabulary: int) -> None:
-        self._worker = Worker(Runner(model, vocabulary))
+    def __init__(self, model: PreTrainedModel, vocabulary: int, *, graphs: bool = True) -> None:
+        self._worker = Worker(model, vocabulary, graphs=graphs)
+        self._submitted = self._hurried = 0
         self._executor = ThreadPoolExecutor(1, "draft-lane")
         self._stream = torch.cuda.Stream(model.device) if model.device.type == "cuda" else None
 
     def submit(self, method: str, *arguments: Any) -> Wait:
+        self._submitted += 1
+        if method == "draft":
+            arguments += (partial(self._is_hurried, self._submitted),)
         return self._executor.submit(self._work, method, arguments).result
+
+    def _is_hurried(self, ticket: int) -> bool:
+        return self._hurried >= ticket
+
+    @property
+    def why_eager(self) -> str | None:
+        return self._worker.why_eager
+
+    def hurry(self, seconds: float) -> None:
+        self._hurried = self._submitted
 
     def _work(self, method: str, arguments: tuple[Any, ...]) -> Any:
         with torch.cuda.stream(self._stream):  # no effect without a stream
@@ -106,6 +150,7 @@ class ProcessLane(Lane):
         self._shared = torch.from_file(str(folder / "q"), shared=True, size=MOST_DRAFTED * vocabulary, dtype=dtype).view(
             MOST_DRAFTED, vocabulary
         )
+        self._hurried = torch.from_file(str(folder / "hurried"), shared=True, size=1, dtype=torch.int64)
         torch.save(Hosted(model, vocabulary, MOST_DRAFTED, dtype), folder / "hosted.pt")
         ours, theirs = socket.socketpair()
         self._process = subprocess.Popen(
@@ -136,6 +181,9 @@ class ProcessLane(Lane):
         self._ticket += 1
         return partial(self._answer, self._ticket)
 
+    def hurry(self, seconds: float) -> None:
+        self._hurried[0] = self._ticket
+
     def close(self) -> None:
         if not self.ended:
             torch.set_num_threads(self._threads)
@@ -151,10 +199,7 @@ class ProcessLane(Lane):
             raise answer
         if isinstance(answer, Exception):
             raise LaneError(f"the draft worker failed with {type(answer).__name__}: {answer}") from answer
-        if isinstance(answer, tuple):  # the buffer is written again by the next draft, so its rows are copied
-            tokens, sampled, busy_seconds = answer
-            return Drafting(tokens, self._shared[: len(tokens)].clone() if sampled else None, busy_seconds)
-        return answer
+        return unpacked(answer, self._shared) if isinstance(answer, tuple) else answer
 
     def _receive(self, patience_seconds: float) -> Any:
         try:

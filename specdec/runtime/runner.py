@@ -74,7 +74,12 @@ class TrimmableLayer(CacheLayerMixin):
 
 
 class Runner:
-    """A model that answers logits for whole contexts. Not thread-safe: one runner belongs to one lane."""
+    """A model that answers logits for whole contexts. Not thread-safe: one runner belongs to one lane.
+
+    `why_eager` says why it is not under CUDA graphs, if somebody asked (`specdec.runtime.graph.new_runner`).
+    """
+
+    why_eager: str | None = None
 
     def __init__(self, model: PreTrainedModel, vocabulary: int) -> None:
         self.model = model

@@ -1,4 +1,4 @@
-"""What a lane runs: one model that drafts or scores, and the process that hosts it.
+"""What a lane runs: one model that drafts or scores for a batch of sequences, and the process that hosts it.
 
 `python -m specdec.runtime.worker SOCKET MODEL` answers requests on an inherited socket until the other side closes it. A plain
 subprocess needs no `if __name__ == "__main__"` in the user's script, and dies with its parent.
@@ -10,19 +10,19 @@ import os
 import pickle
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from itertools import count
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from specdec.errors import ModelError, PairError
-from specdec.runtime.runner import Runner
+from specdec.runtime.batch import Asked, new_rows
 from specdec.sampling import Dice, Sampler, Sampling
 from specdec.strategy import StopRule
 
@@ -30,18 +30,42 @@ ARGMAX = "argmax"
 """Stands for `q` of a greedily drafted token, whose row nobody needs."""
 
 
+@dataclass(frozen=True, slots=True)
+class DraftRequest:
+    """Continue the sequence in `row`, whose context is given in full, by up to `length` tokens; if `racing`, until hurried."""
+
+    row: int
+    context: Sequence[int]
+    length: int
+    stop: StopRule | None = None
+    racing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRequest:
+    """Score the last `rows` prefixes of the context of the sequence in `row`."""
+
+    row: int
+    context: Sequence[int]
+    rows: int
+
+
 @dataclass(frozen=True)
 class Drafting:
-    """A drafted run: `tokens`, their rows `q` of shape (len, vocabulary) (`None` when greedy), seconds of work."""
+    """A drafted run: `tokens`, their rows `q` of shape (len, vocabulary) (`None` when greedy), seconds until it was done.
+
+    `failure` says why there is no token at all.
+    """
 
     tokens: list[int]
     q: Tensor | None
     busy_seconds: float
+    failure: str = ""
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """The target's rows: `p` of shape (rows, vocabulary), or the greedy choice of each row; seconds of work."""
+    """The target's rows: `p` of shape (rows, vocabulary), or the greedy choice of each row; seconds of the whole forward."""
 
     p: Tensor | None
     best: list[int] | None
@@ -59,68 +83,165 @@ class Hosted:
     dtype: torch.dtype
 
 
+@dataclass(slots=True)
+class _Run:
+    """A draft under way: `context` grows by its tokens, `rows` are those they were sampled from (`whole`: all in one)."""
+
+    request: DraftRequest
+    context: list[int]
+    rows: list[Tensor] = field(default_factory=list[Tensor])
+    whole: Tensor | None = None
+    ended: bool = False
+    failure: str = ""
+    seconds: float = 0.0
+
+    @property
+    def tokens(self) -> list[int]:
+        return self.context[len(self.request.context) :]
+
+    @property
+    def q(self) -> Tensor | None:
+        return torch.stack(self.rows) if self.rows else self.whole
+
+    def add(self, token: int, row: Tensor) -> None:
+        """One token more; `row` is what a stop rule looks at."""
+        self.context.append(token)
+        full = len(self.context) - len(self.request.context) == self.request.length
+        self.ended = full or (self.request.stop is not None and self.request.stop(row, token))
+
+    def fail(self, reason: str) -> None:
+        """End with the tokens so far; without any, say why."""
+        self.ended = True
+        self.failure = "" if self.tokens else reason
+
+
 class Worker:
-    """One model at work for one decode at a time."""
+    """One model at work for the decodes of one batch at a time."""
 
-    def __init__(self, runner: Runner) -> None:
-        self._runner = runner
+    def __init__(self, model: PreTrainedModel, vocabulary: int, *, graphs: bool = True) -> None:
+        self._graphs = graphs
+        self._rows = new_rows(model, vocabulary, 1, graphs=graphs)
         self._sampler = Sampler(Sampling())
-        self._dice = Dice(0)
+        self._dice = [Dice(0)]
 
-    def begin(self, sampling: Sampling, seed: object, prompt: Sequence[int]) -> None:
-        """Start a decode: set the sampling, reseed, and fill the cache with all of the prompt but its last token."""
+    def begin(self, sampling: Sampling, seed: object, prompt: Sequence[int], row: int = 0, size: int = 1) -> None:
+        """Start a sequence in `row` of `size`: reseed it, and fill its cache with all of the prompt but its last token.
+
+        The sampling is that of all sequences at work.
+        """
         self._sampler = Sampler(sampling)
-        self._dice = Dice(seed)
+        if size != len(self._dice):
+            self._rows = new_rows(self._rows.model, self._rows.vocabulary, size, graphs=self._graphs)
+            self._dice = [Dice(0)] * size
+        self._dice[row] = Dice(seed)
         if len(prompt) > 1:
-            self._runner.logits(prompt[:-1], 1)
+            self._logits([(row, prompt[:-1], 1)])
+
+    @property
+    def why_eager(self) -> str | None:
+        """Why forwards are not replayed as CUDA graphs, if so."""
+        return self._rows.why_eager
 
     def forget(self) -> None:
-        """Empty the cache."""
-        self._runner.forget()
+        """Empty the caches."""
+        self._rows.forget()
 
     @torch.inference_mode()
-    def draft(self, context: Sequence[int], length: int, stop: StopRule | None) -> Drafting:
-        """Continue `context` by up to `length` tokens, one forward each.
+    def draft(self, requests: Sequence[DraftRequest], hurried: Callable[[], bool] = lambda: False) -> list[Drafting]:
+        """Continue every context, a token of each at a time; racing ones end with the token during which they are `hurried`.
 
-        A row that is no distribution ends the draft with the tokens before it, and is an error only where there are none:
-        to drop drafted tokens because of what came of them would bias the output.
+        A row that is no distribution ends its draft with the tokens before it, and is a failure only where there are none: to
+        drop drafted tokens because of what came of them would bias the output.
         """
         start = time.perf_counter()
-        extended = list(context)
-        rows: list[Tensor] = []
-        for _ in range(length):
-            try:
-                token, row = self._next(extended, with_row=stop is not None)
-            except ModelError:
-                if len(extended) == len(context):
-                    raise
-                break
-            extended.append(token)
-            if row is not None:
-                rows.append(row)
-            if stop is not None and stop(row, token):
-                break
-        q = torch.stack(rows) if rows and not self._sampler.greedy else None
-        return Drafting(extended[len(context) :], q, time.perf_counter() - start)
+        runs = [_Run(request, list(request.context)) for request in requests]
+        live = [run for run in runs if not self._whole(run, start)]
+        while live:
+            self._step(live)
+            late = hurried()
+            for run in live:
+                run.ended = run.ended or (late and run.request.racing)
+                run.seconds = time.perf_counter() - start
+            live = [run for run in live if not run.ended]
+        return [Drafting(run.tokens, run.q, run.seconds, run.failure) for run in runs]
 
-    def _next(self, context: Sequence[int], *, with_row: bool) -> tuple[int, Tensor | None]:
-        """A token after `context`, and the row it was sampled from (greedy choices have one only if it is wanted)."""
-        logits = self._runner.logits(context, 1)
-        if self._sampler.greedy:
-            row = self._sampler.probabilities(logits, context)[0] if with_row else None
-            return self._sampler.best(logits, context)[0], row
-        row = self._sampler.probabilities(logits, context)[0]
-        return self._dice.pick(row), row
+    def _whole(self, run: _Run, start: float) -> bool:
+        """Draft at once where nobody needs to look at the tokens one by one; whether it could be done."""
+        request = run.request
+        dice = self._dice[request.row]
+        try:
+            found = (
+                None
+                if request.racing
+                else self._rows.draft(request.row, request.context, request.length, request.stop, self._sampler, dice)
+            )
+        except ModelError as error:
+            run.fail(str(error))
+            return True
+        if found is None:
+            return False
+        tokens, run.whole = found
+        run.context += tokens
+        run.seconds = time.perf_counter() - start
+        return True
+
+    def _step(self, runs: Sequence[_Run]) -> None:
+        """One token more for every run."""
+        contexts = [run.context for run in runs]
+        logits = self._logits([(run.request.row, run.context, 1) for run in runs])
+        greedy, stops = self._sampler.greedy, any(run.request.stop is not None for run in runs)
+        chosen = self._over(self._sampler.best if greedy else self._sampler.probabilities, logits, contexts)
+        rows = self._over(self._sampler.probabilities, logits, contexts) if greedy and stops else chosen
+        for run, found, row in zip(runs, chosen, rows, strict=True):
+            if isinstance(found, ModelError) or isinstance(row, ModelError):
+                run.fail(str(found))
+            elif greedy:
+                run.add(int(found), row[0])
+            else:
+                run.add(self._dice[run.request.row].pick(found[0]), found[0])
+                run.rows.append(found[0])
+
+    def _logits(self, asked: Sequence[Asked]) -> list[Tensor]:
+        try:
+            return self._rows.logits(asked)
+        except RuntimeError as error:  # what torch says of memory, devices and shapes
+            self._rows.forget()
+            reason, name = str(error).partition("\n")[0][:160], self._rows.model.name_or_path or "a model"
+            raise ModelError(f"{name} failed in a forward ({reason}): check its memory and its device") from error
+
+    def _over(
+        self, choose: Callable[[Tensor, Sequence[int]], Tensor], logits: Sequence[Tensor], contexts: Sequence[Sequence[int]]
+    ) -> list[Tensor | ModelError]:
+        """`choose(logits, context)` of every sequence, in one call where the contexts do not matter to it."""
+        if len(logits) > 1 and self._sampler.context_free:
+            try:
+                return list(choose(torch.cat(list(logits)), ()).split([len(rows) for rows in logits]))
+            except ModelError:
+                pass  # of one of them: find out whose
+        found: list[Tensor | ModelError] = []
+        for rows, context in zip(logits, contexts, strict=True):
+            try:
+                found.append(choose(rows, context))
+            except ModelError as error:
+                self._rows.forget()  # no mask hides a NaN that a static cache may hold now
+                found.append(error)
+        return found
 
     @torch.inference_mode()
-    def score(self, context: Sequence[int], rows: int) -> Scoring:
-        """The last `rows` rows after `context`."""
+    def score(self, requests: Sequence[ScoreRequest]) -> list[Scoring]:
+        """The rows that every request asks for, from one forward."""
         start = time.perf_counter()
-        logits = self._runner.logits(context, rows)
-        greedy = self._sampler.greedy
-        best = self._sampler.best(logits, context) if greedy else None
-        p = None if greedy else self._sampler.probabilities(logits, context)
-        return Scoring(p, best, rows, time.perf_counter() - start)
+        logits = self._logits([(request.row, request.context, request.rows) for request in requests])
+        choose = self._sampler.best if self._sampler.greedy else self._sampler.probabilities
+        chosen = self._over(choose, logits, [request.context for request in requests])
+        lists = [rows.tolist() if self._sampler.greedy and isinstance(rows, Tensor) else None for rows in chosen]
+        seconds = time.perf_counter() - start
+        found: list[Scoring] = []
+        for request, rows, best in zip(requests, chosen, lists, strict=True):
+            if isinstance(rows, ModelError):
+                raise rows
+            found.append(Scoring(None if best is not None else rows, best, request.rows, seconds))
+        return found
 
 
 def unpickled(request: bytes) -> tuple[str, tuple[Any, ...]]:
@@ -142,10 +263,32 @@ def spin(connection: Connection) -> None:
         pass
 
 
-def serve(connection: Connection, worker: Worker, shared: Tensor) -> None:
+Packed: TypeAlias = tuple[tuple[list[int], bool, float, str], ...]
+
+
+def packed(draftings: Sequence[Drafting], shared: Tensor) -> Packed:
+    """Draftings without their rows, which are written to `shared` one after the other."""
+    rows = [drafting.q for drafting in draftings if drafting.q is not None]
+    if rows:
+        torch.cat(rows, out=shared[: sum(map(len, rows))])
+    return tuple((drafting.tokens, drafting.q is not None, drafting.busy_seconds, drafting.failure) for drafting in draftings)
+
+
+def unpacked(draftings: Packed, shared: Tensor) -> list[Drafting]:
+    """The other side of `packed`. The buffer is written again by the next draft, so its rows are copied."""
+    rows = shared[: sum(len(tokens) for tokens, sampled, *_ in draftings if sampled)].clone()
+    found: list[Drafting] = []
+    for tokens, sampled, seconds, failure in draftings:
+        q, rows = (rows[: len(tokens)], rows[len(tokens) :]) if sampled else (None, rows)
+        found.append(Drafting(tokens, q, seconds, failure))
+    return found
+
+
+def serve(connection: Connection, worker: Worker, shared: Tensor, hurried: Tensor) -> None:
     """Answer `(method, arguments)` with `(number of the request, result or error)` until the other side is gone.
 
-    Rows of `q` go through `shared`, of shape (rows, vocabulary); everything else through the socket.
+    Rows of `q` go through `shared`, of shape (rows, vocabulary); everything else through the socket. `hurried` holds the number
+    of the last request that is to end its racing drafts.
     """
     for ticket in count(1):
         try:
@@ -155,11 +298,10 @@ def serve(connection: Connection, worker: Worker, shared: Tensor) -> None:
             return
         try:
             method, arguments = unpickled(request)
-            answer = getattr(worker, method)(*arguments)
-            if isinstance(answer, Drafting):
-                if answer.q is not None:
-                    shared[: len(answer.tokens)] = answer.q
-                answer = answer.tokens, answer.q is not None, answer.busy_seconds
+            if method == "draft":
+                answer = packed(worker.draft(*arguments, hurried=lambda ticket=ticket: int(hurried) >= ticket), shared)
+            else:
+                answer = getattr(worker, method)(*arguments)
         except Exception as error:
             answer = error
         connection.send((ticket, answer))
@@ -173,11 +315,13 @@ def main(descriptor: str, folder: str) -> None:
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     hosted: Hosted = torch.load(Path(folder) / "hosted.pt", weights_only=False)
     shared = torch.from_file(str(Path(folder) / "q"), shared=True, size=hosted.rows * hosted.vocabulary, dtype=hosted.dtype)
+    hurried = torch.from_file(str(Path(folder) / "hurried"), shared=True, size=1, dtype=torch.int64)
     try:
         connection.send("ready")
     except BrokenPipeError:
         return  # nobody waits for this worker any more
-    serve(connection, Worker(Runner(hosted.model, hosted.vocabulary)), shared.view(hosted.rows, hosted.vocabulary))
+    worker = Worker(hosted.model, hosted.vocabulary)
+    serve(connection, worker, shared.view(hosted.rows, hosted.vocabulary), hurried)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,80 @@
+"""A benchmark as a picture: speed-up over autoregressive decoding, a row for each strategy and draft length.
+
+A panel for each temperature; a dot with its 95 % interval is what was measured, a tick what was predicted. Drawn from the
+report alone, so a file that `specdec bench --json` wrote can be drawn again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import altair as alt
+
+from specdec.bench.report import length
+from specdec.bench.run import BASELINE
+from specdec.pictures import INKS, SERIES, Theme, themed
+
+
+def speedup_chart(report: dict[str, Any], theme: Theme = "light") -> Any:
+    """The chart of a report that holds results."""
+    rows = [_row(result, report["results"]) for result in report["results"]]
+    names = list(dict.fromkeys(row["strategy"] for row in rows))
+    color = alt.Color(
+        "strategy:N",
+        legend=None,
+        scale=alt.Scale(domain=names, range=[SERIES[i % len(SERIES)] for i in range(len(names))]),
+    )
+    labels = list(dict.fromkeys(row["label"] for row in rows))
+    y = alt.Y("label:N", title=None, sort=labels, axis=alt.Axis(labelLimit=300, ticks=False, domain=False, grid=True))
+    ends = [end for row in rows for end in (row["low"], row["high"], row["predicted"]) if end is not None]
+    x_scale = alt.Scale(domain=[min(0.9, *ends), max(1.1, *ends)], nice=True, zero=False)
+    ink = INKS[theme]
+    panels: list[Any] = []
+    for temperature in dict.fromkeys(row["temperature"] for row in rows):
+        base = alt.Chart(alt.Data(values=[row for row in rows if row["temperature"] == temperature]))
+        x = alt.X("speedup:Q", title="times as fast as autoregressive", scale=x_scale)
+        tooltip = ["label:N", *(alt.Tooltip(f"{key}:Q", format=".2f") for key in ("speedup", "low", "high", "predicted"))]
+        one = alt.Chart(alt.Data(values=[{"one": 1}])).mark_rule(color=ink.text, strokeDash=[4, 3]).encode(x="one:Q")
+        intervals = base.mark_rule(strokeWidth=3, opacity=0.5).encode(x=alt.X("low:Q"), x2="high:Q", y=y, color=color)
+        dots = base.mark_point(size=60, filled=True, opacity=1).encode(x=x, y=y, color=color, tooltip=tooltip)
+        ticks = (
+            base.transform_filter("isValid(datum.predicted)")
+            .mark_tick(color=ink.text, thickness=2, size=14)
+            .encode(x="predicted:Q", y=y, tooltip=tooltip)
+        )
+        title = "Greedy (temperature 0)" if temperature == 0 else f"Sampled (temperature {temperature:g})"
+        heading = alt.TitleParams(title, fontSize=13, fontWeight="normal", anchor="middle")
+        panels.append(alt.layer(one, intervals, ticks, dots).properties(width=360, height=alt.Step(20), title=heading))
+    return themed(alt.hconcat(*panels).properties(title=_title(report)), theme)
+
+
+def _title(report: dict[str, Any]) -> Any:
+    pair, hardware, settings = report["pair"], report["hardware"], report["settings"]
+    shown = "Dot: median and 95 % interval." + (
+        " Tick: predicted." if any(result.get("predicted_tokens_per_second") for result in report["results"]) else ""
+    )
+    subtitle = [
+        f"{pair['target']} + {pair.get('draft', 'no draft')}, {pair['dtype']}; {hardware['cpu']}, {hardware['cores']} cores",
+        f"{settings['prompts']} prompts, {settings['repeats']} repeats, {hardware['date'][:10]}. {shown}",
+    ]
+    return alt.TitleParams("Speed-up over autoregressive decoding", subtitle=subtitle, offset=14)
+
+
+def _row(result: dict[str, Any], results: list[dict[str, Any]]) -> dict[str, Any]:
+    """What is drawn of a result; a prediction is put over the measured speed of the baseline, like the result itself."""
+    baseline = next(
+        other["tokens_per_second"]
+        for other in results
+        if other["strategy"] == BASELINE and other["temperature"] == result["temperature"]
+    )
+    low, high = result["speedup_over_ar_interval"]
+    predicted = result.get("predicted_tokens_per_second")
+    return {
+        "strategy": result["strategy"],
+        "label": f"{result['strategy']} {length(result)}".rstrip(" -"),
+        "temperature": result["temperature"],
+        "speedup": result["speedup_over_ar"],
+        "low": low,
+        "high": high,
+        "predicted": predicted and predicted / baseline,
+    }

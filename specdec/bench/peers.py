@@ -1,0 +1,227 @@
+"""Peers: Hugging Face's own `generate` on the same pair, plain and with `assistant_model`, timed as our strategies are.
+
+Our seconds leave the prompt out, so theirs must too. `generate` cannot be started behind a prompt that was read, hence every
+forward of the two models is timed by a hook: the clock starts at the first one (what `generate` prepares before is left out, as
+it is for ours), and the first forward of each model, which reads the prompt as well, counts as much as its later ones do on
+average. Source: transformers 5.23, `generation/utils.py` and `generation/candidate_generator.py`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from statistics import mean
+from types import TracebackType
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, PreTrainedModel
+
+from specdec.bench.run import ALL_DRAFT_LENGTHS, BASELINE, Decoder
+from specdec.decoding import Result, Text
+from specdec.errors import InputError
+from specdec.pair import Pair, head_size, quiet
+from specdec.statistics import Statistics
+
+SECONDS = (
+    "from the first forward of the call to its end, without the reading of the prompt: "
+    "the first forward of each model counts as much as its later ones do on average"
+)
+"""How the seconds of peers are taken, for the report."""
+
+CONSTANT_LENGTHS = (2, 4)
+"""Draft lengths of assisted generation beside its default, unless others are asked for."""
+
+
+@dataclass(frozen=True)
+class HuggingFaceGenerate:
+    """`target.generate(...)`."""
+
+    name: str = field(default="hf_generate", init=False)
+    lossless: bool = field(default=True, init=False)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return {}
+
+    def decode(self, pair: Pair, prompt: Sequence[int], **options: Any) -> Result:
+        return generate(pair, prompt, **options)
+
+
+@dataclass(frozen=True)
+class HuggingFaceAssisted:
+    """`target.generate(..., assistant_model=draft)`, drafting `draft_length` tokens each time.
+
+    `"default"` is what assisted generation does by itself: up to 20 tokens, ended by one the draft gave less than 0.4, unless
+    the draft's own generation configuration says otherwise.
+    """
+
+    draft_length: int | str = "default"
+
+    name: str = field(default="hf_assisted", init=False)
+    lossless: bool = field(default=True, init=False)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return {"draft_length": self.draft_length}
+
+    def decode(self, pair: Pair, prompt: Sequence[int], **options: Any) -> Result:
+        draft = pair.draft
+        assert draft is not None
+        own: Any = draft.generation_config
+        chosen = {
+            "num_assistant_tokens": own.num_assistant_tokens,
+            "num_assistant_tokens_schedule": own.num_assistant_tokens_schedule,
+            "assistant_confidence_threshold": own.assistant_confidence_threshold,
+        }
+        if self.draft_length != "default":
+            chosen = dict(zip(chosen, (self.draft_length, "constant", 0.0), strict=True))
+        with configured(draft, **chosen):
+            return generate(pair, prompt, draft, **options)
+
+
+COUNTERPARTS = {HuggingFaceGenerate.name: BASELINE, HuggingFaceAssisted.name: "speculative"}
+"""The strategy of ours that does what a peer does."""
+
+
+def hugging_face(pair: Pair, draft_lengths: Sequence[int] = (), *, full: bool = False) -> list[Decoder]:
+    """Plain generation, and assisted generation at its default and at constant lengths (1 to 8 when `full`)."""
+    if pair.draft is None:
+        return [HuggingFaceGenerate()]
+    heads = head_size(pair.target), head_size(pair.draft)
+    if heads[0] != heads[1]:
+        raise InputError(
+            f"assisted generation needs heads of one size, and the target's has {heads[0]} rows and the draft's {heads[1]}: "
+            "leave --against hf out"
+        )
+    lengths = draft_lengths or (ALL_DRAFT_LENGTHS if full else CONSTANT_LENGTHS)
+    return [HuggingFaceGenerate(), HuggingFaceAssisted(), *(HuggingFaceAssisted(length) for length in lengths)]
+
+
+def generate(
+    pair: Pair,
+    prompt: Sequence[int],
+    draft: PreTrainedModel | None = None,
+    *,
+    max_new_tokens: int,
+    temperature: float,
+    seed: int,
+    **_: Any,
+) -> Result:
+    """One `generate` with the budget, the end and the sampling of `specdec.decode`; the verification rule is its own."""
+    target: Any = pair.target
+    eos = sorted(pair.eos)
+    sampling = {"temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {}
+    config = GenerationConfig(
+        max_new_tokens=min(max_new_tokens, pair.context_limit - len(prompt)),
+        eos_token_id=eos or None,
+        pad_token_id=eos[0] if eos else 0,  # nothing is padded, and without one a warning comes with every call
+        do_sample=temperature > 0,
+        **sampling,
+    )
+    ids = torch.tensor([list(prompt)], device=target.device)
+    arguments = {"attention_mask": torch.ones_like(ids), "generation_config": config, "assistant_model": draft}
+    gpus = {model.device for model in (target, draft) if model is not None and model.device.type == "cuda"}
+    watches = [Watch(target)] if draft is None else [Watch(target), Watch(draft)]
+    # What transformers warns of in here is how its assisted generation calls `generate` itself.
+    with torch.random.fork_rng(gpus), configured(target), quiet(), ExitStack() as opened:
+        for watch in watches:
+            opened.enter_context(watch)
+        torch.manual_seed(seed)
+        begin = time.perf_counter()
+        tokens = tuple(target.generate(ids, **arguments)[0, len(prompt) :].tolist())
+        end = time.perf_counter()
+    finished_by = "eos" if tokens[-1] in pair.eos else "length"
+    statistics = counted(len(prompt), len(tokens), *(watch.forwards() for watch in watches))
+    statistics.decode_seconds = end - min(watch.began for watch in watches) - statistics.prefill_seconds
+    statistics.prefill_seconds = end - begin - statistics.decode_seconds
+    return Result(tokens, Text(pair, (), len(prompt)).of(tokens), finished_by, statistics)
+
+
+@contextmanager
+def configured(model: PreTrainedModel, **settings: Any) -> Generator[None]:
+    """The model with a plain generation configuration: its own would fill what ours leaves open, such as penalties."""
+    own = model.generation_config
+    model.generation_config = GenerationConfig(**settings)
+    try:
+        yield
+    finally:
+        model.generation_config = own
+
+
+@dataclass(frozen=True)
+class Forward:
+    """One forward of a model: `rows` fed behind `held` cached tokens."""
+
+    held: int
+    rows: int
+    seconds: float
+
+
+@dataclass
+class Watch:
+    """Sees every forward of a model while it is open. On CUDA nothing waits for it: events are recorded in between."""
+
+    model: PreTrainedModel
+    began: float = 0.0
+    _marks: list[tuple[int, int, Any, Any]] = field(default_factory=list[tuple[int, int, Any, Any]])
+
+    def __enter__(self) -> None:
+        self._hooks = [
+            self.model.register_forward_pre_hook(self._before, with_kwargs=True),
+            self.model.register_forward_hook(self._after),
+        ]
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def _before(self, model: PreTrainedModel, arguments: Any, named: dict[str, Any]) -> None:
+        if not self._marks:
+            self.began = time.perf_counter()
+        self._marks.append((named["past_key_values"].get_seq_length(), named["input_ids"].shape[1], self._now(), None))
+
+    def _after(self, model: PreTrainedModel, arguments: Any, output: Any) -> None:
+        self._marks[-1] = (*self._marks[-1][:3], self._now())
+
+    def _now(self) -> Any:
+        if self.model.device.type != "cuda":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(self.model.device))
+        return event
+
+    def forwards(self) -> list[Forward]:
+        """All of them in order; to be asked once the work is done."""
+        gpu = self.model.device.type == "cuda"
+        return [
+            Forward(held, rows, begin.elapsed_time(end) / 1000 if gpu else end - begin)
+            for held, rows, begin, end in self._marks
+        ]
+
+
+def counted(prompt: int, new_tokens: int, target: Sequence[Forward], draft: Sequence[Forward] = ()) -> Statistics:
+    """The counts of a call that read `prompt` tokens and wrote `new_tokens`; each forward of the target was one round.
+
+    `prefill_seconds` is the reading of the prompt alone.
+    """
+    statistics = Statistics(new_tokens=new_tokens)
+    target_prompt, draft_prompt = prompt_seconds(target), prompt_seconds(draft)
+    known = [prompt, *(forward.held + 1 for forward in target[1:]), prompt + new_tokens]  # all tokens before each round
+    for i, forward in enumerate(target):
+        guessed = forward.rows - (prompt if i == 0 else 1)
+        statistics.count_forward(guessed + 1, forward.seconds - (target_prompt if i == 0 else 0))
+        statistics.drafted_tokens += guessed
+        statistics.count_round(max(0, known[i + 1] - known[i] - 1), guessed, certain=0)  # a late stop commits nothing
+    statistics.draft_busy_seconds = sum(forward.seconds for forward in draft) - draft_prompt
+    statistics.forward_seconds = statistics.target_busy_seconds + statistics.draft_busy_seconds
+    statistics.prefill_seconds = target_prompt + draft_prompt
+    return statistics
+
+
+def prompt_seconds(forwards: Sequence[Forward]) -> float:
+    """What the first forward took beyond a usual one, since it read the prompt; nothing where there is no other."""
+    later = [forward.seconds for forward in forwards[1:]]
+    return max(0.0, forwards[0].seconds - mean(later)) if later else 0.0

@@ -1,0 +1,264 @@
+"""One model under CUDA graphs: what `specdec.runtime.runner` answers, launched as a whole.
+
+A forward of a small model is hundreds of kernels that take less time than their launches. A graph launches them at once, if
+shapes and addresses stay: so the cache is static, windows have one of few widths and are padded up to it, and inputs and
+outputs have tensors of their own. A draft never leaves the device: the token sampled in one step is fed by the next, and the
+host waits once, at its end. The target's rows need no such care: their softmax is launched while the forward still runs.
+
+Only `CudaCapture` is CUDA's; without it the same functions run as they are, which is how they are tested. Source: "CUDA Graphs"
+in torch's notes on CUDA semantics.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from specdec.runtime.cache import StaticCache, why_not_static
+from specdec.runtime.runner import PREFILL_CHUNK, Runner, common_prefix
+from specdec.sampling import NOT_A_TOKEN, Sampler, greedy_choice, not_a_distribution, picked
+from specdec.strategy import StopRule
+
+WIDTHS = (1, 2, 4, 8, 16, 32)
+"""Widths that have a graph of their own, made when first needed; wider windows are prompts, and run without."""
+
+LENGTH = 512
+"""Tokens that the cache holds at first. Attention reads all of them in every step; the cache doubles when it is full."""
+
+DRAFT_ROOM = 16
+"""Tokens that a draft's tensors hold at first."""
+
+WARM_UPS = 3
+"""Runs before a capture, as torch asks: libraries set themselves up in them."""
+
+Step: TypeAlias = Callable[[], None]
+"""Work on tensors that stay where they are, by the same kernels in every run. A capture runs it before anything counts."""
+
+
+class CudaCapture:
+    """Turns steps into CUDA graphs, which share memory since they run one after another, and keep nothing in it."""
+
+    _one_at_a_time = threading.Lock()  # a process may not capture twice at once, and lanes have their own threads
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream = torch.cuda.Stream(device)
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def __call__(self, step: Step) -> Step:
+        """A step that does the same by replaying a graph."""
+        with self._one_at_a_time, torch.cuda.device(self._device):
+            caller = torch.cuda.current_stream()
+            self._stream.wait_stream(caller)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.stream(self._stream):  # `torch.cuda.graph` does not come back from it when a capture fails
+                for _ in range(WARM_UPS):
+                    step()
+                with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
+                    step()
+            caller.wait_stream(self._stream)
+        return graph.replay
+
+
+@dataclass
+class Window:
+    """A forward over a fixed number of tokens. `inputs` are their ids and the position of the first, shape (1, width + 1)."""
+
+    inputs: Tensor
+    logits: Tensor
+    run: Step
+
+
+@dataclass
+class DraftTensors:
+    """A draft on the device: `uniforms` to sample by, and `tokens` and `q` so far, `drafted` in number, shape (1,)."""
+
+    sampler: Sampler
+    uniforms: Tensor
+    tokens: Tensor
+    q: Tensor
+    drafted: Tensor
+    pick: Step
+
+
+class GraphRunner:
+    """Answers what a `Runner` does, and whole drafts. Not thread-safe: one runner belongs to one lane.
+
+    `capture` turns steps into graphs; without one they run as they are. `why_eager` says why none are replayed, if so.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, vocabulary: int, capture: Callable[[Step], Step] | None = None, length: int = LENGTH
+    ) -> None:
+        self.model = model
+        self.vocabulary = vocabulary
+        self.device = model.device
+        self.why_eager = None if capture else "no capture was given"
+        self._capture = capture
+        self._length = length
+        self.forget()
+
+    def forget(self) -> None:
+        """Free the cache and all graphs."""
+        self._held: list[int] = []
+        self._cache = StaticCache(self.model, self._length)
+        self._drop_steps()
+
+    def _drop_steps(self) -> None:
+        self._windows: dict[int, Window] = {}
+        self._draft: DraftTensors | None = None
+
+    @torch.inference_mode()
+    def logits(self, context: Sequence[int], rows: int) -> Tensor:
+        """As `Runner.logits`: after the last `rows` prefixes of `context`, shape (rows, vocabulary)."""
+        tokens = list(context)
+        del self._held[min(common_prefix(self._held, tokens), len(tokens) - rows) :]
+        while len(fresh := tokens[len(self._held) :]) > max(PREFILL_CHUNK, rows):
+            self._feed(fresh[: min(PREFILL_CHUNK, len(fresh) - rows)], 1)
+        return self._feed(fresh, rows)
+
+    @torch.inference_mode()
+    def draft(
+        self, context: Sequence[int], length: int, sampler: Sampler, uniforms: Sequence[float]
+    ) -> tuple[list[int], Tensor | None]:
+        """Continue `context` by `length` tokens, sampled by `length` uniforms as `Dice.pick` would (ignored when greedy).
+
+        Answers the tokens and their rows `q`, shape (tokens, vocabulary), `None` when greedy. A row that is no distribution
+        ends the draft with the tokens before it, and is an error only where there are none. Ask `why_stepwise` before.
+        """
+        tokens = list(context)
+        row = self.logits(tokens, 1)
+        self._reserve(len(tokens) + length)
+        window, draft = self._window(1), self._draft_tensors(sampler, length)
+        window.logits.copy_(row)
+        window.inputs.fill_(len(tokens) - 1)  # a pick moves on from this position, and sets the token
+        draft.uniforms[: len(uniforms)].copy_(torch.tensor(uniforms, dtype=torch.float64), non_blocking=True)
+        draft.drafted.zero_()
+        for number in range(length):
+            if number:
+                window.run()
+            draft.pick()
+        drafted: list[int] = draft.tokens[:length].tolist()  # the host waits here, and nowhere else
+        self._held = tokens + drafted[:-1]
+        if NOT_A_TOKEN in drafted:
+            self.forget()  # the cache may hold NaN, which no mask hides
+            del drafted[drafted.index(NOT_A_TOKEN) :]
+            if not drafted:
+                raise not_a_distribution()
+        return drafted, None if sampler.greedy else draft.q[: len(drafted)].clone()
+
+    def _feed(self, tokens: list[int], rows: int) -> Tensor:
+        start, width = len(self._held), next((width for width in WIDTHS if width >= len(tokens)), None)
+        self._reserve(start + (width or len(tokens)))
+        if width is None:
+            positions = torch.arange(start, start + len(tokens), device=self.device).unsqueeze(0)
+            ids = torch.tensor([tokens], device=self.device)
+            logits = self._forward(ids, positions, rows, visible=start + len(tokens))
+        else:
+            window = self._window(width)
+            padding = [0] * (width - len(tokens))
+            window.inputs.copy_(torch.tensor([[*tokens, *padding, start]]), non_blocking=True)
+            window.run()
+            logits = window.logits[len(tokens) - rows : len(tokens)].clone()
+        self._held += tokens
+        return logits
+
+    def _forward(self, ids: Tensor, positions: Tensor, rows: int, visible: int | None = None) -> Tensor:
+        output = self.model(input_ids=ids, logits_to_keep=rows, **self._cache.at(positions, visible))
+        return output.logits[0, -rows:, : self.vocabulary]
+
+    def _reserve(self, length: int) -> None:
+        """Let the cache hold `length` tokens; what was captured on its old buffers is dropped."""
+        grown = self._cache.length
+        while grown < length:
+            grown *= 2
+        if grown > self._cache.length:
+            self._drop_steps()
+            try:
+                self._cache.grow(grown)
+            except BaseException:  # out of memory, or Ctrl-C: some layers are longer than others
+                self.forget()
+                raise
+
+    def _window(self, width: int) -> Window:
+        if width not in self._windows:
+            inputs = torch.zeros(1, width + 1, dtype=torch.long, device=self.device)
+            inputs[:, -1].fill_(len(self._held))  # a capture runs it, and may overwrite nothing that is held
+            offsets = torch.arange(width, device=self.device)
+            logits = torch.zeros(width, self.vocabulary, dtype=self.model.dtype, device=self.device)
+
+            def run() -> None:
+                logits.copy_(self._forward(inputs[:, :-1], inputs[:, -1:] + offsets, width))
+
+            self._windows[width] = Window(inputs, logits, self._captured(run))
+        return self._windows[width]
+
+    def _draft_tensors(self, sampler: Sampler, length: int) -> DraftTensors:
+        if self._draft is None or self._draft.sampler.sampling != sampler.sampling or len(self._draft.tokens) < length:
+            self._draft = self._new_draft(sampler, max(length, DRAFT_ROOM))
+        return self._draft
+
+    def _new_draft(self, sampler: Sampler, room: int) -> DraftTensors:
+        window = self._window(1)
+        uniforms = torch.zeros(room, dtype=torch.float64, device=self.device)
+        tokens = torch.zeros(room, dtype=torch.long, device=self.device)
+        dtype = torch.promote_types(self.model.dtype, torch.float32)
+        q = torch.zeros(0 if sampler.greedy else room, self.vocabulary, dtype=dtype, device=self.device)
+        drafted = torch.zeros(1, dtype=torch.long, device=self.device)
+
+        def pick() -> None:
+            scores = sampler.processed(window.logits, ())
+            if sampler.greedy:
+                token = greedy_choice(scores)
+            else:
+                row = scores.softmax(-1)
+                token = picked(row, uniforms.index_select(0, drafted))
+                q.index_copy_(0, drafted, row)
+            tokens.index_copy_(0, drafted, token)
+            window.inputs[:, 0].copy_(token.clamp(min=0))
+            window.inputs[:, 1].add_(1)
+            drafted.add_(1)
+
+        return DraftTensors(sampler, uniforms, tokens, q, drafted, self._captured(pick))
+
+    def _captured(self, step: Step) -> Step:
+        if self._capture is None:
+            return step
+        try:
+            return self._capture(step)
+        except RuntimeError as error:
+            self._capture = None
+            self.why_eager = f"a CUDA graph could not be captured ({str(error).partition(chr(10))[0]})"
+            return step
+
+
+def new_runner(model: PreTrainedModel, vocabulary: int, *, graphs: bool = True) -> Runner | GraphRunner:
+    """The runner for `model`: one that replays CUDA graphs where that is possible, and wanted; `why_eager` says if not."""
+    why_eager = why_no_graphs(model) if graphs else "graphs are switched off"
+    if why_eager is None:
+        return GraphRunner(model, vocabulary, CudaCapture(model.device))
+    runner = Runner(model, vocabulary)
+    runner.why_eager = why_eager
+    return runner
+
+
+def why_no_graphs(model: PreTrainedModel) -> str | None:
+    """Why `model` cannot run under CUDA graphs, in words that follow "because"; `None` when it can."""
+    if model.device.type != "cuda":
+        return f"{model.device.type} has no CUDA graphs"
+    return why_not_static(model)
+
+
+def why_stepwise(sampler: Sampler, stop: StopRule | None) -> str | None:
+    """Why a draft must come to the host after each token, in words that follow "because"; `None` when it need not."""
+    if stop is not None:
+        return "its stop rule looks at each token"
+    if not sampler.context_free:
+        return "a logits processor looks at the tokens before"
+    return None

@@ -1,0 +1,30 @@
+"""Elastic PEARL: PEARL (Liu et al., ICLR 2025, arXiv 2408.11850) without a draft length.
+
+The draft goes on behind the pending window until the target answers, and what it made by then is the fresh window. So neither
+model has to be measured, and a target forward that takes longer, for whatever reason, is met by a longer draft.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from specdec import DecodingStrategy, Draft, Guess, InputError, Program, Race, Score, State, Verify
+
+
+@dataclass(frozen=True)
+class Elastic(DecodingStrategy):
+    """Draft until the target answers, at most `most_drafted` tokens; verify as PEARL does."""
+
+    name: ClassVar[str] = "elastic"
+    most_drafted: int = 16
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.most_drafted, int) or self.most_drafted < 1:
+            raise InputError(f"most_drafted {self.most_drafted!r} is not possible: give an integer of at least 1")
+
+    def step(self, state: State) -> Program[State]:
+        drafting = Draft(state.committed, state.pending, self.most_drafted)
+        scores, fresh = yield from Race(Score(state.committed, state.pending), drafting)
+        verdict = yield from Verify(scores, state.pending + fresh[:1])
+        return state.then(verdict, fresh[1:] if verdict.complete else Guess.empty)
