@@ -185,7 +185,7 @@ class Comparison:
     def report(self) -> list[dict[str, Any]]:
         """Measured and predicted tokens per second of each strategy; needs at least one repeat."""
         measured = [median(speeds) for speeds in zip(*self.speeds, strict=True)]
-        found = averaged(self.profiles)
+        found = combined(self.profiles)
         context = round(mean(len(prompt) for prompt in self.prompts) + self.tokens / 2)
         rows: list[dict[str, Any]] = []
         for strategy, speed in zip(self.strategies, measured, strict=True):
@@ -202,19 +202,19 @@ class Comparison:
         return rows
 
 
-def averaged(profiles: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One profile from several of the same settings: numbers are averaged, run lengths added up."""
+def combined(profiles: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One profile from several of the same settings: medians of times and factors, and all that was seen of acceptance."""
     first = profiles[0]
     merged: dict[str, Any] = dict(first)
     for key in ("target_seconds", "draft_seconds"):
         merged[key] = [
-            {**rows[0], "mean": mean(row["mean"] for row in rows), "cv": mean(row["cv"] for row in rows)}
+            {**rows[0], "mean": median(row["mean"] for row in rows), "cv": median(row["cv"] for row in rows)}
             for rows in zip(*(found[key] for found in profiles), strict=True)
         ]
     for key in ("in_turn", "together"):
-        merged[key] = first[key] and {name: mean(found[key][name] for found in profiles) for name in first[key]}
+        merged[key] = first[key] and {name: median(found[key][name] for found in profiles) for name in first[key]}
     for key in ("draft_start_seconds", "round_overhead_seconds", "drafting_overhead_seconds"):
-        merged[key] = mean(found[key] for found in profiles)
+        merged[key] = median(found[key] for found in profiles)
     runs: Counter[str] = Counter()
     for found in profiles:
         runs.update(found["acceptance"]["run_lengths"])

@@ -42,7 +42,7 @@ CONTEXT_TOKENS = 128
 """Length of the made-up context at which steps are timed unless another is asked for."""
 
 WARM_UP, BLOCK = 2, 4
-"""Of a block of repeats of one setting, the first few are not counted."""
+"""Repeats of a setting in a row: some that are not counted, then some that are."""
 
 LENGTHS = (1, 4, 8)
 """Drafts that are timed in turn with the windows over them."""
@@ -246,7 +246,7 @@ def together(pair: Pair, repeats: int, context: int, alone: Alone, start_seconds
     """
     rounds = _Rounds(pair, pair.draft_lane, context)
     tokens = max(1, round(alone.target[1] / alone.draft))
-    length = min(LENGTHS, key=lambda length: abs(length - tokens))
+    length = max(length for length in LENGTHS if length <= tokens)
 
     def at_once(tokens: int) -> Iterator[tuple[float, float]]:
         """Seconds of the target and of the draft in two rounds."""

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from models import minuscule, resembling
 
+from sim.predict import predict
 from sim.profiles import profile_of
+from sim.validate import Comparison, combined
 from specdec import Both, Committed, Draft, Guess, Pair, Score, Scores, create
 from specdec import profile as measuring
 from specdec.profile import LENGTHS, Alone, acceptance, in_turn, profile, together
@@ -24,6 +26,7 @@ class Known:
     """Stands for the lanes: what they are asked moves the clock by known costs."""
 
     now = 0.0
+    alone = ALONE
 
     def __init__(self, *_: Any) -> None:
         self.base = Committed((0, 1))
@@ -49,10 +52,10 @@ class Known:
         return scores.committed
 
     def _target(self, score: Score, company: str) -> float:
-        return FACTORS[company][0] * ALONE.target[len(score.guess) + 1]
+        return FACTORS[company][0] * self.alone.target[len(score.guess) + 1]
 
     def _draft(self, draft: Draft, company: str) -> float:
-        return FACTORS[company][1] * (START + ALONE.draft * draft.length)
+        return FACTORS[company][1] * (START + self.alone.draft * draft.length)
 
     def _pass(self, seconds: float, target: float, draft: float) -> None:
         Known.now += seconds
@@ -74,8 +77,11 @@ def test_models_in_turn_are_told_apart_from_what_lies_between_them(known: Any) -
     assert found.overhead_seconds == pytest.approx(BOOKKEEPING + VERIFICATION)
 
 
-def test_models_at_once_are_compared_with_themselves_alone(known: Any) -> None:
-    found = together(known, 4, 2, ALONE, START)
+@pytest.mark.parametrize("ratio", [1, 3, 20])
+def test_models_at_once_are_compared_with_themselves_alone(known: Any, monkeypatch: pytest.MonkeyPatch, ratio: int) -> None:
+    alone = Alone(ALONE.target, ALONE.target[1] / ratio)
+    monkeypatch.setattr(Known, "alone", alone)
+    found = together(known, 4, 2, alone, START)
     assert (found["target_factor"], found["draft_factor"]) == pytest.approx(FACTORS["together"])
 
 
@@ -101,6 +107,17 @@ def test_short_texts_lose_no_long_runs() -> None:
     assert found.positions == 128
     assert 1 - rejections / found.positions == pytest.approx(found.rate, abs=0.05)
     assert found.positions - sum((length + 1) * count for length, count in found.run_lengths.items()) <= 32
+
+
+def test_a_comparison_predicts_from_the_profiles_of_its_own_run() -> None:
+    target, chosen = minuscule(16, seed=3), [create("autoregressive"), create("speculative", draft_length=2)]
+    with Pair(target, resembling(target, 0.3), lane="inline") as pair:
+        comparison = Comparison(pair, chosen, [[1, 2, 3], [4, 5]], tokens=8, repeats=1)
+        assert len(list(comparison)) == len(comparison)
+    assert len(comparison.profiles) == 2
+    for strategy, row in zip(chosen, comparison.report(), strict=True):
+        assert row["predicted_tokens_per_second"] == predict(strategy, combined(comparison.profiles), 6, 8)
+        assert row["error"] == row["predicted_tokens_per_second"] / row["measured_tokens_per_second"] - 1
 
 
 @pytest.mark.parametrize("lane", ["inline", "thread"])

@@ -14,6 +14,7 @@ from sim.latency import Measured, Measurement, parse_seconds
 from sim.profiles import profile_of, read_profile
 from sim.roofline import GPUS, ModelSize, Roofline, read_model
 from sim.system import Together, Turns
+from sim.validate import combined
 from specdec import InputError
 from specdec.cli import main
 from strategies import Autoregressive, Pearl, Speculative
@@ -266,6 +267,16 @@ def test_predictions_are_offered_to_whoever_may_not_import_the_simulator(profile
     assert runs != predict(Pearl(3), found | {"acceptance": {"rate": 0.7}}, 64, 50)  # recorded runs go before the rate
     with pytest.raises(InputError, match="no acceptance"):
         predict(Pearl(3), found | {"acceptance": None}, 64, 50)
+
+
+def test_a_profile_taken_while_the_machine_was_busy_is_outvoted(profile: Path) -> None:
+    found = json.loads(profile.read_text())
+    slow = json.loads(profile.read_text(), parse_float=lambda text: 3 * float(text))
+    together = combined([found, slow, found])
+    for key in ("target_seconds", "draft_seconds", "draft_start_seconds", "in_turn", "together", "drafting_overhead_seconds"):
+        assert together[key] == found[key]
+    assert together["acceptance"]["run_lengths"] == {"0": 90, "1": 60, "5": 30}
+    assert combined([found | {"together": None}] * 2)["together"] is None
 
 
 def test_a_roofline_is_memory_first_and_arithmetic_later(tmp_path: Path) -> None:
