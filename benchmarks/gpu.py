@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from specdec import Pair, SpecdecError, available
+from specdec import InputError, Pair, SpecdecError, available
 from specdec.bench import BASELINE, Benchmark, line_up, report
 from specdec.cli.bench import parsed_lengths, show
 from specdec.cli.console import Output, share
@@ -40,9 +40,20 @@ STRATEGIES = ("speculative", "pearl", "elastic")
 RESULTS = Path(__file__).parent / "results"
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the script; returns the exit code."""
+    try:
+        run(parsed(arguments))
+    except SpecdecError as error:
+        print(f"gpu.py: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run(options: argparse.Namespace) -> None:
     """Measure every pair, print it, and write the JSON."""
-    options = parsed(arguments)
+    if not options.dry_run and not torch.cuda.is_available():
+        raise InputError("no GPU is here: run it where torch sees CUDA, or give --dry-run")
     device = "cpu" if options.dry_run else "cuda"
     gpu = "dry run" if options.dry_run else torch.cuda.get_device_name()
     machine = {"gpu": gpu, "driver": driver(), "cuda": torch.version.cuda, "date": date.today().isoformat()}
@@ -66,10 +77,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, help="folder of the JSON; benchmarks/results unless given or a dry run")
     if parser.parse_args(arguments).dry_run:
         parser.set_defaults(draft_lengths="2", max_new_tokens=16, repeats=1)
-    options = parser.parse_args(arguments)
-    if not options.dry_run and not torch.cuda.is_available():
-        parser.error("no GPU is here: run it where torch sees CUDA, or give --dry-run")
-    return options
+    return parser.parse_args(arguments)
 
 
 def measured(
@@ -141,8 +149,4 @@ def driver() -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except SpecdecError as error:
-        print(f"gpu.py: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(main())
