@@ -97,10 +97,12 @@ def measured(
         )
         for _ in output.follow(benchmark, len(benchmark)):
             pass
-        found = report(benchmark)
+        found, why_eager = report(benchmark), pair.why_eager
         read = bytes_read(pair.target, options.prompt_tokens + options.max_new_tokens / 2)
     show(output, found)
-    found["bytes_read_per_token"] = read
+    found |= {"bytes_read_per_token": read, "why_eager": why_eager}
+    for name, reason in why_eager.items():
+        output.console.print(f"{name}: {'replayed as CUDA graphs' if reason is None else f'eager, since {reason}'}")
     for result in found["results"]:
         if result["strategy"] == BASELINE:
             speed = result["bytes_per_second"] = read * result["tokens_per_second"]

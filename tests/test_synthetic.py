@@ -139,18 +139,12 @@ def test_the_rate_is_met_on_real_forwards(pair: Pair, temperature: float) -> Non
 def test_decodes_side_by_side_have_runs_of_their_own(pair: Pair, tmp_path: Path) -> None:
     """A run that is half done in one decode is no business of another."""
     options: dict[str, Any] = {"verification": recorded(tmp_path, {"0": 1, "7": 1}), "max_new_tokens": 60, "temperature": 0}
-
-    def decoding(seed: int) -> Decoding:
-        return Decoding(pair, create("speculative", draft_length=3), [1, 2], seed=seed, **options)
-
-    alone = [[step.accepted for step in decoding(seed)] for seed in (1, 2)]
-    both = [decoding(1), decoding(2)]
-    beside: list[list[int]] = [[], []]
-    for turn in range(max(map(len, alone))):
-        for number, one in enumerate(both):
-            if turn < len(alone[number]):
-                beside[number].append(next(one).accepted)
-    assert beside == alone
+    strategy, prompts = create("speculative", draft_length=3), [[1, 2], [3], [4, 5]]
+    alone = [decode(pair, strategy, prompt, seed=7 + i, **options) for i, prompt in enumerate(prompts)]
+    together = decode(pair, strategy, prompts, batch_size=2, seed=7, **options)
+    histograms = [result.statistics.accepted_in_round for result in together]
+    assert histograms == [result.statistics.accepted_in_round for result in alone]
+    assert len({tuple(sorted(counts.items())) for counts in histograms}) > 1
 
 
 # --- nothing of it is text
@@ -302,6 +296,8 @@ def test_the_gpu_script_in_a_dry_run(tmp_path: Path, capfd: pytest.CaptureFixtur
     names = [row["strategy"] for row in measured["results"]]
     assert {"autoregressive", "speculative", "pearl"} <= {*names}
     assert measured["pair"]["dtype"] == "bfloat16"
+    assert measured["why_eager"].keys() == {"target", "draft"}
+    assert all(measured["why_eager"].values())
     layer = 64 * (64 + 64 + 2 * 32 + 3 * 128) + 2 * 64  # queries and outputs, keys and values, MLP, two norms
     read = 2 * layer + 64 + 512 * 64 + 64  # the last norm, the head, and one row of the embedding
     kept = 2 * 2 * 32  # keys and values of a position in two layers
