@@ -276,7 +276,7 @@ def test_unknown_shapes_and_absent_devices_are_refused() -> None:
 def test_a_profile_of_shapes_has_times_and_no_acceptance(pair: Pair) -> None:
     found = profile(pair, {}, widths=(1, 2), batches=(1,), contexts=(16,), repeats=2)
     assert found["acceptance"] == {}
-    assert len(found["target_seconds"]) == 2
+    assert {row["width"] for row in found["target_seconds"]} >= {1, 2}
 
 
 # --- the script for a GPU, on tiny shapes
