@@ -17,6 +17,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from specdec import Decoding, InputError, Pair, PairError, Statistics, assert_lossless, available, create, decode
 from specdec.bench import Benchmark, report
+from specdec.bench.chart import speedup_chart
 from specdec.law import Oracle, branches
 from specdec.profile import profile
 from specdec.shapes import SHAPES, build
@@ -193,7 +194,9 @@ def test_a_benchmark_says_it_everywhere_and_neither_compares_nor_measures_accept
     assert found["settings"]["synthetic"] == MARK
     assert [row["synthetic"] for row in found["results"]] == [MARK] * 4
     assert found["greedy_check"] is None
-    assert found["measured"]["acceptance_rate"] == 0.8
+    assert found["measured"]["acceptance_rate_by_temperature"] == {"0": 0.8, "1": 0.8}
+    assert MARK in json.dumps(speedup_chart(found).to_dict())
+    assert all(row["predicted_tokens_per_second"] > 0 for row in found["results"])  # at the rate that is forced
 
 
 # --- what is refused
