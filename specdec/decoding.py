@@ -18,6 +18,8 @@ from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, overload
 
+from transformers import PreTrainedTokenizerBase
+
 from specdec.commit import Ending, Stop, committed
 from specdec.effects import Committed, Effect, Program, Verify, started
 from specdec.errors import InputError, ModelError
@@ -26,6 +28,7 @@ from specdec.runtime.engine import Engine, Seat
 from specdec.sampling import Sampling
 from specdec.statistics import Statistics
 from specdec.strategy import DecodingStrategy
+from specdec.synthetic import synthetic
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,8 @@ class Result:
     """A finished output, without the prompt.
 
     `tokens`      token ids; an end-of-sequence token is kept
-    `text`        their text without special tokens; a stop string is kept. Empty when the pair has no tokenizer
+    `text`        their text without special tokens; a stop string is kept. Empty when the pair has no tokenizer, and when
+                  acceptance was synthetic
     `finished_by` `"eos"`, `"length"` or `"stop"`; `None` when it was interrupted
     """
 
@@ -116,6 +120,7 @@ class Batch(Iterator[tuple[int, Round]]):
         at_least_one(max_new_tokens=max_new_tokens, batch_size=batch_size)
         self._pair, self._strategy = pair, strategy
         size = min(batch_size, len(prompts))
+        tokenizer = None if synthetic(verification) else pair.tokenizer
         first_seed = random.randrange(2**32) if seed is None else seed
         self.outputs: list[Output] = []
         for number, prompt in enumerate(prompts):
@@ -125,15 +130,14 @@ class Batch(Iterator[tuple[int, Round]]):
                 raise InputError(
                     f"the prompt has {len(tokens)} tokens and the context holds {pair.context_limit}: shorten the prompt"
                 )
-            text = Text(pair, stop_strings, len(tokens))
+            text = Text(tokenizer, stop_strings, len(tokens))
             ending = Ending(min(max_new_tokens, room), pair.eos if eos is None else eos, partial(_reason, text, stop))
-            self.outputs.append(Output(number, tokens, ending, text, Seat(first_seed + number)))
+            self.outputs.append(Output(number, tokens, ending, text, Seat(first_seed + number, verification)))
         self.seconds = 0.0
         self._engine = Engine(
             pair.target_lane,
             pair.draft_lane if strategy.drafts else None,
             sampling_of(sampling),
-            verification,
             pair.context_limit,
             size,
         )
@@ -235,7 +239,7 @@ def decode(
     `temperature`, `top_k`, `top_p`, `min_p`, `repetition_penalty`, `logits_processor`   as in `specdec.Sampling`
     `stop_strings`        end after any of these; `stop`: a function of all tokens so far that names a reason to end
     `eos`                 token ids that end the output; the target's own unless given
-    `verification`        `"token"`, `"match"` or `"block"`
+    `verification`        `"token"`, `"match"` or `"block"`; or forced acceptance, for speed only, as in `specdec.synthetic`
     `seed`                the same seed gives the same tokens, in whatever lane the draft works, and in whatever batch: prompt
                           `i` of a list is decoded with `seed + i`
 
@@ -280,7 +284,7 @@ def prompt_tokens(pair: Pair, prompt: str | Sequence[int]) -> tuple[int, ...]:
         if not prompt.strip():
             raise InputError("the prompt is empty: give at least one word")
         if pair.tokenizer is None:
-            raise InputError("this pair has no tokenizer: give the prompt as token ids")
+            raise InputError("this pair has no tokenizer: give the prompt as token ids, or take models that have one")
         return tuple(pair.tokenizer(prompt)["input_ids"])  # type: ignore[arg-type]
     tokens = tuple(int(token) for token in prompt)
     if not tokens:
@@ -293,14 +297,14 @@ def prompt_tokens(pair: Pair, prompt: str | Sequence[int]) -> tuple[int, ...]:
 class Text:
     """Text of growing outputs: new characters only once they are complete, and stop strings wherever they end."""
 
-    def __init__(self, pair: Pair, stop_strings: Sequence[str], prompt_tokens: int) -> None:
-        if stop_strings and pair.tokenizer is None:
-            raise InputError("stop strings need a tokenizer, and this pair has none: use `eos` or `stop`")
+    def __init__(self, tokenizer: PreTrainedTokenizerBase | None, stop_strings: Sequence[str], prompt_tokens: int) -> None:
+        if stop_strings and tokenizer is None:
+            raise InputError("stop strings need a tokenizer, and acceptance that is not synthetic: use `eos` or `stop`")
         if isinstance(stop_strings, str):
             stop_strings = [stop_strings]
         if not all(stop_strings):
             raise InputError("a stop string is empty: give at least one character")
-        self._tokenizer = pair.tokenizer
+        self._tokenizer = tokenizer
         self._stop_strings = stop_strings
         self._prompt_tokens = prompt_tokens
         self._shown = ""

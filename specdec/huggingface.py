@@ -17,6 +17,7 @@ from specdec.decoding import decode
 from specdec.errors import InputError
 from specdec.pair import Pair
 from specdec.strategy import DecodingStrategy
+from specdec.synthetic import require_text
 
 UNLIMITED = 1_000_000_000
 
@@ -34,6 +35,7 @@ def generate(
     `draft` is a model (it then works inline) or a `Pair` with this target (its lanes stay warm between calls). Sampling is
     seeded from torch's global generator, so `transformers.set_seed` reproduces it.
     """
+    require_text(verification)
     config, mask = prepared["generation_config"], prepared.get("attention_mask")
     if len(input_ids) != 1 or (mask is not None and not bool((mask == 1).all())):
         raise InputError(

@@ -1,7 +1,7 @@
 """A target and a draft that fit each other, and the lanes they work on.
 
-Loads any Hugging Face causal language model from a directory or a hub name, safetensors only. Tokenizers must be equal; heads
-that were padded to different sizes are cut to the common part before softmax.
+Loads any Hugging Face causal language model from a directory or a hub name, safetensors only, and makes those of
+`specdec.shapes`. Tokenizers must be equal; heads that were padded to different sizes are cut to the common part before softmax.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from specdec.errors import InputError, PairError
 from specdec.profile import CONTEXT_TOKENS, step_seconds
 from specdec.runtime.lane import InlineLane, Lane, ProcessLane, ThreadLane, available_cores
 from specdec.runtime.runner import context_limit
+from specdec.shapes import build, is_shape
 
 LANES = ("auto", "inline", "thread", "process")
 
@@ -72,14 +73,15 @@ class Pair:
         lane: str = "auto",
         graphs: bool = True,
     ) -> Pair:
-        """Load a pair from directories or hub names.
+        """Load a pair from directories or hub names, or make one of random weights (`shape:NAME`), without a tokenizer.
 
         `device` defaults to CUDA where there is one; `draft_device` to the same. `dtype` defaults to the checkpoint's on CUDA
-        and to float32 on a CPU. Raises `PairError` for what is missing, is not safetensors or does not fit.
+        (a shape's is bfloat16) and to float32 on a CPU. Raises `PairError` for what is missing, is not safetensors or does not
+        fit.
         """
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        tokenizer = load_tokenizer(target)
-        if draft is not None:
+        tokenizer = None if is_shape(target) or is_shape(draft) else load_tokenizer(target)
+        if tokenizer is not None and draft is not None:
             require_equal_tokenizers(tokenizer, load_tokenizer(draft), str(target), str(draft))
         models = [
             load_model(name, where, dtype)
@@ -162,21 +164,25 @@ def head_size(model: PreTrainedModel) -> int:
 
 
 def load_model(name: str | Path, device: str, dtype: str | torch.dtype | None) -> PreTrainedModel:
-    """One model in evaluation mode, safetensors only."""
-    chosen = dtype or ("auto" if device.startswith("cuda") else torch.float32)
-    with quiet():
-        try:
-            model: Any = AutoModelForCausalLM.from_pretrained(
-                name, dtype=chosen, use_safetensors=True, local_files_only=Path(name).is_dir()
-            )
-        except (OSError, ValueError, KeyError) as error:
-            raise _cannot_load("model", name, error) from error
+    """One model in evaluation mode: a shape, or a checkpoint of safetensors."""
     try:
+        model: Any = build(str(name), device, dtype) if is_shape(name) else _checkpoint(name, device, dtype)
         return model.to(device).eval()
     except (RuntimeError, AssertionError) as error:  # what torch says of a device that is not there, or too small
         reason = str(error).partition("\n")[0][:120]
         there = "cpu, cuda" if torch.cuda.is_available() else "cpu"
         raise PairError(f"device {device} cannot be used ({reason}): available here are {there}") from error
+
+
+def _checkpoint(name: str | Path, device: str, dtype: str | torch.dtype | None) -> Any:
+    chosen = dtype or ("auto" if device.startswith("cuda") else torch.float32)
+    with quiet():
+        try:
+            return AutoModelForCausalLM.from_pretrained(
+                name, dtype=chosen, use_safetensors=True, local_files_only=Path(name).is_dir()
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise _cannot_load("model", name, error) from error
 
 
 def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:

@@ -149,7 +149,7 @@ class _Rounds:
     """Effects answered by the lanes of a decode, round after round behind the same made-up context."""
 
     def __init__(self, pair: Pair, draft: Lane | None, context: int) -> None:
-        self._engine, self._seat = Engine(pair.target_lane, draft, Sampling(), "token", pair.context_limit), Seat(0)
+        self._engine, self._seat = Engine(pair.target_lane, draft, Sampling(), pair.context_limit), Seat(0)
         self._most = pair.context_limit - 2 * max(LENGTHS)
         self.base = Committed(tuple(made_up_context(context)))
         self._engine.begin(self._seat, self.base.tokens)
@@ -348,7 +348,8 @@ def profile(
 ) -> dict[str, Any]:
     """Measure a pair with a draft; the answer is what `specdec profile` writes and the simulator reads.
 
-    `prompts` are token ids by name of their file. Seconds everywhere; `draft_seconds` are per drafted token, sampling included.
+    `prompts` are token ids by name of their file; without any, acceptance is left out. Seconds everywhere; `draft_seconds` are
+    per drafted token, sampling included.
     """
     assert pair.draft is not None
     assert pair.draft_lane is not None
@@ -395,5 +396,7 @@ def profile(
             "rate": sum(measured.rate * measured.positions for measured in by_file.values()) / positions if positions else 0.0,
             "run_lengths": {str(length): count for length, count in sorted(runs.items())},
             "by_file": {name: {"rate": measured.rate, "positions": measured.positions} for name, measured in by_file.items()},
-        },
+        }
+        if by_file
+        else {},
     }

@@ -20,7 +20,8 @@ class Statistics:
 
     `forward_seconds`   in which at least one model worked: models side by side count as the longer of both
     `window_forwards`   rows scored in one forward of the target -> how often; `window_seconds` the seconds of these forwards
-    `draft_failure` says why the draft was given up in mid-decode; the rest was decoded autoregressively then.
+    `draft_failure` says why the draft was given up in mid-decode; the rest was decoded autoregressively then. `synthetic` says
+    that acceptance was forced, so that the tokens are no text. Both are empty otherwise.
     """
 
     rounds: int = 0
@@ -35,6 +36,7 @@ class Statistics:
     draft_busy_seconds: float = 0.0
     forward_seconds: float = 0.0
     draft_failure: str = ""
+    synthetic: str = ""
     accepted_in_round: Counter[int] = field(default_factory=Counter[int])
     window_forwards: Counter[int] = field(default_factory=Counter[int])
     window_seconds: Counter[int] = field(default_factory=Counter[int])
@@ -55,8 +57,8 @@ class Statistics:
         self.accepted_in_round[accepted] += 1
 
     def __add__(self, other: Statistics) -> Statistics:
-        values = {name: value + getattr(other, name) for name, value in vars(self).items()}
-        return Statistics(**values)
+        ours, theirs = vars(self), vars(other)
+        return Statistics(**{n: ours[n] or theirs[n] if isinstance(ours[n], str) else ours[n] + theirs[n] for n in ours})
 
     @property
     def tokens_per_second(self) -> float:

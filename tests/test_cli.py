@@ -191,6 +191,24 @@ def assert_one_line(ran: Ran, *parts: str) -> None:
         ("bench --temperature -1", ["temperature -1", "give 0"]),
         ("bench --repeats 0", ["'--repeats'", "specdec bench --help"]),
         ("bench --target {models}/small --draft {models}/draft --lane inline", ["prompt 1", "context holds 32", "shorten"]),
+        ("bench --target shape:tiny-target --draft shape:tiny-draft", ["shape:tiny-target", "--verification synthetic:0.8"]),
+        ("bench --target {models}/target --draft shape:tiny-draft", ["shape:tiny-draft", "--verification synthetic:0.8"]),
+        (
+            "bench --target shape:tiny --draft shape:tiny-draft --verification synthetic:0.8",
+            ["unknown shape 'tiny'", "tiny-target, tiny-draft"],
+        ),
+        (
+            "bench --target shape:tiny-target --verification synthetic:0.8 --prompts {tmp}/absent",
+            ["absent", "no tokenizer", "--prompt-tokens"],
+        ),
+        ("bench --prompt-tokens 64 --target {models}/absent", ["--prompt-tokens", "--prompts"]),
+        ("bench --verification synthetic:8 --target {models}/absent", ["synthetic acceptance 8", "from 0 to 1"]),
+        ("bench --verification synthetic:0.8 --against hf --target {models}/absent", ["--against hf", "synthetic:0.8"]),
+        ("bench --verification tokens --target {models}/absent", ["'tokens'", "token, match, block"]),
+        ("generate hello --verification synthetic:0.8 --target {models}/absent", ["synthetic:0.8", "specdec bench"]),
+        ("generate hello --target shape:tiny-target --draft shape:tiny-draft", ["shape:tiny-target", "specdec bench"]),
+        ("profile --target shape:tiny-target --draft shape:tiny-draft --prompts x", ["tiny-draft", "leave --prompts out"]),
+        ("prove pearl --verification synthetic:0.8", ["'--verification'", "'token', 'match', 'block'"]),
         ("prove", ["nothing to prove", "--all"]),
         ("prove perl", ["'perl'", "did you mean pearl"]),
         ("prove pearl --pairs 0", ["0 pairs", "at least 1"]),
@@ -334,6 +352,40 @@ def test_a_profile_is_shown_and_written(
     assert company in next(line for line in ran.out.splitlines() if line.startswith("Together"))
     found = json.loads((tmp_path / "profile.json").read_text())
     assert {"in_turn", "together", "draft_start_seconds", "drafting_overhead_seconds", "acceptance"} <= found.keys()
+
+
+# --- forced acceptance and shapes
+
+
+def test_bench_of_shapes_says_that_it_is_not_text(run: Callable[..., Ran]) -> None:
+    models = ["--target", "shape:tiny-target", "--draft", "shape:tiny-draft", "--lane", "inline", "--device", "cpu"]
+    options = ["--strategy", "speculative", "--draft-lengths", 2, "--repeats", 1, "--max-new-tokens", 8, "--limit", 2]
+    ran = run("bench", *models, *options, "--verification", "synthetic:0.8", "--prompt-tokens", 20, "--json", "-")
+    mark = "synthetic acceptance 0.8: not text"
+    assert ran.json["settings"]["synthetic"] == mark
+    assert ran.json["settings"]["prompts_file"] == "made up, 20 tokens each"
+    assert ran.json["settings"]["prompts"] == 2
+    assert ran.json["pair"]["target"] == "shape:tiny-target"
+    assert f"Greedy (temperature 0), {mark}" in ran.err
+    assert f"Sampled (temperature 1), {mark}" in ran.err
+    assert "acceptance 80 %" not in ran.err
+    assert "outputs" not in ran.err.partition("tok/s:")[0]  # nothing is said of greedy outputs, which are not comparable
+
+
+def test_bench_of_text_says_nothing_of_the_kind(run: Callable[..., Ran], inline: list[str], tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("one\n")
+    options = ["--strategy", "speculative", "--draft-lengths", 2, "--repeats", 1, "--max-new-tokens", 8, "--temperature", 1]
+    ran = run("bench", *inline, *options, "--prompts", tmp_path / "prompts.txt", "--json", "-")
+    assert {ran.json["settings"]["synthetic"], *(row["synthetic"] for row in ran.json["results"])} == {""}
+    assert "synthetic" not in ran.err
+
+
+def test_profile_of_shapes_is_for_a_simulator_that_is_given_the_acceptance(run: Callable[..., Ran], tmp_path: Path) -> None:
+    models = ["--target", "shape:tiny-target", "--draft", "shape:tiny-draft", "--lane", "inline", "--device", "cpu"]
+    assert run("profile", *models, "--repeats", 2, "--json", tmp_path / "profile.json").code == 0
+    simulate = ["simulate", "--strategy", "pearl", "--profile", tmp_path / "profile.json", "--tokens", 50]
+    assert_one_line(run(*simulate), "no acceptance", "--acceptance")
+    assert run(*simulate, "--acceptance", 0.8, "--draft-length", 2).code == 0
 
 
 # --- prove

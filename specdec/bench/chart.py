@@ -57,6 +57,8 @@ def _title(report: dict[str, Any]) -> Any:
         f"{pair['target']} + {pair.get('draft', 'no draft')}, {pair['dtype']}; {hardware['cpu']}, {hardware['cores']} cores",
         f"{settings['prompts']} prompts, {settings['repeats']} repeats, {hardware['date'][:10]}. {shown}",
     ]
+    if settings.get("synthetic"):
+        subtitle.append(settings["synthetic"])
     return alt.TitleParams("Speed-up over autoregressive decoding", subtitle=subtitle, offset=14)
 
 

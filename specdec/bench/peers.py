@@ -137,7 +137,7 @@ def generate(
     statistics = counted(len(prompt), len(tokens), *(watch.forwards() for watch in watches))
     statistics.decode_seconds = end - min(watch.began for watch in watches) - statistics.prefill_seconds
     statistics.prefill_seconds = end - begin - statistics.decode_seconds
-    return Result(tokens, Text(pair, (), len(prompt)).of(tokens), finished_by, statistics)
+    return Result(tokens, Text(pair.tokenizer, (), len(prompt)).of(tokens), finished_by, statistics)
 
 
 @contextmanager

@@ -5,7 +5,8 @@
                   falls short of this is the driver's: verification, transport, bookkeeping, and forwards of uneven length
 
 A predictor is found through the entry-point group `specdec.predictors`; what it computes with is its own affair. Not predicted
-are strategies that guess without the draft, whose acceptance hangs on the text, and rules other than the token rule.
+are strategies that guess without the draft, whose acceptance hangs on the text, and rules other than the token rule (forced
+acceptance is what a predictor takes it to be).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from specdec.decoding import Result
 from specdec.errors import SpecdecError
 from specdec.statistics import Statistics
 from specdec.strategy import DecodingStrategy, DraftingStrategy
+from specdec.synthetic import synthetic
 
 GROUP = "specdec.predictors"
 
@@ -62,7 +64,8 @@ def predictions(
 
     def by(measured: dict[str, Any]) -> float | None:
         known = strategy.name == BASELINE or (strategy.drafts and measured["acceptance_rate"] is not None)
-        if predict is None or not known or not measured["target_window_seconds"] or benchmark.verification != "token":
+        as_told = benchmark.verification == "token" or synthetic(benchmark.verification)
+        if predict is None or not (known and as_told and measured["target_window_seconds"]):
             return None
         try:
             return predict(strategy, profile(measured, context), context, tokens)

@@ -22,6 +22,7 @@ from specdec.profile import hardware, versions
 from specdec.runtime.runner import Runner
 from specdec.statistics import Statistics
 from specdec.strategy import DraftingStrategy
+from specdec.synthetic import synthetic
 
 DRAWS = 2000
 """Resamples of the bootstrap."""
@@ -81,6 +82,7 @@ def summary(statistics: Statistics) -> dict[str, Any]:
         "overhead_share": statistics.overhead_share,
         "rounds": statistics.rounds,
         "new_tokens": statistics.new_tokens,
+        "synthetic": statistics.synthetic,
     }
 
 
@@ -105,6 +107,7 @@ def report(benchmark: Benchmark) -> dict[str, Any]:
     """Everything that was measured so far, for JSON. Times in seconds, speeds in tokens per second."""
     pair = benchmark.pair
     there = bool(benchmark.cells)
+    comparable = there and 0 in benchmark.temperatures and not synthetic(benchmark.verification)
     return {
         "pair": described(pair),
         "hardware": {**hardware(pair), **versions(), "date": datetime.now(UTC).isoformat(timespec="seconds")},
@@ -113,14 +116,14 @@ def report(benchmark: Benchmark) -> dict[str, Any]:
         "results": [result(benchmark, contender) for contender in benchmark.contenders] if there else [],
         "ranking": [ranking(benchmark, temperature) for temperature in benchmark.temperatures] if there else [],
         "against": [entry for t in benchmark.temperatures for entry in against(benchmark, t)] if there else [],
-        "greedy_check": greedy_check(benchmark) if there and 0 in benchmark.temperatures else None,
+        "greedy_check": greedy_check(benchmark) if comparable else None,
     }
 
 
 def settings(benchmark: Benchmark) -> dict[str, Any]:
     """What all contenders had in common."""
     repeats, prompts = benchmark.shape
-    lane = benchmark.pair.draft_lane
+    lane, forced = benchmark.pair.draft_lane, synthetic(benchmark.verification)
     return {
         "temperatures": list(benchmark.temperatures),
         "max_new_tokens": benchmark.max_new_tokens,
@@ -128,6 +131,7 @@ def settings(benchmark: Benchmark) -> dict[str, Any]:
         "repeats_planned": benchmark.repeats,
         "prompts": prompts,
         "verification": benchmark.verification,
+        "synthetic": forced.mark if forced else "",
         "seed": benchmark.seed,
         "dtype": str(benchmark.pair.target.dtype).removeprefix("torch."),
         "target_threads": torch.get_num_threads(),

@@ -12,6 +12,7 @@ from specdec.errors import InputError
 from specdec.pair import Pair
 from specdec.profile import acceptance, step_seconds, window_seconds
 from specdec.strategy import DecodingStrategy, DraftingStrategy, available, create
+from specdec.synthetic import synthetic
 
 BASELINE = "autoregressive"
 WIDTHS = (1, 2, 4, 8)
@@ -114,7 +115,7 @@ class Benchmark:
 
     pair: Pair
     strategies: Sequence[DecodingStrategy]
-    texts: Sequence[str]
+    texts: Sequence[str | Sequence[int]]
     temperatures: Sequence[float] = (0.0, 1.0)
     max_new_tokens: int = 64
     repeats: int = 3
@@ -144,7 +145,7 @@ class Benchmark:
     def __iter__(self) -> Iterator[str]:
         """Run it; says what is done next before each step."""
         yield "measuring the models"
-        self.measured = measured(self.pair, self.prompts, self.temperatures)
+        self.measured = measured(self.pair, self.prompts, self.temperatures, self.verification)
         for contender in self.contenders:
             yield f"warming up {contender}"
             self._decode(contender, 0, 0, WARM_UP_TOKENS)
@@ -186,12 +187,16 @@ class Benchmark:
         return next(c for c in self.contenders if c.decoder.name == BASELINE and c.temperature == temperature)
 
 
-def measured(pair: Pair, prompts: Sequence[Sequence[int]], temperatures: Sequence[float]) -> dict[str, Any]:
-    """What each model's step costs, alone and in seconds, and how often a drafted token is accepted (temperature 1 and all)."""
-    draft = pair.draft_lane
+def measured(pair: Pair, prompts: Sequence[Sequence[int]], temperatures: Sequence[float], verification: str) -> dict[str, Any]:
+    """What each model's step costs, alone and in seconds, and how often a drafted token is accepted (temperature 1 and all).
+
+    Forced acceptance is not measured: its rate is known.
+    """
+    draft, forced = pair.draft_lane, synthetic(verification)
     draft_seconds = None if draft is None else step_seconds(draft)  # first: its process is then up for the target's turn
     widths = window_seconds(pair.target_lane, WIDTHS)
-    rates = {} if draft is None else {t: acceptance(pair, prompts, temperature=t).rate for t in {1.0, *temperatures}}
+    asked = () if draft is None else {1.0, *temperatures}
+    rates = {t: (forced or acceptance(pair, prompts, temperature=t)).rate for t in asked}
     return {
         "target_step_seconds": step_seconds(pair.target_lane),
         "target_window_seconds": {str(width): seconds for width, seconds in widths.items()},

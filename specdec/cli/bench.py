@@ -11,6 +11,7 @@ import typer
 from specdec.cli import options
 from specdec.cli.console import Output, share
 from specdec.errors import InputError
+from specdec.synthetic import rule_of, synthetic
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -44,6 +45,9 @@ def bench(
     prompts: Annotated[
         str | None, typer.Option(metavar="FILE", help="Prompts: text, or JSON lines as in HumanEval, GSM8K or MT-bench.")
     ] = None,
+    prompt_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Length of the made-up prompts of shapes, which read no text; 128 unless given.")
+    ] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Take only the first prompts; 6 of the 12 bundled ones unless given.")
     ] = None,
@@ -67,7 +71,7 @@ def bench(
     draft_device: options.DraftDevice = None,
     dtype: options.DTypeOption = None,
     lane: options.LaneOption = options.Lane.auto,
-    verification: options.VerificationOption = options.Verification.token,
+    verification: options.VerificationOption = "token",
     seed: options.Seed = 0,
     json: options.Json = None,
 ) -> None:
@@ -82,14 +86,19 @@ def bench(
       specdec bench --strategy pearl --strategy speculative --draft-lengths 1-8
       specdec bench --target Qwen/Qwen3-8B --draft Qwen/Qwen3-0.6B --temperature 0
       specdec bench --prompts HumanEval.jsonl.gz --limit 20 --json results.json
+      specdec bench --target shape:llama-8b --draft shape:llama-1b --verification synthetic:0.8
       specdec bench --against hf --json results.json --output results.png
     """
     output = Output(json)
     paths = options.picture_paths(pictures)
     lengths = parsed_lengths(draft_lengths)
-    from specdec.prompts import bundled, load
-
-    texts = load(prompts)[:limit] if prompts else bundled()[: limit or (None if full else BUNDLED_PROMPTS)]
+    rule_of(verification)  # refuse what is unknown before the models are loaded
+    shapes = options.shapes_in(target, draft)
+    if shapes and not synthetic(verification):
+        raise InputError(f"{shapes}: drafts of random weights are accepted by accident: give --verification synthetic:0.8")
+    if against and synthetic(verification):
+        raise InputError(f"--against {against.value}: a peer verifies by itself, and {verification} cannot be forced on it")
+    texts, source = chosen_prompts(prompts, prompt_tokens, limit, bool(shapes), full)
     from specdec.sampling import Sampling
     from specdec.strategy import create
 
@@ -109,7 +118,7 @@ def bench(
             max_new_tokens,
             repeats or (FULL_REPEATS if full else REPEATS),
             seconds if seconds is not None else float("inf") if full else SECONDS,
-            verification.value,
+            verification,
             seed,
             peers=hugging_face(pair, lengths, full=full) if against else (),
         )
@@ -120,7 +129,7 @@ def bench(
         except KeyboardInterrupt:
             interrupted = True
         measurement = report(benchmark)
-    measurement["settings"] |= {"prompts_file": prompts or "bundled", "interrupted": interrupted}
+    measurement["settings"] |= {"prompts_file": source, "interrupted": interrupted}
     show(output, measurement)
     output.write(measurement)
     if paths and measurement["results"]:
@@ -131,6 +140,26 @@ def bench(
             save(speedup_chart(measurement, theme.value), path)
     if interrupted:
         raise KeyboardInterrupt
+
+
+def chosen_prompts(
+    file: str | None, tokens: int | None, limit: int | None, shapes: bool, full: bool
+) -> tuple[Sequence[str | Sequence[int]], str]:
+    """The prompts to decode and what they are called: those of a file, the bundled ones, or made-up ones for shapes."""
+    from specdec.prompts import bundled, load
+
+    if shapes and file:
+        raise InputError(f"--prompts {file}: shapes have no tokenizer to read it with: give --prompt-tokens instead")
+    if tokens is not None and not shapes:
+        raise InputError("--prompt-tokens is for shapes, and these models read text: give --prompts instead")
+    if shapes:
+        from specdec.profile import CONTEXT_TOKENS, made_up_context
+
+        length = tokens or CONTEXT_TOKENS
+        return [made_up_context(length)] * (limit or BUNDLED_PROMPTS), f"made up, {length} tokens each"
+    if file:
+        return load(file)[:limit], file
+    return bundled()[: limit or (None if full else BUNDLED_PROMPTS)], "bundled"
 
 
 def parsed_lengths(text: str | None) -> list[int]:
@@ -151,7 +180,7 @@ def show(output: Output, report: dict[str, Any]) -> None:
     pair, hardware, settings = report["pair"], report["hardware"], report["settings"]
     console.print(f"[bold]Pair[/]      {pair['target']} + {pair.get('draft', 'no draft')}, {pair['dtype']}")
     console.print(f"[bold]Machine[/]   {hardware['cpu']}, {hardware['cores']} cores, torch {hardware['torch']}")
-    console.print(f"[bold]Measured[/]  {_measured(report['measured'])}")
+    console.print(f"[bold]Measured[/]  {_measured(report['measured'], settings['synthetic'])}")
     if not report["results"]:
         console.print("Nothing was measured to the end: no table.")
         return
@@ -182,16 +211,14 @@ def more_columns(results: Sequence[dict[str, Any]]) -> list[str]:
     return list(MORE_COLUMNS)[: 1 + predicted]
 
 
-def _measured(measured: dict[str, Any]) -> str:
+def _measured(measured: dict[str, Any], synthetic: str) -> str:
     if not measured:
         return "nothing yet"
     text = f"target step {1000 * measured['target_step_seconds']:.2f} ms"
     if measured["draft_step_seconds"] is None:
         return text
-    return (
-        f"{text}, draft step {1000 * measured['draft_step_seconds']:.2f} ms, ratio {measured['speed_ratio']:.1f}, "
-        f"acceptance {share(measured['acceptance_rate'])} (temperature 1)"
-    )
+    accepted = synthetic or f"acceptance {share(measured['acceptance_rate'])} (temperature 1)"
+    return f"{text}, draft step {1000 * measured['draft_step_seconds']:.2f} ms, ratio {measured['speed_ratio']:.1f}, {accepted}"
 
 
 def table(results: Sequence[dict[str, Any]], ranking: dict[str, Any], more: Sequence[str]) -> Table:
@@ -201,6 +228,7 @@ def table(results: Sequence[dict[str, Any]], ranking: dict[str, Any], more: Sequ
 
     temperature = ranking["temperature"]
     title = "Greedy (temperature 0)" if temperature == 0 else f"Sampled (temperature {temperature:g})"
+    title += "".join({f", {result['synthetic']}" for result in results if result["synthetic"]})
     rows = Table(
         title=title,
         box=box.SIMPLE_HEAD,

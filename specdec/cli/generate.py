@@ -12,6 +12,7 @@ import typer
 from specdec.cli import options
 from specdec.cli.console import Output, share, uninterrupted
 from specdec.errors import InputError
+from specdec.synthetic import require_text
 
 if TYPE_CHECKING:
     from specdec.decoding import Decoding, Result
@@ -42,7 +43,7 @@ def generate(
         float | None, typer.Option(help="Keep what has this share of the likeliest.", rich_help_panel=_SAMPLING)
     ] = None,
     repetition_penalty: Annotated[float | None, typer.Option(help="Above 1: repeat less.", rich_help_panel=_SAMPLING)] = None,
-    verification: options.VerificationOption = options.Verification.token,
+    verification: options.VerificationOption = "token",
     seed: Annotated[
         int | None, typer.Option(help="The same seed gives the same tokens; random unless given.", rich_help_panel=_SAMPLING)
     ] = None,
@@ -60,6 +61,9 @@ def generate(
       echo "Question: How many legs have 3 cats?" | specdec generate - --json result.json
     """
     output = Output(json)
+    require_text(verification)
+    if shapes := options.shapes_in(target, draft):
+        raise InputError(f"{shapes}: random weights and no tokenizer make no text: measure them with specdec bench")
     text = read_prompt(prompt, prompt_file)
     from specdec.decoding import Decoding, sampling_of
     from specdec.strategy import create
@@ -81,7 +85,7 @@ def generate(
             text,
             max_new_tokens=max_new_tokens,
             stop_strings=stop or (),
-            verification=verification.value,
+            verification=verification,
             seed=seed,
             **sampling,
         )
@@ -96,7 +100,7 @@ def generate(
             "finished_by": result.finished_by,
             "strategy": chosen.name,
             "parameters": chosen.parameters,
-            "settings": {**sampling, "max_new_tokens": max_new_tokens, "verification": verification.value, "seed": seed},
+            "settings": {**sampling, "max_new_tokens": max_new_tokens, "verification": verification, "seed": seed},
             "pair": described(pair),
             "statistics": {"tokens_per_second": result.statistics.tokens_per_second, **summary(result.statistics)},
         }

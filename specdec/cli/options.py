@@ -46,7 +46,10 @@ _SAMPLING = "Sampling"
 
 Target = Annotated[
     str | None,
-    typer.Option(help="Target model: a directory or a hub name. The bundled pair unless given.", rich_help_panel=_MODELS),
+    typer.Option(
+        help="Target model: a directory, a hub name, or shape:NAME for random weights. The bundled pair unless given.",
+        rich_help_panel=_MODELS,
+    ),
 ]
 Draft = Annotated[str | None, typer.Option(help="Draft model, with the target's own tokenizer.", rich_help_panel=_MODELS)]
 Device = Annotated[str | None, typer.Option(help="Device of the target, such as cpu, cuda or cuda:1.", rich_help_panel=_MODELS)]
@@ -59,7 +62,12 @@ DTypeOption = Annotated[
 ]
 LaneOption = Annotated[Lane, typer.Option("--lane", help="Where the draft works beside the target.", rich_help_panel=_MODELS)]
 VerificationOption = Annotated[
-    Verification, typer.Option("--verification", help="Rule that accepts drafted tokens.", rich_help_panel=_SAMPLING)
+    str,
+    typer.Option(
+        metavar="RULE",
+        help="What accepts drafted tokens: token, match or block; to measure speed only, synthetic:0.8 or synthetic:PROFILE.",
+        rich_help_panel=_SAMPLING,
+    ),
 ]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same tokens.", rich_help_panel=_SAMPLING)]
 Json = Annotated[
@@ -94,6 +102,13 @@ def load_pair(
     if draft is not None:
         raise InputError(f"--draft {draft} has no target: give --target too, or neither for the bundled pair")
     return Pair.bundled(**options)
+
+
+def shapes_in(*models: str | None) -> str:
+    """The shapes among the models that the options name, as text."""
+    from specdec.shapes import is_shape
+
+    return " and ".join(model for model in models if model is not None and is_shape(model))
 
 
 def parameters(settings: Sequence[str] | None, draft_length: str | None = None) -> dict[str, Any]:

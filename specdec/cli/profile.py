@@ -30,7 +30,8 @@ def profile(
 ) -> None:
     """Measure what a pair costs and how well it agrees: steps, windows, batches, contexts, company, jitter, acceptance.
 
-    The file that --json writes is what the simulator's commands take as --profile.
+    The file that --json writes is what the simulator's commands take as --profile. Shapes of random weights are timed only:
+    the simulator then needs --acceptance too.
 
     Examples:
       specdec profile --json profile.json
@@ -40,7 +41,12 @@ def profile(
     output = Output(json)
     from specdec.prompts import bundled, load
 
-    texts = {Path(name).name: load(name)[:limit] for name in prompts} if prompts else {"bundled": bundled()[:limit]}
+    shapes = options.shapes_in(target, draft)
+    if shapes and prompts:
+        raise InputError(f"{shapes}: random weights have no acceptance to measure on prompts: leave --prompts out")
+    texts = {Path(name).name: load(name)[:limit] for name in prompts or ()}
+    if not shapes and not prompts:
+        texts = {"bundled": bundled()[:limit]}
 
     from specdec.decoding import prompt_tokens
     from specdec.profile import profile as measure
@@ -67,10 +73,11 @@ def show(output: Output, measured: dict[str, Any]) -> None:
     console = output.console
     console.print(f"[bold]Pair[/]        {measured['pair']['target']} + {measured['pair']['draft']}")
     console.print(f"[bold]Machine[/]     {measured['hardware']['cpu']}, {measured['hardware']['cores']} cores")
-    console.print(
-        f"[bold]Acceptance[/]  {share(measured['acceptance']['rate'])} of drafted tokens (temperature 1): "
-        + ", ".join(f"{name} {share(row['rate'])}" for name, row in measured["acceptance"]["by_file"].items())
-    )
+    if found := measured["acceptance"]:
+        console.print(
+            f"[bold]Acceptance[/]  {share(found['rate'])} of drafted tokens (temperature 1): "
+            + ", ".join(f"{name} {share(row['rate'])}" for name, row in found["by_file"].items())
+        )
     console.print(
         f"[bold]In turn[/]     {_factors(measured['in_turn'])}; "
         f"a draft takes {1000 * measured['draft_start_seconds']:.2f} ms beside its tokens"

@@ -23,7 +23,8 @@ from specdec.runtime.lane import MOST_DRAFTED, Lane
 from specdec.runtime.worker import ARGMAX, Drafting, DraftRequest, ScoreRequest, Scoring
 from specdec.sampling import Dice, Sampling
 from specdec.statistics import Statistics
-from specdec.verification import Outcome, Row, greedy_rule, rule
+from specdec.synthetic import Synthetic, rule_of
+from specdec.verification import Outcome, Row, greedy_rule
 
 Answer: TypeAlias = Callable[[], Any]
 T = TypeVar("T")
@@ -64,14 +65,15 @@ class TensorWindow:
 
 
 class Seat:
-    """One decode at work: its row in both caches, its random numbers and its counts."""
+    """One decode at work: its row in both caches, its verification rule, its random numbers and its counts."""
 
     row = 0
 
-    def __init__(self, seed: object) -> None:
+    def __init__(self, seed: object, verification: str = "token") -> None:
         self.seed = seed
+        self.rule = rule_of(verification)
         self.dice = Dice(f"{seed} verification")
-        self.statistics = Statistics()
+        self.statistics = Statistics(synthetic=self.rule.mark if isinstance(self.rule, Synthetic) else "")
 
 
 @dataclass
@@ -110,12 +112,9 @@ class _Turn:
 class Engine:
     """Answers the effects of up to `size` decodes with the same sampling."""
 
-    def __init__(
-        self, target: Lane, draft: Lane | None, sampling: Sampling, verification: str, context_limit: int, size: int = 1
-    ) -> None:
+    def __init__(self, target: Lane, draft: Lane | None, sampling: Sampling, context_limit: int, size: int = 1) -> None:
         self._target, self._draft = target, draft
         self._sampling, self._size = sampling, size
-        self._rule = rule(verification)
         self._context_limit = context_limit
         self._draft_failure = ""
 
@@ -215,15 +214,17 @@ class Engine:
             warnings.warn(f"decoding goes on without the draft: {failure}", RuntimeWarning, stacklevel=2)
 
     def verify(self, seat: Seat, effect: Verify) -> Verdict:
-        """The verdict on a guess, by the rule of the run."""
+        """The verdict on a guess, by the seat's rule."""
         scoring: Scoring = effect.scores.rows
         guess = effect.guess[: scoring.rows]  # shorter than asked only where the context is full, which ends the output
         bonus = effect.bonus and len(guess) < scoring.rows
-        if scoring.best is not None:
+        if scoring.best is not None and isinstance(seat.rule, Synthetic):
+            outcome = seat.rule.greedy(scoring.best, guess.tokens, bonus, seat.dice)
+        elif scoring.best is not None:
             outcome = greedy_rule(scoring.best, guess.tokens, bonus)
         else:
             assert scoring.p is not None
-            outcome = self._rule(TensorWindow(guess, scoring.p), bonus, seat.dice)
+            outcome = seat.rule(TensorWindow(guess, scoring.p), bonus, seat.dice)
         return self._verdict(seat, guess, outcome)
 
     def _verdict(self, seat: Seat, guess: Guess, outcome: Outcome) -> Verdict:

@@ -1,0 +1,93 @@
+"""Forced acceptance: real forwards, but whether a guess is accepted is drawn, whatever `p` and `q` are. For speed only.
+
+    synthetic:0.8           every guess is accepted with this probability
+    synthetic:profile.json  runs of accepted guesses as in a file that `specdec profile` wrote
+
+So the speed of a strategy can be measured at any acceptance, on models without trained weights. What comes out is no text, and
+every output says so. It is not among the rules of `specdec.verification`: nothing proves it, the exact law does not know it.
+The idea is vLLM's; the runs have the law that the simulator's recorded acceptance has.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+from specdec.errors import InputError
+from specdec.verification import Chance, Outcome, Rule, Window, rule
+
+
+class Synthetic:
+    """Accepts guesses by chance, then takes a token from `p`. The run goes on from window to window: one object a decode.
+
+    `chances`   chances[r] is the probability that a guess is accepted behind r accepted ones; the last holds for longer runs
+    `rate`      share of all guesses that are accepted in the long run
+    `mark`      what outputs say of it
+    """
+
+    def __init__(self, chances: Sequence[float], rate: float, mark: str) -> None:
+        self._chances, self.rate, self.mark = chances, rate, mark
+        self._run = 0
+
+    def __call__(self, window: Window, bonus: bool, chance: Chance) -> Outcome:
+        accepted = self._accepted(window.n, bonus, chance)
+        return Outcome(accepted, chance.pick(window.p(accepted)) if bonus or accepted < window.n else None)
+
+    def greedy(self, best: Sequence[int], guess: Sequence[int], bonus: bool, chance: Chance) -> Outcome:
+        """The same at temperature 0, where the target's token is `best[i]`."""
+        accepted = self._accepted(len(guess), bonus, chance)
+        return Outcome(accepted, best[accepted] if bonus or accepted < len(guess) else None)
+
+    def _accepted(self, n: int, bonus: bool, chance: Chance) -> int:
+        tests = n + bonus  # the position of a bonus has luck too, that nobody looks at: so runs do not depend on the windows
+        last = len(self._chances) - 1
+        passed = chance.leading(self._chances[min(self._run + i, last)] for i in range(tests))
+        self._run = self._run + passed if passed == tests else 0
+        return min(passed, n)
+
+
+def synthetic(verification: str) -> Synthetic | None:
+    """The forced acceptance that `synthetic:RATE` or `synthetic:FILE` names; `None` for any other verification."""
+    kind, _, source = verification.partition(":")
+    if kind != "synthetic":
+        return None
+    mark = f"synthetic acceptance {source}: not text"
+    try:
+        rate = float(source)
+    except ValueError:
+        return Synthetic(*_recorded(source), mark)
+    if not 0 <= rate <= 1:
+        raise InputError(f"synthetic acceptance {source} is no probability: give a number from 0 to 1, such as synthetic:0.8")
+    return Synthetic((rate,), rate, mark)
+
+
+def rule_of(verification: str) -> Rule:
+    """What a decode may be asked for: a rule by name, or forced acceptance."""
+    return synthetic(verification) or rule(verification)
+
+
+def require_text(verification: str) -> None:
+    """Refuse forced acceptance where its tokens would be taken for text."""
+    if synthetic(verification):
+        raise InputError(f"{verification} forces acceptance, so there is no text to show: measure it with specdec bench")
+
+
+def _recorded(source: str) -> tuple[list[float], float]:
+    """Chances and rate of the run lengths in a profile: {length: how often}."""
+    try:
+        found = json.loads(Path(source).read_text("utf-8"))["acceptance"]["run_lengths"]
+        counts = {int(length): int(count) for length, count in found.items()}
+        if not sum(counts.values()) or min(*counts, *counts.values()) < 0:
+            raise ValueError("no run, or a negative number")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+        raise InputError(
+            f"synthetic acceptance {source!r} holds no run lengths ({reason}): give a number from 0 to 1, or a file that "
+            "specdec profile wrote"
+        ) from error
+    at_least = [sum(count for length, count in counts.items() if length >= run) for run in range(max(counts) + 2)]
+    chances = [more / these if these else 0.0 for these, more in pairwise(at_least)]
+    accepted = sum(length * count for length, count in counts.items())
+    return chances, accepted / (accepted + sum(counts.values()))
