@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import logging as transformers_logging
 
 from specdec.errors import InputError, PairError
-from specdec.profile import CONTEXT_TOKENS, step_seconds
+from specdec.profile import CONTEXT_TOKENS, speed_ratio
 from specdec.runtime.lane import InlineLane, Lane, ProcessLane, ThreadLane, available_cores
 from specdec.runtime.runner import context_limit
 from specdec.shapes import build, is_shape
@@ -134,13 +134,10 @@ class Pair:
 
     @property
     def speed_ratio(self) -> float:
-        """`c`: seconds of a target step over seconds of a draft step, measured once when first asked."""
+        """`c`: seconds of a target step over seconds of a draft step, side by side; measured once when first asked."""
         if self._speed_ratio is None:
             draft, context = self.draft_lane, max(1, min(CONTEXT_TOKENS, self.context_limit - 8))
-            self._speed_ratio = 1.0
-            if draft is not None:
-                draft_seconds = step_seconds(draft, context=context)  # first, so that its process is up by then
-                self._speed_ratio = step_seconds(self.target_lane, context=context) / draft_seconds
+            self._speed_ratio = 1.0 if draft is None else speed_ratio(self.target_lane, draft, context=context)
         return self._speed_ratio
 
     def close(self) -> None:

@@ -98,6 +98,26 @@ def step_seconds(lane: Lane, repeats: int = 12, context: int = CONTEXT_TOKENS) -
     return median(_drafts(lane, repeats, context, Sampling(temperature=0)))
 
 
+def speed_ratio(target: Lane, draft: Lane, repeats: int = 6, context: int = CONTEXT_TOKENS) -> float:
+    """`c` where both models work at once, as they will: median seconds of a target step over those of a draft step.
+
+    Lanes that cannot overlap are timed one after the other.
+    """
+    sampling, base = Sampling(temperature=0), made_up_context(context)
+    for lane in (draft, target):  # the draft first, so that its process is up by then
+        lane.submit("begin", sampling, 0, base)()
+    window, steps = [*base, 0], 8
+    found: tuple[list[float], list[float]] = ([], [])
+    for repeat in range(repeats + WARM_UP):
+        wait = draft.submit("draft", [DraftRequest(0, window, steps)])
+        [scoring] = target.submit("score", [ScoreRequest(0, window, 1)])()
+        [drafting] = wait()
+        if repeat >= WARM_UP:
+            found[0].append(scoring.busy_seconds)
+            found[1].append(drafting.busy_seconds / len(drafting.tokens))
+    return median(found[0]) / median(found[1])
+
+
 def window_seconds(lane: Lane, widths: Sequence[int], repeats: int = 12, context: int = CONTEXT_TOKENS) -> dict[int, float]:
     """Median seconds of a forward over each width, behind `context` tokens; the choice of a token is left out."""
     found = _windows(lane, widths, repeats, context, Sampling(temperature=0))

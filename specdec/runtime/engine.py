@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
+import torch
 from torch import Tensor
 
 from specdec.effects import Both, Committed, Draft, Effect, Guess, Known, Race, Score, Scores, Verdict, Verify
@@ -32,17 +33,19 @@ R = TypeVar("R", DraftRequest, ScoreRequest)
 
 
 class TensorWindow:
-    """`verification.Window` over torch rows: `p` of shape (at least n, vocabulary), one row of `q` a token."""
+    """`verification.Window` over rows of models: `p` of shape (at least n, vocabulary), one row of `q` a token.
+
+    On a CPU they are looked at as numpy arrays, whose single elements cost far less than torch's.
+    """
 
     def __init__(self, guess: Guess, p: Tensor) -> None:
         self._drafted = guess.drafted
-        self._tokens = list(guess.tokens)
-        self._p = p
-        self._p_at: list[float] = p[range(len(self._tokens)), self._tokens].tolist()
+        self._tokens = guess.tokens
+        self._p = p.numpy() if p.device.type == "cpu" else p
         self.n = len(self._tokens)
 
     def p_at(self, i: int) -> float:
-        return self._p_at[i]
+        return float(self._p[i, self._tokens[i]])
 
     def q_at(self, i: int) -> float:
         q = self._drafted[i].q
@@ -54,12 +57,14 @@ class TensorWindow:
     def q(self, i: int) -> Row:
         q = self._drafted[i].q
         if q is None:
-            q = self._p.new_zeros(self._p.shape[-1])
+            q = 0 * self._p[i]
             q[self._tokens[i]] = 1
-        return q.to(self._p)
+        if isinstance(self._p, Tensor):
+            return torch.as_tensor(q).to(self._p)
+        return (q.cpu().numpy() if isinstance(q, Tensor) else q).astype(self._p.dtype, copy=False)
 
     def without(self, i: int) -> Row:
-        row = self._p[i].clone()
+        row = 1 * self._p[i]
         row[self._tokens[i]] = 0
         return row
 
@@ -177,7 +182,8 @@ class Engine:
             return Guess.empty
         seat.statistics.draft_busy_seconds += drafted.busy_seconds
         seat.statistics.drafted_tokens += len(drafted.tokens)
-        rows = [ARGMAX] * len(drafted.tokens) if drafted.q is None else drafted.q
+        q = drafted.q
+        rows = [ARGMAX] * len(drafted.tokens) if q is None else q.numpy() if q.device.type == "cpu" else q
         return Guess(tuple(Known(token, q) for token, q in zip(drafted.tokens, rows, strict=True)))
 
     def _score(self, turn: _Turn) -> float:
@@ -238,6 +244,8 @@ class Engine:
 
 def _waves(requests: Sequence[tuple[int, R]]) -> list[list[tuple[int, R]]]:
     """Requests by number, split so that no row is asked twice at once."""
+    if len({request.row for _, request in requests}) == len(requests):
+        return [list(requests)] if requests else []
     waves: list[list[tuple[int, R]]] = []
     asked: Counter[int] = Counter()
     for number, request in requests:

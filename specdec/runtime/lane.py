@@ -31,7 +31,7 @@ from transformers import PreTrainedModel
 
 from specdec.errors import LaneError, PairError, SpecdecError
 from specdec.runtime.runner import new_cache
-from specdec.runtime.worker import Drafting, DraftRequest, Hosted, Worker, spin, unpacked
+from specdec.runtime.worker import Drafting, DraftRequest, Hosted, Worker, arrives, unpacked
 
 MOST_DRAFTED = 512
 """Rows of `q` that a process lane can hand over at once, shared out among all drafts of a batch."""
@@ -173,7 +173,7 @@ class ProcessLane(Lane):
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
         try:
-            self._connection.send((method, arguments))
+            self._connection.send_bytes(pickle.dumps((method, arguments)))
         except (pickle.PicklingError, AttributeError, TypeError) as error:  # what pickle says of lambdas and local classes
             raise PairError(f"cannot send {method} to the draft process ({error}): use lane='thread' or 'inline'") from error
         except OSError as error:
@@ -203,9 +203,8 @@ class ProcessLane(Lane):
 
     def _receive(self, patience_seconds: float) -> Any:
         try:
-            spin(self._connection)
-            if self._connection.poll(patience_seconds):
-                return self._connection.recv()
+            if arrives(self._connection, patience_seconds):
+                return pickle.loads(self._connection.recv_bytes())
         except (EOFError, OSError) as error:
             raise self._died() from error
         self.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import select
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -30,8 +31,7 @@ ARGMAX = "argmax"
 """Stands for `q` of a greedily drafted token, whose row nobody needs."""
 
 
-@dataclass(frozen=True, slots=True)
-class DraftRequest:
+class DraftRequest(NamedTuple):
     """Continue the sequence in `row`, whose context is given in full, by up to `length` tokens; if `racing`, until hurried."""
 
     row: int
@@ -41,8 +41,7 @@ class DraftRequest:
     racing: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ScoreRequest:
+class ScoreRequest(NamedTuple):
     """Score the last `rows` prefixes of the context of the sequence in `row`."""
 
     row: int
@@ -252,15 +251,19 @@ def unpickled(request: bytes) -> tuple[str, tuple[Any, ...]]:
         raise PairError(f"the draft process cannot load what it was sent ({error}): use lane='thread' or 'inline'") from error
 
 
-SPIN_SECONDS = 0.002
-"""How long to look for a message before sleeping, since a sleeping core takes a while to wake."""
+SPIN_SECONDS = 0.03
+"""How long to look for a message before sleeping: longer than a round, since a core that slept is slow for a while."""
 
 
-def spin(connection: Connection) -> None:
-    """Look for a message for a moment. Each side has a core of its own, so this takes no time from the other."""
+def arrives(connection: Connection, within_seconds: float | None = None) -> bool:
+    """Whether a message comes in time. Looks for it for a while before sleeping; each side has a core of its own for that."""
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
     until = time.perf_counter() + SPIN_SECONDS
-    while not connection.poll(0) and time.perf_counter() < until:
-        pass
+    while time.perf_counter() < until:
+        if poll.poll(0):
+            return True
+    return bool(poll.poll(None if within_seconds is None else 1000 * within_seconds))
 
 
 Packed: TypeAlias = tuple[tuple[list[int], bool, float, str], ...]
@@ -292,7 +295,7 @@ def serve(connection: Connection, worker: Worker, shared: Tensor, hurried: Tenso
     """
     for ticket in count(1):
         try:
-            spin(connection)
+            arrives(connection)
             request = connection.recv_bytes()
         except (EOFError, OSError):
             return
@@ -304,7 +307,7 @@ def serve(connection: Connection, worker: Worker, shared: Tensor, hurried: Tenso
                 answer = getattr(worker, method)(*arguments)
         except Exception as error:
             answer = error
-        connection.send((ticket, answer))
+        connection.send_bytes(pickle.dumps((ticket, answer)))
 
 
 def main(descriptor: str, folder: str) -> None:
@@ -317,7 +320,7 @@ def main(descriptor: str, folder: str) -> None:
     shared = torch.from_file(str(Path(folder) / "q"), shared=True, size=hosted.rows * hosted.vocabulary, dtype=hosted.dtype)
     hurried = torch.from_file(str(Path(folder) / "hurried"), shared=True, size=1, dtype=torch.int64)
     try:
-        connection.send("ready")
+        connection.send_bytes(pickle.dumps("ready"))
     except BrokenPipeError:
         return  # nobody waits for this worker any more
     worker = Worker(hosted.model, hosted.vocabulary)
