@@ -1,0 +1,146 @@
+"""Throughput and memory of many sequences at once: `specdec.Batch` at several sizes, on the bundled pair or any other.
+
+What it does
+    Decodes the same prompts with every strategy at every batch size, in turn and repeatedly, to answers of one length without
+    an end of sequence (so that no batch runs empty early). Throughput is new tokens over all seconds of the batch, the reading
+    of prompts included; ratios are taken within a repeat. Memory is the peak of the process (and of the draft's, where that
+    works in one of its own) over what it held when both models were loaded and warm.
+
+How to run, on an otherwise idle machine
+    python benchmarks/batch.py
+    python benchmarks/batch.py --dtype bfloat16 --sizes 1,4,16 --output FOLDER
+    python benchmarks/batch.py --target DIR --draft DIR --device cuda
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from rich.table import Table
+
+from specdec import Batch, Pair, SpecdecError, create
+from specdec.bench import described
+from specdec.cli.bench import parsed_lengths
+from specdec.cli.console import Output
+from specdec.decoding import prompt_tokens
+from specdec.profile import hardware, versions
+from specdec.prompts import bundled
+from specdec.runtime.lane import available_cores
+
+STRATEGIES = (("autoregressive", {}), ("speculative", {"draft_length": 4}), ("pearl", {"draft_length": "auto"}))
+RESULTS = Path(__file__).parent / "results"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the script; returns the exit code."""
+    options = parsed(arguments)
+    torch.set_num_threads(max(1, available_cores() - 1))
+    try:
+        sizes = parsed_lengths(options.sizes)
+        output = Output(
+            str(options.output / f"cpu_{available_cores()}_cores_{date.today().isoformat()}_batch_{options.dtype}.json")
+        )
+        loaded: dict[str, Any] = {"dtype": options.dtype, "device": options.device}
+        with Pair.load(options.target, options.draft, **loaded) if options.target else Pair.bundled(**loaded) as pair:
+            rows = measured(pair, sizes, options, output)
+            found = {"pair": described(pair), "hardware": {**hardware(pair), **versions(), "date": date.today().isoformat()}}
+        output.write({**found, "settings": {"tokens": options.max_new_tokens, "repeats": options.repeats}, "results": rows})
+        show(output, rows)
+    except SpecdecError as error:
+        print(f"batch.py: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--target")
+    parser.add_argument("--draft")
+    parser.add_argument("--device")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--sizes", default="1,2,4,8", help="batch sizes, such as 1,2,4 or 1-8")
+    parser.add_argument("--max-new-tokens", type=int, default=64)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the JSON")
+    return parser.parse_args(arguments)
+
+
+def measured(pair: Pair, sizes: Sequence[int], options: argparse.Namespace, output: Output) -> list[dict[str, Any]]:
+    """A row for each strategy and size, medians over repeats."""
+    prompts = [prompt_tokens(pair, text) for text in bundled()]
+    prompts = (prompts * max(sizes))[: 2 * max(sizes)]
+    runs = [(name, parameters, size) for name, parameters in STRATEGIES for size in sizes]
+    speeds: dict[tuple[str, int], list[float]] = {}
+    memory: dict[tuple[str, int], int] = {}
+    decode(pair, "pearl", {"draft_length": "auto"}, prompts, 1, 4)
+    own = forget_peak(pair)
+    steps = [(repeat, run) for repeat in range(options.repeats + 1) for run in runs]
+    for repeat, (name, parameters, size) in output.follow(steps, len(steps)):
+        speed = decode(pair, name, parameters, prompts, size, options.max_new_tokens if repeat else 8)
+        if repeat:  # the first round warms up
+            speeds.setdefault((name, size), []).append(speed)
+            memory[name, size] = max(memory.get((name, size), 0), peak_bytes(pair) - own)
+        forget_peak(pair)
+    return [
+        {
+            "strategy": name,
+            "parameters": parameters,
+            "batch_size": size,
+            "tokens_per_second": median(speeds[name, size]),
+            "times_batch_1": median(a / b for a, b in zip(speeds[name, size], speeds[name, sizes[0]], strict=True)),
+            "times_autoregressive": median(
+                a / b for a, b in zip(speeds[name, size], speeds["autoregressive", size], strict=True)
+            ),
+            "peak_bytes_over_models": memory[name, size],
+        }
+        for name, parameters, size in runs
+    ]
+
+
+def decode(pair: Pair, name: str, parameters: dict[str, Any], prompts: Any, size: int, tokens: int) -> float:
+    """Tokens per second of all prompts."""
+    batch = Batch(pair, create(name, **parameters), prompts, batch_size=size, max_new_tokens=tokens, eos=(), seed=0)
+    for _ in batch:
+        pass
+    return sum(len(output.tokens) for output in batch.outputs) / batch.seconds
+
+
+def peak_bytes(pair: Pair) -> int:
+    """Most memory of the process so far, or of the GPU; Linux only."""
+    if pair.target.device.type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
+
+
+def forget_peak(pair: Pair) -> int:
+    """Start anew from what is held; returns it."""
+    if pair.target.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        Path("/proc/self/clear_refs").write_text("5")
+    return peak_bytes(pair)
+
+
+def show(output: Output, rows: Sequence[dict[str, Any]]) -> None:
+    """Print the table."""
+    table = Table(
+        "strategy", "batch", "tok/s", "over batch 1", "over autoregressive", "peak MB over the models", title="Batches"
+    )
+    for row in rows:
+        ratios = (f"{row[key]:.2f}x" for key in ("times_batch_1", "times_autoregressive"))
+        size, memory = str(row["batch_size"]), f"{row['peak_bytes_over_models'] / 1e6:.0f}"
+        table.add_row(row["strategy"], size, f"{row['tokens_per_second']:.0f}", *ratios, memory)
+    output.console.print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
