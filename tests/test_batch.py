@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -11,7 +12,23 @@ import torch
 from models import Broken, fresh_logits, model, resembling
 from test_runtime import VOCABULARY
 
-from specdec import Batch, InputError, ModelError, Pair, available, create, decode
+from specdec import (
+    Batch,
+    Both,
+    DecodingStrategy,
+    Draft,
+    Guess,
+    InputError,
+    ModelError,
+    Pair,
+    Program,
+    Score,
+    State,
+    Verify,
+    available,
+    create,
+    decode,
+)
 from specdec.runtime.batch import LENGTH, LONGEST_WAIT, Apart, Together, new_rows
 from specdec.strategy import Confident
 
@@ -87,6 +104,35 @@ def test_the_rounds_of_a_batch_are_its_outputs() -> None:
     assert batch.seconds >= longest > 0
     with pytest.raises(StopIteration):
         next(batch)
+
+
+@dataclass(frozen=True)
+class Twice(DecodingStrategy):
+    """Drafts two continuations side by side, and verifies the second."""
+
+    name = "twice"
+
+    def step(self, state: State) -> Program[State]:
+        shorter, longer = (Draft(state.committed, Guess.empty, length) for length in (1, 3))
+        _, guess = yield from Both(shorter, longer)
+        scores = yield from Score(state.committed, guess)
+        verdict = yield from Verify(scores, guess, bonus=True)
+        return state.then(verdict)
+
+
+def test_a_sequence_may_ask_twice_at_once(pair: Pair) -> None:
+    expected = decode(pair, create("autoregressive"), prompts(4), batch_size=1, max_new_tokens=9, temperature=0)
+    found = decode(pair, Twice(), prompts(4), batch_size=3, max_new_tokens=9, temperature=0)
+    assert [result.tokens for result in found] == [result.tokens for result in expected]
+
+
+@pytest.mark.parametrize("name", ["speculative", "pearl"])
+def test_seconds_of_forwards_add_up_where_nothing_overlaps(name: str) -> None:
+    statistics = decode(pair_of("llama"), create(name, draft_length=3), [1, 2], max_new_tokens=20, seed=1).statistics
+    assert statistics.forward_seconds == pytest.approx(statistics.target_busy_seconds + statistics.draft_busy_seconds)
+    assert statistics.target_busy_seconds == pytest.approx(sum(statistics.window_seconds.values()))
+    assert sum(statistics.window_forwards.values()) == statistics.target_forwards
+    assert 0 < statistics.overhead_share < 1
 
 
 def test_few_forwards_serve_many_sequences(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -299,6 +299,18 @@ def test_requests_are_answered_in_order_and_some_may_be_left_unfetched(lane: Lan
     assert drafted(lane, [1], 2).q is None  # greedy drafts need no rows
 
 
+def test_a_hurried_draft_ends_early_if_it_races(lane: Lane) -> None:
+    lane.submit("begin", Sampling(), "seed", [1])()
+    wait = lane.submit("draft", [DraftRequest(0, [1], 100, racing=True)])
+    lane.hurry(0.0)
+    [drafting] = wait()
+    assert 1 <= len(drafting.tokens) < 100
+    assert len(drafted(lane, [1], 60).tokens) == 60  # no race
+    if lane.overlaps:  # a hurry is over with the request it was for
+        [drafting] = lane.submit("draft", [DraftRequest(0, [1], 60, racing=True)])()
+        assert len(drafting.tokens) == 60
+
+
 def test_a_full_window_of_rows_fits(process_pair: Pair) -> None:
     lane = process_pair.draft_lane
     assert lane is not None
