@@ -22,6 +22,7 @@ from specdec import (
     ModelError,
     Pair,
     Program,
+    Sampling,
     Score,
     State,
     Verify,
@@ -30,6 +31,7 @@ from specdec import (
     decode,
 )
 from specdec.runtime.batch import LENGTH, LONGEST_WAIT, Apart, Together, new_rows
+from specdec.runtime.worker import DraftRequest, Worker
 from specdec.strategy import Confident
 
 ARCHITECTURES = ["gpt2", "llama", "qwen3", "gemma2"]
@@ -108,22 +110,25 @@ def test_the_rounds_of_a_batch_are_its_outputs() -> None:
 
 @dataclass(frozen=True)
 class Twice(DecodingStrategy):
-    """Drafts two continuations side by side, and verifies the second."""
+    """Drafts two continuations side by side, and verifies the first."""
 
     name = "twice"
 
     def step(self, state: State) -> Program[State]:
-        shorter, longer = (Draft(state.committed, Guess.empty, length) for length in (1, 3))
-        _, guess = yield from Both(shorter, longer)
+        ours, other = Draft(state.committed, Guess.empty, 3), Draft(state.committed, Guess.certain([0]), 3)
+        guess, _ = yield from Both(ours, other)
         scores = yield from Score(state.committed, guess)
         verdict = yield from Verify(scores, guess, bonus=True)
         return state.then(verdict)
 
 
 def test_a_sequence_may_ask_twice_at_once(pair: Pair) -> None:
-    expected = decode(pair, create("autoregressive"), prompts(4), batch_size=1, max_new_tokens=9, temperature=0)
-    found = decode(pair, Twice(), prompts(4), batch_size=3, max_new_tokens=9, temperature=0)
-    assert [result.tokens for result in found] == [result.tokens for result in expected]
+    options: dict[str, Any] = {"max_new_tokens": 9, "temperature": 0}
+    once = decode(pair, create("speculative", draft_length=3), prompts(4), batch_size=1, **options)
+    twice = decode(pair, Twice(), prompts(4), batch_size=3, **options)
+    for ours, theirs in zip(twice, once, strict=True):
+        assert ours.tokens == theirs.tokens
+        assert ours.statistics.accepted_in_round == theirs.statistics.accepted_in_round
 
 
 @pytest.mark.parametrize("name", ["speculative", "pearl"])
@@ -168,6 +173,22 @@ def test_a_sequence_whose_row_is_broken_fails_the_batch_and_hands_over_what_is_c
     with pytest.raises(ModelError, match="NaN or without any finite value") as failure:
         decode(pair_of("llama"), create("pearl", draft_length=2), prompts(3), batch_size=3, logits_processor=[Broken()])
     assert len(failure.value.results) == 3
+
+
+def test_a_broken_sequence_leaves_no_trace_for_those_that_come_after() -> None:
+    """A NaN in the cache would be seen through the mask by whoever is in its row next, beside a longer one."""
+    of = model("llama", VOCABULARY, seed=1)
+    with torch.no_grad():
+        of.get_input_embeddings().weight[VOCABULARY - 1] = float("nan")
+    worker = Worker(of, VOCABULARY)
+    worker.begin(Sampling(temperature=0), 0, [1], row=0, size=2)
+    [drafting] = worker.draft([DraftRequest(0, [1, 1, 1, VOCABULARY - 1], 2)])
+    assert drafting.failure
+    for row, prompt in enumerate(([1, 2], [1, 2, 3, 4, 5, 1])):
+        worker.begin(Sampling(temperature=0), 0, prompt, row=row, size=2)
+    draftings = worker.draft([DraftRequest(0, [1, 2], 1), DraftRequest(1, [1, 2, 3, 4, 5, 1], 1)])
+    assert [drafting.failure for drafting in draftings] == ["", ""]
+    assert [len(drafting.tokens) for drafting in draftings] == [1, 1]
 
 
 def test_a_target_that_fails_hands_over_what_is_committed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -204,7 +204,6 @@ class Worker:
         try:
             return self._rows.logits(asked)
         except RuntimeError as error:  # what torch says of memory, devices and shapes
-            self._rows.forget()
             reason, name = str(error).partition("\n")[0][:160], self._rows.model.name_or_path or "a model"
             raise ModelError(f"{name} failed in a forward ({reason}): check its memory and its device") from error
 
