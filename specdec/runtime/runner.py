@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
-from transformers.cache_utils import CacheLayerMixin, DynamicLayer
+from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
 
 from specdec.errors import PairError
 
@@ -71,6 +71,18 @@ class TrimmableLayer(CacheLayerMixin):
 
     def reset(self) -> None:
         self.length = 0
+
+
+class WindowLayer(DynamicSlidingWindowLayer):
+    """A sliding window that answers what the mask expects, also where it holds more for a roll-back.
+
+    transformers 5.17 answers all of it, 5.23 does this by itself.
+    """
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        keys, values = super().update(key_states, value_states, *args, **kwargs)
+        visible = self.sliding_window - 1 + key_states.shape[-2]
+        return keys[:, :, -visible:], values[:, :, -visible:]
 
 
 class Runner:
@@ -150,6 +162,9 @@ def new_cache(model: PreTrainedModel) -> tuple[DynamicCache, bool]:
             "choose a model with attention layers only"
         )
     else:
+        for i, layer in enumerate(cache.layers):
+            if type(layer) is DynamicSlidingWindowLayer:
+                cache.layers[i] = WindowLayer(layer.sliding_window)
         cache.activate_past_recording()
     return cache, plain
 
