@@ -63,8 +63,9 @@ def simulate(
 ) -> None:
     """Simulate one strategy: throughput with its interval, idle time of both models, rounds.
 
-    The strategy object itself is run, on devices that only hold the clock. Beside it stands the exact long-run value from its
-    compiled chain. With --arrivals or --trace, requests queue for replicas that decode in batches.
+    The strategy object itself is run, on devices that only hold the clock. Beside it stands the long-run value of its
+    compiled chain, which is exact, but for a race under jitter: the chain lets it draft as many tokens as it does in mean times.
+    With --arrivals or --trace, requests queue for replicas that decode in batches.
 
     Examples:
       specdec simulate --strategy pearl --draft-length 5 --acceptance 0.8 --draft-step 1ms --target-step 5ms
@@ -152,7 +153,7 @@ def show(output: Output, report: dict[str, Any]) -> None:
     between = f" ({interval[0]:.1f} - {interval[1]:.1f})" if interval else " (too few rounds for an interval)"
     console.print(f"  simulated     {report['tokens_per_second']:.1f} tokens/s{between}")
     console.print(
-        "  exact         " + (f"{exact:.1f} tokens/s" if exact is not None else "its memory does not repeat: not compiled")
+        "  chain         " + (f"{exact:.1f} tokens/s" if exact is not None else "its memory does not repeat: not compiled")
     )
     console.print(f"  speed-up      {report['speedup_over_ar']:.2f}x over autoregressive decoding")
     console.print(f"  idle          target {share(report['target_idle_share'])}, draft {share(report['draft_idle_share'])}")
