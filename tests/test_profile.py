@@ -15,7 +15,7 @@ from sim.profiles import profile_of
 from sim.validate import Comparison, combined
 from specdec import Both, Committed, Draft, Guess, Pair, Score, Scores, create
 from specdec import profile as measuring
-from specdec.profile import LENGTHS, Alone, acceptance, in_turn, profile, together
+from specdec.profile import LENGTHS, Alone, acceptance, in_turn, profile, speed_ratio, together
 
 ALONE = Alone({width: 4e-3 + 5e-4 * width for width in range(1, 10)}, 1e-3)
 FACTORS = {"in turn": (1.2, 1.5), "together": (1.3, 1.1)}
@@ -135,3 +135,27 @@ def test_a_profile_is_read_by_the_simulator(lane: str) -> None:
     assert system.overhead_seconds == found["drafting_overhead_seconds"] > 0
     start = found["draft_start_seconds"]
     assert float(system.draft_seconds(1) - (system.draft_seconds(2) - system.draft_seconds(1))) == pytest.approx(start)
+
+
+class Told:
+    """A lane that takes given seconds for whatever it is asked, and writes down when it is asked and waited for."""
+
+    def __init__(self, name: str, busy_seconds: float, events: list[str]) -> None:
+        self._name, self._busy_seconds, self._events = name, busy_seconds, events
+
+    def submit(self, method: str, *arguments: Any) -> Any:
+        self._events.append(f"{self._name} {method}")
+        tokens = [0] * getattr(arguments[0][0], "length", 1) if method != "begin" else []
+
+        def wait() -> Any:
+            self._events.append(f"{self._name} answers")
+            return [SimpleNamespace(tokens=tokens, busy_seconds=self._busy_seconds * len(tokens))]
+
+        return wait
+
+
+def test_the_speed_ratio_is_that_of_models_side_by_side() -> None:
+    events: list[str] = []
+    target, draft = Told("target", 0.6, events), Told("draft", 0.1, events)
+    assert speed_ratio(target, draft, repeats=1) == pytest.approx(6)  # type: ignore[arg-type]
+    assert events[-4:] == ["draft draft", "target score", "target answers", "draft answers"]
