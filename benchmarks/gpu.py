@@ -102,7 +102,7 @@ def measured(
     show(output, found)
     found |= {"bytes_read_per_token": read, "why_eager": why_eager}
     for name, reason in why_eager.items():
-        output.console.print(f"{name}: {'replayed as CUDA graphs' if reason is None else f'eager, since {reason}'}")
+        output.console.print(f"{name}: {'graphs or fused' if reason is None else f'eager, since {reason}'}")
     for result in found["results"]:
         if result["strategy"] == BASELINE:
             speed = result["bytes_per_second"] = read * result["tokens_per_second"]

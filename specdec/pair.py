@@ -32,7 +32,8 @@ class Pair:
     `tokenizer`         shared by both; may be missing when prompts are token ids
     `lane`              where the draft works: `"inline"`, `"thread"`, `"process"`, or `"auto"` (a thread when the draft is on
                         CUDA, a process when two CPU cores are to be had, else inline)
-    `graphs`            whether forwards on CUDA are replayed as graphs where that is possible; `why_eager` says where it is not
+    `eager`             whether forwards are transformers' own, operation by operation. Else they are replayed as graphs on CUDA
+                        and fused on a CPU, where a copy of the weights is held (two in float32); `why_eager` says where not
     """
 
     def __init__(
@@ -42,14 +43,14 @@ class Pair:
         tokenizer: PreTrainedTokenizerBase | None = None,
         *,
         lane: str = "auto",
-        graphs: bool = True,
+        eager: bool = False,
     ) -> None:
         if lane not in LANES:
             raise InputError(f"unknown lane {lane!r}: choose one of {', '.join(LANES)}")
         self.target = target.eval()
         self.draft = None if draft is None else draft.eval()
         self.tokenizer = tokenizer
-        self.lane, self.graphs = lane, graphs
+        self.lane, self.eager = lane, eager
         self._speed_ratio: float | None = None
         self._draft_lane: Lane | None = None
         models = [target] if draft is None else [target, draft]
@@ -71,7 +72,7 @@ class Pair:
         draft_device: str | None = None,
         dtype: str | torch.dtype | None = None,
         lane: str = "auto",
-        graphs: bool = True,
+        eager: bool = False,
     ) -> Pair:
         """Load a pair from directories or hub names, or make one of random weights (`shape:NAME`), without a tokenizer.
 
@@ -88,7 +89,7 @@ class Pair:
             for name, where in ((target, device), (draft, draft_device or device))
             if name is not None
         ]
-        return cls(*models, tokenizer=tokenizer, lane=lane, graphs=graphs)
+        return cls(*models, tokenizer=tokenizer, lane=lane, eager=eager)
 
     @classmethod
     def bundled(cls, **options: Any) -> Pair:
@@ -105,22 +106,22 @@ class Pair:
     @cached_property
     def target_lane(self) -> Lane:
         """Where the target works: in the caller's thread."""
-        return InlineLane(self.target, self.vocabulary, graphs=self.graphs)
+        return InlineLane(self.target, self.vocabulary, eager=self.eager)
 
     @property
     def draft_lane(self) -> Lane | None:
         """Where the draft works; a lane whose process was lost is replaced by a new one."""
         if self.draft is not None and (self._draft_lane is None or self._draft_lane.ended):
             if self._chosen_lane == "process":
-                self._draft_lane = ProcessLane(self.draft, self.vocabulary)
+                self._draft_lane = ProcessLane(self.draft, self.vocabulary, eager=self.eager)
             else:
                 kind = InlineLane if self._chosen_lane == "inline" else ThreadLane
-                self._draft_lane = kind(self.draft, self.vocabulary, graphs=self.graphs)
+                self._draft_lane = kind(self.draft, self.vocabulary, eager=self.eager)
         return self._draft_lane
 
     @property
     def why_eager(self) -> dict[str, str | None]:
-        """Why the forwards of each model are not replayed as CUDA graphs, `None` where they are."""
+        """Why each model runs operation by operation as transformers wrote it; `None` where it does not."""
         draft = self.draft_lane
         return {"target": self.target_lane.why_eager, **({} if draft is None else {"draft": draft.why_eager})}
 

@@ -148,19 +148,19 @@ def _drafts(lane: Lane, repeats: int, context: int, sampling: Sampling) -> list[
     return _interleaved([4], repeats, drafts)[4]
 
 
-def batched_seconds(model: Any, batches: Sequence[int], repeats: int, context: int) -> dict[int, list[float]]:
-    """Seconds of a forward of width 1 over a batch of sequences, by batch size, without a draft at work."""
+def batched_seconds(lane: Lane, batches: Sequence[int], repeats: int, context: int, drafting: bool) -> dict[int, list[float]]:
+    """Seconds of a forward of width 1 over a batch of sequences, or of a token `drafting` them, by batch size."""
+    base = made_up_context(context)
 
-    @torch.inference_mode()
     def forwards(batch: int) -> Iterator[float]:
-        prompt = torch.tensor([made_up_context(context)] * batch, device=model.device)
-        cache = model(prompt, use_cache=True, logits_to_keep=1).past_key_values
+        for row in range(batch):
+            lane.submit("begin", Sampling(), row, base, row, batch)()
         while True:
-            start = time.perf_counter()
-            ids = torch.zeros((batch, 1), dtype=torch.long, device=model.device)
-            model(ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits.argmax(-1).tolist()
-            yield time.perf_counter() - start
-            cache.crop(-1)
+            if drafting:
+                drafted = lane.submit("draft", [DraftRequest(row, [*base, 0], BLOCK) for row in range(batch)])()
+                yield drafted[0].busy_seconds / BLOCK
+            else:
+                yield lane.submit("score", [ScoreRequest(row, [*base, 0], 1) for row in range(batch)])()[0].busy_seconds
 
     return _interleaved(batches, repeats, forwards)
 
@@ -388,8 +388,8 @@ def profile(
         target += [{"width": width, "batch": 1, "context": context, **vars(timing)} for width, timing in windows.items()]
         alone[context] = Alone({width: timing.mean for width, timing in windows.items()}, step.mean)
     more = [batch for batch in batches if batch > 1]
-    for model, rows in ((pair.target, target), (pair.draft, draft)):
-        for batch, seconds in batched_seconds(model, more, repeats, contexts[0]).items():
+    for lane, rows in ((pair.target_lane, target), (pair.draft_lane, draft)):
+        for batch, seconds in batched_seconds(lane, more, repeats, contexts[0], drafting=rows is draft).items():
             width = {"width": 1} if rows is target else {}
             rows.append({**width, "batch": batch, "context": contexts[0], **vars(Timing.of(seconds))})
     usual = min(contexts, key=lambda tokens: abs(tokens - CONTEXT_TOKENS))

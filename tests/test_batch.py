@@ -31,6 +31,7 @@ from specdec import (
     decode,
 )
 from specdec.runtime.batch import LENGTH, LONGEST_WAIT, Apart, Together, new_rows
+from specdec.runtime.fused import new_forward
 from specdec.runtime.worker import DraftRequest, Worker
 from specdec.strategy import Confident
 
@@ -154,7 +155,7 @@ def test_few_forwards_serve_many_sequences(monkeypatch: pytest.MonkeyPatch) -> N
 def test_rows_that_are_asked_for_in_any_company_are_right(architecture: str) -> None:
     """Some rows at a time, grown and cut back at random; the cache grows beyond its first length."""
     of = model(architecture, VOCABULARY, seed=2, max_position_embeddings=4 * LENGTH)
-    rows, source = new_rows(of, VOCABULARY, 4, graphs=True), random.Random(3)
+    rows, source = new_rows(of, VOCABULARY, 4, new_forward(of, eager=False), eager=False), random.Random(3)
     assert type(rows) is (Apart if architecture == "gemma2" else Together)
     contexts: list[list[int]] = [[source.randrange(VOCABULARY)] for _ in range(4)]
     contexts[2] = [source.randrange(VOCABULARY) for _ in range(LENGTH + 3)]
@@ -192,7 +193,7 @@ def test_a_broken_sequence_leaves_no_trace_for_those_that_come_after() -> None:
 
 
 def test_a_target_that_fails_hands_over_what_is_committed(monkeypatch: pytest.MonkeyPatch) -> None:
-    pair = pair_of("llama")
+    pair = pair_of("llama", eager=True)
     whole = decode(pair, create("speculative", draft_length=2), [1, 2], max_new_tokens=12, seed=3)
     forwards = 0
 

@@ -20,7 +20,7 @@ from specdec import ModelError, Sampling
 from specdec.runtime import graph
 from specdec.runtime.cache import StaticCache, why_not_static
 from specdec.runtime.graph import WARM_UPS, WIDTHS, GraphRunner, Step, new_runner, why_no_graphs, why_stepwise
-from specdec.runtime.runner import Runner
+from specdec.runtime.runner import OwnForward, Runner
 from specdec.runtime.worker import DraftRequest, Worker
 from specdec.sampling import NOT_A_TOKEN, Dice, Sampler, picked
 from specdec.strategy import BelowConfidence
@@ -218,7 +218,7 @@ SAMPLINGS = [
 
 def draft_by_token(of: Any, context: Sequence[int], length: int, sampling: Sampling, seed: int) -> tuple[list[int], Any]:
     """The drafted tokens and rows of an eager worker, one after another."""
-    worker = Worker(of, VOCABULARY)
+    worker = Worker(of, VOCABULARY, eager=True)
     worker.begin(sampling, seed, context)
     [drafting] = worker.draft([DraftRequest(0, context, length)])
     return drafting.tokens, drafting.q
@@ -324,8 +324,8 @@ def test_a_failed_capture_is_told_and_goes_on_without() -> None:
 
 def test_graphs_run_where_they_can() -> None:
     of = minuscule(VOCABULARY, seed=1)
-    runners = [new_runner(of, VOCABULARY), new_runner(of, VOCABULARY, graphs=False)]
-    assert [runner.why_eager for runner in runners] == ["cpu has no CUDA graphs", "graphs are switched off"]
+    runners = [new_runner(of, VOCABULARY, OwnForward(of), eager=eager) for eager in (False, True)]
+    assert [runner.why_eager for runner in runners] == [None, None]
     assert all(isinstance(runner, Runner) for runner in runners)
     assert Runner(of, VOCABULARY).why_eager is None
 

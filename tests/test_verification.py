@@ -315,7 +315,7 @@ def test_declared_q_is_sampled_q(monkeypatch: pytest.MonkeyPatch, options: dict[
     firsts: Counter[int] = Counter()
     pairs: Counter[tuple[int, int]] = Counter()
     rows: dict[tuple[int, ...], torch.Tensor] = {}
-    drafting = worker.Worker(model, 4)
+    drafting = worker.Worker(model, 4, eager=True)
     for uniforms in grid(cells, 2):
         monkeypatch.setattr(worker, "Dice", lambda seed, uniforms=uniforms: Scripted(uniforms))
         drafting.begin(Sampling(**options), 0, [1, 2])
@@ -336,7 +336,7 @@ def test_declared_q_is_sampled_q(monkeypatch: pytest.MonkeyPatch, options: dict[
 
 def test_a_stopped_draft_keeps_the_token_that_stopped_it() -> None:
     model = minuscule(4, seed=3)
-    drafting = worker.Worker(model, 4)
+    drafting = worker.Worker(model, 4, eager=True)
     asked: list[tuple[int, int]] = []
 
     def stop(q: Any, token: int) -> bool:

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from specdec.runtime.cache import StaticCache, why_not_static
 from specdec.runtime.graph import GraphRunner, new_runner, why_stepwise
-from specdec.runtime.runner import PREFILL_CHUNK, common_prefix
+from specdec.runtime.runner import PREFILL_CHUNK, Forward, common_prefix
 from specdec.sampling import Dice, Sampler
 from specdec.strategy import StopRule
 
@@ -33,7 +33,7 @@ LONGEST_WAIT = 8
 class Rows(ABC):
     """A model with a cache for several sequences, by row. Not thread-safe: it belongs to one lane.
 
-    `why_eager` says why its forwards are not replayed as CUDA graphs, if so.
+    `why_eager` says why its forwards are transformers' own, launched operation by operation, if so.
     """
 
     why_eager: str | None
@@ -59,9 +59,9 @@ class Rows(ABC):
 class Apart(Rows):
     """A runner for each row, one after the other: for a single sequence, and for models whose caches cannot be batched."""
 
-    def __init__(self, model: PreTrainedModel, vocabulary: int, size: int, *, graphs: bool) -> None:
+    def __init__(self, model: PreTrainedModel, vocabulary: int, size: int, forward: Forward, *, eager: bool) -> None:
         super().__init__(model, vocabulary)
-        self._runners = [new_runner(model, vocabulary, graphs=graphs) for _ in range(size)]
+        self._runners = [new_runner(model, vocabulary, forward, eager=eager) for _ in range(size)]
 
     @property
     def why_eager(self) -> str | None:  # type: ignore[override]  # a capture may fail at any time
@@ -86,11 +86,10 @@ class Apart(Rows):
 class Together(Rows):
     """One forward for all rows that are asked for."""
 
-    why_eager = "batches run without graphs"
-
-    def __init__(self, model: PreTrainedModel, vocabulary: int, size: int) -> None:
+    def __init__(self, model: PreTrainedModel, vocabulary: int, size: int, forward: Forward) -> None:
         super().__init__(model, vocabulary)
-        self._size = size
+        self._size, self._forward = size, forward
+        self.why_eager = "batches run without graphs" if model.device.type == "cuda" else forward.why_eager
         self.forget()
 
     def forget(self) -> None:
@@ -119,14 +118,14 @@ class Together(Rows):
             self._cache.grow(max(end, 2 * self._cache.length))
         positions = torch.tensor(starts).unsqueeze(1) + torch.arange(width)
         where = self._cache.at(positions.to(self.model.device), visible=end, first_row=first)
-        logits = self.model(input_ids=torch.tensor(ids, device=self.model.device), logits_to_keep=keep, **where).logits
+        logits = self._forward(input_ids=torch.tensor(ids, device=self.model.device), logits_to_keep=keep, **where)
         for row, tokens in fresh.items():
             self._held[row] += tokens
         return logits[:, :, : self.vocabulary]
 
 
-def new_rows(model: PreTrainedModel, vocabulary: int, size: int, *, graphs: bool) -> Rows:
+def new_rows(model: PreTrainedModel, vocabulary: int, size: int, forward: Forward, *, eager: bool) -> Rows:
     """Room for `size` sequences: together where the model can be batched, else apart."""
     if size == 1 or why_not_static(model) is not None:
-        return Apart(model, vocabulary, size, graphs=graphs)
-    return Together(model, vocabulary, size)
+        return Apart(model, vocabulary, size, forward, eager=eager)
+    return Together(model, vocabulary, size, forward)

@@ -111,7 +111,7 @@ class StaticCache(Cache):
         return self._slots.length
 
     def at(self, positions: Tensor, visible: int | None = None, first_row: int = 0) -> dict[str, Any]:
-        """What a forward needs beside its tokens: `model(input_ids=ids, **cache.at(positions))`.
+        """What a forward needs beside its tokens: `forward(input_ids=ids, **cache.at(positions))`.
 
         `positions` are the tokens' own, integers of shape (rows, width), different within a row; the rows that are fed begin
         with `first_row`. `visible` bounds the slots that attention reads, all of them unless the caller knows that every
@@ -125,7 +125,6 @@ class StaticCache(Cache):
             "attention_mask": mask.masked_fill_(hidden, torch.finfo(self._dtype).min),
             "position_ids": positions.clamp(max=self._last_position),  # padding may stand behind the longest context
             "past_key_values": self,
-            "use_cache": True,
         }
 
     def grow(self, length: int) -> None:

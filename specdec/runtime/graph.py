@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from specdec.runtime.cache import StaticCache, why_not_static
-from specdec.runtime.runner import PREFILL_CHUNK, Runner, common_prefix
+from specdec.runtime.runner import PREFILL_CHUNK, Forward, OwnForward, Runner, common_prefix
 from specdec.sampling import NOT_A_TOKEN, Sampler, greedy_choice, not_a_distribution, picked
 from specdec.strategy import StopRule
 
@@ -100,6 +100,7 @@ class GraphRunner:
         self.vocabulary = vocabulary
         self.device = model.device
         self.why_eager = None if capture else "no capture was given"
+        self._own_forward = OwnForward(model)
         self._capture = capture
         self._length = length
         self.forget()
@@ -170,8 +171,8 @@ class GraphRunner:
         return logits
 
     def _forward(self, ids: Tensor, positions: Tensor, rows: int, visible: int | None = None) -> Tensor:
-        output = self.model(input_ids=ids, logits_to_keep=rows, **self._cache.at(positions, visible))
-        return output.logits[0, -rows:, : self.vocabulary]
+        logits = self._own_forward(input_ids=ids, logits_to_keep=rows, **self._cache.at(positions, visible))
+        return logits[0, -rows:, : self.vocabulary]
 
     def _reserve(self, length: int) -> None:
         """Let the cache hold `length` tokens; what was captured on its old buffers is dropped."""
@@ -238,13 +239,14 @@ class GraphRunner:
             return step
 
 
-def new_runner(model: PreTrainedModel, vocabulary: int, *, graphs: bool = True) -> Runner | GraphRunner:
-    """The runner for `model`: one that replays CUDA graphs where that is possible, and wanted; `why_eager` says if not."""
-    why_eager = why_no_graphs(model) if graphs else "graphs are switched off"
-    if why_eager is None:
+def new_runner(model: PreTrainedModel, vocabulary: int, forward: Forward, *, eager: bool) -> Runner | GraphRunner:
+    """The runner for `model`: one that replays CUDA graphs where that is possible, unless `eager`; else one of `forward`."""
+    why_eager = why_no_graphs(model)
+    if why_eager is None and not eager:
         return GraphRunner(model, vocabulary, CudaCapture(model.device))
-    runner = Runner(model, vocabulary)
-    runner.why_eager = why_eager
+    runner = Runner(model, vocabulary, forward)
+    if model.device.type == "cuda" and not eager:
+        runner.why_eager = why_eager
     return runner
 
 

@@ -30,6 +30,7 @@ import torch
 from transformers import PreTrainedModel
 
 from specdec.errors import LaneError, PairError, SpecdecError
+from specdec.runtime.fused import why_not_fused
 from specdec.runtime.runner import new_cache
 from specdec.runtime.worker import Drafting, DraftRequest, Hosted, Worker, arrives, unpacked
 
@@ -55,9 +56,9 @@ class Lane(ABC):
     overlaps = True
 
     @property
+    @abstractmethod
     def why_eager(self) -> str | None:
-        """Why forwards are not replayed as CUDA graphs, if so."""
-        return "a process works on the CPU"
+        """Why forwards are transformers' own, launched operation by operation, if so."""
 
     @abstractmethod
     def submit(self, method: str, *arguments: Any) -> Wait: ...
@@ -76,8 +77,8 @@ class InlineLane(Lane):
 
     overlaps = False
 
-    def __init__(self, model: PreTrainedModel, vocabulary: int, *, graphs: bool = True) -> None:
-        self._worker = Worker(model, vocabulary, graphs=graphs)
+    def __init__(self, model: PreTrainedModel, vocabulary: int, *, eager: bool = False) -> None:
+        self._worker = Worker(model, vocabulary, eager=eager)
         self._racing_seconds = 0.0
 
     def submit(self, method: str, *arguments: Any) -> Wait:
@@ -103,8 +104,8 @@ class InlineLane(Lane):
 class ThreadLane(Lane):
     """Works on its own thread and, on CUDA, its own stream."""
 
-    def __init__(self, model: PreTrainedModel, vocabulary: int, *, graphs: bool = True) -> None:
-        self._worker = Worker(model, vocabulary, graphs=graphs)
+    def __init__(self, model: PreTrainedModel, vocabulary: int, *, eager: bool = False) -> None:
+        self._worker = Worker(model, vocabulary, eager=eager)
         self._submitted = self._hurried = 0
         self._executor = ThreadPoolExecutor(1, "draft-lane")
         self._stream = torch.cuda.Stream(model.device) if model.device.type == "cuda" else None
@@ -142,8 +143,9 @@ class ProcessLane(Lane):
     The worker takes one core: while it lives, torch uses one thread less here, or the two would wait for each other.
     """
 
-    def __init__(self, model: PreTrainedModel, vocabulary: int) -> None:
+    def __init__(self, model: PreTrainedModel, vocabulary: int, *, eager: bool = False) -> None:
         new_cache(model)  # refuse here what the worker could not hold
+        self._why_eager = "eager forwards were asked for" if eager else why_not_fused(model)
         dtype = torch.float64 if model.dtype == torch.float64 else torch.float32
         shm = Path("/dev/shm")
         folder = Path(tempfile.mkdtemp(prefix="specdec-", dir=shm if shm.is_dir() else None))
@@ -151,7 +153,7 @@ class ProcessLane(Lane):
             MOST_DRAFTED, vocabulary
         )
         self._hurried = torch.from_file(str(folder / "hurried"), shared=True, size=1, dtype=torch.int64)
-        torch.save(Hosted(model, vocabulary, MOST_DRAFTED, dtype), folder / "hosted.pt")
+        torch.save(Hosted(model, vocabulary, MOST_DRAFTED, dtype, eager), folder / "hosted.pt")
         ours, theirs = socket.socketpair()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "specdec.runtime.worker", str(theirs.fileno()), str(folder)],
@@ -180,6 +182,10 @@ class ProcessLane(Lane):
             raise self._died() from error
         self._ticket += 1
         return partial(self._answer, self._ticket)
+
+    @property
+    def why_eager(self) -> str | None:
+        return self._why_eager
 
     def hurry(self, seconds: float) -> None:
         self._hurried[0] = self._ticket

@@ -7,13 +7,14 @@ trimmed; plain attention layers get a preallocated cache, where trimming is sett
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
 
 from specdec.errors import PairError
@@ -51,10 +52,10 @@ class TrimmableLayer(CacheLayerMixin):
             more = max(keys.shape[-2], end - keys.shape[-2])
             self.keys = keys = torch.cat([keys, torch.empty_like(keys[..., :1, :]).expand(-1, -1, more, -1)], dim=-2)
             self.values = values = torch.cat([values, torch.empty_like(values[..., :1, :]).expand(-1, -1, more, -1)], dim=-2)
-        keys[:, :, self.length : end] = key_states
-        values[:, :, self.length : end] = value_states
+        keys.narrow(2, self.length, key_states.shape[-2]).copy_(key_states)
+        values.narrow(2, self.length, key_states.shape[-2]).copy_(value_states)
         self.length = end
-        return keys[:, :, :end], values[:, :, :end]
+        return keys.narrow(2, 0, end), values.narrow(2, 0, end)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.length + query_length, 0
@@ -85,18 +86,59 @@ class WindowLayer(DynamicSlidingWindowLayer):
         return keys[:, :, -visible:], values[:, :, -visible:]
 
 
-class Runner:
-    """A model that answers logits for whole contexts. Not thread-safe: one runner belongs to one lane.
+class Forward(ABC):
+    """Is called as a model of transformers is, and answers the logits, shape (rows, kept, vocabulary).
 
-    `why_eager` says why it is not under CUDA graphs, if somebody asked (`specdec.runtime.graph.new_runner`).
+    `why_eager` says why the model runs operation by operation as transformers wrote it, if so and somebody asked.
     """
 
     why_eager: str | None = None
 
-    def __init__(self, model: PreTrainedModel, vocabulary: int) -> None:
+    @abstractmethod
+    def __call__(
+        self,
+        input_ids: Tensor,
+        past_key_values: Cache,
+        position_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        logits_to_keep: int = 0,
+    ) -> Tensor: ...
+
+
+class OwnForward(Forward):
+    """The model's own forward."""
+
+    def __init__(self, model: PreTrainedModel, why_eager: str | None = None) -> None:
+        self._model, self.why_eager = model, why_eager
+
+    def __call__(
+        self,
+        input_ids: Tensor,
+        past_key_values: Cache,
+        position_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        logits_to_keep: int = 0,
+    ) -> Tensor:
+        where = {} if position_ids is None else {"position_ids": position_ids}
+        return self._model(
+            input_ids=input_ids,
+            past_key_values=past_key_values,
+            attention_mask=attention_mask,
+            logits_to_keep=logits_to_keep,
+            use_cache=True,
+            **where,
+        ).logits
+
+
+class Runner:
+    """A model that answers logits for whole contexts. Not thread-safe: one runner belongs to one lane."""
+
+    def __init__(self, model: PreTrainedModel, vocabulary: int, forward: Forward | None = None) -> None:
         self.model = model
         self.vocabulary = vocabulary
         self.device = model.device
+        self._forward = forward or OwnForward(model)
+        self.why_eager = self._forward.why_eager
         self._positions = positions(model)
         self._held: list[int] = []
         self._cache, self._plain = new_cache(model)
@@ -121,15 +163,14 @@ class Runner:
     def _feed(self, tokens: list[int], rows: int) -> Tensor:
         ids = torch.tensor([tokens], device=self.device)
         start = len(self._held)
-        where = {"position_ids": self._positions[:, start : start + len(tokens)]} if self._positions is not None else {}
+        where = None if self._positions is None else self._positions[:, start : start + len(tokens)]
         try:
             with torch.inference_mode():
-                output = self.model(input_ids=ids, past_key_values=self._cache, use_cache=True, logits_to_keep=rows, **where)
+                logits = self._forward(ids, self._cache, where, logits_to_keep=rows)[0]
         except BaseException:  # Ctrl-C too: some layers hold the new keys and some do not
             self._start_again()
             raise
         self._held += tokens
-        logits = output.logits[0]
         return logits if logits.shape == (rows, self.vocabulary) else logits[-rows:, : self.vocabulary]
 
     def _start_again(self) -> None:

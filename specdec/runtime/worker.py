@@ -24,6 +24,7 @@ from transformers import PreTrainedModel
 
 from specdec.errors import ModelError, PairError
 from specdec.runtime.batch import Asked, new_rows
+from specdec.runtime.fused import new_forward
 from specdec.sampling import Dice, Sampler, Sampling
 from specdec.strategy import StopRule
 
@@ -80,6 +81,7 @@ class Hosted:
     vocabulary: int
     rows: int
     dtype: torch.dtype
+    eager: bool
 
 
 @dataclass(slots=True)
@@ -117,9 +119,10 @@ class _Run:
 class Worker:
     """One model at work for the decodes of one batch at a time."""
 
-    def __init__(self, model: PreTrainedModel, vocabulary: int, *, graphs: bool = True) -> None:
-        self._graphs = graphs
-        self._rows = new_rows(model, vocabulary, 1, graphs=graphs)
+    def __init__(self, model: PreTrainedModel, vocabulary: int, *, eager: bool = False) -> None:
+        self._eager = eager
+        self._forward = new_forward(model, eager=eager)
+        self._rows = new_rows(model, vocabulary, 1, self._forward, eager=eager)
         self._sampler = Sampler(Sampling())
         self._dice = [Dice(0)]
 
@@ -130,7 +133,7 @@ class Worker:
         """
         self._sampler = Sampler(sampling)
         if size != len(self._dice):
-            self._rows = new_rows(self._rows.model, self._rows.vocabulary, size, graphs=self._graphs)
+            self._rows = new_rows(self._rows.model, self._rows.vocabulary, size, self._forward, eager=self._eager)
             self._dice = [Dice(0)] * size
         self._dice[row] = Dice(seed)
         if len(prompt) > 1:
@@ -138,7 +141,7 @@ class Worker:
 
     @property
     def why_eager(self) -> str | None:
-        """Why forwards are not replayed as CUDA graphs, if so."""
+        """Why forwards are transformers' own, launched operation by operation, if so."""
         return self._rows.why_eager
 
     def forget(self) -> None:
@@ -322,7 +325,7 @@ def main(descriptor: str, folder: str) -> None:
         connection.send_bytes(pickle.dumps("ready"))
     except BrokenPipeError:
         return  # nobody waits for this worker any more
-    worker = Worker(hosted.model, hosted.vocabulary)
+    worker = Worker(hosted.model, hosted.vocabulary, eager=hosted.eager)
     serve(connection, worker, shared.view(hosted.rows, hosted.vocabulary), hurried)
 
 
