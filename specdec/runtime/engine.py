@@ -183,8 +183,10 @@ class Engine:
         seat.statistics.draft_busy_seconds += drafted.busy_seconds
         seat.statistics.drafted_tokens += len(drafted.tokens)
         q = drafted.q
-        rows = [ARGMAX] * len(drafted.tokens) if q is None else q.numpy() if q.device.type == "cpu" else q
-        return Guess(tuple(Known(token, q) for token, q in zip(drafted.tokens, rows, strict=True)))
+        if isinstance(q, Tensor) and q.device.type == "cpu":
+            q = q.numpy()
+        rows = [ARGMAX] * len(drafted.tokens) if q is None else q
+        return Guess(tuple(map(Known, drafted.tokens, rows)))
 
     def _score(self, turn: _Turn) -> float:
         """Answer all scores; the seconds that the target worked."""

@@ -22,7 +22,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +29,10 @@ import torch
 from transformers import PreTrainedModel
 
 from specdec.errors import LaneError, PairError, SpecdecError
+from specdec.runtime.channel import Channel
 from specdec.runtime.fused import why_not_fused
 from specdec.runtime.runner import new_cache
-from specdec.runtime.worker import Drafting, DraftRequest, Hosted, Worker, arrives, unpacked
+from specdec.runtime.worker import Drafting, DraftRequest, Hosted, Worker, unpacked
 
 MOST_DRAFTED = 512
 """Rows of `q` that a process lane can hand over at once, shared out among all drafts of a batch."""
@@ -149,10 +149,9 @@ class ProcessLane(Lane):
         dtype = torch.float64 if model.dtype == torch.float64 else torch.float32
         shm = Path("/dev/shm")
         folder = Path(tempfile.mkdtemp(prefix="specdec-", dir=shm if shm.is_dir() else None))
-        self._shared = torch.from_file(str(folder / "q"), shared=True, size=MOST_DRAFTED * vocabulary, dtype=dtype).view(
-            MOST_DRAFTED, vocabulary
-        )
-        self._hurried = torch.from_file(str(folder / "hurried"), shared=True, size=1, dtype=torch.int64)
+        rows = torch.from_file(str(folder / "q"), shared=True, size=MOST_DRAFTED * vocabulary, dtype=dtype)
+        self._shared = rows.view(MOST_DRAFTED, vocabulary).numpy()
+        self._hurried = torch.from_file(str(folder / "hurried"), shared=True, size=1, dtype=torch.int64).numpy()
         torch.save(Hosted(model, vocabulary, MOST_DRAFTED, dtype, eager), folder / "hosted.pt")
         ours, theirs = socket.socketpair()
         self._process = subprocess.Popen(
@@ -162,8 +161,8 @@ class ProcessLane(Lane):
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
         )
         theirs.close()
-        self._connection = Connection(ours.detach())
-        self._finalizer = weakref.finalize(self, _end, self._process, self._connection, folder)
+        self._channel = Channel(ours)
+        self._finalizer = weakref.finalize(self, _end, self._process, self._channel, folder)
         self._folder: Path | None = folder
         self._ticket = 0
         self._threads = torch.get_num_threads()
@@ -174,8 +173,10 @@ class ProcessLane(Lane):
             self._receive(START_SECONDS)  # "ready": both sides hold the files open, so their names can go
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
+        if method == "draft":
+            arguments = tuple(map(tuple, *arguments))  # a plain tuple is pickled in a fraction of the time
         try:
-            self._connection.send_bytes(pickle.dumps((method, arguments)))
+            self._channel.send(pickle.dumps((method, arguments)))
         except (pickle.PicklingError, AttributeError, TypeError) as error:  # what pickle says of lambdas and local classes
             raise PairError(f"cannot send {method} to the draft process ({error}): use lane='thread' or 'inline'") from error
         except OSError as error:
@@ -209,10 +210,11 @@ class ProcessLane(Lane):
 
     def _receive(self, patience_seconds: float) -> Any:
         try:
-            if arrives(self._connection, patience_seconds):
-                return pickle.loads(self._connection.recv_bytes())
+            message = self._channel.receive(patience_seconds)
         except (EOFError, OSError) as error:
             raise self._died() from error
+        if message is not None:
+            return pickle.loads(message)
         self.close()
         raise LaneError(
             f"the draft worker was silent for {patience_seconds:g} s and was ended; the next decode starts a new one"
@@ -223,8 +225,8 @@ class ProcessLane(Lane):
         return LaneError(f"the draft worker ended with exit code {self._process.returncode}; the next decode starts a new one")
 
 
-def _end(process: subprocess.Popen[bytes], connection: Connection, folder: Path) -> None:
-    connection.close()  # the worker sees the end of its input and leaves
+def _end(process: subprocess.Popen[bytes], channel: Channel, folder: Path) -> None:
+    channel.close()  # the worker sees the end of its input and leaves
     try:
         process.wait(timeout=2)
     except subprocess.TimeoutExpired:

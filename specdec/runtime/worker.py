@@ -8,25 +8,28 @@ from __future__ import annotations
 
 import os
 import pickle
-import select
+import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from specdec.errors import ModelError, PairError
 from specdec.runtime.batch import Asked, new_rows
+from specdec.runtime.channel import Channel
 from specdec.runtime.fused import new_forward
 from specdec.sampling import Dice, Sampler, Sampling
 from specdec.strategy import StopRule
+from specdec.verification import Row
 
 ARGMAX = "argmax"
 """Stands for `q` of a greedily drafted token, whose row nobody needs."""
@@ -58,7 +61,7 @@ class Drafting:
     """
 
     tokens: list[int]
-    q: Tensor | None
+    q: Row | None
     busy_seconds: float
     failure: str = ""
 
@@ -253,68 +256,56 @@ def unpickled(request: bytes) -> tuple[str, tuple[Any, ...]]:
         raise PairError(f"the draft process cannot load what it was sent ({error}): use lane='thread' or 'inline'") from error
 
 
-SPIN_SECONDS = 0.03
-"""How long to look for a message before sleeping: longer than a round, since a core that slept is slow for a while."""
-
-
-def arrives(connection: Connection, within_seconds: float | None = None) -> bool:
-    """Whether a message comes in time. Looks for it for a while before sleeping; each side has a core of its own for that."""
-    poll = select.poll()
-    poll.register(connection, select.POLLIN)
-    until = time.perf_counter() + SPIN_SECONDS
-    while time.perf_counter() < until:
-        if poll.poll(0):
-            return True
-    return bool(poll.poll(None if within_seconds is None else 1000 * within_seconds))
-
-
 Packed: TypeAlias = tuple[tuple[list[int], bool, float, str], ...]
 
 
-def packed(draftings: Sequence[Drafting], shared: Tensor) -> Packed:
+def packed(draftings: Sequence[Drafting], shared: NDArray[Any]) -> Packed:
     """Draftings without their rows, which are written to `shared` one after the other."""
-    rows = [drafting.q for drafting in draftings if drafting.q is not None]
-    if rows:
-        torch.cat(rows, out=shared[: sum(map(len, rows))])
+    end = 0
+    for drafting in draftings:
+        if drafting.q is not None:
+            shared[end : end + len(drafting.q)] = drafting.q
+            end += len(drafting.q)
     return tuple((drafting.tokens, drafting.q is not None, drafting.busy_seconds, drafting.failure) for drafting in draftings)
 
 
-def unpacked(draftings: Packed, shared: Tensor) -> list[Drafting]:
+def unpacked(draftings: Packed, shared: NDArray[Any]) -> list[Drafting]:
     """The other side of `packed`. The buffer is written again by the next draft, so its rows are copied."""
-    rows = shared[: sum(len(tokens) for tokens, sampled, *_ in draftings if sampled)].clone()
+    end = 0
     found: list[Drafting] = []
     for tokens, sampled, seconds, failure in draftings:
-        q, rows = (rows[: len(tokens)], rows[len(tokens) :]) if sampled else (None, rows)
-        found.append(Drafting(tokens, q, seconds, failure))
+        start, end = end, end + len(tokens) * sampled
+        found.append(Drafting(tokens, shared[start:end].copy() if sampled else None, seconds, failure))
     return found
 
 
-def serve(connection: Connection, worker: Worker, shared: Tensor, hurried: Tensor) -> None:
+def serve(channel: Channel, worker: Worker, shared: NDArray[Any], hurried: NDArray[np.int64]) -> None:
     """Answer `(method, arguments)` with `(number of the request, result or error)` until the other side is gone.
 
-    Rows of `q` go through `shared`, of shape (rows, vocabulary); everything else through the socket. `hurried` holds the number
-    of the last request that is to end its racing drafts.
+    Rows of `q` go through `shared`, of shape (rows, vocabulary), everything else through the channel. `hurried` holds the number of
+    the last request that is to end its racing drafts.
     """
     for ticket in count(1):
         try:
-            arrives(connection)
-            request = connection.recv_bytes()
+            request = channel.receive()
         except (EOFError, OSError):
             return
+        assert request is not None
         try:
             method, arguments = unpickled(request)
             if method == "draft":
-                answer = packed(worker.draft(*arguments, hurried=lambda ticket=ticket: int(hurried) >= ticket), shared)
+                requests = [DraftRequest(*request) for request in arguments]
+                answer = packed(worker.draft(requests, hurried=lambda ticket=ticket: hurried[0] >= ticket), shared)
             else:
                 answer = getattr(worker, method)(*arguments)
         except Exception as error:
             answer = error
-        connection.send_bytes(pickle.dumps((ticket, answer)))
+        channel.send(pickle.dumps((ticket, answer)))
 
 
 def main(descriptor: str, folder: str) -> None:
     """Host the model pickled in `folder` on the socket `descriptor`."""
-    connection = Connection(int(descriptor))
+    channel = Channel(socket.socket(fileno=int(descriptor)))
     torch.set_num_threads(1)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
@@ -322,11 +313,11 @@ def main(descriptor: str, folder: str) -> None:
     shared = torch.from_file(str(Path(folder) / "q"), shared=True, size=hosted.rows * hosted.vocabulary, dtype=hosted.dtype)
     hurried = torch.from_file(str(Path(folder) / "hurried"), shared=True, size=1, dtype=torch.int64)
     try:
-        connection.send_bytes(pickle.dumps("ready"))
+        channel.send(pickle.dumps("ready"))
     except BrokenPipeError:
         return  # nobody waits for this worker any more
     worker = Worker(hosted.model, hosted.vocabulary, eager=hosted.eager)
-    serve(connection, worker, shared.view(hosted.rows, hosted.vocabulary), hurried)
+    serve(channel, worker, shared.view(hosted.rows, hosted.vocabulary).numpy(), hurried.numpy())
 
 
 if __name__ == "__main__":
