@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from specdec.errors import InputError, PairError
@@ -76,9 +76,9 @@ class Pair:
     ) -> Pair:
         """Load a pair from directories or hub names, or make one of random weights (`shape:NAME`), without a tokenizer.
 
-        `device` defaults to CUDA where there is one; `draft_device` to the same. `dtype` defaults to the checkpoint's on CUDA
-        (a shape's is bfloat16) and to float32 on a CPU. Raises `PairError` for what is missing, is not safetensors or does not
-        fit.
+        `device` defaults to CUDA where there is one; `draft_device` to the same. `dtype` defaults to the checkpoint's (to
+        bfloat16 for a shape), but to float32 on a CPU that does not multiply it natively. Raises `PairError` for what is
+        missing, is not safetensors or does not fit.
         """
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         tokenizer = None if is_shape(target) or is_shape(draft) else load_tokenizer(target)
@@ -173,14 +173,22 @@ def load_model(name: str | Path, device: str, dtype: str | torch.dtype | None) -
 
 
 def _checkpoint(name: str | Path, device: str, dtype: str | torch.dtype | None) -> Any:
-    chosen = dtype or ("auto" if device.startswith("cuda") else torch.float32)
+    here = Path(name).is_dir()
     with quiet():
         try:
-            return AutoModelForCausalLM.from_pretrained(
-                name, dtype=chosen, use_safetensors=True, local_files_only=Path(name).is_dir()
-            )
+            stored: Any = AutoConfig.from_pretrained(name, local_files_only=here).dtype or torch.float32
+            chosen = dtype or (stored if is_native(stored, device) else torch.float32)
+            return AutoModelForCausalLM.from_pretrained(name, dtype=chosen, use_safetensors=True, local_files_only=here)
         except (OSError, ValueError, KeyError) as error:
             raise _cannot_load("model", name, error) from error
+
+
+def is_native(dtype: torch.dtype, device: str) -> bool:
+    """Whether the device multiplies the type as fast as float32, or faster."""
+    if device.startswith("cpu") and dtype == torch.bfloat16:
+        capabilities = torch.cpu.get_capabilities()
+        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return not device.startswith("cpu") or dtype != torch.float16
 
 
 def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:

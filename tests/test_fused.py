@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from models import fresh_logits, minuscule, model
 from torch import Tensor, nn
 
 import specdec
-from models import fresh_logits, minuscule, model
 from specdec import Pair, decode
 from specdec.runtime import fused
 from specdec.runtime.fused import FAMILIES, NARROW, FusedForward, can_pack, new_forward, packed_bytes, why_not_fused

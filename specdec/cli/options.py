@@ -58,7 +58,7 @@ DraftDevice = Annotated[
 ]
 DTypeOption = Annotated[
     DType | None,
-    typer.Option("--dtype", help="Number format; float32 on a CPU, the checkpoint's on CUDA.", rich_help_panel=_MODELS),
+    typer.Option("--dtype", help="Number format; the checkpoint's, where the device has it.", rich_help_panel=_MODELS),
 ]
 LaneOption = Annotated[Lane, typer.Option("--lane", help="Where the draft works beside the target.", rich_help_panel=_MODELS)]
 VerificationOption = Annotated[

@@ -88,8 +88,8 @@ class Layer(NamedTuple):
 class FusedForward(Forward):
     """Is called as a model is, with a cache of this package, and answers logits of shape (rows, kept, vocabulary).
 
-    Holds a copy of the weights of all products, two in float32: what is done to the model later is not seen, hooks included. Only
-    for models that `why_not_fused` has nothing against.
+    Holds a copy of the weights of all products, two in float32: what is done to the model later is not seen, hooks included.
+    Only for models that `why_not_fused` has nothing against.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:

@@ -282,8 +282,8 @@ def unpacked(draftings: Packed, shared: NDArray[Any]) -> list[Drafting]:
 def serve(channel: Channel, worker: Worker, shared: NDArray[Any], hurried: NDArray[np.int64]) -> None:
     """Answer `(method, arguments)` with `(number of the request, result or error)` until the other side is gone.
 
-    Rows of `q` go through `shared`, of shape (rows, vocabulary), everything else through the channel. `hurried` holds the number of
-    the last request that is to end its racing drafts.
+    Rows of `q` go through `shared`, of shape (rows, vocabulary), everything else through the channel. `hurried` holds the
+    number of the last request that is to end its racing drafts.
     """
     for ticket in count(1):
         try:
