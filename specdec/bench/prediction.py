@@ -1,6 +1,6 @@
 """What a strategy ought to reach at the seconds and the acceptance that were measured, by an installed predictor.
 
-    predicted     from the steps that were timed before anything was decoded
+    predicted     from what was timed before anything was decoded: the models alone, in turn and together
     closed form   from the strategy's own decodes: the seconds of its forwards by width, and how its guesses fared. What it
                   falls short of this is the driver's: verification, transport, bookkeeping, and forwards of uneven length
 
@@ -62,17 +62,20 @@ def predictions(
     rates = benchmark.measured["acceptance_rate_by_temperature"]
     before = {**benchmark.measured, "acceptance_rate": rates.get(f"{temperature:g}")}
 
-    def by(measured: dict[str, Any]) -> float | None:
+    def by(measured: dict[str, Any], timed: dict[str, Any]) -> float | None:
         known = strategy.name == BASELINE or (strategy.drafts and measured["acceptance_rate"] is not None)
         as_told = benchmark.verification == "token" or synthetic(benchmark.verification)
         if predict is None or not (known and as_told and measured["target_window_seconds"]):
             return None
         try:
-            return predict(strategy, profile(measured, context), context, tokens)
+            return predict(strategy, {**profile(measured, context), **timed}, context, tokens)
         except SpecdecError:  # a strategy that it cannot compile
             return None
 
-    return {"predicted_tokens_per_second": by(before), "closed_form_tokens_per_second": by(own)}
+    return {
+        "predicted_tokens_per_second": by(before, benchmark.measured.get("profile") or {}),
+        "closed_form_tokens_per_second": by(own, {}),
+    }
 
 
 def profile(measured: dict[str, Any], context: int) -> dict[str, Any]:

@@ -10,13 +10,14 @@ from typing import Any, Protocol
 from specdec.decoding import Result, decode, prompt_tokens
 from specdec.errors import InputError
 from specdec.pair import Pair
-from specdec.profile import acceptance, step_seconds, window_seconds
+from specdec.profile import CONTEXT_TOKENS, acceptance, profile, step_seconds, window_seconds
 from specdec.strategy import DecodingStrategy, DraftingStrategy, available, create
 from specdec.synthetic import synthetic
 
 BASELINE = "autoregressive"
 WIDTHS = (1, 2, 4, 8)
 WARM_UP_TOKENS = 16
+PROFILE_REPEATS = 8
 DRAFT_LENGTHS = (1, 2, 3, 4, 6)
 ALL_DRAFT_LENGTHS = (1, 2, 3, 4, 5, 6, 7, 8)
 
@@ -204,4 +205,11 @@ def measured(pair: Pair, prompts: Sequence[Sequence[int]], temperatures: Sequenc
         "speed_ratio": None if draft is None else pair.speed_ratio,
         "acceptance_rate": rates.get(1.0),
         "acceptance_rate_by_temperature": {f"{t:g}": rates[t] for t in sorted(rates)},
+        "profile": None if draft is None else _timings(pair),
     }
+
+
+def _timings(pair: Pair) -> dict[str, Any]:
+    """The models alone, in turn and together, as `specdec profile` has them, for whoever predicts."""
+    found = profile(pair, {}, widths=ALL_DRAFT_LENGTHS, batches=(), contexts=(CONTEXT_TOKENS,), repeats=PROFILE_REPEATS)
+    return {key: timed for key, timed in found.items() if key not in ("pair", "hardware", "versions", "date", "acceptance")}
