@@ -1,6 +1,6 @@
 """One cache of static shapes: many rows of different lengths, or one row under CUDA graphs.
 
-Keys and values stand in buffers of shape (rows, heads, length, dim), each token's in the slot of its position. A forward
+Keys and values stand in buffers of shape (rows, length, heads, dim), each token's in the slot of its position. A forward
 writes wherever its tokens stand and sees, in each row, the slots up to the token's own: what lies behind is invisible until
 it is written again. So rolling back is going on from an earlier position, rows need not be equally long, and rows shorter
 than the window are padded behind their end with any token. The cache does not know how long its rows are; its caller does.
@@ -29,19 +29,19 @@ class Slots:
 
     `rows`       of the cache, `length` slots each
     `first_row`  that is fed; those that are follow each other
-    `positions`  of the tokens that are fed, shape (rows that are fed, width)
+    `fed`        slots of the tokens that are fed, counted through all rows, shape (rows that are fed * width,)
     `visible`    how many slots, from the first, attention reads
     """
 
     rows: int
     length: int
     first_row: int
-    positions: Tensor
+    fed: Tensor
     visible: int
 
 
 class StaticLayer(CacheLayerMixin):
-    """Keys and values of one attention layer, of shape (rows, heads, length, dim)."""
+    """Keys and values of one attention layer, of shape (rows, length, heads, dim): a token's are written at once."""
 
     is_sliding = False
     _layer_type = None
@@ -57,29 +57,28 @@ class StaticLayer(CacheLayerMixin):
 
     def _empty(self, states: Tensor) -> Tensor:
         _, heads, _, dim = states.shape
-        return states.new_zeros(
-            self._slots.rows, heads, self._slots.length, dim
-        )  # masked slots weigh 0, and 0 x NaN would be NaN
+        # Zeros, since masked slots weigh 0, and 0 x NaN would be NaN.
+        return states.new_zeros(self._slots.rows, self._slots.length, heads, dim)
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         assert self.keys is not None
         assert self.values is not None
-        fed = slice(self._slots.first_row, self._slots.first_row + len(key_states))
-        keys, values = self.keys[fed], self.values[fed]
-        slots = self._slots.positions[:, None, :, None]
-        keys.scatter_(2, slots.expand_as(key_states), key_states)
-        values.scatter_(2, slots.expand_as(value_states), value_states)
-        return keys[:, :, : self._slots.visible], values[:, :, : self._slots.visible]
+        return self._updated(self.keys, key_states), self._updated(self.values, value_states)
+
+    def _updated(self, held: Tensor, states: Tensor) -> Tensor:
+        """Write what is fed; what attention reads of the rows that are fed, shape (rows, heads, visible, dim)."""
+        held.flatten(0, 1).index_copy_(0, self._slots.fed, states.transpose(1, 2).flatten(0, 1))
+        return held.narrow(0, self._slots.first_row, len(states)).narrow(1, 0, self._slots.visible).transpose(1, 2)
 
     def grow(self) -> None:
         """Move to buffers of the slots' new length."""
         if self.keys is not None and self.values is not None:
             held = self.keys, self.values
-            self.keys, self.values = map(self._empty, held)
+            self.keys, self.values = (self._empty(old.transpose(1, 2)) for old in held)
             for old, new in zip(held, (self.keys, self.values), strict=True):
-                new[:, :, : old.shape[2]] = old
+                new[:, : old.shape[1]] = old
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self._slots.visible, 0
@@ -104,6 +103,8 @@ class StaticCache(Cache):
         self._dtype = model.dtype
         self._last_position = (context_limit(model) or 1_000_000_000) - 1
         self._columns = torch.arange(length, device=model.device)
+        self._rows = torch.arange(rows, device=model.device).unsqueeze(1)
+        self._starts = length * self._rows
 
     @property
     def length(self) -> int:
@@ -117,7 +118,8 @@ class StaticCache(Cache):
         with `first_row`. `visible` bounds the slots that attention reads, all of them unless the caller knows that every
         position lies below it.
         """
-        self._slots.first_row, self._slots.positions = first_row, positions
+        starts = self._starts[first_row : first_row + len(positions)]
+        self._slots.first_row, self._slots.fed = first_row, (starts + positions).flatten()
         self._slots.visible = self.length if visible is None else visible
         hidden = self._columns[: self._slots.visible] > positions[:, None, :, None]
         mask = torch.zeros_like(hidden, dtype=self._dtype)  # to be added: eager attention adds a boolean one, too
@@ -131,6 +133,7 @@ class StaticCache(Cache):
         """Give each row `length` slots; what is held stays."""
         self._slots.length = length
         self._columns = torch.arange(length, device=self._columns.device)
+        self._starts = length * self._rows
         for layer in self.layers:
             assert isinstance(layer, StaticLayer)
             layer.grow()
