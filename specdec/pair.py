@@ -164,7 +164,8 @@ def head_size(model: PreTrainedModel) -> int:
 def load_model(name: str | Path, device: str, dtype: str | torch.dtype | None) -> PreTrainedModel:
     """One model in evaluation mode: a shape, or a checkpoint of safetensors."""
     try:
-        model: Any = build(str(name), device, dtype) if is_shape(name) else _checkpoint(name, device, dtype)
+        native = torch.bfloat16 if is_native(torch.bfloat16, device) else torch.float32
+        model: Any = build(str(name), device, dtype or native) if is_shape(name) else _checkpoint(name, device, dtype)
         return model.to(device).eval()
     except (RuntimeError, AssertionError) as error:  # what torch says of a device that is not there, or too small
         reason = str(error).partition("\n")[0][:120]

@@ -55,11 +55,10 @@ def is_shape(name: object) -> bool:
     return str(name).startswith(PREFIX)
 
 
-def build(name: str, device: str, dtype: str | torch.dtype | None) -> PreTrainedModel:
+def build(name: str, device: str, dtype: str | torch.dtype) -> PreTrainedModel:
     """The model of the shape `shape:NAME`, always with the same random weights, made on `device` in `dtype`.
 
-    `dtype` defaults to bfloat16 on CUDA and to float32 elsewhere. Raises `PairError` for an unknown name, and torch's own error
-    where the device is missing or too small.
+    Raises `PairError` for an unknown name, and torch's own error where the device is missing or too small.
     """
     import torch
     from transformers import AutoModelForCausalLM, LlamaConfig
@@ -71,9 +70,8 @@ def build(name: str, device: str, dtype: str | torch.dtype | None) -> PreTrained
             f"unknown shape {shape!r}: " + (f"did you mean {close[0]}?" if close else f"there are {', '.join(SHAPES)}")
         )
     where = torch.device(device)
-    chosen = dtype or (torch.bfloat16 if where.type == "cuda" else torch.float32)
     config = LlamaConfig(**SHAPES[shape], max_position_embeddings=CONTEXT_LIMIT, bos_token_id=None, eos_token_id=None)
     config.name_or_path = name
     with torch.random.fork_rng([where] if where.type == "cuda" else []), where:
         torch.manual_seed(0)
-        return AutoModelForCausalLM.from_config(config, dtype=getattr(torch, chosen) if isinstance(chosen, str) else chosen)
+        return AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype) if isinstance(dtype, str) else dtype)

@@ -253,13 +253,13 @@ def test_a_shape_is_made_in_the_format_asked_for_always_alike_and_touches_no_ran
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    first = build("shape:tiny-draft", "cpu", None)
+    first = build("shape:tiny-draft", "cpu", "float32")
     assert torch.equal(torch.rand(3), expected)
     again = build("shape:tiny-draft", "cpu", torch.float32)
     assert first.dtype == torch.float32
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
     assert build("shape:tiny-draft", "cpu", "bfloat16").dtype == torch.bfloat16
-    assert build("shape:tiny-draft", "meta", None).device.type == "meta"  # made there, not moved there
+    assert build("shape:tiny-draft", "meta", "float32").device.type == "meta"  # made there, not moved there
 
 
 def test_a_pair_of_shapes_has_names_and_no_tokenizer_and_never_ends_by_itself(pair: Pair) -> None:

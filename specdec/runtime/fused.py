@@ -28,6 +28,9 @@ FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 NARROW = 16
 """Widest window whose heads are grouped. Wider ones are prompts, whose mask would grow with the groups."""
 
+SHARE_OF_MEMORY = 0.75
+"""Of what is free, the most that packed weights may take."""
+
 MEMINFO = Path("/proc/meminfo")
 
 
@@ -218,7 +221,7 @@ def why_not_fused(model: PreTrainedModel) -> str | None:
         if changed or (path.endswith(("_proj", "lm_head")) and type(module) is not nn.Linear):
             return f"its {path or 'forward'} was replaced, or has hooks"
     needed, free = packed_bytes(model), available_bytes()
-    if free is not None and needed > free:
+    if free is not None and needed > SHARE_OF_MEMORY * free:
         return f"packed weights take {needed / 1e9:.1f} GB more, and {free / 1e9:.1f} GB are free"
     return why_not_static(model)
 
