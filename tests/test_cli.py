@@ -380,6 +380,16 @@ def test_bench_of_text_says_nothing_of_the_kind(run: Callable[..., Ran], inline:
     assert "synthetic" not in ran.err
 
 
+def test_bench_runs_transformers_own_forwards_if_asked_to(run: Callable[..., Ran]) -> None:
+    models = ["--target", "shape:tiny-target", "--draft", "shape:tiny-draft", "--lane", "inline", "--device", "cpu"]
+    options = ["--strategy", "pearl", "--draft-lengths", 2, "--repeats", 1, "--max-new-tokens", 4, "--limit", 1]
+    options += ["--verification", "synthetic:0.8", "--temperature", 0, "--prompt-tokens", 20, "--json", "-"]
+    fused, eager = run("bench", *models, *options), run("bench", *models, *options, "--eager")
+    assert fused.json["settings"]["why_eager"] == {"target": None, "draft": None}
+    assert eager.json["settings"]["why_eager"] == dict.fromkeys(("target", "draft"), "eager forwards were asked for")
+    assert ["eager forwards" in ran.err for ran in (fused, eager)] == [False, True]
+
+
 def test_profile_of_shapes_is_for_a_simulator_that_is_given_the_acceptance(run: Callable[..., Ran], tmp_path: Path) -> None:
     models = ["--target", "shape:tiny-target", "--draft", "shape:tiny-draft", "--lane", "inline", "--device", "cpu"]
     assert run("profile", *models, "--repeats", 2, "--json", tmp_path / "profile.json").code == 0

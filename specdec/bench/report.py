@@ -132,6 +132,7 @@ def settings(benchmark: Benchmark) -> dict[str, Any]:
         "prompts": prompts,
         "verification": benchmark.verification,
         "synthetic": forced.mark if forced else "",
+        "why_eager": benchmark.pair.why_eager,
         "seed": benchmark.seed,
         "dtype": str(benchmark.pair.target.dtype).removeprefix("torch."),
         "target_threads": torch.get_num_threads(),

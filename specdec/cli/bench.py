@@ -22,7 +22,7 @@ WIDE = 100
 """Columns of a terminal from which on the table shows overhead and prediction too."""
 MORE_COLUMNS = {
     "over\nhead": "Overhead: share of the time in which neither model works. ",
-    "pre-\ndicted": "Predicted: tok/s by the steps and the acceptance measured beforehand. ",
+    "pre-\ndicted": "Predicted: tok/s by what was measured beforehand. ",
 }
 BUNDLED_PROMPTS = 6
 """Two of each kind: three repeats with them take minutes, not a quarter of an hour."""
@@ -71,6 +71,7 @@ def bench(
     draft_device: options.DraftDevice = None,
     dtype: options.DTypeOption = None,
     lane: options.LaneOption = options.Lane.auto,
+    eager: options.Eager = False,
     verification: options.VerificationOption = "token",
     seed: options.Seed = 0,
     json: options.Json = None,
@@ -109,7 +110,7 @@ def bench(
         create(name)
     from specdec.bench import Benchmark, hugging_face, line_up, report
 
-    with options.load_pair(target, draft, device, draft_device, dtype, lane) as pair:
+    with options.load_pair(target, draft, device, draft_device, dtype, lane, eager) as pair:
         benchmark = Benchmark(
             pair,
             line_up(pair, strategy or (), lengths, full=full),
@@ -187,7 +188,7 @@ def show(output: Output, report: dict[str, Any]) -> None:
     console.print(
         f"[bold]Settings[/]  {settings['prompts']} prompts, up to {settings['max_new_tokens']} tokens each, "
         f"{settings['repeats']} of {settings['repeats_planned']} repeats; {settings['target_threads']} target thread(s), "
-        f"draft lane: {settings['draft_lane'] or 'none'}\n"
+        f"draft lane: {settings['draft_lane'] or 'none'}{'; eager forwards' if any(settings['why_eager'].values()) else ''}\n"
     )
     more = more_columns(report["results"]) if console.width >= WIDE else []
     for ranking in report["ranking"]:

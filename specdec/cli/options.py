@@ -61,6 +61,10 @@ DTypeOption = Annotated[
     typer.Option("--dtype", help="Number format; the checkpoint's, where the device has it.", rich_help_panel=_MODELS),
 ]
 LaneOption = Annotated[Lane, typer.Option("--lane", help="Where the draft works beside the target.", rich_help_panel=_MODELS)]
+Eager = Annotated[
+    bool,
+    typer.Option("--eager", help="Run transformers' own forwards, neither fused nor as CUDA graphs.", rich_help_panel=_MODELS),
+]
 VerificationOption = Annotated[
     str,
     typer.Option(
@@ -83,7 +87,13 @@ Parameters = Annotated[
 
 
 def load_pair(
-    target: str | None, draft: str | None, device: str | None, draft_device: str | None, dtype: DType | None, lane: Lane
+    target: str | None,
+    draft: str | None,
+    device: str | None,
+    draft_device: str | None,
+    dtype: DType | None,
+    lane: Lane,
+    eager: bool = False,
 ) -> Pair:
     """The pair that the options name, or the bundled one, with one core left to the draft."""
     import torch
@@ -96,6 +106,7 @@ def load_pair(
         "draft_device": draft_device,
         "dtype": dtype and dtype.value,
         "lane": lane.value,
+        "eager": eager,
     }
     if target is not None:
         return Pair.load(target, draft, **options)
