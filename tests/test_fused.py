@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import specdec
 from specdec import Pair, decode
+from specdec.pair import is_native
 from specdec.runtime import fused
 from specdec.runtime.fused import FAMILIES, NARROW, FusedForward, can_pack, new_forward, packed_bytes, why_not_fused
 from specdec.runtime.runner import OwnForward, Runner
@@ -147,3 +148,21 @@ def test_memory_that_is_free_is_read_where_linux_tells(monkeypatch: pytest.Monke
     assert fused.available_bytes() == 102_400
     told.unlink()
     assert fused.available_bytes() is None
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "dtype"),
+    [({}, torch.float32), ({"avx512_bf16": True}, torch.bfloat16), ({"avx512_bf16": False, "amx_bf16": True}, torch.bfloat16)],
+)
+def test_a_cpu_gets_the_format_of_the_checkpoint_if_it_has_it(
+    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    with Pair.bundled(device="cpu", lane="inline") as pair:
+        assert pair.target.dtype == pair.draft.dtype == dtype
+    with Pair.load("shape:tiny-draft", device="cpu") as pair:
+        assert pair.target.dtype == dtype
+    with Pair.load("shape:tiny-draft", device="cpu", dtype="float64") as pair:
+        assert pair.target.dtype == torch.float64
+    assert not is_native(torch.float16, "cpu")
+    assert is_native(torch.float16, "cuda:1")

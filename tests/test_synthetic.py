@@ -29,7 +29,7 @@ MARK = "synthetic acceptance 0.8: not text"
 
 @pytest.fixture(scope="module")
 def pair() -> Iterator[Pair]:
-    with Pair.load("shape:tiny-target", "shape:tiny-draft", device="cpu", lane="inline") as made:
+    with Pair.load("shape:tiny-target", "shape:tiny-draft", device="cpu", dtype="float32", lane="inline") as made:
         yield made
 
 
