@@ -274,7 +274,7 @@ def unpacked(draftings: Packed, shared: NDArray[Any]) -> list[Drafting]:
     end = 0
     found: list[Drafting] = []
     for tokens, sampled, seconds, failure in draftings:
-        start, end = end, end + len(tokens) * sampled
+        start, end = end, end + len(tokens)
         found.append(Drafting(tokens, shared[start:end].copy() if sampled else None, seconds, failure))
     return found
 
