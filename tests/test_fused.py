@@ -16,7 +16,7 @@ from specdec import Pair, decode
 from specdec.pair import is_native
 from specdec.runtime import fused
 from specdec.runtime.fused import FAMILIES, NARROW, FusedForward, can_pack, new_forward, packed_bytes, why_not_fused
-from specdec.runtime.runner import OwnForward, Runner
+from specdec.runtime.runner import Forward, Runner
 
 VOCABULARY = 12
 
@@ -131,7 +131,7 @@ def test_what_is_not_fused_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "layers are not one of" in (why_not_fused(subclass) or "")
     monkeypatch.setattr(fused, "available_bytes", lambda: 1000)
     assert "GB more" in (why_not_fused(minuscule(VOCABULARY, seed=1)) or "")
-    assert isinstance(new_forward(minuscule(VOCABULARY, seed=1), eager=False), OwnForward)
+    assert type(new_forward(minuscule(VOCABULARY, seed=1), eager=False)) is Forward
 
 
 def test_how_much_the_packed_weights_take() -> None:

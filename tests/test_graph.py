@@ -20,7 +20,7 @@ from specdec import ModelError, Sampling
 from specdec.runtime import graph
 from specdec.runtime.cache import StaticCache, why_not_static
 from specdec.runtime.graph import WARM_UPS, WIDTHS, GraphRunner, Step, new_runner, why_no_graphs, why_stepwise
-from specdec.runtime.runner import OwnForward, Runner
+from specdec.runtime.runner import Forward, Runner
 from specdec.runtime.worker import DraftRequest, Worker
 from specdec.sampling import NOT_A_TOKEN, Dice, Sampler, picked
 from specdec.strategy import BelowConfidence
@@ -322,12 +322,16 @@ def test_a_failed_capture_is_told_and_goes_on_without() -> None:
     assert ours.why_eager == "a CUDA graph could not be captured (operation not permitted when stream is capturing)"
 
 
-def test_graphs_run_where_they_can() -> None:
+def test_graphs_run_where_they_can_and_are_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     of = minuscule(VOCABULARY, seed=1)
-    runners = [new_runner(of, VOCABULARY, OwnForward(of), eager=eager) for eager in (False, True)]
-    assert [runner.why_eager for runner in runners] == [None, None]
-    assert all(isinstance(runner, Runner) for runner in runners)
-    assert Runner(of, VOCABULARY).why_eager is None
+
+    def chosen() -> list[type]:
+        return [type(new_runner(of, VOCABULARY, Forward(of), eager=eager)) for eager in (False, True)]
+
+    assert chosen() == [Runner, Runner]
+    monkeypatch.setattr(graph, "why_no_graphs", lambda _: None)
+    monkeypatch.setattr(graph, "CudaCapture", lambda _: None)
+    assert chosen() == [GraphRunner, Runner]
 
 
 def test_what_a_gpu_cannot_capture_stays_eager(monkeypatch: pytest.MonkeyPatch) -> None:

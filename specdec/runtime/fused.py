@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
 from specdec.runtime.cache import why_not_static
-from specdec.runtime.runner import Forward, OwnForward
+from specdec.runtime.runner import Forward
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 """Model types of transformers whose layers are Llama's, with a bias or a norm of the heads at most."""
@@ -194,8 +194,13 @@ class FusedForward(Forward):
 
 def new_forward(model: PreTrainedModel, *, eager: bool) -> Forward:
     """The fastest forward of `model`, or its own if `eager`."""
-    why_eager = "eager forwards were asked for" if eager else why_not_fused(model)
-    return FusedForward(model) if why_eager is None else OwnForward(model, why_eager)
+    reason = why_own(model, eager=eager)
+    return FusedForward(model) if reason is None else Forward(model, reason)
+
+
+def why_own(model: PreTrainedModel, *, eager: bool) -> str | None:
+    """Why a `new_forward` is the model's own, in words that follow "because"; `None` when it is fused."""
+    return "eager forwards were asked for" if eager else why_not_fused(model)
 
 
 def can_pack(dtype: torch.dtype) -> bool:

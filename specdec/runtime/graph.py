@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from specdec.runtime.cache import StaticCache, why_not_static
-from specdec.runtime.runner import PREFILL_CHUNK, Forward, OwnForward, Runner, common_prefix
+from specdec.runtime.runner import PREFILL_CHUNK, Forward, Runner, common_prefix
 from specdec.sampling import NOT_A_TOKEN, Sampler, greedy_choice, not_a_distribution, picked
 from specdec.strategy import StopRule
 
@@ -100,7 +100,7 @@ class GraphRunner:
         self.vocabulary = vocabulary
         self.device = model.device
         self.why_eager = None if capture else "no capture was given"
-        self._own_forward = OwnForward(model)
+        self._own_forward = Forward(model)
         self._capture = capture
         self._length = length
         self.forget()

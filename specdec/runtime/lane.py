@@ -30,7 +30,7 @@ from transformers import PreTrainedModel
 
 from specdec.errors import LaneError, PairError, SpecdecError
 from specdec.runtime.channel import Channel
-from specdec.runtime.fused import why_not_fused
+from specdec.runtime.fused import why_own
 from specdec.runtime.runner import new_cache
 from specdec.runtime.worker import Drafting, DraftRequest, Hosted, Worker, unpacked
 
@@ -145,7 +145,7 @@ class ProcessLane(Lane):
 
     def __init__(self, model: PreTrainedModel, vocabulary: int, *, eager: bool = False) -> None:
         new_cache(model)  # refuse here what the worker could not hold
-        self._why_eager = "eager forwards were asked for" if eager else why_not_fused(model)
+        self._why_eager = why_own(model, eager=eager)
         dtype = torch.float64 if model.dtype == torch.float64 else torch.float32
         shm = Path("/dev/shm")
         folder = Path(tempfile.mkdtemp(prefix="specdec-", dir=shm if shm.is_dir() else None))

@@ -7,7 +7,6 @@ trimmed; plain attention layers get a preallocated cache, where trimming is sett
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from inspect import signature
 from typing import Any
@@ -86,27 +85,13 @@ class WindowLayer(DynamicSlidingWindowLayer):
         return keys[:, :, -visible:], values[:, :, -visible:]
 
 
-class Forward(ABC):
-    """Is called as a model of transformers is, and answers the logits, shape (rows, kept, vocabulary).
+class Forward:
+    """The model's own forward: is called as a model of transformers is, and answers logits, shape (rows, kept, vocabulary).
 
     `why_eager` says why the model runs operation by operation as transformers wrote it, if so and somebody asked.
     """
 
     why_eager: str | None = None
-
-    @abstractmethod
-    def __call__(
-        self,
-        input_ids: Tensor,
-        past_key_values: Cache,
-        position_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        logits_to_keep: int = 0,
-    ) -> Tensor: ...
-
-
-class OwnForward(Forward):
-    """The model's own forward."""
 
     def __init__(self, model: PreTrainedModel, why_eager: str | None = None) -> None:
         self._model, self.why_eager = model, why_eager
@@ -137,7 +122,7 @@ class Runner:
         self.model = model
         self.vocabulary = vocabulary
         self.device = model.device
-        self._forward = forward or OwnForward(model)
+        self._forward = forward or Forward(model)
         self.why_eager = self._forward.why_eager
         self._positions = positions(model)
         self._held: list[int] = []
