@@ -410,10 +410,10 @@ def test_predictions_are_made_from_the_steps_before_and_from_the_runs_own(pair: 
         rate = before["acceptance_rate_by_temperature"][f"{row['temperature']:g}"]
         timed = before["profile"]
         expected = rate + 10 * timed["target_seconds"][-1]["mean"] + 100 * timed["draft_seconds"][0]["mean"] + 6000
-        assert row["predicted_tokens_per_second"] == pytest.approx(expected)
+        assert row["predicted_tokens_per_second"] == pytest.approx(expected, rel=0, abs=1e-9)
         window = [*own["target_window_seconds"].values()][-1]
         expected = (own["acceptance_rate"] or 0) + 10 * window + 100 * (own["draft_step_seconds"] or window) + 6000
-        assert row["closed_form_tokens_per_second"] == pytest.approx(expected)
+        assert row["closed_form_tokens_per_second"] == pytest.approx(expected, rel=0, abs=1e-9)
         assert (own["acceptance_rate"] is not None) == (own["draft_step_seconds"] is not None) == drafts
 
 
