@@ -131,7 +131,8 @@ class Batch(Iterator[tuple[int, Round]]):
                     f"the prompt has {len(tokens)} tokens and the context holds {pair.context_limit}: shorten the prompt"
                 )
             text = Text(tokenizer, stop_strings, len(tokens))
-            ending = Ending(min(max_new_tokens, room), pair.eos if eos is None else eos, partial(_reason, text, stop))
+            reason = partial(_reason, text, stop) if stop_strings else stop
+            ending = Ending(min(max_new_tokens, room), pair.eos if eos is None else eos, reason)
             self.outputs.append(Output(number, tokens, ending, text, Seat(first_seed + number, verification)))
         self.seconds = 0.0
         self._engine = Engine(
@@ -144,16 +145,23 @@ class Batch(Iterator[tuple[int, Round]]):
         self._waiting = deque(self.outputs)
         self._free = list(reversed(range(size)))
         self._seated: list[Output] = []
-        self._ended: deque[tuple[int, Round]] = deque()
+        self._ended: deque[tuple[Output, tuple[int, ...]]] = deque()
 
     def __next__(self) -> tuple[int, Round]:
         while not self._ended:
-            while self._waiting and self._free:
-                self._seat(self._waiting.popleft())
-            if not self._seated:
+            if not self.turn():
                 raise StopIteration
-            self._turn()
-        return self._ended.popleft()
+        output, leaves = self._ended.popleft()
+        return output.number, output.told(leaves)
+
+    def turn(self) -> bool:
+        """Go on by one answer of both models, without making texts of the rounds that end; whether there was work left."""
+        self._ended.clear()
+        while self._waiting and self._free:
+            self._seat(self._waiting.popleft())
+        if self._seated:
+            self._ask()
+        return bool(self._ended or self._seated)
 
     def _seat(self, output: Output) -> None:
         """Give an output a row; those at work wait while its prompt is read."""
@@ -163,26 +171,24 @@ class Batch(Iterator[tuple[int, Round]]):
         self._spend(output.seat.statistics.prefill_seconds)
         self._seated.append(output)
 
-    def _turn(self) -> None:
+    def _ask(self) -> None:
         """Ask both models once for everything that is waited for."""
         begin = time.perf_counter()
-        ended: list[tuple[Output, tuple[int, ...]]] = []
         for output in self._seated:
             if output.program is None:
                 output.start(self._strategy.step(output.state))
-                self._go_on(output, None, ended)
+                self._go_on(output, None)
         asked = [(output, output.effect) for output in self._seated if output.effect is not None]
         answers = self._engine.answer([(output.seat, effect) for output, effect in asked])
         for (output, _), answer in zip(asked, answers, strict=True):
-            self._go_on(output, answer, ended)
+            self._go_on(output, answer)
         self._spend(time.perf_counter() - begin)
-        for output, leaves in ended:
-            self._ended.append((output.number, output.told(leaves)))
+        for output, _ in self._ended:
             if output.finished_by is not None:
                 self._seated.remove(output)
                 self._free.append(output.seat.row)
 
-    def _go_on(self, output: Output, answer: Any, ended: list[tuple[Output, tuple[int, ...]]]) -> None:
+    def _go_on(self, output: Output, answer: Any) -> None:
         """Send a program its answer, and verify at once what it wants verified; note it down if its round ends."""
         assert output.program is not None
         try:
@@ -192,7 +198,7 @@ class Batch(Iterator[tuple[int, Round]]):
             output.effect = effect
         except StopIteration as finished:
             output.effect = None
-            ended.append((output, output.end(finished.value)))
+            self._ended.append((output, output.end(finished.value)))
 
     def _spend(self, seconds: float) -> None:
         self.seconds += seconds
@@ -249,7 +255,7 @@ def decode(
     prompts, size = ([prompt], 1) if batch_size is None else (prompt, batch_size)
     batch = Batch(pair, strategy, prompts, batch_size=size, **options)
     try:
-        for _ in batch:
+        while batch.turn():
             pass
     except ModelError as error:
         error.results = tuple(output.result() for output in batch.outputs)

@@ -91,7 +91,7 @@ class Guess:
 
     @property
     def tokens(self) -> tuple[int, ...]:
-        return tuple(drafted.token for drafted in self.drafted)
+        return tuple([drafted.token for drafted in self.drafted])
 
     def __len__(self) -> int:
         return len(self.drafted)
@@ -190,11 +190,13 @@ class Verify(Effect[Verdict]):
     bonus: bool = False
 
     def __post_init__(self) -> None:
-        scored = self.scores.guess.drafted
-        if not self.guess.drafted:
+        scored, guessed = self.scores.guess.drafted, self.guess.drafted
+        if not guessed:
             object.__setattr__(self, "bonus", True)
-        same = all(a is b or (a.token == b.token and a.q is b.q) for a, b in zip(scored, self.guess.drafted, strict=False))
-        if not same or len(self.guess) + self.bonus > len(scored) + 1:
+        fits = len(guessed) + self.bonus <= len(scored) + 1
+        for a, b in zip(scored, guessed, strict=False):
+            fits = fits and (a is b or (a.token == b.token and a.q is b.q))
+        if not fits:
             raise StrategyError(
                 f"Verify of {len(self.guess)} tokens{' and a bonus' if self.bonus else ''} does not fit scores of "
                 f"{len(scored)} tokens ({len(scored) + 1} rows): verify the window that was scored"

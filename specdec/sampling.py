@@ -144,7 +144,8 @@ class Dice:
 
     def pick(self, weights: Row) -> int:
         """A token by inversion of the cumulative weights, in float64; a token of weight 0 is never picked."""
-        cumulative = (weights.cpu().numpy() if isinstance(weights, Tensor) else weights).cumsum(dtype=np.float64)
+        weights = weights.cpu().numpy() if isinstance(weights, Tensor) else weights
+        cumulative = weights.astype(np.float64).cumsum()  # to convert while adding takes longer
         total = cumulative[-1]
         index = int(cumulative.searchsorted(self.uniform() * total, side="right"))
         return index if index < len(cumulative) else int(cumulative.searchsorted(total))  # where u * total rounds to total

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
+from functools import cached_property
 from importlib.metadata import entry_points
 from typing import Any, ClassVar, Protocol, TypeAlias
 
@@ -200,7 +201,7 @@ class DraftingStrategy(DecodingStrategy):
         policy = as_draft_length(self.draft_length)
         object.__setattr__(self, "draft_length", policy.tokens if isinstance(policy, Fixed) else self.draft_length)
 
-    @property
+    @cached_property
     def policy(self) -> DraftLength:
         """The draft length as a policy."""
         return as_draft_length(self.draft_length)

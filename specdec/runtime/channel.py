@@ -33,12 +33,16 @@ class Channel:
         self._socket.sendall(len(message).to_bytes(HEADER, "little") + message)
 
     def receive(self, within_seconds: float | None = None) -> bytes | None:
-        """The next message; `None` if none began to arrive in time. Looks for it for a while before it sleeps."""
-        if not self._held and not self._arrives(within_seconds):
-            return None
-        end = HEADER
+        """The next message; `None` if nothing arrived for so long. Looks for it for a while before it sleeps."""
+        sleeps_at, end = time.perf_counter() + SPIN_SECONDS, HEADER
+        patience = None if within_seconds is None else 1000 * within_seconds
         while len(self._held) < end or len(self._held) < (end := HEADER + int.from_bytes(self._held[:HEADER], "little")):
-            more = self._socket.recv(max(CHUNK, end - len(self._held)))
+            try:
+                more = self._socket.recv(max(CHUNK, end - len(self._held)), socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                if time.perf_counter() >= sleeps_at and not self._poll.poll(patience):
+                    return None
+                continue
             if not more:
                 raise EOFError
             self._held += more
@@ -47,10 +51,3 @@ class Channel:
 
     def close(self) -> None:
         self._socket.close()
-
-    def _arrives(self, within_seconds: float | None) -> bool:
-        until = time.perf_counter() + SPIN_SECONDS
-        while time.perf_counter() < until:
-            if self._poll.poll(0):
-                return True
-        return bool(self._poll.poll(None if within_seconds is None else 1000 * within_seconds))

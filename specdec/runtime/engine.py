@@ -12,7 +12,6 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
 import torch
@@ -41,7 +40,7 @@ class TensorWindow:
     def __init__(self, guess: Guess, p: Tensor) -> None:
         self._drafted = guess.drafted
         self._tokens = guess.tokens
-        self._p = p.numpy() if p.device.type == "cpu" else p
+        self._p = p.numpy() if p.is_cpu else p
         self.n = len(self._tokens)
 
     def p_at(self, i: int) -> float:
@@ -81,14 +80,15 @@ class Seat:
         self.statistics = Statistics(synthetic=self.rule.mark if isinstance(self.rule, Synthetic) else "")
 
 
-@dataclass
 class _Turn:
-    """What all seats ask of the two lanes at once, and what comes back."""
+    """What all seats ask of the two lanes at once, and what comes back: a guess for each draft, scores for each score."""
 
-    drafts: list[tuple[Seat, Draft, bool]] = field(default_factory=list[tuple[Seat, Draft, bool]])
-    scores: list[tuple[Seat, Score]] = field(default_factory=list[tuple[Seat, Score]])
-    guesses: list[Guess] = field(default_factory=list[Guess])
-    scored: list[Scores] = field(default_factory=list[Scores])
+    def __init__(self) -> None:
+        self.drafts: list[tuple[Seat, Draft, bool]] = []
+        self.scores: list[tuple[Seat, Score]] = []
+        self.guesses: list[Guess] = []
+        self.scored: list[Scores | None] = []
+        self.racing = False
 
     def ask(self, seat: Seat, effect: Effect[Any]) -> Answer:
         """Note down what an effect asks; the function that is returned gives its answer once the lanes have worked."""
@@ -111,6 +111,7 @@ class _Turn:
     def _draft(self, seat: Seat, effect: Draft, *, racing: bool) -> Answer:
         place = len(self.drafts)
         self.drafts.append((seat, effect, racing))
+        self.racing = self.racing or racing
         return lambda: self.guesses[place]
 
 
@@ -137,30 +138,37 @@ class Engine:
         """The answers to an effect of each seat, none of them a `Verify`, in order."""
         turn = _Turn()
         answers = [turn.ask(seat, effect) for seat, effect in waiting]
-        self._work(turn)
+        seconds = self._work(turn)
+        for seat, _ in waiting:
+            seat.statistics.forward_seconds += seconds
+            seat.statistics.draft_failure = self._draft_failure
         return [answer() for answer in answers]
 
-    def _work(self, turn: _Turn) -> None:
-        """Let both lanes work: the draft is sent off, the target works in this thread, then the draft is waited for."""
+    def _work(self, turn: _Turn) -> float:
+        """Let both lanes work: the draft is sent off, the target works in this thread, then the draft is waited for.
+
+        Answers the seconds in which at least one of them worked.
+        """
         turn.guesses = [Guess.empty] * len(turn.drafts)
         beside = len(turn.drafts)
-        drafting = [(place, self._draft_request(*asked, beside)) for place, asked in enumerate(turn.drafts)]
-        waves = _waves([(place, request) for place, request in drafting if request is not None])
+        wanted = [
+            (place, request)
+            for place, asked in enumerate(turn.drafts)
+            if (request := self._draft_request(*asked, beside)) is not None
+        ]
+        waves = _waves(wanted)
         waits = [self._submit_draft([request for _, request in wave]) for wave in waves]
         target_seconds = self._score(turn)
-        if self._draft is not None and any(racing for _, _, racing in turn.drafts):
+        if self._draft is not None and turn.racing:
             self._draft.hurry(target_seconds)
         draft_seconds = 0.0
         for wave, wait in zip(waves, waits, strict=True):
             draftings: list[Drafting] | None = wait and self._with_draft(wait)
             for (place, _), drafted in zip(wave, draftings or (), strict=bool(draftings)):
                 turn.guesses[place] = self._guess(turn.drafts[place][0], drafted)
-            draft_seconds += max((drafted.busy_seconds for drafted in draftings or ()), default=0.0)
+            draft_seconds += max([drafted.busy_seconds for drafted in draftings or ()], default=0.0)
         overlap = self._draft is not None and self._draft.overlaps
-        seconds = max(target_seconds, draft_seconds) if overlap else target_seconds + draft_seconds
-        for seat in {seat.row: seat for seat, *_ in (*turn.drafts, *turn.scores)}.values():
-            seat.statistics.forward_seconds += seconds
-            seat.statistics.draft_failure = self._draft_failure
+        return max(target_seconds, draft_seconds) if overlap else target_seconds + draft_seconds
 
     def _draft_request(self, seat: Seat, effect: Draft, racing: bool, beside: int) -> DraftRequest | None:
         """What is asked of the draft's lane, which shares its room among `beside` drafts; nothing if it could not answer."""
@@ -183,14 +191,14 @@ class Engine:
         seat.statistics.draft_busy_seconds += drafted.busy_seconds
         seat.statistics.drafted_tokens += len(drafted.tokens)
         q = drafted.q
-        if isinstance(q, Tensor) and q.device.type == "cpu":
+        if isinstance(q, Tensor) and q.is_cpu:
             q = q.numpy()
         rows = [ARGMAX] * len(drafted.tokens) if q is None else q
         return Guess(tuple(map(Known, drafted.tokens, rows)))
 
     def _score(self, turn: _Turn) -> float:
         """Answer all scores; the seconds that the target worked."""
-        turn.scored = [Scores(effect.committed, effect.guess) for _, effect in turn.scores]
+        turn.scored = [None] * len(turn.scores)
         total = 0.0
         for wave in _waves([(place, self._score_request(*asked)) for place, asked in enumerate(turn.scores)]):
             scorings: list[Scoring] = self._target.submit("score", [request for _, request in wave])()
@@ -202,8 +210,9 @@ class Engine:
         return total
 
     def _score_request(self, seat: Seat, effect: Score) -> ScoreRequest:
-        guess = effect.guess[: max(0, self._context_limit - len(effect.committed))]
-        return ScoreRequest(seat.row, effect.committed.tokens + guess.tokens, len(guess) + 1)
+        committed = effect.committed.tokens
+        guessed = effect.guess.tokens[: max(0, self._context_limit - len(committed))]
+        return ScoreRequest(seat.row, committed + guessed, len(guessed) + 1)
 
     def _with_draft(self, ask: Callable[..., T], *arguments: Any) -> T | None:
         """What `ask` answers; where the draft's lane is lost, decoding goes on without it."""
@@ -239,7 +248,7 @@ class Engine:
         tokens = guess.tokens[: outcome.accepted]
         if outcome.token is not None:
             tokens += (outcome.token,)
-        certain = sum(drafted.q is None for drafted in guess.drafted)
+        certain = sum([drafted.q is None for drafted in guess.drafted])
         seat.statistics.count_round(outcome.accepted, len(guess), certain)
         return Verdict(Committed(tokens), outcome.accepted, outcome.accepted == len(guess))
 

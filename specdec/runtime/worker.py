@@ -151,7 +151,6 @@ class Worker:
         """Empty the caches."""
         self._rows.forget()
 
-    @torch.inference_mode()
     def draft(self, requests: Sequence[DraftRequest], hurried: Callable[[], bool] = lambda: False) -> list[Drafting]:
         """Continue every context, a token of each at a time; racing ones end with the token during which they are `hurried`.
 
@@ -160,14 +159,15 @@ class Worker:
         """
         start = time.perf_counter()
         runs = [_Run(request, list(request.context)) for request in requests]
-        live = [run for run in runs if not self._whole(run, start)]
-        while live:
-            self._step(live)
-            late = hurried()
-            for run in live:
-                run.ended = run.ended or (late and run.request.racing)
-                run.seconds = time.perf_counter() - start
-            live = [run for run in live if not run.ended]
+        with torch.inference_mode():
+            live = [run for run in runs if not self._whole(run, start)]
+            while live:
+                self._step(live)
+                late = hurried()
+                for run in live:
+                    run.ended = run.ended or (late and run.request.racing)
+                    run.seconds = time.perf_counter() - start
+                live = [run for run in live if not run.ended]
         return [Drafting(run.tokens, run.q, run.seconds, run.failure) for run in runs]
 
     def _whole(self, run: _Run, start: float) -> bool:
@@ -231,13 +231,13 @@ class Worker:
                 found.append(error)
         return found
 
-    @torch.inference_mode()
     def score(self, requests: Sequence[ScoreRequest]) -> list[Scoring]:
         """The rows that every request asks for, from one forward."""
         start = time.perf_counter()
-        logits = self._logits([(request.row, request.context, request.rows) for request in requests])
-        choose = self._sampler.best if self._sampler.greedy else self._sampler.probabilities
-        chosen = self._over(choose, logits, [request.context for request in requests])
+        with torch.inference_mode():
+            logits = self._logits([(request.row, request.context, request.rows) for request in requests])
+            choose = self._sampler.best if self._sampler.greedy else self._sampler.probabilities
+            chosen = self._over(choose, logits, [request.context for request in requests])
         lists = [rows.tolist() if self._sampler.greedy and isinstance(rows, Tensor) else None for rows in chosen]
         seconds = time.perf_counter() - start
         found: list[Scoring] = []
