@@ -23,6 +23,7 @@ other work on the same cores costs steps, and two training threads lose far more
 Seeds are fixed, but a run repeats in kind, not to the bit. See specdec/bundled/README.md for the
 run that made the bundled weights.
     python benchmarks/train_pair.py --data DIR --out specdec/bundled --minutes 80
+    python benchmarks/train_pair.py --data DIR --out specdec/bundled --minutes 66 --grow     # from a shallower pair in --out
     python benchmarks/train_pair.py --data DIR --out specdec/bundled --minutes 13 --polish   # more of step 3
     python benchmarks/train_pair.py --data DIR --out specdec/bundled --evaluate \
         --gsm8k-test gsm8k_test.jsonl --humaneval HumanEval.jsonl.gz
@@ -62,8 +63,8 @@ CONTEXT = 1024
 TOKENS_PER_STEP = 8192
 SHARES = {"gsm8k": 0.36, "mbpp": 0.14, "stdlib": 0.31, "shakespeare": 0.19}  # of the training rows
 SHAPES = {  # deep and narrow against shallow: eager latency goes with the number of layers
-    "target": {"num_hidden_layers": 14, "hidden_size": 256, "intermediate_size": 704, "num_attention_heads": 2},
-    "draft": {"num_hidden_layers": 2, "hidden_size": 256, "intermediate_size": 704, "num_attention_heads": 4},
+    "target": {"num_hidden_layers": 28, "hidden_size": 256, "intermediate_size": 704, "num_attention_heads": 2},
+    "draft": {"num_hidden_layers": 4, "hidden_size": 256, "intermediate_size": 704, "num_attention_heads": 4},
 }
 CO_TRAINING = 0.72  # share of the time before the target is frozen
 SAMPLING = 0.30  # share of the last phase spent on sampling from the target
@@ -203,6 +204,23 @@ def build(name: str) -> LlamaForCausalLM:
     return LlamaForCausalLM(config).to(DEVICE)
 
 
+def load(model: LlamaForCausalLM, folder: Path) -> None:
+    """Weights of the model in `folder`. Where that is shallower, each of its layers is followed by copies that add nothing
+    to their input yet, so that the deeper model begins as the same function (block expansion, arXiv 2401.02415)."""
+    small = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    wanted, there = model.config.num_hidden_layers, small.config.num_hidden_layers
+    copies, rest = divmod(wanted, there)
+    if rest:
+        raise SystemExit(f"{folder} has {there} layers, and {wanted} are no multiple of that")
+    state = {}
+    for name, value in small.state_dict().items():
+        layer = re.fullmatch(r"model\.layers\.(\d+)\.(.+)", name)
+        for copy in range(copies):
+            new = f"model.layers.{int(layer[1]) * copies + copy}.{layer[2]}" if layer else name
+            state[new] = value * 0 if copy and new.endswith(("o_proj.weight", "down_proj.weight")) else value
+    model.load_state_dict(state)
+
+
 def logits_of(model: LlamaForCausalLM, ids: torch.Tensor) -> torch.Tensor:
     with torch.autocast(DEVICE.type, torch.bfloat16):
         return model(ids, use_cache=False).logits
@@ -274,18 +292,20 @@ def validate(pair: dict[str, LlamaForCausalLM], held: dict[str, Stream]) -> str:
     return "; ".join(parts)
 
 
-def train(data: Path, out: Path, minutes: float, export_minutes: float, compiled: bool, polish: bool) -> None:
+def train(data: Path, out: Path, minutes: float, export_minutes: float, compiled: bool,
+          grow: bool, polish: bool) -> None:  # fmt: skip
     documents, held_documents = load_documents(data)
-    tokenizer = AutoTokenizer.from_pretrained(out / "target", local_files_only=True) if polish else train_tokenizer(documents)
+    again = grow or polish
+    tokenizer = AutoTokenizer.from_pretrained(out / "target", local_files_only=True) if again else train_tokenizer(documents)
     streams = {name: Stream(tokenizer, texts) for name, texts in documents.items()}
     held = {name: Stream(tokenizer, texts) for name, texts in held_documents.items()}
     for name, stream in streams.items():
         chars = sum(map(len, documents[name]))
         log(f"{name}: {len(documents[name])} documents, {chars} characters, {len(stream.tokens)} tokens")
     target, draft = build("target"), build("draft")
-    if polish:
-        for name, model in (("target", target), ("draft", draft)):
-            model.load_state_dict(LlamaForCausalLM.from_pretrained(out / name, dtype=torch.float32).state_dict())
+    if again:
+        load(target, out / "target")
+        load(draft, out / "draft")
     else:
         draft.model.embed_tokens.weight.data.copy_(target.model.embed_tokens.weight.data)
     co_trained = 0.0 if polish else CO_TRAINING
@@ -433,6 +453,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=80)
     parser.add_argument("--export-minutes", type=float, default=10)
     parser.add_argument("--no-compile", action="store_true")
+    parser.add_argument("--grow", action="store_true", help="start from the pair in --out, which may have fewer layers")
     parser.add_argument("--polish", action="store_true", help="only the last phase again, from the pair in --out")
     parser.add_argument("--evaluate", action="store_true", help="measure the pair in --out, print JSON")
     parser.add_argument("--gsm8k-test", type=Path)
@@ -447,7 +468,7 @@ def main() -> None:
         print(json.dumps(evaluate(args.out, prompts, args.tokens), indent=1))
     else:
         os.nice(5)
-        train(args.data, args.out, args.minutes, args.export_minutes, not args.no_compile, args.polish)
+        train(args.data, args.out, args.minutes, args.export_minutes, not args.no_compile, args.grow, args.polish)
 
 
 if __name__ == "__main__":
