@@ -15,6 +15,7 @@ How to run, on an otherwise idle machine
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from datetime import date
@@ -30,7 +31,7 @@ from specdec.bench import described
 from specdec.cli.bench import parsed_lengths
 from specdec.cli.console import Output
 from specdec.decoding import prompt_tokens
-from specdec.profile import hardware, versions
+from specdec.profile import cpu_name, hardware, versions
 from specdec.prompts import bundled
 from specdec.runtime.lane import available_cores
 
@@ -44,9 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(max(1, available_cores() - 1))
     try:
         sizes = parsed_lengths(options.sizes)
-        output = Output(
-            str(options.output / f"cpu_{available_cores()}_cores_{date.today().isoformat()}_batch_{options.dtype}.json")
-        )
+        machine = re.sub(r"\W+", "_", f"cpu {cpu_name()} {available_cores()} cores").lower()
+        output = Output(str(options.output / f"{machine}_{date.today().isoformat()}_batch_{options.dtype}.json"))
         loaded: dict[str, Any] = {"dtype": options.dtype, "device": options.device}
         with Pair.load(options.target, options.draft, **loaded) if options.target else Pair.bundled(**loaded) as pair:
             rows = measured(pair, sizes, options, output)

@@ -338,7 +338,7 @@ def hardware(pair: Pair) -> dict[str, Any]:
     """Where something was measured."""
     devices = [pair.target.device] + ([] if pair.draft is None else [pair.draft.device])
     names = [torch.cuda.get_device_name(device) if device.type == "cuda" else device.type for device in devices]
-    return {"cpu": _cpu_name(), "cores": available_cores(), "devices": names, "system": platform.platform(terse=True)}
+    return {"cpu": cpu_name(), "cores": available_cores(), "devices": names, "system": platform.platform(terse=True)}
 
 
 def versions() -> dict[str, str]:
@@ -346,7 +346,7 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in ("torch", "transformers", "pearl-specdec")}}
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
     info = Path("/proc/cpuinfo")
     if info.is_file():
         for line in info.read_text().splitlines():
