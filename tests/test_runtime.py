@@ -23,7 +23,7 @@ from models import CONFIGS, Broken, fresh_logits, greedy_tokens, minuscule, mode
 from torch import Tensor
 
 import specdec
-from specdec import Decoding, LaneError, ModelError, Pair, PairError, decode
+from specdec import Decoding, LaneError, ModelError, Pair, PairError, create, decode
 from specdec.runtime import runner
 from specdec.runtime.lane import InlineLane, Lane, ProcessLane, ThreadLane
 from specdec.runtime.runner import Runner, TrimmableLayer, common_prefix, context_limit
@@ -309,6 +309,17 @@ def test_a_hurried_draft_ends_early_if_it_races(lane: Lane) -> None:
     if lane.overlaps:  # a hurry is over with the request it was for
         [drafting] = lane.submit("draft", [DraftRequest(0, [1], 60, racing=True)])()
         assert len(drafting.tokens) == 60
+
+
+def test_the_targets_answer_hurries_a_race_and_nothing_else(target: Any, draft: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Pair(target, draft, lane="inline") as pair:
+        hurried: list[float] = []
+        monkeypatch.setattr(pair.draft_lane, "hurry", hurried.append)
+        decode(pair, create("pearl", draft_length=2), [1, 2, 3], max_new_tokens=8, seed=0)
+        assert hurried == []
+        raced = decode(pair, create("elastic"), [1, 2, 3], max_new_tokens=8, seed=0).statistics
+        assert len(hurried) == raced.rounds
+        assert sum(hurried) == pytest.approx(raced.target_busy_seconds)
 
 
 def test_a_full_window_of_rows_fits(process_pair: Pair) -> None:
