@@ -91,7 +91,7 @@ class Guess:
 
     @property
     def tokens(self) -> tuple[int, ...]:
-        return tuple([drafted.token for drafted in self.drafted])
+        return tuple([drafted.token for drafted in self.drafted])  # asked often: a list takes one call, a generator n
 
     def __len__(self) -> int:
         return len(self.drafted)

@@ -88,7 +88,6 @@ class _Turn:
         self.scores: list[tuple[Seat, Score]] = []
         self.guesses: list[Guess] = []
         self.scored: list[Scores | None] = []
-        self.racing = False
 
     def ask(self, seat: Seat, effect: Effect[Any]) -> Answer:
         """Note down what an effect asks; the function that is returned gives its answer once the lanes have worked."""
@@ -111,7 +110,6 @@ class _Turn:
     def _draft(self, seat: Seat, effect: Draft, *, racing: bool) -> Answer:
         place = len(self.drafts)
         self.drafts.append((seat, effect, racing))
-        self.racing = self.racing or racing
         return lambda: self.guesses[place]
 
 
@@ -159,7 +157,7 @@ class Engine:
         waves = _waves(wanted)
         waits = [self._submit_draft([request for _, request in wave]) for wave in waves]
         target_seconds = self._score(turn)
-        if self._draft is not None and turn.racing:
+        if self._draft is not None and any(racing for _, _, racing in turn.drafts):
             self._draft.hurry(target_seconds)
         draft_seconds = 0.0
         for wave, wait in zip(waves, waits, strict=True):
