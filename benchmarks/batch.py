@@ -30,10 +30,10 @@ from specdec import Batch, Pair, SpecdecError, create
 from specdec.bench import described
 from specdec.cli.bench import parsed_lengths
 from specdec.cli.console import Output
-from specdec.decoding import prompt_tokens
 from specdec.profile import cpu_name, hardware, versions
 from specdec.prompts import bundled
 from specdec.runtime.lane import available_cores
+from specdec.text import prompt_tokens
 
 STRATEGIES = (("autoregressive", {}), ("speculative", {"draft_length": 4}), ("pearl", {"draft_length": "auto"}))
 RESULTS = Path(__file__).parent / "results"

@@ -17,34 +17,24 @@ from specdec.errors import (
     SpecdecError,
     StrategyError,
 )
-from specdec.strategy import (
-    AnyDraftLength,
-    Confident,
-    DecodingStrategy,
-    DraftingStrategy,
-    DraftLength,
-    Facts,
-    Fixed,
-    KnownFacts,
-    SpeedRatio,
-    State,
-    available,
-    create,
-)
+from specdec.lengths import AnyDraftLength, Confident, DraftLength, Fixed, SpeedRatio
+from specdec.state import Facts, KnownFacts, State
+from specdec.strategy import DecodingStrategy, DraftingStrategy, available, create
 
 if TYPE_CHECKING:
-    from specdec.decoding import Batch, Decoding, Result, Round, decode
+    from specdec.batch import Batch, Result, Round
+    from specdec.decoding import Decoding, decode
     from specdec.law.proof import assert_lossless
     from specdec.pair import Pair
     from specdec.sampling import Sampling
     from specdec.statistics import Statistics
 
 _LATER = {
-    "Batch": "specdec.decoding",
+    "Batch": "specdec.batch",
     "Decoding": "specdec.decoding",
     "Pair": "specdec.pair",
-    "Result": "specdec.decoding",
-    "Round": "specdec.decoding",
+    "Result": "specdec.batch",
+    "Round": "specdec.batch",
     "Sampling": "specdec.sampling",
     "Statistics": "specdec.statistics",
     "assert_lossless": "specdec.law.proof",

@@ -13,14 +13,16 @@ Rules
 Theory of operation
 
 A round is a generator that yields effects and returns the next state. `answer = yield from Effect(...)` is one question and
-its answer. Four interpreters answer them: `specdec.runtime` (two models), `specdec.law` (every branch, exactly), `sim.chain`
-(one run per outcome) and `sim` (simulated devices). Effects and answers are frozen values, so equal states are equal.
+its answer. Four interpreters answer them: `specdec.runtime` (two models), `specdec.law` (every branch, exactly),
+`sim.stream.chain` (one run per outcome) and `sim.stream.events` (simulated devices). `drive` is the loop of all four.
+Effects and answers are frozen values, so equal states are equal.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
+from types import GeneratorType
 from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar, final
 
 from specdec.errors import StrategyError
@@ -51,6 +53,15 @@ class Committed:
                 "add `verdict.tokens`, and keep guesses in `pending`"
             )
         return Committed(self.tokens + other.tokens)
+
+
+class StopRule(Protocol):
+    """Ends a draft early: `rule(q, token)` after each token, with the row it was sampled from (any array, vocabulary long).
+
+    It may use the draft's probabilities up to and including this token, never the target's (that would be biased).
+    """
+
+    def __call__(self, q: Any, token: int) -> bool: ...
 
 
 class Drafted(Protocol):
@@ -159,7 +170,7 @@ class Draft(Effect[Guess]):
     committed: Committed
     after: Guess
     length: int
-    stop: Any = None
+    stop: StopRule | None = None
 
     def __post_init__(self) -> None:
         if self.length < 1:
@@ -229,14 +240,63 @@ class Race(Effect[tuple[L, Guess]], Generic[L]):
         return Both(self.left, replace(self.right, length=min(max(tokens, 1), self.right.length)))
 
 
-def drive(program: Program[S], answer: Callable[[Effect[Any]], Any]) -> S:
-    """Run one round: `answer(effect)` is called for each effect in turn; returns what the program returns."""
+class Forks(Protocol):
+    """Continuations that were drafted for the outcomes of a verification before it was known."""
+
+    def after(self, verdict: Verdict) -> Guess:
+        """The continuation behind `verdict.tokens`; empty if none was drafted for that outcome (a miss).
+
+        It is found by how many guesses were accepted and which token came last, and by nothing else.
+        """
+        ...
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Fork(Effect[Forks]):
+    """Let the draft prepare for the outcomes of verifying `window` behind `committed`: the effect of SSD (arXiv 2603.03251).
+
+    After each of the `len(window) + 1` prefixes of the window, up to `fan_out` next tokens are foreseen: those to which the
+    draft gives the most, the window's own next token left out, since a rejection there commits another one. Behind each a
+    continuation of `length` tokens is drafted. Which tokens are foreseen depends on the draft's rows alone, never on the
+    target's: a branch that is chosen after `p` was seen would bias the output.
+    """
+
+    committed: Committed
+    window: Guess
+    fan_out: int
+    length: int
+
+    def __post_init__(self) -> None:
+        if self.fan_out < 1 or self.length < 1:
+            raise StrategyError(f"a Fork of {self.fan_out} branches of {self.length} tokens was asked for: ask for at least 1")
+
+
+def drive(program: Program[S], answer: Callable[[Effect[Any]], Any]) -> Generator[Any, Any, S]:
+    """Run one round: the one loop of every interpreter. Returns what the program returns.
+
+    `answer(effect)` is called for each effect in turn. It returns the answer or, where an answer takes time, a generator that
+    returns it; what that generator yields is yielded here, so that whoever drives the round knows what it waits for.
+    """
+    started(program)
+    given: Any = None
+    while True:
+        try:
+            effect = program.send(given)
+        except StopIteration as finished:
+            return finished.value
+        given = answer(effect)
+        if isinstance(given, GeneratorType):
+            given = yield from given
+
+
+def drive_at_once(program: Program[S], answer: Callable[[Effect[Any]], Any]) -> S:
+    """`drive` where no answer takes time."""
     try:
-        effect = next(started(program))
-        while True:
-            effect = program.send(answer(effect))
+        next(drive(program, answer))
     except StopIteration as finished:
         return finished.value
+    raise StrategyError("an answer that takes time was given where none may")
 
 
 def started(program: Program[S]) -> Program[S]:

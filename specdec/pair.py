@@ -17,9 +17,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.utils import logging as transformers_logging
 
 from specdec.errors import InputError, PairError
-from specdec.profile import CONTEXT_TOKENS, speed_ratio
-from specdec.runtime.lane import InlineLane, Lane, ProcessLane, ThreadLane, available_cores
+from specdec.machine import available_cores
+from specdec.runtime.lane import InlineLane, Lane, ProcessLane, ThreadLane
 from specdec.runtime.runner import context_limit
+from specdec.runtime.timing import CONTEXT_TOKENS, speed_ratio
 from specdec.shapes import build, is_shape
 
 LANES = ("auto", "inline", "thread", "process")
@@ -133,7 +134,6 @@ class Pair:
             return "thread"
         return "process" if available_cores() > 1 and self.draft.device.type == "cpu" else "inline"
 
-    @property
     def speed_ratio(self) -> float:
         """`c`: seconds of a target step over seconds of a draft step, side by side; measured once when first asked."""
         if self._speed_ratio is None:

@@ -8,148 +8,16 @@ through the entry-point group `specdec.strategies`; the built-in ones use the sa
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from functools import cached_property
 from importlib.metadata import entry_points
-from typing import Any, ClassVar, Protocol, TypeAlias
+from typing import Any, ClassVar
 
-from specdec.effects import Committed, Draft, Guess, Program, Verdict
+from specdec.effects import Committed, Program
 from specdec.errors import InputError, StrategyError
-
-
-class Facts(Protocol):
-    """What a strategy may know before it starts."""
-
-    @property
-    def speed_ratio(self) -> float:
-        """`c` = target step time / draft step time (PEARL's convention)."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class KnownFacts:
-    """Facts that are simply given; a `Pair` measures them instead, when first asked."""
-
-    speed_ratio: float = 3.0
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """Between two rounds: what is committed, what is guessed beyond it, and what the draft-length policy remembers.
-
-    A strategy that needs more defines its own frozen dataclass with a field `committed`.
-    """
-
-    committed: Committed
-    pending: Guess = Guess.empty
-    memory: Hashable = None
-
-    def then(self, verdict: Verdict, pending: Guess = Guess.empty, memory: Hashable = None) -> State:
-        """The state after `verdict`."""
-        return State(self.committed + verdict.tokens, pending, memory)
-
-
-class StopRule(Protocol):
-    """Ends a draft early: `rule(q, token)` after each token, with the row it was sampled from (any array, vocabulary long).
-
-    It may use the draft's probabilities up to and including this token, never the target's (that would be biased).
-    """
-
-    def __call__(self, q: Any, token: int) -> bool: ...
-
-
-class DraftLength(ABC):
-    """How many tokens to draft next. `memory` is threaded through the state, so policies stay frozen values."""
-
-    stop: StopRule | None = None
-
-    def init(self, facts: Facts) -> Hashable:
-        """The memory to start with."""
-        return None
-
-    @abstractmethod
-    def length(self, memory: Any) -> int:
-        """Tokens to draft in the next round, at least 1."""
-
-    def update(self, memory: Any, verdict: Verdict) -> Hashable:
-        """The memory after a round."""
-        return memory
-
-    def draft(self, state: State) -> Draft:
-        """The effect that drafts on from `state`."""
-        return Draft(state.committed, state.pending, self.length(state.memory), self.stop)
-
-
-@dataclass(frozen=True, slots=True)
-class Fixed(DraftLength):
-    """Always `tokens`."""
-
-    tokens: int
-
-    def __post_init__(self) -> None:
-        if isinstance(self.tokens, bool) or not isinstance(self.tokens, int) or self.tokens < 1:
-            raise InputError(f"draft length {self.tokens!r} is not possible: give an integer of at least 1, or 'auto'")
-
-    def length(self, memory: Any) -> int:
-        return self.tokens
-
-    def __str__(self) -> str:
-        return str(self.tokens)
-
-
-@dataclass(frozen=True, slots=True)
-class SpeedRatio(DraftLength):
-    """`"auto"`: the rounded speed ratio `c`, at which drafting and verifying take the same time (PEARL, section 4.3)."""
-
-    def init(self, facts: Facts) -> Hashable:
-        return max(1, round(facts.speed_ratio))
-
-    def length(self, memory: Any) -> int:
-        return memory
-
-    def __str__(self) -> str:
-        return "auto"
-
-
-@dataclass(frozen=True, slots=True)
-class BelowConfidence:
-    """True when the token was sampled with a probability below `threshold`."""
-
-    threshold: float
-
-    def __call__(self, q: Any, token: int) -> bool:
-        return bool(q[token] < self.threshold)
-
-
-@dataclass(frozen=True, slots=True)
-class Confident(DraftLength):
-    """Draft up to `most` tokens; end after one the draft gave less than `threshold` (transformers' dynamic speculation)."""
-
-    most: int = 8
-    threshold: float = 0.4
-
-    @property
-    def stop(self) -> StopRule:  # type: ignore[override]
-        return BelowConfidence(self.threshold)
-
-    def length(self, memory: Any) -> int:
-        return self.most
-
-
-AnyDraftLength: TypeAlias = "int | str | DraftLength"
-
-
-def as_draft_length(value: AnyDraftLength) -> DraftLength:
-    """An integer, `"auto"` or a policy, as a policy."""
-    if isinstance(value, DraftLength):
-        return value
-    if value == "auto":
-        return SpeedRatio()
-    if isinstance(value, str) and value.strip().isdecimal():
-        value = int(value)
-    return Fixed(value)  # type: ignore[arg-type]  # Fixed refuses what is not a positive integer
+from specdec.lengths import AnyDraftLength, DraftLength, Fixed, as_draft_length
+from specdec.state import Facts, State
 
 
 class DecodingStrategy(ABC):

@@ -10,12 +10,10 @@ The idea is vLLM's; the runs have the law that the simulator's recorded acceptan
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from itertools import pairwise
-from pathlib import Path
 
 from specdec.errors import InputError
+from specdec.profile import Profile
 from specdec.verification import Chance, Outcome, Rule, Window, rule
 
 
@@ -75,19 +73,14 @@ def require_text(verification: str) -> None:
 
 
 def _recorded(source: str) -> tuple[list[float], float]:
-    """Chances and rate of the run lengths in a profile: {length: how often}."""
+    """Chances and rate of the run lengths in a profile."""
     try:
-        found = json.loads(Path(source).read_text("utf-8"))["acceptance"]["run_lengths"]
-        counts = {int(length): int(count) for length, count in found.items()}
-        if not sum(counts.values()) or min(*counts, *counts.values()) < 0:
-            raise ValueError("no run, or a negative number")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+        measured = Profile.read(source).acceptance
+        chances = measured.chances()
+    except InputError as error:
         raise InputError(
-            f"synthetic acceptance {source!r} holds no run lengths ({reason}): give a number from 0 to 1, or a file that "
+            f"synthetic acceptance {source!r} holds no run lengths ({error}): give a number from 0 to 1, or a file that "
             "specdec profile wrote"
         ) from error
-    at_least = [sum(count for length, count in counts.items() if length >= run) for run in range(max(counts) + 2)]
-    chances = [more / these if these else 0.0 for these, more in pairwise(at_least)]
-    accepted = sum(length * count for length, count in counts.items())
-    return chances, accepted / (accepted + sum(counts.values()))
+    accepted = sum(length * count for length, count in measured.run_lengths.items())
+    return chances, accepted / (accepted + measured.runs)

@@ -16,7 +16,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 from specdec import Both, Committed, DecodingStrategy, Draft, Effect, Guess, KnownFacts, Score, Scores, Verdict, Verify
-from specdec.effects import drive
+from specdec.effects import drive_at_once
 from strategies import Autoregressive, Pearl, Speculative
 
 INK = {"light": "#333842", "dark": "#d3d7e0"}
@@ -84,7 +84,7 @@ def rounds(strategy: DecodingStrategy, ratio: int, accepted: Callable[[int], boo
     state = strategy.init(Committed((0,)), KnownFacts(ratio))
     while True:
         bars = []
-        state = drive(strategy.step(state), answer)
+        state = drive_at_once(strategy.step(state), answer)
         yield bars
 
 

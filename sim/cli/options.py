@@ -11,10 +11,10 @@ import typer
 from specdec.errors import InputError
 
 if TYPE_CHECKING:
-    from sim.acceptance import Acceptance
-    from sim.latency import Latency
-    from sim.profiles import Profile
-    from sim.system import System
+    from sim.setup.acceptance import Acceptance
+    from sim.setup.latency import Latency
+    from sim.setup.system import System
+    from specdec.profile import Profile
 
 
 class Placement(StrEnum):
@@ -108,14 +108,15 @@ class Setup:
 
     def build(self) -> tuple[System, Acceptance]:
         """The system to simulate and how often it accepts."""
-        from sim.profiles import read_profile
+        from specdec.profile import Profile
 
-        measured = read_profile(self.profile) if self.profile is not None else None
+        measured = Profile.read(self.profile) if self.profile is not None else None
         return self._system(measured), self._acceptance(measured)
 
     def _system(self, measured: Profile | None) -> System:
-        from sim.latency import parse_seconds
-        from sim.system import Jitter, System, Together
+        from sim.setup.latency import parse_seconds
+        from sim.setup.profiles import measured_system
+        from sim.setup.system import Jitter, System, Together
 
         shared = self.placement is Placement.shared
         together = Together(*_numbers("--together", self.together, 2)) if self.together is not None else None
@@ -128,7 +129,7 @@ class Setup:
         if measured is None:
             latency = self._latency()
             return System(latency, shared, together, network, overhead or 0.0, jitter or Jitter(), self.context)
-        system = measured.system(self.context)
+        system = measured_system(measured, self.context, f"profile {self.profile}")
         if shared or together is not None or network:
             system = replace(system, shared=shared, together=together, network_seconds=network)
         if overhead is not None:
@@ -136,10 +137,10 @@ class Setup:
         return system if jitter is None else replace(system, jitter=jitter)
 
     def _latency(self) -> Latency:
-        from sim.latency import Constant, parse_seconds
+        from sim.setup.latency import Constant, parse_seconds
 
         if self.gpu is not None:
-            from sim.roofline import Roofline, read_model
+            from sim.setup.roofline import Roofline, read_model
 
             if self.target_config is None or self.draft_config is None:
                 raise InputError("--gpu needs both models: give --target-config and --draft-config")
@@ -156,14 +157,12 @@ class Setup:
         return Constant(*steps, windows)
 
     def _acceptance(self, measured: Profile | None) -> Acceptance:
-        from sim.acceptance import Markov, PerPosition, Rate, mean_length
+        from sim.setup.acceptance import Markov, PerPosition, Rate, mean_length
+        from sim.setup.profiles import measured_acceptance
 
         text = self.acceptance
         if measured is not None and (text is None or text in ("rate", "recorded")):
-            found = measured.runs if text == "recorded" else measured.rate
-            if found is None:
-                raise InputError(f"profile {self.profile} holds no acceptance of that kind: give --acceptance")
-            return found
+            return measured_acceptance(measured, recorded=text == "recorded", source=f"profile {self.profile}")
         if text is None:
             raise InputError("no acceptance is given: give --acceptance 0.8, or --profile")
         kind, colon, rest = text.partition(":")

@@ -13,8 +13,8 @@ from specdec.cli.options import Json, Parameters, parameters
 from specdec.errors import StrategyError
 
 if TYPE_CHECKING:
-    from sim.acceptance import Acceptance
-    from sim.system import System
+    from sim.setup.acceptance import Acceptance
+    from sim.setup.system import System
     from specdec.strategy import DecodingStrategy
 
 _SERVING = "Serving (needs --arrivals or --trace)"
@@ -121,9 +121,9 @@ def simulate(
 
 def single_stream(strategy: DecodingStrategy, acceptance: Acceptance, system: System, tokens: int, seed: int) -> dict[str, Any]:
     """One sequence alone, simulated and exact."""
-    from sim.chain import compile_strategy
-    from sim.events import simulate as run_events
-    from sim.rates import plain_tokens_per_second, rates
+    from sim.stream.chain import compile_strategy
+    from sim.stream.events import simulate as run_events
+    from sim.stream.rates import plain_tokens_per_second, rates
 
     run = run_events(strategy, acceptance, system, tokens=tokens, seed=seed)
     try:

@@ -12,7 +12,7 @@ from specdec.cli.console import Output, share
 from specdec.cli.options import Json, Parameters, Theme, ThemeOption, parameters, picture_paths
 
 if TYPE_CHECKING:
-    from sim.timeline import Timeline
+    from sim.stream.timeline import Timeline
     from specdec.strategy import DecodingStrategy
 
 
@@ -55,8 +55,8 @@ def timeline(
     """
     output = Output(json)
     paths = picture_paths(files, ".json")
-    from sim.timeline import chrome_trace, timeline_chart
-    from sim.timeline import timeline as simulate
+    from sim.stream.timeline import chrome_trace, timeline_chart
+    from sim.stream.timeline import timeline as simulate
     from specdec.pictures import save, writing
     from specdec.strategy import create
 
@@ -93,7 +93,7 @@ def _title(strategy: DecodingStrategy) -> str:
 
 
 def _report(strategy: DecodingStrategy, shown: Timeline) -> dict[str, Any]:
-    from sim.timeline import pieces
+    from sim.stream.timeline import pieces
 
     return {
         "strategy": strategy.name,
@@ -119,7 +119,7 @@ def _report(strategy: DecodingStrategy, shown: Timeline) -> dict[str, Any]:
 
 def show(output: Output, strategy: DecodingStrategy, shown: Timeline) -> None:
     """Print the bars as text."""
-    from sim.timeline import text_bars
+    from sim.stream.timeline import text_bars
 
     console = output.console
     console.print(f"[bold]{_title(strategy)}[/]: {sum(shown.round_tokens)} tokens in {1e3 * shown.seconds:.1f} ms")

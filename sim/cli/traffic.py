@@ -1,6 +1,6 @@
 """`specdec simulate` with `--arrivals` or `--trace`: options as people type them, and the numbers as JSON knows them.
 
-It knows the syntax of options; what a request is and how it is served is in `sim.workload` and `sim.serving`.
+It knows the syntax of options; what a request is and how it is served is in `sim.traffic.workload` and `sim.traffic.serving`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from sim.acceptance import Acceptance
-from sim.chain import compile_strategy
-from sim.latency import parse_seconds
-from sim.metrics import Metrics, Objectives, interval, measure, worst
-from sim.serving import Server, simulate_serving
-from sim.system import System
-from sim.workload import Arrivals, Lengths, Workload, read_trace, streams, synthetic
+from sim.setup.acceptance import Acceptance
+from sim.setup.latency import parse_seconds
+from sim.setup.system import System
+from sim.stream.chain import compile_strategy
+from sim.traffic.metrics import Metrics, Objectives, interval, measure, worst
+from sim.traffic.serving import Server, simulate_serving
+from sim.traffic.workload import Arrivals, Lengths, Workload, read_trace, streams, synthetic
 from specdec import DecodingStrategy, InputError
 
 ARRIVALS = re.compile(r"(?:poisson:(?P<poisson>[^,/]+)/s|gamma:(?P<gamma>[^,/]+)/s,\s*cv=(?P<cv>.+))")

@@ -16,9 +16,9 @@ from specdec.cli.options import Json, Pictures, Theme, ThemeOption, picture_path
 from specdec.errors import InputError
 
 if TYPE_CHECKING:
-    from sim.acceptance import Acceptance
-    from sim.plan import Candidate
-    from sim.system import System
+    from sim.setup.acceptance import Acceptance
+    from sim.setup.system import System
+    from sim.study.search import Candidate
 
 
 def tune(
@@ -60,7 +60,7 @@ def tune(
       specdec tune --profile profile.json --measured bench.json --output tune.png --theme dark
     """
     output = Output(json)
-    from sim.acceptance import Rate
+    from sim.setup.acceptance import Rate
 
     paths = picture_paths(pictures)
     lengths = parsed_lengths(draft_lengths)
@@ -94,7 +94,7 @@ def _candidates(names: list[str] | None, lengths: list[int], system: System) -> 
     """Autoregressive decoding first, so that it wins ties; what finds its draft length itself last, so that it loses them."""
     from functools import partial
 
-    from sim.plan import candidates
+    from sim.study.search import candidates
     from specdec.strategy import DraftingStrategy, available, create
 
     classes = available()
@@ -109,9 +109,9 @@ def _candidates(names: list[str] | None, lengths: list[int], system: System) -> 
 
 
 def _report(steps: Iterable[Candidate], acceptance: Acceptance, system: System, tokens: int, seed: int) -> dict[str, Any]:
-    from sim.events import simulate
-    from sim.plan import acceptance_flips, best_of, speed_ratio_flips
-    from sim.rates import plain_tokens_per_second
+    from sim.stream.events import simulate
+    from sim.stream.rates import plain_tokens_per_second
+    from sim.study.search import acceptance_flips, best_of, speed_ratio_flips
 
     curves: dict[str, list[dict[str, Any]]] = {}
     found: list[Candidate] = []
@@ -207,7 +207,7 @@ def read_bench(path: str) -> list[dict[str, Any]]:
 
 
 def _draw(path: Path, report: dict[str, Any], crosses: list[dict[str, Any]], system: System, theme: Theme) -> None:
-    from sim.charts import speed_chart
+    from sim.pictures.speed import speed_chart
     from specdec.pictures import save
 
     points = [

@@ -46,15 +46,15 @@ def validate(
       specdec validate --target Qwen/Qwen3-8B --draft Qwen/Qwen3-0.6B --json validation.json
     """
     output = Output(json)
-    from sim.validate import Comparison, bundled_table, read_cells
-    from sim.validate import published as predicted_cells
+    from sim.study.validate import Comparison, bundled_table, read_cells
+    from sim.study.validate import published as predicted_cells
 
     cells = list(predicted_cells(read_cells(published or bundled_table()), fitted_task or ()))
     rows: list[dict[str, Any]] = []
     if measure:
         from specdec import create
-        from specdec.decoding import prompt_tokens
         from specdec.prompts import bundled
+        from specdec.text import prompt_tokens
 
         with options.load_pair(target, draft, device, draft_device, dtype, lane) as pair:
             makers = [create(name, draft_length=length) for name in ("speculative", "pearl") for length in LENGTHS]
@@ -72,7 +72,7 @@ def show(output: Output, rows: Sequence[dict[str, Any]], cells: Sequence[dict[st
     from rich import box
     from rich.table import Table
 
-    from sim.validate import mean_error
+    from sim.study.validate import mean_error
 
     if rows:
         table = Table(title="Measured here (temperature 1)", box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)

@@ -19,11 +19,12 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, PreTrainedModel
 
+from specdec.batch import Result
 from specdec.bench.run import ALL_DRAFT_LENGTHS, BASELINE, Decoder
-from specdec.decoding import Result, Text
 from specdec.errors import InputError
 from specdec.pair import Pair, head_size, quiet
 from specdec.statistics import Statistics
+from specdec.text import Text
 
 SECONDS = (
     "from the first forward of the call to its end, without the reading of the prompt: "

@@ -17,16 +17,17 @@ from importlib.metadata import entry_points
 from statistics import mean
 from typing import Any
 
+from specdec.batch import Result
 from specdec.bench.run import BASELINE, Benchmark, drafted_at_once
-from specdec.decoding import Result
 from specdec.errors import SpecdecError
+from specdec.profile import Profile
 from specdec.statistics import Statistics
 from specdec.strategy import DecodingStrategy, DraftingStrategy
 from specdec.synthetic import synthetic
 
 GROUP = "specdec.predictors"
 
-Predictor = Callable[[DecodingStrategy, dict[str, Any], int, int], float]
+Predictor = Callable[[DecodingStrategy, Profile, int, int], float]
 """`predict(strategy, profile, context, tokens)`: tokens per second of answers of `tokens` tokens behind `context` tokens.
 
 `profile` has the keys of a file that `specdec profile` wrote, as far as they are known.
@@ -68,7 +69,9 @@ def predictions(
         if predict is None or not (known and as_told and measured["target_window_seconds"]):
             return None
         try:
-            return predict(strategy, {**profile(measured, context), **timed}, context, tokens)
+            return predict(
+                strategy, Profile.from_dict({**profile(measured, context), **timed}, "what was timed"), context, tokens
+            )
         except SpecdecError:  # a strategy that it cannot compile
             return None
 

@@ -17,8 +17,9 @@ import torch
 from specdec.bench.peers import COUNTERPARTS, SECONDS
 from specdec.bench.prediction import predictions, steps
 from specdec.bench.run import Benchmark, Contender, Decoder, Ours, drafted_at_once
+from specdec.machine import versions
+from specdec.measure import hardware
 from specdec.pair import Pair
-from specdec.profile import hardware, versions
 from specdec.runtime.runner import Runner
 from specdec.statistics import Statistics
 from specdec.strategy import DraftingStrategy
@@ -110,7 +111,7 @@ def report(benchmark: Benchmark) -> dict[str, Any]:
     comparable = there and 0 in benchmark.temperatures and not synthetic(benchmark.verification)
     return {
         "pair": described(pair),
-        "hardware": {**hardware(pair), **versions(), "date": datetime.now(UTC).isoformat(timespec="seconds")},
+        "hardware": {**hardware(pair).to_dict(), **versions(), "date": datetime.now(UTC).isoformat(timespec="seconds")},
         "settings": settings(benchmark),
         "measured": benchmark.measured,
         "results": [result(benchmark, contender) for contender in benchmark.contenders] if there else [],

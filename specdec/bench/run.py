@@ -7,12 +7,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from specdec.decoding import Result, decode, prompt_tokens
+from specdec.batch import Result
+from specdec.decoding import decode
 from specdec.errors import InputError
+from specdec.measure import acceptance, profile
 from specdec.pair import Pair
-from specdec.profile import CONTEXT_TOKENS, acceptance, profile, step_seconds, window_seconds
+from specdec.runtime.timing import CONTEXT_TOKENS, step_seconds, window_seconds
 from specdec.strategy import DecodingStrategy, DraftingStrategy, available, create
 from specdec.synthetic import synthetic
+from specdec.text import prompt_tokens
 
 BASELINE = "autoregressive"
 WIDTHS = (1, 2, 4, 8)
@@ -202,7 +205,7 @@ def measured(pair: Pair, prompts: Sequence[Sequence[int]], temperatures: Sequenc
         "target_step_seconds": step_seconds(pair.target_lane),
         "target_window_seconds": {str(width): seconds for width, seconds in widths.items()},
         "draft_step_seconds": draft_seconds,
-        "speed_ratio": None if draft is None else pair.speed_ratio,
+        "speed_ratio": None if draft is None else pair.speed_ratio(),
         "acceptance_rate": rates.get(1.0),
         "acceptance_rate_by_temperature": {f"{t:g}": rates[t] for t in sorted(rates)},
         "profile": None if draft is None else _timings(pair),
@@ -212,4 +215,8 @@ def measured(pair: Pair, prompts: Sequence[Sequence[int]], temperatures: Sequenc
 def _timings(pair: Pair) -> dict[str, Any]:
     """The models alone, in turn and together, as `specdec profile` has them, for whoever predicts."""
     found = profile(pair, {}, widths=ALL_DRAFT_LENGTHS, batches=(), contexts=(CONTEXT_TOKENS,), repeats=PROFILE_REPEATS)
-    return {key: timed for key, timed in found.items() if key not in ("pair", "hardware", "versions", "date", "acceptance")}
+    return {
+        key: timed
+        for key, timed in found.to_dict().items()
+        if key not in ("format", "pair", "hardware", "versions", "date", "acceptance")
+    }

@@ -21,6 +21,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
+from specdec.cli.grouped import with_grouped_options
 from specdec.errors import InputError, SpecdecError
 
 GROUP = "specdec.commands"
@@ -66,7 +67,7 @@ def command(name: str) -> Any:
         help="\n\n".join(paragraphs).strip(),
         epilog=heading + examples.rstrip(),
         context_settings=settings,
-    )(function)
+    )(with_grouped_options(function))
     return get_command(app)
 
 

@@ -154,7 +154,7 @@ def chosen_prompts(
     if tokens is not None and not shapes:
         raise InputError("--prompt-tokens is for shapes, and these models read text: give --prompts instead")
     if shapes:
-        from specdec.profile import CONTEXT_TOKENS, made_up_context
+        from specdec.runtime.timing import CONTEXT_TOKENS, made_up_context
 
         length = tokens or CONTEXT_TOKENS
         return [made_up_context(length)] * (limit or BUNDLED_PROMPTS), f"made up, {length} tokens each"

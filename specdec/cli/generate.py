@@ -15,7 +15,8 @@ from specdec.errors import InputError
 from specdec.synthetic import require_text
 
 if TYPE_CHECKING:
-    from specdec.decoding import Decoding, Result
+    from specdec.batch import Result
+    from specdec.decoding import Decoding
     from specdec.pair import Pair
 
 DRAFTED, OWN = "green", "bold"
@@ -65,7 +66,8 @@ def generate(
     if shapes := options.shapes_in(target, draft):
         raise InputError(f"{shapes}: random weights and no tokenizer make no text: measure them with specdec bench")
     text = read_prompt(prompt, prompt_file)
-    from specdec.decoding import Decoding, sampling_of
+    from specdec.batch import sampling_of
+    from specdec.decoding import Decoding
     from specdec.strategy import create
 
     seed = random.randrange(2**32) if seed is None else seed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +15,7 @@ from specdec.pictures import PICTURES
 
 if TYPE_CHECKING:
     from specdec.pair import Pair
+    from specdec.strategy import DecodingStrategy
 
 
 class Lane(StrEnum):
@@ -84,6 +86,61 @@ ThemeOption = Annotated[Theme, typer.Option("--theme", help="Ground of the pictu
 Parameters = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A parameter of the strategy; may be repeated.")
 ]
+
+
+@dataclass(frozen=True)
+class StrategyOptions:
+    """Which strategy, and its parameters."""
+
+    strategy: Annotated[str, typer.Option(help="Strategy, as specdec strategies lists them.")] = "pearl"
+    draft_length: Annotated[str | None, typer.Option(metavar="N", help="Tokens to draft at once, or auto.")] = None
+    settings: Parameters = None
+
+    def create(self) -> DecodingStrategy:
+        """The strategy; unknown names and parameters are refused."""
+        from specdec.strategy import create
+
+        chosen = parameters(self.settings)
+        if self.draft_length is not None:
+            if "draft_length" in chosen:
+                raise InputError("--draft-length and --set draft_length=... are the same parameter: give one of them")
+            chosen["draft_length"] = value(self.draft_length)
+        return create(self.strategy, **chosen)
+
+
+@dataclass(frozen=True)
+class PictureOptions:
+    """Pictures to draw of the result."""
+
+    files: Pictures = None
+    theme: ThemeOption = Theme.light
+
+    def paths(self, *others: str) -> list[Path]:
+        """Where to draw, checked before any work is done; `others` are further suffixes that the command can write."""
+        if self.theme is not Theme.light and not self.files:
+            raise InputError(f"--theme {self.theme.value} is for pictures: give --output FILE too")
+        return picture_paths(self.files, *others)
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """The pair, and where it works. `load` may take seconds."""
+
+    target: Target = None
+    draft: Draft = None
+    device: Device = None
+    draft_device: DraftDevice = None
+    dtype: DTypeOption = None
+    lane: LaneOption = Lane.auto
+
+    @property
+    def shapes(self) -> str:
+        """The shapes of random weights among the models, as text."""
+        return shapes_in(self.target, self.draft)
+
+    def load(self, *, eager: bool = False) -> Pair:
+        """The pair that the options name, or the bundled one, with one core left to the draft."""
+        return load_pair(self.target, self.draft, self.device, self.draft_device, self.dtype, self.lane, eager)
 
 
 def load_pair(

@@ -48,15 +48,15 @@ def profile(
     if not shapes and not prompts:
         texts = {"bundled": bundled()[:limit]}
 
-    from specdec.decoding import prompt_tokens
-    from specdec.profile import profile as measure
+    from specdec.measure import profile as measure
+    from specdec.text import prompt_tokens
 
     with options.load_pair(target, draft, device, draft_device, dtype, lane) as pair:
         if pair.draft is None:
             raise InputError("a profile needs a draft model too: give --draft")
         tokens = {name: [prompt_tokens(pair, text) for text in of_file] for name, of_file in texts.items()}
         output.errors.print("measuring: a minute or so", style="dim")
-        measured = measure(pair, tokens, repeats=repeats, new_tokens=max_new_tokens)
+        measured = measure(pair, tokens, repeats=repeats, new_tokens=max_new_tokens).to_dict()
     show(output, measured)
     output.write(measured)
 
@@ -73,7 +73,7 @@ def show(output: Output, measured: dict[str, Any]) -> None:
     console = output.console
     console.print(f"[bold]Pair[/]        {measured['pair']['target']} + {measured['pair']['draft']}")
     console.print(f"[bold]Machine[/]     {measured['hardware']['cpu']}, {measured['hardware']['cores']} cores")
-    if found := measured["acceptance"]:
+    if (found := measured["acceptance"])["rate"] is not None:
         console.print(
             f"[bold]Acceptance[/]  {share(found['rate'])} of drafted tokens (temperature 1): "
             + ", ".join(f"{name} {share(row['rate'])}" for name, row in found["by_file"].items())

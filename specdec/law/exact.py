@@ -21,10 +21,25 @@ from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
-from specdec.commit import Ending, committed
-from specdec.effects import Both, Committed, Draft, Drafted, Effect, Guess, Known, Race, Score, Scores, Verdict, Verify, drive
+from specdec.effects import (
+    Both,
+    Committed,
+    Draft,
+    Drafted,
+    Effect,
+    Guess,
+    Known,
+    Race,
+    Score,
+    Scores,
+    Verdict,
+    Verify,
+    drive_at_once,
+)
+from specdec.ending import Ending, committed
 from specdec.errors import NotLossless, StrategyError
-from specdec.strategy import DecodingStrategy, KnownFacts
+from specdec.state import KnownFacts
+from specdec.strategy import DecodingStrategy
 from specdec.verification import Row, Rule, rule
 
 T = TypeVar("T")
@@ -211,7 +226,7 @@ class Exact:
 
     def _round(self, strategy: DecodingStrategy, state: Any, oracle: Oracle) -> Any:
         self._oracle, self._drawn, self._serial = oracle, {}, 1_000
-        after = drive(strategy.step(state), self.answer)
+        after = drive_at_once(strategy.step(state), self.answer)
         return self._settled(after, {})
 
     def answer(self, effect: Effect[Any]) -> Any:

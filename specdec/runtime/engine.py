@@ -20,7 +20,7 @@ from torch import Tensor
 from specdec.effects import Both, Committed, Draft, Effect, Guess, Known, Race, Score, Scores, Verdict, Verify
 from specdec.errors import LaneError, ModelError, PairError, StrategyError
 from specdec.runtime.lane import MOST_DRAFTED, Lane
-from specdec.runtime.worker import ARGMAX, Drafting, DraftRequest, ScoreRequest, Scoring
+from specdec.runtime.messages import ARGMAX, Drafting, DraftRequest, ScoreRequest, Scoring
 from specdec.sampling import Dice, Sampling
 from specdec.statistics import Statistics
 from specdec.synthetic import Synthetic, rule_of

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from specdec.effects import StopRule
 from specdec.runtime.cache import StaticCache, why_not_static
 from specdec.runtime.runner import PREFILL_CHUNK, Forward, Runner, common_prefix
 from specdec.sampling import NOT_A_TOKEN, Sampler, greedy_choice, not_a_distribution, picked
-from specdec.strategy import StopRule
 
 WIDTHS = (1, 2, 4, 8, 16, 32)
 """Widths that have a graph of their own, made when first needed; wider windows are prompts, and run without."""

@@ -29,10 +29,12 @@ import torch
 from transformers import PreTrainedModel
 
 from specdec.errors import LaneError, PairError, SpecdecError
+from specdec.machine import available_cores
 from specdec.runtime.channel import Channel
 from specdec.runtime.fused import why_own
+from specdec.runtime.messages import Drafting, DraftRequest, Hosted, unpacked
 from specdec.runtime.runner import new_cache
-from specdec.runtime.worker import Drafting, DraftRequest, Hosted, Worker, unpacked
+from specdec.runtime.worker import Worker
 
 MOST_DRAFTED = 512
 """Rows of `q` that a process lane can hand over at once, shared out among all drafts of a batch."""
@@ -233,8 +235,3 @@ def _end(process: subprocess.Popen[bytes], channel: Channel, folder: Path) -> No
         process.kill()
         process.wait()
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def available_cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

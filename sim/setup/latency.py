@@ -1,0 +1,169 @@
+"""How long a forward pass takes: constants, a measured table, or anything with the same two methods.
+
+Not known here: strategies, devices that are shared, jitter (`sim.setup.system` has those). Seconds inside; people type '5ms'.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.ndimage import map_coordinates
+
+from specdec import InputError
+
+Floats = NDArray[np.float64]
+_UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+_DURATION = re.compile(r"\s*([-+]?[0-9.]+(?:e[-+]?[0-9]+)?)\s*(s|ms|us|µs|ns)\s*", re.IGNORECASE)
+
+
+class Latency(Protocol):
+    """The plug-in point. Arguments are tokens and may be arrays; answers are mean seconds."""
+
+    def draft_seconds(self, tokens: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
+        """The draft writes `tokens` tokens, one after the other, for each of `batch` sequences."""
+        ...
+
+    def target_seconds(self, width: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
+        """The target scores `width` rows in each of `batch` sequences, in one forward."""
+        ...
+
+
+def parse_seconds(text: str, what: str = "duration", least: float = 0.0) -> float:
+    """Seconds of '1ms', '300us', '0.005s'; an `InputError` for anything else, and for less than `least` seconds."""
+    match = _DURATION.fullmatch(text)
+    try:
+        seconds = float(match[1]) * _UNITS[match[2].lower()] if match else float("nan")
+    except ValueError:
+        seconds = float("nan")
+    if not isfinite(seconds):
+        raise InputError(f"{what} {text!r} is no duration: give a number with its unit, such as 5ms, 300us or 0.005s")
+    if seconds < 0 or seconds < least:
+        raise InputError(f"{what} {text!r} is not possible: time runs forward, give more than 0")
+    return seconds
+
+
+def positive(seconds: ArrayLike, what: str) -> None:
+    """Refuse times that are not finite and above 0."""
+    if not (np.isfinite(seconds) & (np.asarray(seconds) > 0)).all():
+        raise InputError(f"{what} {seconds} s is not possible: give a time above 0")
+
+
+@dataclass(frozen=True, eq=False)
+class Constant:
+    """A draft step and a target forward that always take the same time; `windows` {width: seconds} where width matters.
+
+    Time is linear between given widths (`target_step` is width 1) and stays beyond the last. Steps may be arrays, for grids.
+    """
+
+    draft_step: float | Floats
+    target_step: float | Floats
+    windows: Mapping[int, float] = field(default_factory=dict[int, float])
+
+    def __post_init__(self) -> None:
+        positive(self.draft_step, "draft step")
+        positive(self.target_step, "target step")
+        for width, seconds in self.windows.items():
+            if width < 1:
+                raise InputError(f"target window of {width} rows is not possible: give a width of at least 1")
+            positive(seconds, f"target window of {width}")
+
+    def draft_seconds(self, tokens: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
+        return np.asarray(tokens, float) * self.draft_step
+
+    def target_seconds(self, width: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
+        width = np.asarray(width, float)
+        if not self.windows:
+            return np.where(width > 0, self.target_step, 0.0)
+        points = {1: float(self.target_step), **self.windows}
+        return np.where(width > 0, np.interp(width, sorted(points), [points[at] for at in sorted(points)]), 0.0)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One measured setting: mean seconds of a forward of `width` rows in `batch` sequences behind `context` tokens."""
+
+    width: int
+    batch: int
+    context: int
+    mean: float
+
+
+FAR = 10_000_000
+"""Beyond any width, batch or context."""
+
+
+class Table:
+    """Mean seconds, linear between measured widths x batches x contexts; flat below the least, going on above the largest.
+
+    Where a combination was not measured, the effect of a batch is taken as a factor that does not depend on width and context.
+    """
+
+    def __init__(self, measurements: Iterable[Measurement], source: str) -> None:
+        rows = {(one.width, one.batch, one.context): one.mean for one in measurements}
+        if not rows:
+            raise InputError(f"{source} holds no measurements: measure the pair again")
+        for key, seconds in rows.items():
+            positive(seconds, f"{source}, width {key[0]} batch {key[1]} context {key[2]}:")
+        axes = [sorted({key[axis] for key in rows}) for axis in range(3)]
+        grid = np.array([[[self._filled(rows, w, b, c) for c in axes[2]] for b in axes[1]] for w in axes[0]])
+        for axis, points in enumerate(axes):
+            grid = _going_on(grid, axis, points)
+            points.append(FAR)
+        self._axes, self._grid = [np.array(points, float) for points in axes], grid
+
+    @staticmethod
+    def _filled(rows: Mapping[tuple[int, int, int], float], width: int, batch: int, context: int) -> float:
+        """A measured value, or the nearest one at batch 1 times the factor of the batch."""
+        if (width, batch, context) in rows:
+            return rows[width, batch, context]
+
+        def nearest(size: int) -> tuple[int, int, int]:
+            keys = [key for key in rows if key[1] == size] or list(rows)
+            return min(keys, key=lambda key: (abs(key[0] - width), abs(key[2] - context)))
+
+        least = min(key[1] for key in rows)
+        base, batched = nearest(least), nearest(batch)
+        alone = rows.get((batched[0], least, batched[2]), rows[base])
+        return rows[base] * (rows[batched] / alone if batch != least else 1.0)
+
+    def __call__(self, width: ArrayLike, batch: ArrayLike, context: ArrayLike) -> Floats:
+        asked = np.broadcast_arrays(width, batch, context)
+        places = [np.interp(np.ravel(x), points, np.arange(len(points))) for x, points in zip(asked, self._axes, strict=True)]
+        return np.asarray(map_coordinates(self._grid, np.stack(places), order=1, mode="nearest")).reshape(asked[0].shape)
+
+
+def _going_on(grid: Floats, axis: int, points: list[int]) -> Floats:
+    """`grid` with a point at `FAR` on an axis, in line with its last two; flat where noise made them fall."""
+    last = np.take(grid, [-1], axis)
+    before = np.take(grid, [-2], axis) if len(points) > 1 else last
+    slope = np.maximum(last - before, 0) / (points[-1] - points[-2] if len(points) > 1 else 1)
+    return np.concatenate((grid, last + slope * (FAR - points[-1])), axis)
+
+
+class Measured:
+    """Latency from measured tables; `draft` rows hold seconds per drafted token, `draft_start` those of a draft beside them."""
+
+    def __init__(
+        self,
+        target: Iterable[Measurement],
+        draft: Iterable[Measurement],
+        source: str = "the table",
+        draft_start: float = 0.0,
+    ) -> None:
+        if not (isfinite(draft_start) and draft_start >= 0):
+            raise InputError(f"{source}: draft_start_seconds {draft_start} is not possible: give 0 or more")
+        self._target, self._draft = Table(target, f"{source}: target_seconds"), Table(draft, f"{source}: draft_seconds")
+        self._draft_start = draft_start
+
+    def draft_seconds(self, tokens: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
+        tokens = np.asarray(tokens, float)
+        return tokens * self._draft(1, batch, context) + self._draft_start * (tokens > 0)
+
+    def target_seconds(self, width: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
+        return np.where(np.asarray(width) > 0, self._target(width, batch, context), 0.0)

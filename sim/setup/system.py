@@ -1,0 +1,188 @@
+"""A target and a draft on devices: who may work at the same time, how much slower that is, and what lies between rounds.
+
+A stage of a round occupies the draft for d seconds, the target for t, or both side by side. How long both take:
+
+* on devices of their own:  max(d + 2 network, t)
+* on one device, in turn:   d + t
+* one model in this stage:  d or t, times its factor where the strategy lets both models take turns
+* on one device, together:  both run slower by measured factors f_d and f_t until the first is done, then the other runs alone:
+                            m + [t f_t - d f_d]+ / f_t + [d f_d - t f_t]+ / f_d  with  m = min(d f_d, t f_t)
+
+A draft that races the target finishes the token that is in progress when the target answers (`System.tokens_in_race`).
+
+Jitter is lognormal with the mean kept, drawn once a forward of the target and once a `Draft` (of n steps: cv / sqrt(n)).
+The mean of a maximum of two lognormals has a closed form (Margrabe 1978, an option to exchange one asset for another).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import isfinite
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtr
+
+from sim.setup.latency import Latency
+from specdec import InputError
+from specdec.strategy import DecodingStrategy
+
+Floats = NDArray[np.float64]
+ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class Jitter:
+    """Coefficients of variation of a target forward and of a single draft step."""
+
+    target_cv: float = 0.0
+    draft_cv: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, cv in vars(self).items():
+            if not (isfinite(cv) and cv >= 0):
+                raise InputError(f"{name} {cv} is not possible: a coefficient of variation is 0 or more")
+
+
+@dataclass(frozen=True)
+class Together:
+    """How many times slower each model is while both work on one device; 1 is no slower."""
+
+    target_factor: float = 1.0
+    draft_factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, factor in vars(self).items():
+            if not (isfinite(factor) and factor >= 1):
+                raise InputError(f"{name} {factor} is not possible: working side by side makes nobody faster, give 1 or more")
+
+
+@dataclass(frozen=True)
+class Turns:
+    """How many times what they take alone models take when they work in turn, each waiting for the other."""
+
+    target_factor: float = 1.0
+    draft_factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, factor in vars(self).items():
+            if not (isfinite(factor) and factor > 0):
+                raise InputError(f"{name} {factor} of models in turn is not possible: give more than 0")
+
+
+@dataclass(frozen=True, eq=False)
+class System:
+    """The devices that a strategy runs on.
+
+    `latency`           seconds of a forward alone
+    `shared`            one device for both models, which work in turn unless `together` says otherwise
+    `together`          both work at once, slowed down by these factors
+    `network_seconds`   one way between the draft and the target; a draft's tokens travel there and the request back
+    `overhead_seconds`  a round's sampling and bookkeeping; counts as idle for both models
+    `jitter`            of forwards
+    `context`           tokens before the window, for latencies that depend on it
+    `turns`             stages in which one model works are slowed down by these factors
+    `drafting_overhead_seconds`   the overhead of a strategy that drafts, and verifies; the same unless given
+
+    The last two are for strategies that use both models; `used_by` sees to that.
+    """
+
+    latency: Latency
+    shared: bool = False
+    together: Together | None = None
+    network_seconds: float = 0.0
+    overhead_seconds: float = 0.0
+    jitter: Jitter = Jitter()
+    context: int = 0
+    turns: Turns = Turns()
+    drafting_overhead_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("network_seconds", "overhead_seconds", "drafting_overhead_seconds"):
+            value = getattr(self, name)
+            if value is not None and not (isfinite(value) and value >= 0):
+                raise InputError(f"{name} {value} is not possible: give 0 or more")
+        if self.network_seconds and (self.shared or self.together):
+            raise InputError("a network delay needs two devices: drop it, or the shared device")
+
+    def used_by(self, strategy: DecodingStrategy) -> System:
+        """The devices as a strategy finds them: one that never drafts leaves the target at work, with less to do in between."""
+        if not strategy.drafts:
+            return replace(self, turns=Turns())
+        if self.drafting_overhead_seconds is None:
+            return self
+        return replace(self, overhead_seconds=self.drafting_overhead_seconds)
+
+    @property
+    def speed_ratio(self) -> float:
+        """Target step over draft step, c."""
+        return float(np.mean(self.target_seconds(1) / (self.draft_seconds(2) - self.draft_seconds(1))))
+
+    def draft_seconds(self, tokens: ArrayLike) -> Floats:
+        """Mean seconds of a `Draft` of so many tokens, alone."""
+        return self.latency.draft_seconds(tokens, 1, self.context)
+
+    def target_seconds(self, width: ArrayLike) -> Floats:
+        """Mean seconds of a forward over so many rows, alone."""
+        return self.latency.target_seconds(width, 1, self.context)
+
+    def taking_turns(self, draft: Any, target: Any) -> tuple[Any, Any]:
+        """The draft's and the target's seconds of a stage, numbers or arrays, slowed down where one of them works at a time."""
+        apart = (draft == 0) | (target == 0) | self.in_turn
+        return draft * (1 + (self.turns.draft_factor - 1) * apart), target * (1 + (self.turns.target_factor - 1) * apart)
+
+    def lanes(self, draft: float, target: float) -> tuple[float, float]:
+        """Seconds that the draft's and the target's part of a stage take side by side, from what they take alone.
+
+        Not for two models in turn on one device: there a stage takes the sum.
+        """
+        draft, target = self.taking_turns(draft, target)
+        if not (self.together and draft and target):
+            return (draft + 2 * self.network_seconds if draft else 0.0), target
+        slow_draft, slow_target = draft * self.together.draft_factor, target * self.together.target_factor
+        if slow_draft < slow_target:
+            return slow_draft, target + slow_draft * (1 - 1 / self.together.target_factor)
+        return draft + slow_target * (1 - 1 / self.together.draft_factor), slow_target
+
+    @property
+    def in_turn(self) -> bool:
+        """Whether draft and target can never work at the same time."""
+        return self.shared and self.together is None
+
+    def tokens_in_race(self, draft: Floats, target: float) -> int:
+        """Tokens that a draft has made when a target forward beside it, and then the token in progress, are done; at least 1.
+
+        `draft` holds the seconds of the first token, of the first two, and so on up to the longest draft, `target` those of the
+        forward, as if alone. A network changes nothing: the call to draft and the call to stop travel equally long. In turn it
+        is 1 token, since the draft makes none while the target works.
+        """
+        if self.in_turn:
+            return 1
+        factors = self.together or Together()
+        answered = target * factors.target_factor * (1 - ROUNDING)
+        return 1 + int(np.searchsorted(draft[:-1] * factors.draft_factor, answered))
+
+    def stage(self, tokens: int, width: int) -> tuple[Floats, Floats, Floats]:
+        """Mean seconds of a stage with `tokens` draft steps beside a forward of `width` rows: all, draft busy, target busy."""
+        draft, target = self.taking_turns(self.draft_seconds(tokens), self.target_seconds(width))
+        away = 2 * self.network_seconds if tokens else 0.0
+        if not (tokens and width) or self.in_turn:
+            return draft + away + target, draft, target
+        factors = self.together or Together()
+        slow_draft, slow_target = (draft + away) * factors.draft_factor, target * factors.target_factor
+        longer_target = self._mean_excess(slow_target, slow_draft, tokens, draft / (draft + away))
+        longer_draft = longer_target - slow_target + slow_draft
+        both = slow_target - longer_target  # mean seconds until the first of the two is done
+        target_lane = both + longer_target / factors.target_factor
+        draft_lane = both + longer_draft / factors.draft_factor
+        return target_lane + longer_draft / factors.draft_factor, draft_lane - away, target_lane
+
+    def _mean_excess(self, target: Floats, draft: Floats, tokens: int, moving: Floats) -> Floats:
+        """E[target - draft]+ of lognormal times; `moving` is the share of the draft's time that varies."""
+        variances = [np.log1p(self.jitter.target_cv**2), np.log1p((self.jitter.draft_cv * moving) ** 2 / tokens)]
+        spread = np.sqrt(np.sum(np.broadcast_arrays(*variances), axis=0))
+        if not np.any(spread):
+            return np.maximum(target - draft, 0.0)
+        high = np.log(target / draft) / spread + spread / 2
+        return target * ndtr(high) - draft * ndtr(high - spread)

@@ -1,0 +1,154 @@
+"""Exact speed of a compiled strategy: its stationary law, and its finite answers, summed over edges.
+
+Acceptance and latency may hold grids, arrays that broadcast against each other; the answers then have the grid's shape.
+Knows no strategy and draws no random numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.setup.acceptance import Acceptance
+from sim.setup.system import System
+from sim.stream.chain import Compiled
+from specdec.errors import StrategyError
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Rates:
+    """Long-run means of a strategy on a system; arrays of the grid's shape. Definitions are those of `specdec.Statistics`.
+
+    `tokens_per_second`       committed tokens
+    `target_idle_share`       share of time that the target does not work; `draft_idle_share` likewise
+    `tokens_per_round`        committed in a `step`
+    `seconds_per_round`       of a `step`
+    `mean_acceptance_length`  1 + accepted guesses in a verification
+    `draft_acceptance_rate`   accepted over all guesses that were made, the wasted ones too; 0 when none are made
+    """
+
+    tokens_per_second: Floats
+    target_idle_share: Floats
+    draft_idle_share: Floats
+    tokens_per_round: Floats
+    seconds_per_round: Floats
+    mean_acceptance_length: Floats
+    draft_acceptance_rate: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class Prices:
+    """Mean seconds of every edge of a table, shape (nodes, outcomes, *grid)."""
+
+    seconds: Floats
+    draft_busy: Floats
+    target_busy: Floats
+
+
+def rates(compiled: Compiled, acceptance: Acceptance, system: System) -> Rates:
+    """Long-run speed. Raises `StrategyError` when the chain has no single long run."""
+    flow = _flow(compiled, acceptance)
+    cost = prices(compiled, system)
+
+    def mean(values: Floats | NDArray[np.int64] | NDArray[np.bool_]) -> Floats:
+        """Per edge; values without a grid are given one axis for each axis of the flow."""
+        extra = max(flow.ndim, values.ndim)
+        left, right = (_widened(array, extra) for array in (flow, values))
+        return (left * right).sum(axis=(0, 1))
+
+    rounds, tokens, seconds = mean(compiled.ends_round), mean(compiled.tokens), mean(cost.seconds)
+    drafted, accepted = mean(compiled.drafted), mean(compiled.accepted)
+    return Rates(
+        tokens / seconds,
+        1 - mean(cost.target_busy) / seconds,
+        1 - mean(cost.draft_busy) / seconds,
+        tokens / rounds,
+        seconds / rounds,
+        1 + accepted,
+        np.divide(accepted, drafted, out=np.zeros_like(accepted), where=drafted > 0),
+    )
+
+
+def expected_seconds(compiled: Compiled, acceptance: Acceptance, system: System, tokens: int) -> Floats:
+    """Mean seconds until `tokens` tokens are committed from a fresh start; the last round counts in full.
+
+    Exact dynamic programme over what is left to commit, O(tokens x edges).
+    """
+    weights = _weights(compiled, acceptance)
+    cost = prices(compiled, system).seconds
+    axes = max(weights.ndim - 2, cost.ndim)
+    cost = _widened(cost, axes)[..., None]
+    weights = weights.reshape(*weights.shape[:2], *(1,) * (axes - weights.ndim + 2), *weights.shape[2:])
+    hidden = weights.shape[-1]
+    grid = np.broadcast_shapes(weights.shape[2:-2], cost.shape[2:-1])
+    left = np.zeros((tokens + 1, len(compiled), *grid, hidden))
+    for open_tokens in range(1, tokens + 1):
+        for node in reversed(range(len(compiled))):  # edges without tokens lead to later nodes: those are known by now
+            rest = np.maximum(open_tokens - compiled.tokens[node], 0)
+            value = cost[node] + left[rest, compiled.next_state[node]]
+            left[open_tokens, node] = (weights[node] @ value[..., None])[..., 0].sum(axis=0)
+    return left[tokens, 0] @ acceptance.start
+
+
+def plain_tokens_per_second(system: System) -> Floats:
+    """Autoregressive decoding on the same target: what speed-ups are measured against."""
+    return 1 / (system.target_seconds(1) + system.overhead_seconds)
+
+
+def prices(compiled: Compiled, system: System) -> Prices:
+    """What every edge costs; a distinct stage is priced once."""
+    system = system.used_by(compiled.strategy)
+    steps, widths = compiled.draft_steps, compiled.target_width
+    pairs, inverse = np.unique(np.stack((steps, widths), axis=-1).reshape(-1, 2), axis=0, return_inverse=True)
+    stages = [system.stage(int(tokens), int(width)) for tokens, width in pairs]
+    columns = [np.stack(np.broadcast_arrays(*column)) for column in zip(*stages, strict=True)]
+    seconds, draft, target = (
+        column[inverse.reshape(-1)].reshape(*steps.shape, *column.shape[1:]).sum(axis=2) for column in columns
+    )
+    overhead = _widened(system.overhead_seconds * compiled.ends_round, seconds.ndim)
+    return Prices(seconds + overhead, draft, target)
+
+
+def _widened(array: NDArray[np.generic], axes: int) -> Floats:
+    """`array` of shape (nodes, outcomes, *grid) with its grid filled up from the left to `axes` axes in all."""
+    return np.asarray(array, float).reshape(*array.shape[:2], *(1,) * (axes - array.ndim), *array.shape[2:])
+
+
+def _weights(compiled: Compiled, acceptance: Acceptance) -> Floats:
+    """Shape (nodes, outcomes, *grid, hidden, hidden): chance of each outcome and of where the hidden state goes."""
+    longest = compiled.next_state.shape[1] - 1
+    passed = np.eye(len(acceptance.start)) + 0 * acceptance.accept(0)
+    weights = np.zeros((*compiled.next_state.shape, *passed.shape))
+    for tests in range(longest + 1):
+        accept, reject = acceptance.accept(tests), acceptance.reject(tests)
+        weights[compiled.verified > tests, tests] = passed @ reject
+        weights[(compiled.verified == tests) & ~compiled.bonus, tests] = passed
+        weights[(compiled.verified == tests) & compiled.bonus, tests] = passed @ (accept + reject)
+        passed = passed @ accept
+    return weights
+
+
+def _flow(compiled: Compiled, acceptance: Acceptance) -> Floats:
+    """Shape (nodes, outcomes, *grid): the share of all verifications that each edge has in the long run."""
+    weights = _weights(compiled, acceptance)
+    nodes, grid, hidden = len(compiled), weights.shape[2:-2], weights.shape[-1]
+    moves = np.zeros((*grid, nodes, hidden, nodes, hidden))
+    for node, outcome in np.ndindex(*compiled.next_state.shape):
+        moves[..., node, :, compiled.next_state[node, outcome], :] += weights[node, outcome]
+    size = nodes * hidden
+    balance = np.swapaxes(moves.reshape(*grid, size, size), -1, -2) - np.eye(size)
+    balance[..., -1, :] = 1  # one equation of balance follows from the others: the shares add up to 1 instead
+    one = np.zeros((size, 1))
+    one[-1] = 1
+    try:
+        share = np.linalg.solve(balance, np.broadcast_to(one, (*grid, size, 1)))[..., 0]
+    except np.linalg.LinAlgError as error:
+        raise StrategyError(
+            f"{compiled.strategy.name} has no single long run at this acceptance: where it ends up depends on chance"
+        ) from error
+    share = share.reshape(*grid, nodes, hidden)
+    return np.stack([(share[..., node, None, :] @ weights[node]).sum(axis=(-1, -2)) for node in range(nodes)])

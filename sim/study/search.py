@@ -1,0 +1,174 @@
+"""Which draft length, which strategy, and where the answer changes: searches over compiled chains.
+
+Strategies come in as *makers*: anything that is called with `draft_length=g` and answers a strategy (a strategy class does), or
+a strategy object, which has no length to choose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sim.setup.acceptance import Acceptance, Rate
+from sim.setup.latency import Latency
+from sim.setup.system import System
+from sim.stream.chain import RATIO_3, Compiled, compile_strategy
+from sim.stream.rates import plain_tokens_per_second, rates
+from specdec import InputError
+from specdec.strategy import DecodingStrategy
+
+Floats = NDArray[np.float64]
+Maker: TypeAlias = "DecodingStrategy | Callable[..., DecodingStrategy]"
+LENGTHS = range(1, 17)
+HALVINGS = 24
+RATES = np.linspace(0, 1, 201)[1:-1]
+ROUNDING = 1e-12
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A strategy at a draft length (`None` where it has none) and its long-run speed over autoregressive decoding."""
+
+    strategy: str
+    draft_length: int | None
+    speedup_over_ar: float
+
+    def __str__(self) -> str:
+        return self.strategy if self.draft_length is None else f"{self.strategy} with draft length {self.draft_length}"
+
+
+@dataclass(frozen=True)
+class Flip:
+    """The best strategy is `below` up to `at`, and `above` from there; `parameter` is mean `acceptance` or `speed_ratio`."""
+
+    parameter: str
+    at: float
+    below: Choice
+    above: Choice
+
+    def __str__(self) -> str:
+        name = "acceptance" if self.parameter == "acceptance" else "target / draft speed ratio"
+        return f"below {name} {self.at:.3g} the best is {self.below}, above it {self.above}"
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """Another latency with the draft's seconds multiplied by `factor`, a number or a grid."""
+
+    latency: Latency
+    factor: float | Floats
+
+    def draft_seconds(self, tokens: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
+        return self.latency.draft_seconds(tokens, batch, context) * self.factor
+
+    def target_seconds(self, width: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
+        return self.latency.target_seconds(width, batch, context)
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A compiled strategy and how it is called. If its draft races the target, it is compiled anew for another system."""
+
+    strategy: str
+    draft_length: int | None
+    compiled: Compiled
+
+    def __str__(self) -> str:
+        return self.strategy if self.draft_length is None else f"{self.strategy} {self.draft_length}"
+
+    def speedup(self, acceptance: Acceptance, system: System) -> Floats:
+        """Long-run speed over autoregressive decoding; arrays for grids."""
+        compiled = compile_strategy(self.compiled.strategy, system) if self.compiled.races else self.compiled
+        return rates(compiled, acceptance, system).tokens_per_second / plain_tokens_per_second(system)
+
+    def choice(self, acceptance: Acceptance, system: System) -> Choice:
+        return Choice(self.strategy, self.draft_length, float(self.speedup(acceptance, system)))
+
+
+def candidates(name: str, maker: Maker, lengths: Iterable[int] = LENGTHS, system: System = RATIO_3) -> list[Candidate]:
+    """Every draft length of a strategy, compiled; a strategy object alone is one candidate."""
+    if isinstance(maker, DecodingStrategy):
+        return [Candidate(name, None, compile_strategy(maker, system))]
+    found = [Candidate(name, length, compile_strategy(maker(draft_length=length), system)) for length in lengths]
+    if not found:
+        raise InputError(f"no draft length to try for {name}: give at least one")
+    return found
+
+
+def best_draft_length(
+    maker: Callable[..., DecodingStrategy], acceptance: Acceptance, system: System, lengths: Iterable[int] = LENGTHS
+) -> Choice:
+    """The fastest of `maker(draft_length=g)` for g in `lengths`; the shortest of equals."""
+    name = getattr(maker, "name", getattr(maker, "__name__", "strategy"))
+    return best_of(candidates(name, maker, lengths, system), acceptance, system)
+
+
+def best_strategy(
+    makers: Mapping[str, Maker], acceptance: Acceptance, system: System, lengths: Iterable[int] = LENGTHS
+) -> Choice:
+    """The fastest of several strategies, each at its best draft length; the first of equals."""
+    lengths = list(lengths)
+    found = [one for name, maker in makers.items() for one in candidates(name, maker, lengths, system)]
+    return best_of(found, acceptance, system)
+
+
+def best_of(found: Iterable[Candidate], acceptance: Acceptance, system: System) -> Choice:
+    """The fastest candidate, the first of equals (up to rounding)."""
+    choices = [one.choice(acceptance, system) for one in found]
+    fastest = max(choice.speedup_over_ar for choice in choices)
+    return next(choice for choice in choices if choice.speedup_over_ar >= fastest * (1 - ROUNDING))
+
+
+def acceptance_flips(found: Iterable[Candidate], acceptance: Acceptance, system: System) -> list[Flip]:
+    """Mean rates at which the best strategy changes; several lengths of a strategy count as one strategy.
+
+    The odds of every guess are varied alike, so that what is hard stays harder than what is easy; a rate takes all values so.
+    """
+    path = Rate(0.5) if isinstance(acceptance, Rate) else acceptance  # not stuck where the rate is 0 or 1
+    points = RATES if len(path.start) == 1 else RATES[::5]  # hidden states are many numbers at each point
+    mean = min(max(path.mean_rate, RATES[0]), RATES[-1])
+    odds = points / (1 - points) * (1 - mean) / mean
+    flips = _flips("acceptance", odds, list(found), lambda at: (path.at_odds(at), system))
+    return [replace(flip, at=path.at_odds(flip.at).mean_rate) for flip in flips]
+
+
+def speed_ratio_flips(found: Iterable[Candidate], acceptance: Acceptance, system: System) -> list[Flip]:
+    """Ratios target step / draft step, from 1 to 64, at which the best strategy changes; the draft's speed is varied."""
+
+    def scaled(at: ArrayLike) -> tuple[Acceptance, System]:
+        return acceptance, replace(system, latency=Scaled(system.latency, system.speed_ratio / np.asarray(at, float)))
+
+    return _flips("speed_ratio", np.geomspace(1, 64, 201), list(found), scaled)
+
+
+def _flips(
+    parameter: str, grid: Floats, found: list[Candidate], setup: Callable[[ArrayLike], tuple[Acceptance, System]]
+) -> list[Flip]:
+    """Scan a grid for a change of the best strategy, then close in by halving: ties make root finding stumble."""
+
+    def speedups(one: Candidate) -> Floats:
+        if one.compiled.races and parameter == "speed_ratio":  # another table at every ratio
+            return np.array([float(one.speedup(*setup(at))) for at in grid])
+        return np.broadcast_to(one.speedup(*setup(grid)), grid.shape)
+
+    speeds = np.array([speedups(one) for one in found])
+    tops = np.argmax(speeds >= speeds.max(axis=0) * (1 - ROUNDING), axis=0)  # the first of equals
+    flips: list[Flip] = []
+    for at in range(1, len(grid)):
+        below, above = found[tops[at - 1]].strategy, found[tops[at]].strategy
+        if below == above:
+            continue
+        rivals = [one for one in found if one.strategy in (below, above)]
+        low, high = float(grid[at - 1]), float(grid[at])
+        for _ in range(HALVINGS):
+            middle = (low + high) / 2
+            if best_of(rivals, *setup(middle)).strategy == above:
+                high = middle
+            else:
+                low = middle
+        flips.append(Flip(parameter, high, best_of(rivals, *setup(low)), best_of(rivals, *setup(high))))
+    return flips

@@ -1,0 +1,107 @@
+"""What an iteration of a batch costs: the work of all its sequences, priced by the devices of a `System`.
+
+Stage by stage, as a single round: the draft takes the steps of the sequence that drafts longest, for the whole batch; the
+target scores all windows in one forward, priced at their mean width and context; side by side or in turn as the system says.
+Prompts go through each model in its first stage. Beside decoding, they cost what their rows add to a forward of one row, and
+the draft's part is to the target's as its step is to the target's step (a `Latency` knows the draft as a writer only).
+
+A latency that knows neither width nor batch (two constants) makes batches and prompts free: good for checks, not for capacity.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.setup.system import System
+from sim.stream.chain import Compiled
+from sim.traffic.record import Work
+from specdec import InputError
+
+Floats = NDArray[np.float64]
+Counts = NDArray[np.int64]
+PROMPT_POINTS = np.unique(np.concatenate((np.arange(65), 2 ** np.arange(7, 21)))).astype(np.float64)
+NOISE_BLOCK = 4096
+
+
+class IterationPrice:
+    """A `sim.traffic.replica.Price`; each replica has its own, which draws its jitter by the number of the iteration."""
+
+    def __init__(self, compiled: Compiled, system: System, seed: np.random.SeedSequence) -> None:
+        self._system, self._random = system.used_by(compiled.strategy), np.random.default_rng(seed)
+        stages = range(compiled.target_width.shape[-1])
+        self._scoring = [stage for stage in stages if compiled.target_width[..., stage].any()]
+        self._drafting = [stage for stage in stages if compiled.draft_steps[..., stage].any()]
+        latency = system.latency
+        self._row_seconds = float(latency.target_seconds(1))
+        self._prompt_seconds = latency.target_seconds(PROMPT_POINTS + 1) - self._row_seconds
+        self._draft_share = 1 / system.speed_ratio
+        self._noise = np.empty((len(stages), 2, 0))
+
+    def __call__(self, work: Work) -> tuple[Floats, Floats, Floats]:
+        """Seconds of each iteration, and those that the target and the draft are busy in it; shape (k,) each."""
+        seconds, target_busy, draft_busy = (np.zeros(len(work.sequences)) for _ in range(3))
+        batch = np.maximum(work.sequences, 1)
+        context = work.context / batch
+        prompt = np.interp(work.prefill, PROMPT_POINTS, self._prompt_seconds) if work.prefill.any() else None
+        for stage in range(len(self._noise)):
+            target = self._target(work, stage, batch, context, prompt)
+            draft = self._draft(work, stage, batch, context, prompt)
+            lasting, target, draft = self._together(target, draft)
+            seconds += lasting
+            target_busy += target
+            draft_busy += draft
+        for busy in (target_busy, draft_busy):
+            if busy.min() < 0:
+                at = int(busy.argmin())
+                raise InputError(
+                    f"latency at batch {batch[at]}, context {context[at]:.0f} and {work.prefill[at]} prompt tokens is "
+                    f"{busy[at]:g} s: correct the latency, time runs forward"
+                )
+        return seconds + self._system.overhead_seconds, target_busy, draft_busy
+
+    def _target(self, work: Work, stage: int, batch: Counts, context: Floats, prompt: Floats | None) -> Floats | float:
+        """Seconds of the target's forward over windows and, in its first stage, prompts."""
+        if stage not in self._scoring:
+            return 0.0
+        rows = work.widths[stage]
+        seconds = self._system.latency.target_seconds(rows / batch, batch, context)
+        if prompt is not None and stage == self._scoring[0]:
+            seconds = np.where((rows == 0) & (work.prefill > 0), self._row_seconds, seconds) + prompt
+        if cv := self._system.jitter.target_cv:
+            seconds = seconds * self._factors(work, stage, 0, np.log1p(cv**2))
+        return seconds
+
+    def _draft(self, work: Work, stage: int, batch: Counts, context: Floats, prompt: Floats | None) -> Floats | float:
+        """Seconds of the draft's steps and, in its first stage, of its prompts; with the way there and back."""
+        if stage not in self._drafting:
+            return 0.0
+        steps = work.draft_steps[stage]
+        seconds = self._system.latency.draft_seconds(steps, batch, context)
+        if prompt is not None and stage == self._drafting[0]:
+            seconds = seconds + self._draft_share * prompt
+        if cv := self._system.jitter.draft_cv:
+            seconds = seconds * self._factors(work, stage, 1, np.log1p(cv**2 / np.maximum(steps, 1)))
+        return seconds
+
+    def _factors(self, work: Work, stage: int, model: int, variance: Floats | float) -> Floats:
+        """Lognormal factors of mean 1, the same for an iteration however many are priced at once."""
+        end = work.first + len(work.sequences)
+        while end > self._noise.shape[-1]:
+            block = self._random.standard_normal((*self._noise.shape[:2], NOISE_BLOCK))
+            self._noise = np.concatenate((self._noise, block), axis=-1)
+        return np.exp(np.sqrt(variance) * self._noise[stage, model, work.first : end] - variance / 2)
+
+    def _together(self, target: Floats | float, draft: Floats | float) -> tuple[Floats | float, Floats | float, Floats | float]:
+        """A stage: how long it lasts, and the target's and the draft's busy seconds; `System.lanes` for arrays."""
+        draft, target = self._system.taking_turns(draft, target)
+        if self._system.in_turn:
+            return draft + target, target, draft
+        if self._system.together is None:
+            away = 2 * self._system.network_seconds
+            return np.maximum(draft + away * np.sign(draft) if away else draft, target), target, draft
+        slow_target, slow_draft = target * self._system.together.target_factor, draft * self._system.together.draft_factor
+        last = slow_draft < slow_target
+        target = np.where(last, target + slow_draft * (1 - 1 / self._system.together.target_factor), slow_target)
+        draft = np.where(last, slow_draft, draft + slow_target * (1 - 1 / self._system.together.draft_factor))
+        return np.maximum(target, draft), target, draft

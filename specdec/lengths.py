@@ -1,0 +1,108 @@
+"""How many tokens to draft next: an object of its own, as step-size control is in an ODE library.
+
+A policy is a frozen value. What it learns is its memory, which the strategy carries in its state. A policy sees verdicts, and
+its stop rule sees the draft's own rows; neither ever sees the target's probabilities.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from specdec.effects import Draft, StopRule, Verdict
+from specdec.errors import InputError
+from specdec.state import Facts, State
+
+
+class DraftLength(ABC):
+    """How many tokens to draft next. `memory` is threaded through the state, so policies stay frozen values."""
+
+    stop: StopRule | None = None
+
+    def init(self, facts: Facts) -> Hashable:
+        """The memory to start with."""
+        return None
+
+    @abstractmethod
+    def length(self, memory: Any) -> int:
+        """Tokens to draft in the next round, at least 1."""
+
+    def update(self, memory: Any, verdict: Verdict) -> Hashable:
+        """The memory after a round."""
+        return memory
+
+    def draft(self, state: State) -> Draft:
+        """The effect that drafts on from `state`."""
+        return Draft(state.committed, state.pending, self.length(state.memory), self.stop)
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed(DraftLength):
+    """Always `tokens`."""
+
+    tokens: int
+
+    def __post_init__(self) -> None:
+        if isinstance(self.tokens, bool) or not isinstance(self.tokens, int) or self.tokens < 1:
+            raise InputError(f"draft length {self.tokens!r} is not possible: give an integer of at least 1, or 'auto'")
+
+    def length(self, memory: Any) -> int:
+        return self.tokens
+
+    def __str__(self) -> str:
+        return str(self.tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class SpeedRatio(DraftLength):
+    """`"auto"`: the rounded speed ratio `c`, at which drafting and verifying take the same time (PEARL, section 4.3)."""
+
+    def init(self, facts: Facts) -> Hashable:
+        return max(1, round(facts.speed_ratio()))
+
+    def length(self, memory: Any) -> int:
+        return memory
+
+    def __str__(self) -> str:
+        return "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class BelowConfidence:
+    """True when the token was sampled with a probability below `threshold`."""
+
+    threshold: float
+
+    def __call__(self, q: Any, token: int) -> bool:
+        return bool(q[token] < self.threshold)
+
+
+@dataclass(frozen=True, slots=True)
+class Confident(DraftLength):
+    """Draft up to `most` tokens; end after one the draft gave less than `threshold` (transformers' dynamic speculation)."""
+
+    most: int = 8
+    threshold: float = 0.4
+
+    @property
+    def stop(self) -> StopRule:  # type: ignore[override]
+        return BelowConfidence(self.threshold)
+
+    def length(self, memory: Any) -> int:
+        return self.most
+
+
+AnyDraftLength: TypeAlias = "int | str | DraftLength"
+
+
+def as_draft_length(value: AnyDraftLength) -> DraftLength:
+    """An integer, `"auto"` or a policy, as a policy."""
+    if isinstance(value, DraftLength):
+        return value
+    if value == "auto":
+        return SpeedRatio()
+    if isinstance(value, str) and value.strip().isdecimal():
+        value = int(value)
+    return Fixed(value)  # type: ignore[arg-type]  # Fixed refuses what is not a positive integer

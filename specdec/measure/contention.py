@@ -1,0 +1,143 @@
+"""How much slower two models are in company: in turn (a draft, a window, a verification) and together (both at once).
+
+These are loops of effects on the lanes that decode, and hold no strategy.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import linear_regression, mean
+from typing import TypeVar
+
+from specdec.effects import Both, Committed, Draft, Effect, Guess, Score, Scores, Verify
+from specdec.pair import Pair
+from specdec.profile import Slowdown
+from specdec.runtime.engine import Engine, Seat
+from specdec.runtime.lane import Lane
+from specdec.runtime.timing import Timing, interleaved, made_up_context
+from specdec.sampling import Sampling
+
+LENGTHS = (1, 4, 8)
+"""Drafts that are timed in turn with the windows over them."""
+
+T = TypeVar("T")
+
+
+class _Rounds:
+    """Effects answered by the lanes of a decode, round after round behind the same made-up context."""
+
+    def __init__(self, pair: Pair, draft: Lane | None, context: int) -> None:
+        self._engine, self._seat = Engine(pair.target_lane, draft, Sampling(), pair.context_limit), Seat(0)
+        self._most = pair.context_limit - 2 * max(LENGTHS)
+        self.base = Committed(tuple(made_up_context(context)))
+        self._engine.begin(self._seat, self.base.tokens)
+
+    def answer(self, effect: Effect[T]) -> T:
+        return self._engine.answer([(self._seat, effect)])[0]
+
+    def verified(self, scores: Scores, guess: Guess) -> Committed:
+        """What is committed after a verification; the base again where the context is nearly full."""
+        longer = scores.committed + self._engine.verify(self._seat, Verify(scores, guess, bonus=True)).tokens
+        return longer if len(longer) < self._most else self.base
+
+    @property
+    def busy_seconds(self) -> tuple[float, float]:
+        """Of the target and of the draft, up to now."""
+        return self._seat.statistics.target_busy_seconds, self._seat.statistics.draft_busy_seconds
+
+
+def _busy_since(rounds: _Rounds, before: tuple[float, float]) -> tuple[float, float]:
+    target, draft = rounds.busy_seconds
+    return target - before[0], draft - before[1]
+
+
+def _means(rows: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
+    return tuple(Timing.of(column).mean for column in zip(*rows, strict=True))
+
+
+def round_overhead_seconds(pair: Pair, repeats: int, context: int) -> float:
+    """Seconds of a round without a draft beside its forward: the choice of a token and bookkeeping."""
+    rounds = _Rounds(pair, None, context)
+
+    def alone(_: None) -> Iterator[float]:
+        committed = rounds.base
+        while True:
+            start, before = time.perf_counter(), rounds.busy_seconds
+            committed = rounds.verified(rounds.answer(Score(committed, Guess.empty)), Guess.empty)
+            yield time.perf_counter() - start - _busy_since(rounds, before)[0]
+
+    return Timing.of(interleaved([None], repeats, alone)[None]).mean
+
+
+@dataclass(frozen=True)
+class Alone:
+    """What forwards take back to back: seconds of the target by width, and of the draft for each token."""
+
+    target: Mapping[int, float]
+    draft: float
+
+
+@dataclass(frozen=True)
+class InTurn:
+    """A pair whose models work in turn: a draft, a window over it, a verification, and again.
+
+    `target_factor`, `draft_factor`  seconds of a forward, and of each token of a draft, over those alone
+    `start_seconds`                  of a draft beside its tokens: a model that has waited begins slowly
+    `transport_seconds`              of a draft beside its work: to its lane and back
+    `overhead_seconds`               of a round beside draft and forward
+    """
+
+    target_factor: float
+    draft_factor: float
+    start_seconds: float
+    transport_seconds: float
+    overhead_seconds: float
+
+
+def in_turn(pair: Pair, repeats: int, context: int, alone: Alone) -> InTurn:
+    """Time drafts of several lengths in turn with windows over them, behind `context` tokens that grow as verdicts have it."""
+    rounds = _Rounds(pair, pair.draft_lane, context)
+
+    def turns(length: int) -> Iterator[tuple[float, float, float, float]]:
+        """Seconds of the target, of the draft, of its transport, and of the rest."""
+        committed = rounds.base
+        while True:
+            start, before = time.perf_counter(), rounds.busy_seconds
+            guess = rounds.answer(Draft(committed, Guess.empty, length))
+            drafted = time.perf_counter()
+            committed = rounds.verified(rounds.answer(Score(committed, guess)), guess)
+            rest = time.perf_counter() - drafted
+            target, draft = _busy_since(rounds, before)
+            yield target, draft, drafted - start - draft, rest - target
+
+    found = [_means(rows) for rows in interleaved(LENGTHS, repeats, turns).values()]
+    targets, drafts, transports, rests = zip(*found, strict=True)
+    step, start = linear_regression(LENGTHS, drafts)
+    factor = sum(targets) / sum(alone.target[length + 1] for length in LENGTHS)
+    return InTurn(factor, step / alone.draft, max(0.0, start), mean(transports), mean(rests))
+
+
+def together(pair: Pair, repeats: int, context: int, alone: Alone, start_seconds: float) -> Slowdown:
+    """How much slower each model is while the other works too, when both take about as long: over its seconds alone.
+
+    Windows alternate with single rows, as guesses made meanwhile are scored next. `start_seconds` is that of `InTurn`.
+    """
+    rounds = _Rounds(pair, pair.draft_lane, context)
+    tokens = max(1, round(alone.target[1] / alone.draft))
+    length = max(length for length in LENGTHS if length <= tokens)
+
+    def at_once(tokens: int) -> Iterator[tuple[float, float]]:
+        """Seconds of the target and of the draft in two rounds."""
+        committed = rounds.base
+        while True:
+            before = rounds.busy_seconds
+            _, guess = rounds.answer(Both(Score(committed, Guess.empty), Draft(committed, Guess.empty, tokens)))
+            scores, _ = rounds.answer(Both(Score(committed, guess[:length]), Draft(committed, guess, tokens)))
+            committed = rounds.verified(scores, scores.guess)
+            yield _busy_since(rounds, before)
+
+    target, draft = _means(interleaved([tokens], repeats, at_once)[tokens])
+    factors = target / (alone.target[1] + alone.target[length + 1]), draft / 2 / (start_seconds + tokens * alone.draft)
+    return Slowdown(*(max(1.0, factor) for factor in factors))

@@ -1,0 +1,114 @@
+"""A pair measured as a whole: its `Profile`.
+
+A model's speed depends on whether the other one works too, so it is timed alone (one setting back to back), in turn with the
+other, and together with it.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+import torch
+
+from specdec.machine import available_cores, cpu_name, versions
+from specdec.measure.acceptance import acceptance
+from specdec.measure.contention import LENGTHS, Alone, in_turn, round_overhead_seconds, together
+from specdec.pair import Pair
+from specdec.profile import (
+    DraftTiming,
+    FileAcceptance,
+    Hardware,
+    MeasuredAcceptance,
+    PairNames,
+    Profile,
+    Slowdown,
+    TargetTiming,
+)
+from specdec.runtime.lane import InlineLane, Lane
+from specdec.runtime.timing import CONTEXT_TOKENS, Timing, batched_seconds, timed_drafts, timed_windows
+from specdec.sampling import Sampling
+
+
+def profile(
+    pair: Pair,
+    prompts: Mapping[str, Sequence[Sequence[int]]],
+    *,
+    widths: Sequence[int] = (1, 2, 3, 4, 6, 8, 12),
+    batches: Sequence[int] = (1, 2, 4, 8),
+    contexts: Sequence[int] = (64, 256, 768),
+    repeats: int = 20,
+    new_tokens: int = 64,
+    seed: int = 0,
+) -> Profile:
+    """Measure a pair with a draft.
+
+    `prompts` are token ids by name of their file; without any, acceptance is left out. Draft timings are per drafted token,
+    sampling included.
+    """
+    assert pair.draft is not None
+    assert pair.draft_lane is not None
+    widths = sorted({1, *widths, *(length + 1 for length in LENGTHS)})
+    contexts = [context for context in contexts if context + max(widths) < pair.context_limit] or [pair.context_limit // 2]
+    target: list[TargetTiming] = []
+    draft: list[DraftTiming] = []
+    alone: dict[int, Alone] = {}
+    for context in contexts:  # the draft first, so that its process is up when the target is timed
+        step = Timing.of(timed_drafts(pair.draft_lane, repeats, context, Sampling()))
+        draft.append(DraftTiming(1, context, step.mean, step.cv))
+        windows = timed_windows(pair.target_lane, widths, repeats, context, Sampling())
+        timings = {width: Timing.of(seconds) for width, seconds in windows.items()}
+        target += [TargetTiming(width, 1, context, timing.mean, timing.cv) for width, timing in timings.items()]
+        alone[context] = Alone({width: timing.mean for width, timing in timings.items()}, step.mean)
+    for batch, timing in _batched(pair.target_lane, batches, repeats, contexts[0], drafting=False):
+        target.append(TargetTiming(1, batch, contexts[0], timing.mean, timing.cv))
+    for batch, timing in _batched(pair.draft_lane, batches, repeats, contexts[0], drafting=True):
+        draft.append(DraftTiming(batch, contexts[0], timing.mean, timing.cv))
+    usual = min(contexts, key=lambda tokens: abs(tokens - CONTEXT_TOKENS))
+    turns = in_turn(pair, 2 * repeats, usual, alone[usual])
+    side_by_side = None
+    if not isinstance(pair.draft_lane, InlineLane):
+        side_by_side = together(pair, 2 * repeats, usual, alone[usual], turns.start_seconds)
+    return Profile(
+        target_seconds=tuple(target),
+        draft_seconds=tuple(draft),
+        pair=PairNames(pair.target.name_or_path or "target", pair.draft.name_or_path or "draft"),
+        hardware=hardware(pair),
+        versions=versions(),
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        draft_start_seconds=(turns.start_seconds + turns.transport_seconds) / turns.draft_factor,
+        in_turn=Slowdown(turns.target_factor, turns.draft_factor),
+        together=side_by_side,
+        round_overhead_seconds=round_overhead_seconds(pair, 2 * repeats, usual),
+        drafting_overhead_seconds=turns.overhead_seconds,
+        acceptance=_acceptance(pair, prompts, new_tokens, seed),
+    )
+
+
+def _batched(lane: Lane, batches: Sequence[int], repeats: int, context: int, *, drafting: bool) -> list[tuple[int, Timing]]:
+    """Timings of batches of more than one sequence."""
+    found = batched_seconds(lane, [batch for batch in batches if batch > 1], repeats, context, drafting=drafting)
+    return [(batch, Timing.of(seconds)) for batch, seconds in found.items()]
+
+
+def _acceptance(pair: Pair, prompts: Mapping[str, Sequence[Sequence[int]]], new_tokens: int, seed: int) -> MeasuredAcceptance:
+    """Acceptance over all files, each position counted once."""
+    by_file = {name: acceptance(pair, texts, new_tokens, seed) for name, texts in prompts.items()}
+    if not by_file:
+        return MeasuredAcceptance()
+    positions = sum(measured.positions for measured in by_file.values())
+    runs: Counter[int] = sum((Counter(measured.run_lengths) for measured in by_file.values()), Counter())
+    return MeasuredAcceptance(
+        sum(measured.rate * measured.positions for measured in by_file.values()) / positions if positions else 0.0,
+        dict(sorted(runs.items())),
+        {name: FileAcceptance(measured.rate, measured.positions) for name, measured in by_file.items()},
+    )
+
+
+def hardware(pair: Pair) -> Hardware:
+    """Where a pair works."""
+    devices = [pair.target.device] + ([] if pair.draft is None else [pair.draft.device])
+    names = [torch.cuda.get_device_name(device) if device.type == "cuda" else device.type for device in devices]
+    return Hardware(cpu_name(), available_cores(), tuple(names), platform.platform(terse=True))

@@ -1,0 +1,119 @@
+"""Results: frozen values that print as a person reads them, and become the JSON that commands write.
+
+A study is a function of values that returns a `Report`; a command parses its options, calls the study, prints the report and
+writes it. So the JSON of a command and `to_dict()` of the result in Python are the same, and the fields of the report's class
+are the documentation of both. Knows no study; conversion and checks are pydantic's.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
+
+from specdec.errors import InputError
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from pydantic import TypeAdapter, ValidationError
+    from rich.console import RenderableType
+
+T = TypeVar("T")
+
+WIDTH = 110
+"""Columns of a printed report where there is no terminal."""
+
+Progress: TypeAlias = Callable[[Iterable[Any], int], Iterable[Any]]
+"""Passes on the steps of long work, of which there are so many; each step, as text, says what is done next."""
+
+
+def no_progress(steps: Iterable[T], total: int) -> Iterator[T]:
+    """Shows nothing."""
+    yield from steps
+
+
+class Report:
+    """Base of results: frozen dataclasses of plain values. Seconds, tokens, and shares between 0 and 1 inside.
+
+    `format` is `"specdec.NAME/VERSION"` for what a command writes; it stands first in the JSON. Keys may be added to a version;
+    those that are there keep their names and meanings.
+    """
+
+    format: ClassVar[str] = ""
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dicts, lists, numbers and strings, as `json` takes them."""
+        found = _adapter(type(self)).dump_python(self, mode="json")
+        return {"format": self.format, **found} if self.format else found
+
+    @classmethod
+    def from_dict(cls, found: Any, source: str) -> Self:
+        """The report that `to_dict` made; an `InputError` names `source`, the key, and what is wrong with its value.
+
+        A `format` may be missing, in files written before there was one; another one than this class's is refused.
+        """
+        from pydantic import ValidationError
+
+        if not isinstance(found, dict):
+            raise InputError(f"{source} holds no JSON object: give what `to_dict` or --json wrote")
+        other = found.get("format", cls.format)
+        if other != cls.format:
+            raise InputError(f"{source} is of format {other!r}, and {cls.format!r} is needed here: give a file of that kind")
+        try:
+            return _adapter(cls).validate_python({key: value for key, value in found.items() if key != "format"})
+        except ValidationError as error:
+            raise InputError(f"{source}: {_reason(cls, error)}") from error
+
+    @classmethod
+    def read(cls, path: str | Path) -> Self:
+        """The report in a JSON file; an `InputError` names the file and what is wrong with it."""
+        try:
+            found = json.loads(Path(path).read_text("utf-8"))
+        except OSError as error:
+            raise InputError(f"{path} cannot be read ({error.strerror}): give a file of format {cls.format}") from error
+        except ValueError as error:
+            raise InputError(f"{path} is no JSON ({error}): give a file of format {cls.format}") from error
+        return cls.from_dict(found, str(path))
+
+    def __rich__(self) -> RenderableType:
+        """What a terminal shows."""
+        raise NotImplementedError(f"{type(self).__name__} is printed by the report that it is a part of")
+
+    def __str__(self) -> str:
+        """What `print` shows: the same, without colours."""
+        from rich.console import Console
+
+        text = io.StringIO()
+        Console(file=text, width=WIDTH, highlight=False, color_system=None).print(self)
+        return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
+
+
+@cache
+def _adapter(cls: type[Report]) -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(cls)
+
+
+def _reason(cls: type[Report], error: ValidationError) -> str:
+    """The first fault, in one line, and what to do."""
+    first, *_ = error.errors(include_url=False, include_context=False)
+    *above, last = [str(part) for part in first["loc"]] or ["the file"]
+    where = ".".join([*above, last])
+    match first["type"]:
+        case "unexpected_keyword_argument":
+            known = [] if above else list(cls.__annotations__)
+            close = get_close_matches(last, known, n=1)
+            return f"{where} is not a key of {cls.format}: " + (f"did you mean {close[0]}?" if close else "remove it")
+        case "missing" | "missing_argument":
+            return f"{where} is missing: write the file again"
+        case "value_error":
+            return f"{where}: {first['msg'].removeprefix('Value error, ')}"
+        case _:
+            return f"{where} is {str(first['input'])[:40]!r} ({first['msg'].lower()}): correct it, or write the file again"

@@ -1,0 +1,126 @@
+"""How long the models on two lanes take: steps, windows and batches of each alone, and the ratio of the two side by side.
+
+Settings are timed in short blocks that alternate, so that drifts of the machine hit all of them
+alike. Knows lanes, and no pair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from statistics import mean, median, stdev
+from typing import Any, TypeVar
+
+from specdec.runtime.lane import Lane
+from specdec.runtime.messages import DraftRequest, ScoreRequest
+from specdec.sampling import Sampling
+
+CONTEXT_TOKENS = 128
+"""Length of the made-up context at which steps are timed unless another is asked for."""
+
+WARM_UP, BLOCK = 2, 4
+"""Repeats of a setting in a row: some that are not counted, then some that are."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one kind of step: `mean` over repeats without outliers, `cv` their coefficient of variation."""
+
+    mean: float
+    cv: float
+
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> Timing:
+        """From repeats, without those over three times the median (the machine was elsewhere)."""
+        middle = median(seconds)
+        kept = [value for value in seconds if value <= 3 * middle]
+        return cls(mean(kept), stdev(kept) / mean(kept) if len(kept) > 1 else 0.0)
+
+
+def interleaved(settings: Sequence[Any], repeats: int, work: Callable[[Any], Iterator[T]]) -> dict[Any, list[T]]:
+    """At least `repeats` results of each setting, in blocks of its own; `work(setting)` repeats it without end."""
+    found: dict[Any, list[T]] = {setting: [] for setting in settings}
+    for _ in range(0, repeats, BLOCK):
+        for setting in settings:
+            found[setting] += islice(work(setting), WARM_UP, WARM_UP + BLOCK)
+    return found
+
+
+def made_up_context(tokens: int) -> list[int]:
+    """A context of the given length, of token ids that every vocabulary has: what is timed does not depend on them."""
+    return [i % 2 for i in range(tokens)]
+
+
+def step_seconds(lane: Lane, repeats: int = 12, context: int = CONTEXT_TOKENS) -> float:
+    """Median seconds of a greedy step, one token after another, measured alike for target and draft where they work."""
+    return median(timed_drafts(lane, repeats, context, Sampling(temperature=0)))
+
+
+def speed_ratio(target: Lane, draft: Lane, repeats: int = 6, context: int = CONTEXT_TOKENS) -> float:
+    """`c` where both models work at once, as they will: median seconds of a target step over those of a draft step.
+
+    Lanes that cannot overlap are timed one after the other.
+    """
+    sampling, base = Sampling(temperature=0), made_up_context(context)
+    for lane in (draft, target):  # the draft first, so that its process is up by then
+        lane.submit("begin", sampling, 0, base)()
+    window, steps = [*base, 0], 8
+    found: tuple[list[float], list[float]] = ([], [])
+    for repeat in range(repeats + WARM_UP):
+        wait = draft.submit("draft", [DraftRequest(0, window, steps)])
+        [scoring] = target.submit("score", [ScoreRequest(0, window, 1)])()
+        [drafting] = wait()
+        if repeat >= WARM_UP:
+            found[0].append(scoring.busy_seconds)
+            found[1].append(drafting.busy_seconds / len(drafting.tokens))
+    return median(found[0]) / median(found[1])
+
+
+def window_seconds(lane: Lane, widths: Sequence[int], repeats: int = 12, context: int = CONTEXT_TOKENS) -> dict[int, float]:
+    """Median seconds of a forward over each width, behind `context` tokens; the choice of a token is left out."""
+    found = timed_windows(lane, widths, repeats, context, Sampling(temperature=0))
+    return {width: median(seconds) for width, seconds in found.items()}
+
+
+def timed_windows(lane: Lane, widths: Sequence[int], repeats: int, context: int, sampling: Sampling) -> dict[int, list[float]]:
+    base = made_up_context(context)
+    lane.submit("begin", sampling, 0, base)()
+
+    def forwards(width: int) -> Iterator[float]:
+        while True:
+            yield lane.submit("score", [ScoreRequest(0, [*base, *[0] * width], width)])()[0].busy_seconds
+
+    return interleaved(widths, repeats, forwards)
+
+
+def timed_drafts(lane: Lane, repeats: int, context: int, sampling: Sampling) -> list[float]:
+    """Seconds per drafted token, in drafts of four."""
+    base = made_up_context(context)
+    lane.submit("begin", sampling, 0, base)()
+
+    def drafts(tokens: int) -> Iterator[float]:
+        while True:
+            [drafting] = lane.submit("draft", [DraftRequest(0, [*base, 0], tokens)])()
+            yield drafting.busy_seconds / len(drafting.tokens)
+
+    return interleaved([4], repeats, drafts)[4]
+
+
+def batched_seconds(lane: Lane, batches: Sequence[int], repeats: int, context: int, drafting: bool) -> dict[int, list[float]]:
+    """Seconds of a forward of width 1 over a batch of sequences, or of a token `drafting` them, by batch size."""
+    base = made_up_context(context)
+
+    def forwards(batch: int) -> Iterator[float]:
+        for row in range(batch):
+            lane.submit("begin", Sampling(), row, base, row, batch)()
+        while True:
+            if drafting:
+                drafted = lane.submit("draft", [DraftRequest(row, [*base, 0], BLOCK) for row in range(batch)])()
+                yield drafted[0].busy_seconds / BLOCK
+            else:
+                yield lane.submit("score", [ScoreRequest(row, [*base, 0], 1) for row in range(batch)])()[0].busy_seconds
+
+    return interleaved(batches, repeats, forwards)

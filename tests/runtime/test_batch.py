@@ -1,0 +1,226 @@
+"""Many decodes at once: the same tokens as one by one, whoever joins, leaves, fails or ends in between."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+
+from specdec import (
+    Batch,
+    Both,
+    DecodingStrategy,
+    Draft,
+    Guess,
+    InputError,
+    ModelError,
+    Pair,
+    Program,
+    Sampling,
+    Score,
+    State,
+    Verify,
+    available,
+    create,
+    decode,
+)
+from specdec.lengths import Confident
+from specdec.runtime.fused import new_forward
+from specdec.runtime.messages import DraftRequest
+from specdec.runtime.sequences import LENGTH, LONGEST_WAIT, Apart, Together, new_rows
+from specdec.runtime.worker import Worker
+from specdec.testing.models import Broken, fresh_logits, model, resembling
+
+VOCABULARY = 12
+ARCHITECTURES = ["gpt2", "llama", "qwen3", "gemma2"]
+"""Three that share one cache, and one with sliding windows, whose rows stand apart."""
+
+SAMPLED = {"temperature": 1.0, "top_k": 9}
+STRATEGIES = [create(name) for name in available() if name != "elastic"] + [
+    create("speculative", draft_length=Confident(5, 0.3)),
+    create("pearl", draft_length=1),
+]
+
+
+def pair_of(architecture: str, **options: Any) -> Pair:
+    target = model(architecture, VOCABULARY, seed=1)
+    return Pair(target, resembling(target, 0.05), **{"lane": "inline", **options})
+
+
+def prompts(count: int, seed: int = 0) -> list[list[int]]:
+    source = random.Random(seed)
+    return [[source.randrange(VOCABULARY) for _ in range(source.choice([1, 2, 5, 30]))] for _ in range(count)]
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def pair(request: pytest.FixtureRequest) -> Pair:
+    return pair_of(request.param)
+
+
+@pytest.mark.parametrize("options", [{"temperature": 0.0}, SAMPLED, {"repetition_penalty": 1.3}], ids=str)
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=str)
+def test_a_batch_decodes_what_each_prompt_does_alone(pair: Pair, strategy: Any, options: dict[str, Any]) -> None:
+    """Float64; seven prompts at two sizes, so that sequences of different lengths join and leave at different rounds."""
+    asked = prompts(7)
+    ends: dict[str, Any] = {"max_new_tokens": 14, "stop": lambda tokens: "eleven" if len(tokens) % 11 == 0 else None}
+    alone = [decode(pair, strategy, prompt, seed=40 + i, **ends, **options) for i, prompt in enumerate(asked)]
+    assert len({len(result.tokens) for result in alone}) > 1
+    for size in (3, 8):
+        batch = decode(pair, strategy, asked, batch_size=size, seed=40, **ends, **options)
+        assert [result.tokens for result in batch] == [result.tokens for result in alone]
+        assert [result.finished_by for result in batch] == [result.finished_by for result in alone]
+        for ours, theirs in zip(batch, alone, strict=True):
+            assert ours.statistics.accepted_in_round == theirs.statistics.accepted_in_round
+            assert ours.statistics.drafted_tokens == theirs.statistics.drafted_tokens
+
+
+@pytest.mark.parametrize("lane", ["thread", "process"])
+def test_a_batch_decodes_the_same_in_every_lane(lane: str) -> None:
+    with pair_of("llama", lane=lane) as other:
+        for strategy in ("speculative", "pearl"):
+            options: dict[str, Any] = {"batch_size": 3, "max_new_tokens": 12, "seed": 1, **SAMPLED}
+            expected = decode(pair_of("llama"), create(strategy, draft_length=3), prompts(5), **options)
+            found = decode(other, create(strategy, draft_length=3), prompts(5), **options)
+            assert [result.tokens for result in found] == [result.tokens for result in expected]
+
+
+@pytest.mark.parametrize("lane", ["inline", "thread", "process"])
+def test_elastic_is_greedily_the_target_alone_and_in_a_batch(lane: str) -> None:
+    with pair_of("llama", lane=lane) as other:
+        expected = decode(other, create("autoregressive"), prompts(5), batch_size=1, max_new_tokens=20, temperature=0)
+        for size in (1, 3):
+            found = decode(other, create("elastic"), prompts(5), batch_size=size, max_new_tokens=20, temperature=0)
+            assert [result.tokens for result in found] == [result.tokens for result in expected]
+
+
+def test_the_rounds_of_a_batch_are_its_outputs() -> None:
+    batch = Batch(pair_of("llama"), create("pearl", draft_length=3), prompts(5), batch_size=2, max_new_tokens=9, seed=0)
+    grown: dict[int, tuple[int, ...]] = {}
+    for number, step in batch:
+        assert 0 <= step.accepted <= len(step.tokens)
+        grown[number] = grown.get(number, ()) + step.tokens
+    assert [grown[number] for number in range(5)] == [output.result().tokens for output in batch.outputs]
+    longest = max(output.result().statistics.decode_seconds for output in batch.outputs)
+    assert batch.seconds >= longest > 0
+    with pytest.raises(StopIteration):
+        next(batch)
+
+
+@dataclass(frozen=True)
+class Twice(DecodingStrategy):
+    """Drafts two continuations side by side, and verifies the first."""
+
+    name = "twice"
+
+    def step(self, state: State) -> Program[State]:
+        ours, other = Draft(state.committed, Guess.empty, 3), Draft(state.committed, Guess.certain([0]), 3)
+        guess, _ = yield from Both(ours, other)
+        scores = yield from Score(state.committed, guess)
+        verdict = yield from Verify(scores, guess, bonus=True)
+        return state.then(verdict)
+
+
+def test_a_sequence_may_ask_twice_at_once(pair: Pair) -> None:
+    options: dict[str, Any] = {"max_new_tokens": 9, "temperature": 0}
+    once = decode(pair, create("speculative", draft_length=3), prompts(4), batch_size=1, **options)
+    twice = decode(pair, Twice(), prompts(4), batch_size=3, **options)
+    for ours, theirs in zip(twice, once, strict=True):
+        assert ours.tokens == theirs.tokens
+        assert ours.statistics.accepted_in_round == theirs.statistics.accepted_in_round
+
+
+@pytest.mark.parametrize("name", ["speculative", "pearl"])
+def test_seconds_of_forwards_add_up_where_nothing_overlaps(name: str) -> None:
+    statistics = decode(pair_of("llama"), create(name, draft_length=3), [1, 2], max_new_tokens=20, seed=1).statistics
+    assert statistics.forward_seconds == pytest.approx(statistics.target_busy_seconds + statistics.draft_busy_seconds)
+    assert statistics.target_busy_seconds == pytest.approx(sum(statistics.window_seconds.values()))
+    assert sum(statistics.window_forwards.values()) == statistics.target_forwards
+    assert 0 < statistics.overhead_share < 1
+
+
+def test_few_forwards_serve_many_sequences(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight sequences of one length take the forwards of one."""
+    pair = pair_of("llama")
+    counted: list[int] = []
+    feed = Together._feed
+    monkeypatch.setattr(Together, "_feed", lambda self, fresh, keep=0: counted.append(len(fresh)) or feed(self, fresh, keep))
+    decode(pair, create("autoregressive"), [[number] for number in range(8)], batch_size=8, max_new_tokens=6)
+    assert counted == [8] * 6
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_rows_that_are_asked_for_in_any_company_are_right(architecture: str) -> None:
+    """Some rows at a time, grown and cut back at random; the cache grows beyond its first length."""
+    of = model(architecture, VOCABULARY, seed=2, max_position_embeddings=4 * LENGTH)
+    rows, source = new_rows(of, VOCABULARY, 4, new_forward(of, eager=False), eager=False), random.Random(3)
+    assert type(rows) is (Apart if architecture == "gemma2" else Together)
+    contexts: list[list[int]] = [[source.randrange(VOCABULARY)] for _ in range(4)]
+    contexts[2] = [source.randrange(VOCABULARY) for _ in range(LENGTH + 3)]
+    for _ in range(25):
+        asked: list[tuple[int, Sequence[int], int]] = []
+        for row in source.sample(range(4), source.randint(1, 4)):
+            context = contexts[row]
+            del context[max(1, len(context) - source.randint(0, 3)) :]
+            context += [source.randrange(VOCABULARY) for _ in range(source.choice([1, 2, LONGEST_WAIT + 5]))]
+            asked.append((row, context, source.randint(1, min(4, len(context)))))
+        for (_, context, wanted), logits in zip(asked, rows.logits(asked), strict=True):
+            torch.testing.assert_close(logits, fresh_logits(of, list(context), wanted), rtol=0, atol=2e-5)
+
+
+def test_a_sequence_whose_row_is_broken_fails_the_batch_and_hands_over_what_is_committed() -> None:
+    with pytest.raises(ModelError, match="NaN or without any finite value") as failure:
+        decode(pair_of("llama"), create("pearl", draft_length=2), prompts(3), batch_size=3, logits_processor=[Broken()])
+    assert len(failure.value.results) == 3
+
+
+def test_a_broken_sequence_leaves_no_trace_for_those_that_come_after() -> None:
+    """A NaN in the cache would be seen through the mask by whoever is in its row next, beside a longer one."""
+    of = model("llama", VOCABULARY, seed=1)
+    with torch.no_grad():
+        of.get_input_embeddings().weight[VOCABULARY - 1] = float("nan")
+    worker = Worker(of, VOCABULARY)
+    worker.begin(Sampling(temperature=0), 0, [1], row=0, size=2)
+    [drafting] = worker.draft([DraftRequest(0, [1, 1, 1, VOCABULARY - 1], 2)])
+    assert drafting.failure
+    for row, prompt in enumerate(([1, 2], [1, 2, 3, 4, 5, 1])):
+        worker.begin(Sampling(temperature=0), 0, prompt, row=row, size=2)
+    draftings = worker.draft([DraftRequest(0, [1, 2], 1), DraftRequest(1, [1, 2, 3, 4, 5, 1], 1)])
+    assert [drafting.failure for drafting in draftings] == ["", ""]
+    assert [len(drafting.tokens) for drafting in draftings] == [1, 1]
+
+
+def test_a_target_that_fails_hands_over_what_is_committed(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = pair_of("llama", eager=True)
+    whole = decode(pair, create("speculative", draft_length=2), [1, 2], max_new_tokens=12, seed=3)
+    forwards = 0
+
+    def exhausted(*_: Any) -> None:
+        nonlocal forwards
+        forwards += 1
+        if forwards > 4:
+            raise RuntimeError("out of memory\nand much more")
+
+    pair.target.register_forward_pre_hook(exhausted)
+    with pytest.raises(ModelError, match=r"failed in a forward \(out of memory\): check its memory") as failure:
+        decode(pair, create("speculative", draft_length=2), [1, 2], max_new_tokens=12, seed=3)
+    [partial] = failure.value.results
+    assert partial.finished_by is None
+    assert 0 < len(partial.tokens) < 12
+    assert partial.tokens == whole.tokens[: len(partial.tokens)]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"batch_size": 0}, "batch_size 0"), ({"batch_size": True}, "batch_size True"), ({"batch_size": 2, "eos_": 1}, "eos_")],
+)
+def test_bad_settings_of_a_batch_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        decode(pair_of("llama"), create("autoregressive"), prompts(2), **options)
+
+
+def test_no_prompts_give_no_results() -> None:
+    assert decode(pair_of("llama"), create("autoregressive"), [], batch_size=4) == []

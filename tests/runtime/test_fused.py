@@ -1,0 +1,168 @@
+"""Fused forwards answer what the models answer that they were made of."""
+
+from __future__ import annotations
+
+import copy
+import random
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import specdec
+from specdec import Pair, decode
+from specdec.pair import is_native
+from specdec.runtime import fused
+from specdec.runtime.fused import FAMILIES, NARROW, FusedForward, can_pack, new_forward, packed_bytes, why_not_fused
+from specdec.runtime.runner import Forward, Runner
+from specdec.testing.models import fresh_logits, minuscule, model
+
+VOCABULARY = 12
+
+LLAMA3_ANGLES = {
+    "rope_type": "llama3",
+    "rope_theta": 100.0,
+    "factor": 2.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
+
+SERVED: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "llama, no shared keys": {"num_attention_heads": 2, "num_key_value_heads": 2},
+    "llama, heads of their own size": {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 6},
+    "llama, biases": {"attention_bias": True, "mlp_bias": True},
+    "llama, scaled angles": {"rope_parameters": LLAMA3_ANGLES},
+    "qwen2": {},
+    "qwen3": {},
+    "mistral": {"sliding_window": None},
+}
+
+
+def served(name: str, dtype: torch.dtype = torch.float64, **more: Any) -> Any:
+    """A model whose norms and biases are not the ones and zeros that they are made as."""
+    of = model(name.partition(",")[0], VOCABULARY, seed=1, dtype=dtype, **{**SERVED[name], **more})
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter, weight in of.named_parameters():
+            if "norm" in parameter or "bias" in parameter:
+                weight.add_(torch.rand(weight.shape, generator=generator).to(dtype))
+    return of
+
+
+def histories(steps: int, seed: int) -> list[tuple[list[int], int]]:
+    """Contexts that grow and are cut back, narrow and wide, over the length that rotary angles are held for at first."""
+    source = random.Random(seed)
+    context: list[int] = []
+    found: list[tuple[list[int], int]] = []
+    for step in range(steps):
+        del context[max(0, len(context) - source.randrange(4)) :]
+        more = 280 if step == steps // 2 else source.choice([1, 1, 2, 5, NARROW, NARROW + 3])
+        context += [source.randrange(VOCABULARY) for _ in range(more)]
+        found.append((list(context), source.randint(1, min(6, len(context)))))
+    return found
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("name", SERVED)
+def test_fused_logits_are_the_models(name: str, dtype: torch.dtype) -> None:
+    of = served(name, dtype, max_position_embeddings=1024)
+    ours = Runner(of, VOCABULARY, FusedForward(of))
+    for context, rows in histories(steps=24, seed=2):
+        atol = 1e-4 if dtype == torch.float64 else 1e-3  # transformers norms and turns in float32
+        torch.testing.assert_close(ours.logits(context, rows), fresh_logits(of, context, rows), rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("name", SERVED)
+def test_bfloat16_is_rounded_no_worse_than_by_the_model_itself(name: str) -> None:
+    of = served(name, torch.bfloat16, max_position_embeddings=1024)
+    exact = copy.deepcopy(of).double()
+    ours, own = Runner(of, VOCABULARY, FusedForward(of)), Runner(of, VOCABULARY)
+    errors: tuple[list[Tensor], list[Tensor]] = ([], [])
+    for context, rows in histories(steps=24, seed=2):
+        for runner, found in zip((ours, own), errors, strict=True):
+            found.append((runner.logits(context, rows).double() - fresh_logits(exact, context, rows)).abs().mean())
+    mean_error, own_error = (torch.stack(found).mean() for found in errors)
+    assert 0 < mean_error < 1.1 * own_error
+
+
+def test_a_type_that_cannot_be_packed_is_multiplied_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused, "can_pack", lambda dtype: False)
+    for dtype in (torch.float32, torch.bfloat16):
+        of = served("qwen2", dtype)
+        ours, own = (Runner(of, VOCABULARY, forward).logits([1, 2, 3], 3) for forward in (FusedForward(of), None))
+        torch.testing.assert_close(ours, own, rtol=0, atol=1e-3 if dtype == torch.float32 else 2)
+
+
+@pytest.mark.parametrize("strategy", ["autoregressive", "speculative", "pearl"])
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_an_eager_decode_gives_the_same_tokens(strategy: str, batch_size: int) -> None:
+    """In float64, and other tokens than another seed gives."""
+    target, draft = served("llama"), served("llama, biases")
+    prompts = [[1, 2, 3], [4], [5, 6, 7, 8, 9]]
+    found = []
+    for eager, seed in ((False, 3), (True, 3), (True, 4)):
+        with Pair(target, draft, lane="inline", eager=eager) as pair:
+            assert pair.why_eager == dict.fromkeys(("target", "draft"), "eager forwards were asked for" if eager else None)
+            results = decode(pair, specdec.create(strategy), prompts, batch_size=batch_size, max_new_tokens=20, seed=seed)
+            found.append([result.tokens for result in results])
+    assert found[0] == found[1] != found[2]
+
+
+def test_what_is_not_fused_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert {why_not_fused(served(name)) for name in SERVED} == {None}
+    assert {name.partition(",")[0] for name in SERVED} == set(FAMILIES)
+    assert "gpt2's layers are not one of llama," in (why_not_fused(model("gpt2")) or "")
+    assert "sliding windows" in (why_not_fused(model("mistral")) or "")
+    assert "activation is gelu" in (why_not_fused(model("llama", hidden_act="gelu")) or "")
+    assert "rotary angles (dynamic)" in (
+        why_not_fused(model("llama", rope_parameters={"rope_type": "dynamic", "rope_theta": 100.0, "factor": 2.0})) or ""
+    )
+    hooked, replaced, own, subclass = (model() for _ in range(4))
+    hooked.model.layers[1].mlp.register_forward_hook(lambda *_: None)
+    assert "model.layers.1.mlp was replaced, or has hooks" in (why_not_fused(hooked) or "")
+    replaced.model.layers[0].self_attn.q_proj = nn.Sequential(replaced.model.layers[0].self_attn.q_proj)
+    assert "self_attn.q_proj was replaced" in (why_not_fused(replaced) or "")
+    own.forward = own.forward
+    assert "its forward was replaced" in (why_not_fused(own) or "")
+    subclass.__class__ = type("Mine", (type(subclass),), {"__module__": __name__})
+    assert "layers are not one of" in (why_not_fused(subclass) or "")
+    monkeypatch.setattr(fused, "available_bytes", lambda: 1000)
+    assert "GB more" in (why_not_fused(minuscule(VOCABULARY, seed=1)) or "")
+    assert type(new_forward(minuscule(VOCABULARY, seed=1), eager=False)) is Forward
+
+
+def test_how_much_the_packed_weights_take() -> None:
+    of = model(dtype=torch.bfloat16)
+    linear = sum(weight.numel() for name, weight in of.named_parameters() if "proj" in name or "lm_head" in name)
+    assert packed_bytes(of) == 2 * linear
+    assert packed_bytes(of.float()) == 4 * linear * (2 if can_pack(torch.float32) else 1)
+
+
+def test_memory_that_is_free_is_read_where_linux_tells(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    told = tmp_path / "meminfo"
+    told.write_text("MemTotal:       200 kB\nMemAvailable:   100 kB\n")
+    monkeypatch.setattr(fused, "MEMINFO", told)
+    assert fused.available_bytes() == 102_400
+    told.unlink()
+    assert fused.available_bytes() is None
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "dtype"),
+    [({}, torch.float32), ({"avx512_bf16": True}, torch.bfloat16), ({"avx512_bf16": False, "amx_bf16": True}, torch.bfloat16)],
+)
+def test_a_cpu_gets_the_format_of_the_checkpoint_if_it_has_it(
+    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    with Pair.bundled(device="cpu", lane="inline") as pair:
+        assert pair.target.dtype == pair.draft.dtype == dtype
+    with Pair.load("shape:tiny-draft", device="cpu") as pair:
+        assert pair.target.dtype == dtype
+    with Pair.load("shape:tiny-draft", device="cpu", dtype="float64") as pair:
+        assert pair.target.dtype == torch.float64
+    assert not is_native(torch.float16, "cpu")
+    assert is_native(torch.float16, "cuda:1")
