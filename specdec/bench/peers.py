@@ -20,7 +20,8 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel
 
 from specdec.batch import Result
-from specdec.bench.run import ALL_DRAFT_LENGTHS, BASELINE, Decoder
+from specdec.bench.run import ALL_DRAFT_LENGTHS, Decoder
+from specdec.bench.values import BASELINE
 from specdec.errors import InputError
 from specdec.pair import Pair, head_size, quiet
 from specdec.statistics import Statistics
