@@ -209,9 +209,6 @@ class Profile(Report):
     acceptance: MeasuredAcceptance = MeasuredAcceptance()
 
     def __post_init__(self) -> None:
-        for name in ("target_seconds", "draft_seconds"):
-            if not getattr(self, name):
-                raise InputError(f"{name} holds no row: measure the pair again")
         for name in ("draft_start_seconds", "round_overhead_seconds", "drafting_overhead_seconds"):
             seconds = getattr(self, name)
             if seconds is not None and not (isfinite(seconds) and seconds >= 0):

@@ -42,6 +42,9 @@ def profile(
       specdec profile --target Qwen/Qwen3-8B --draft Qwen/Qwen3-0.6B --json qwen3.json
     """
     terminal = Terminal(json)
+    models.check()
+    if not models.drafts:
+        raise InputError(f"--target {models.target}: a profile needs a draft model too: give --draft")
     if models.shapes:
         given = {"--prompts": prompts, "--limit": limit, "--max-new-tokens": max_new_tokens}
         for option, value in given.items():

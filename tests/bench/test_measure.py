@@ -126,7 +126,7 @@ def test_a_profile_is_read_by_the_simulator(lane: str) -> None:
 
 
 def test_a_pair_without_a_draft_has_no_profile() -> None:
-    with Pair(minuscule(16, seed=3)) as pair, pytest.raises(InputError, match="needs a draft model too: give --draft"):
+    with Pair(minuscule(16, seed=3)) as pair, pytest.raises(InputError, match="needs a draft model too"):
         profile(pair, {})
 
 

@@ -65,7 +65,6 @@ def test_a_file_without_a_format_and_with_the_times_alone_is_read() -> None:
         ({"colour": 1}, "colour is not a key of specdec.profile/1: remove it"),
         ({"target_seconds": [{"width": 1, "batch": 1}]}, "target_seconds.0.context is missing"),
         ({"format": "specdec.bench/1"}, "of format 'specdec.bench/1', and 'specdec.profile/1' is needed here"),
-        ({"target_seconds": []}, "target_seconds holds no row"),
         (
             {"target_seconds": [*OLD["target_seconds"], {"width": 4, "batch": 2, "context": 8, "mean": 0.0}]},
             "target_seconds.1: a target forward of width 4, batch 2, context 8 takes 0.0 seconds",
