@@ -99,7 +99,7 @@ def measured(
         )
         read = bytes_read(pair.target, options.prompt_tokens + options.max_new_tokens / 2)
     output.console.print(report)
-    found = {**report.to_dict(), "bytes_read_per_token": read, "why_eager": dict(report.settings.why_eager)}
+    found: dict[str, Any] = {**report.to_dict(), "bytes_read_per_token": read, "why_eager": dict(report.settings.why_eager)}
     for name, reason in report.settings.why_eager.items():
         output.console.print(f"{name}: {'graphs or fused' if reason is None else f'eager, since {reason}'}")
     for result in found["results"]:

@@ -45,6 +45,8 @@ class Known:
                 target = self._target(effect, "in turn")
                 self._pass(BOOKKEEPING + target, target, 0.0)
                 return Scores(effect.committed, effect.guess)
+            case _:
+                raise AssertionError(effect)
 
     def verified(self, scores: Scores, guess: Guess) -> Committed:
         self._pass(VERIFICATION, 0.0, 0.0)

@@ -51,8 +51,8 @@ def test_peers_leave_the_global_random_numbers_alone_and_no_hook_behind(pair: Pa
     assert torch.rand(1) == expected
     for model in (pair.target, pair.draft):
         assert model is not None
-        assert not model._forward_hooks
-        assert not model._forward_pre_hooks
+        assert not vars(model)["_forward_hooks"]
+        assert not vars(model)["_forward_pre_hooks"]
 
 
 def test_the_budget_ends_at_the_context() -> None:

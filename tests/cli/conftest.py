@@ -26,7 +26,8 @@ def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> I
     def run_here(*arguments: object) -> Ran:
         capfd.readouterr()
         code = main([str(argument) for argument in arguments])
-        return Ran(code, *capfd.readouterr())
+        captured = capfd.readouterr()
+        return Ran(code, captured.out, captured.err)
 
     yield run_here
     torch.set_num_threads(threads)

@@ -47,6 +47,7 @@ def interrupted(arguments: list[str], ready: Callable[[str, str], bool]) -> Ran:
     assert process.stdout is not None
     streams = {process.stdout.fileno(): b"", terminal: b""}
     workers: list[int] = []
+    out = err = ""
     deadline = time.monotonic() + 90
     try:
         unfinished = [*streams]
