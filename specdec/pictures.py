@@ -75,4 +75,4 @@ def writing(path: Path) -> Generator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(f"{path} cannot be written ({error.strerror}): choose another place") from error
+        raise InputError(f"{path} cannot be written ({error.strerror}): choose another path") from error

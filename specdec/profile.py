@@ -92,7 +92,7 @@ class DraftTiming(Report):
 
 
 def _check(timing: TargetTiming | DraftTiming, name: str) -> None:
-    """Refuse sizes and times that cannot be, by the name of the row."""
+    """Refuse sizes and times that cannot be, by the name of the timing."""
     if timing.batch < 1 or timing.context < 0:
         raise InputError(f"{name} is not possible: measure the pair again")
     if not (isfinite(timing.mean) and timing.mean > 0):
@@ -280,15 +280,15 @@ def _table(title: str, columns: Sequence[str], timings: Sequence[TargetTiming | 
 
 
 def _middles(columns: Sequence[Sequence[Any]]) -> tuple[Any, ...]:
-    """Row by row the first one with the median of every float of its fields."""
+    """For each position in the columns, the value of the first column, its floats replaced by medians over all columns."""
     return tuple(
         replace(
-            rows[0],
+            values[0],
             **{
-                part.name: median(getattr(row, part.name) for row in rows)
-                for part in fields(rows[0])
-                if isinstance(getattr(rows[0], part.name), float)
+                part.name: median(getattr(value, part.name) for value in values)
+                for part in fields(values[0])
+                if isinstance(getattr(values[0], part.name), float)
             },
         )
-        for rows in zip(*columns, strict=True)
+        for values in zip(*columns, strict=True)
     )

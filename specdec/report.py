@@ -61,8 +61,8 @@ def share(value: float) -> str:
 def three_digits(value: float) -> str:
     """A number with three significant digits and no exponent: `0.213`, `11.6`, `1234`."""
     rounded = float(f"{value:.2e}")
-    places = 2 - floor(log10(abs(rounded))) if rounded else 0
-    return f"{value:.{max(0, places)}f}"
+    decimals = 2 - floor(log10(abs(rounded))) if rounded else 0
+    return f"{value:.{max(0, decimals)}f}"
 
 
 def milliseconds(seconds: float) -> str:

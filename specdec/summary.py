@@ -54,7 +54,11 @@ class DescribedPair(Report):
 
 @dataclass(frozen=True)
 class Setting(Report):
-    """A strategy with its parameters."""
+    """A strategy with its parameters.
+
+    `strategy`     its name
+    `parameters`   their values by name: numbers as they are, all else as text
+    """
 
     strategy: str
     parameters: Mapping[str, Parameter]
@@ -110,7 +114,7 @@ class DecodeSummary(Report):
 
 
 def model_name(model: PreTrainedModel) -> str:
-    """Where a model was loaded from, empty where nothing is known of it; a bundled one by its place in the package."""
+    """Where a model was loaded from, empty where nothing is known of it; a bundled one by its path in the package."""
     if not model.name_or_path:
         return ""
     name, package = Path(model.name_or_path), Path(str(files("specdec"))).parent

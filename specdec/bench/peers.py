@@ -95,7 +95,7 @@ def hugging_face(pair: Pair, draft_lengths: Sequence[int] = (), *, full: bool = 
     heads = head_size(pair.target), head_size(pair.draft)
     if heads[0] != heads[1]:
         raise InputError(
-            f"assisted generation needs heads of one size, and the target's has {heads[0]} rows and the draft's {heads[1]}: "
+            f"assisted generation needs heads of one size, and the target's has {heads[0]} outputs and the draft's {heads[1]}: "
             "leave --against hf out"
         )
     lengths = draft_lengths or (ALL_DRAFT_LENGTHS if full else CONSTANT_LENGTHS)

@@ -21,7 +21,12 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class BenchHardware(Hardware):
-    """Where, with what and when it was measured; `pearl-specdec` in JSON is the version of this package."""
+    """Where, with what and when it was measured.
+
+    `python`, `torch`, `transformers`   their versions
+    `specdec`                           the version of this package, `pearl-specdec` in JSON
+    `date`                              when the report was made, in UTC
+    """
 
     python: str = ""
     torch: str
@@ -87,8 +92,8 @@ class Steps(Report):
 class PairSteps(Steps):
     """The pair before the benchmark, medians of interleaved repeats.
 
-    `acceptance_rate` is here the mean over positions of `sum min(p, q)` at temperature 1, on text that the target wrote.
-
+    `acceptance_rate`                  mean over positions of `sum min(p, q)` at temperature 1, on text that the target wrote;
+                                       null without a draft
     `target_step_seconds`              of a greedy token of the target
     `speed_ratio`                      target step / draft step, both models at work; null without a draft
     `acceptance_rate_by_temperature`   the same rate at each temperature; at 0, how often both models choose the same token
@@ -107,8 +112,9 @@ class PairSteps(Steps):
 
 @dataclass(frozen=True, kw_only=True)
 class BenchResult(DecodeSummary, Setting):
-    """One strategy or peer with its parameters at one temperature, over all repeats. The last four are null for peers.
+    """One strategy or peer with its parameters at one temperature, over all repeats. The last three are null for peers.
 
+    `temperature`                     0 is greedy
     `lossless_claimed`                whether its output law is claimed to be the target's
     `tokens_per_second`               median over repeats, prefill excluded
     `speedup_over_ar`                 over autoregressive decoding in the same repeat, median over repeats
@@ -138,7 +144,11 @@ class BenchResult(DecodeSummary, Setting):
 
 @dataclass(frozen=True, kw_only=True)
 class Slower(Setting):
-    """The best setting of a strategy that is not the fastest; `times_as_fast` is the fastest over this one."""
+    """The best setting of a strategy that is not the fastest.
+
+    `times_as_fast`   the fastest over this one, median over repeats
+    `interval`        its 95 % bootstrap interval
+    """
 
     times_as_fast: float
     interval: Interval
@@ -146,7 +156,12 @@ class Slower(Setting):
 
 @dataclass(frozen=True, kw_only=True)
 class Ranking(Report):
-    """The best setting of each strategy at one temperature: the `fastest`, and the others, faster ones first."""
+    """The best setting of each strategy at one temperature.
+
+    `temperature`   0 is greedy
+    `fastest`       of all
+    `against`       the others, faster ones first
+    """
 
     temperature: float
     fastest: Setting
@@ -155,7 +170,14 @@ class Ranking(Report):
 
 @dataclass(frozen=True, kw_only=True)
 class PeerComparison(Report):
-    """A peer beside our strategy that does the same, both at their best setting; `times_as_fast` is ours over theirs."""
+    """A peer beside our strategy that does the same, both at their best setting.
+
+    `temperature`               0 is greedy
+    `peer`, `peer_parameters`   the peer
+    `ours`, `parameters`        our strategy
+    `times_as_fast`             ours over theirs, median over repeats
+    `interval`                  its 95 % bootstrap interval
+    """
 
     temperature: float
     peer: str
@@ -191,7 +213,12 @@ class Difference(Setting):
 
 @dataclass(frozen=True, kw_only=True)
 class GreedyCheck(Report):
-    """Whether greedy outputs equal the autoregressive ones token for token, on the prompts of the first repeat."""
+    """Whether greedy outputs equal the autoregressive ones token for token.
+
+    `prompts`       that were compared: those of the first repeat
+    `equal`         whether all are
+    `differences`   those that are not
+    """
 
     prompts: int
     equal: bool

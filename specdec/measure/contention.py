@@ -53,8 +53,8 @@ def _busy_since(rounds: _Rounds, before: tuple[float, float]) -> tuple[float, fl
     return target - before[0], draft - before[1]
 
 
-def _means(rows: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
-    return tuple(Timing.of(column).mean for column in zip(*rows, strict=True))
+def _means(repeats: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
+    return tuple(Timing.of(column).mean for column in zip(*repeats, strict=True))
 
 
 def round_overhead_seconds(pair: Pair, repeats: int, context: int) -> float:
@@ -100,7 +100,7 @@ def in_turn(pair: Pair, repeats: int, context: int, alone: Alone) -> InTurn:
     """Time drafts of several lengths in turn with windows over them, behind `context` tokens and what is committed after."""
     rounds = _Rounds(pair, pair.draft_lane, context)
 
-    def turns(length: int) -> Iterator[tuple[float, float, float, float]]:
+    def rounds_of(length: int) -> Iterator[tuple[float, float, float, float]]:
         """Seconds of the target, of the draft, of its transport, and of the rest."""
         committed = rounds.base
         while True:
@@ -112,7 +112,7 @@ def in_turn(pair: Pair, repeats: int, context: int, alone: Alone) -> InTurn:
             target, draft = _busy_since(rounds, before)
             yield target, draft, drafted - start - draft, rest - target
 
-    found = [_means(rows) for rows in interleaved(LENGTHS, repeats, turns).values()]
+    found = [_means(seconds) for seconds in interleaved(LENGTHS, repeats, rounds_of).values()]
     targets, drafts, transports, rests = zip(*found, strict=True)
     step, start = linear_regression(LENGTHS, drafts)
     factor = sum(targets) / sum(alone.target[length + 1] for length in LENGTHS)

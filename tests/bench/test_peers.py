@@ -117,7 +117,7 @@ def test_the_forwards_of_a_peer_are_counted_by_round() -> None:
 def test_a_pair_that_assisted_generation_cannot_serve(pair: Pair) -> None:
     assert [peer.name for peer in hugging_face(Pair(pair.target))] == ["hf_generate"]
     padded = Pair(minuscule(70, seed=3), minuscule(64, seed=3), lane="inline")
-    with pytest.raises(InputError, match="70 rows and the draft's 64: leave --against hf out"):
+    with pytest.raises(InputError, match="70 outputs and the draft's 64: leave --against hf out"):
         hugging_face(padded)
 
 

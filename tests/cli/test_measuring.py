@@ -10,14 +10,14 @@ import pytest
 from command_line import Ran, assert_one_line
 
 
-@pytest.mark.parametrize(("lane", "company"), [("inline", "only one works at a time"), ("thread", "their seconds alone")])
+@pytest.mark.parametrize(("lane", "expected"), [("inline", "only one works at a time"), ("thread", "their seconds alone")])
 def test_a_profile_is_shown_and_written(
-    run: Callable[..., Ran], pair: list[str], tmp_path: Path, lane: str, company: str
+    run: Callable[..., Ran], pair: list[str], tmp_path: Path, lane: str, expected: str
 ) -> None:
     options = ("--lane", lane, "--repeats", 2, "--limit", 1, "--max-new-tokens", 4, "--json", tmp_path / "profile.json")
     ran = run("profile", *pair, *options)
     assert ran.code == 0
-    assert company in next(line for line in ran.out.splitlines() if line.startswith("Together"))
+    assert expected in next(line for line in ran.out.splitlines() if line.startswith("Together"))
     found = json.loads((tmp_path / "profile.json").read_text())
     assert {"in_turn", "together", "draft_start_seconds", "drafting_overhead_seconds", "acceptance"} <= found.keys()
 
