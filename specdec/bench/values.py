@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from pydantic import Field
@@ -47,7 +47,7 @@ class BenchSettings(Report):
     `synthetic`         empty, or `"synthetic acceptance 0.8: not text"`: acceptance was forced. The pair's acceptance rate is
                         then the forced one, and no greedy outputs are compared
     `why_eager`         for each model, why it ran as transformers wrote it; null where forwards were fused or replayed as
-                        graphs
+                        graphs. Empty in files that were written before this was noted
     `seed`              of the first decode; each cell has one of its own
     `dtype`             number format of the target
     `target_threads`    of torch in the target's process
@@ -64,7 +64,7 @@ class BenchSettings(Report):
     prompts: int
     verification: str
     synthetic: str = ""
-    why_eager: Mapping[str, str | None]
+    why_eager: Mapping[str, str | None] = field(default_factory=dict[str, str | None])
     seed: int
     dtype: str
     target_threads: int
