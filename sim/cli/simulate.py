@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sim.cli import options
-from specdec.cli.console import Output, share
-from specdec.cli.options import Json, Parameters, parameters
+from specdec.cli.console import Terminal
+from specdec.cli.options import Json, Parameters, StrategyOptions
 from specdec.errors import StrategyError
+from specdec.report import share
 
 if TYPE_CHECKING:
     from sim.setup.acceptance import Acceptance
@@ -73,10 +74,9 @@ def simulate(
       specdec simulate --strategy pearl --acceptance markov:0.85,0.6 --draft-step 1ms --target-step 5ms --jitter 0.1
       specdec simulate --strategy pearl --profile profile.json --arrivals poisson:2/s --replicas 2
     """
-    output = Output(json)
-    from specdec.strategy import create
+    output = Terminal(json)
 
-    chosen = create(strategy, **parameters(settings, draft_length))
+    chosen = StrategyOptions(strategy, draft_length, settings).create()
     system, accepting = options.Setup(
         acceptance,
         draft_step,
@@ -144,7 +144,7 @@ def single_stream(strategy: DecodingStrategy, acceptance: Acceptance, system: Sy
     }
 
 
-def show(output: Output, report: dict[str, Any]) -> None:
+def show(output: Terminal, report: dict[str, Any]) -> None:
     """Print a report for people."""
     console = output.console
     chosen = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in report["parameters"].items())

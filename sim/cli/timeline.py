@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sim.cli import options
-from specdec.cli.console import Output, share
-from specdec.cli.options import Json, Parameters, Theme, ThemeOption, parameters, picture_paths
+from specdec.cli.console import Terminal
+from specdec.cli.options import Json, Parameters, StrategyOptions, Theme, ThemeOption, picture_paths
+from specdec.report import share
 
 if TYPE_CHECKING:
     from sim.stream.timeline import Timeline
@@ -53,14 +54,13 @@ def timeline(
       specdec timeline --strategy pearl --draft-length 5 --acceptance 0.8 --draft-step 1ms --target-step 5ms
       specdec timeline --strategy speculative --profile profile.json --output timeline.svg --output trace.json
     """
-    output = Output(json)
+    output = Terminal(json)
     paths = picture_paths(files, ".json")
     from sim.stream.timeline import chrome_trace, timeline_chart
     from sim.stream.timeline import timeline as simulate
     from specdec.pictures import save, writing
-    from specdec.strategy import create
 
-    chosen = create(strategy, **parameters(settings, draft_length))
+    chosen = StrategyOptions(strategy, draft_length, settings).create()
     system, accepting = options.Setup(
         acceptance,
         draft_step,
@@ -117,7 +117,7 @@ def _report(strategy: DecodingStrategy, shown: Timeline) -> dict[str, Any]:
     }
 
 
-def show(output: Output, strategy: DecodingStrategy, shown: Timeline) -> None:
+def show(output: Terminal, strategy: DecodingStrategy, shown: Timeline) -> None:
     """Print the bars as text."""
     from sim.stream.timeline import text_bars
 

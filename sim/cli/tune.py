@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sim.cli import options
-from specdec.cli.bench import parsed_lengths
-from specdec.cli.console import Output
-from specdec.cli.options import Json, Pictures, Theme, ThemeOption, picture_paths
+from specdec.cli.console import Terminal
+from specdec.cli.options import Json, Pictures, Theme, ThemeOption, parsed_lengths, picture_paths
 from specdec.errors import InputError
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ def tune(
       specdec tune --profile profile.json --output tune.svg --output tune.html
       specdec tune --profile profile.json --measured bench.json --output tune.png --theme dark
     """
-    output = Output(json)
+    output = Terminal(json)
     from sim.setup.acceptance import Rate
 
     paths = picture_paths(pictures)
@@ -139,7 +138,7 @@ def _report(steps: Iterable[Candidate], acceptance: Acceptance, system: System, 
     }
 
 
-def show(output: Output, report: dict[str, Any], here: dict[str, float]) -> None:
+def show(output: Terminal, report: dict[str, Any], here: dict[str, float]) -> None:
     """Print a report for people: a table of speed-ups, the verdict, and where next to `here` it flips."""
     from rich import box
     from rich.table import Table

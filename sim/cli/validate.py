@@ -9,12 +9,13 @@ from typing import Annotated, Any
 import typer
 
 from specdec.cli import options
-from specdec.cli.console import Output
+from specdec.cli.console import Terminal
 
 LENGTHS = (1, 2, 4, 6)
 
 
 def validate(
+    models: options.ModelOptions,
     published: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="A CSV table: draft, target, task, mean_run_length, speedup_over_ar."),
@@ -26,12 +27,6 @@ def validate(
     measure: Annotated[bool, typer.Option("--measure/--no-measure", help="Time the pair; takes some minutes.")] = True,
     max_new_tokens: Annotated[int, typer.Option(min=8, help="Tokens of each answer.")] = 64,
     repeats: Annotated[int, typer.Option(min=1, help="Repeats of the timing.")] = 3,
-    target: options.Target = None,
-    draft: options.Draft = None,
-    device: options.Device = None,
-    draft_device: options.DraftDevice = None,
-    dtype: options.DTypeOption = None,
-    lane: options.LaneOption = options.Lane.auto,
     seed: options.Seed = 0,
     json: options.Json = None,
 ) -> None:
@@ -45,7 +40,7 @@ def validate(
       specdec validate --no-measure --published my_cells.csv
       specdec validate --target Qwen/Qwen3-8B --draft Qwen/Qwen3-0.6B --json validation.json
     """
-    output = Output(json)
+    output = Terminal(json)
     from sim.study.validate import Comparison, bundled_table, read_cells
     from sim.study.validate import published as predicted_cells
 
@@ -56,7 +51,7 @@ def validate(
         from specdec.prompts import bundled
         from specdec.text import prompt_tokens
 
-        with options.load_pair(target, draft, device, draft_device, dtype, lane) as pair:
+        with models.load() as pair:
             makers = [create(name, draft_length=length) for name in ("speculative", "pearl") for length in LENGTHS]
             prompts = [prompt_tokens(pair, text) for text in bundled()]
             comparison = Comparison(pair, [create("autoregressive"), *makers], prompts, max_new_tokens, repeats, seed)
@@ -67,7 +62,7 @@ def validate(
     output.write({"bundled": rows, "published": cells})
 
 
-def show(output: Output, rows: Sequence[dict[str, Any]], cells: Sequence[dict[str, Any]]) -> None:
+def show(output: Terminal, rows: Sequence[dict[str, Any]], cells: Sequence[dict[str, Any]]) -> None:
     """Print both comparisons, with signed errors."""
     from rich import box
     from rich.table import Table
