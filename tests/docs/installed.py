@@ -1,4 +1,4 @@
-"""What a stranger's type checker sees of an installed wheel. Run by `make check`; not one of `make test`, which has no pyright."""
+"""What a stranger's type checker sees of an installed wheel. Run by `make check`, not by `make test`, which has no pyright."""
 
 import json
 import shutil
