@@ -10,7 +10,8 @@ import pkgutil
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
-from inspect import getdoc
+from inspect import cleandoc
+from itertools import chain
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -66,18 +67,28 @@ def anchor(cls: type[Report], part: type[Report]) -> str:
 
 
 def tables_of(cls: type[Report], of: type[Report]) -> Iterator[str]:
-    """What the docstring says in sentences, then its fields."""
-    paragraphs = (getdoc(cls) or "").split("\n\n")
-    yield from (paragraph for paragraph in paragraphs if not rows(paragraph))
+    """What the docstring says in sentences, then the fields, with the meanings that the bases give them too."""
+    documented = [base.__doc__ for base in reversed(cls.__mro__) if base is not Report and issubclass(base, Report)]
+    paragraphs = [cleandoc(text or "").split("\n\n") for text in documented]
+    yield from (paragraph for paragraph in paragraphs[-1] if not rows(paragraph))
     meanings = {
         name: meaning
-        for paragraph in paragraphs
+        for paragraph in chain.from_iterable(paragraphs)
         for names, meaning in rows(paragraph)
         for name in re.findall(r"`([^`]+)`", names)
     }
-    hints = get_type_hints(cls)
-    cells = [(f"`{field.name}`", written(hints[field.name], of), meanings.get(field.name, "")) for field in fields(cls)]
+    cells = [(f"`{key}`", written(kind, of), meanings.get(name, "")) for name, key, kind in keys(cls)]
     yield table(["key", "type", "meaning"], cells)
+
+
+def keys(cls: type[Report]) -> Iterator[tuple[str, str, Any]]:
+    """The name, the key in JSON and the type of each field."""
+    hints = get_type_hints(cls, include_extras=True)
+    for field in fields(cls):  # type: ignore[arg-type]
+        kind = hints[field.name]
+        marks = getattr(kind, "__metadata__", ())
+        key = next((mark.alias for mark in marks if getattr(mark, "alias", None)), field.name)
+        yield field.name, key, get_args(kind)[0] if marks else kind
 
 
 def parts(cls: type[Report]) -> list[type[Report]]:
@@ -92,9 +103,8 @@ def parts(cls: type[Report]) -> list[type[Report]]:
             inside(kind)
 
     def inside(report: type[Report]) -> None:
-        hints = get_type_hints(report)
-        for field in fields(report):  # type: ignore[arg-type]
-            look(hints[field.name])
+        for _, _, kind in keys(report):
+            look(kind)
 
     inside(cls)
     return list(found)
@@ -125,8 +135,7 @@ def shape(kind: Any) -> Any:
     arguments = [argument for argument in get_args(kind) if argument is not Ellipsis]
     match get_origin(kind):
         case None if isinstance(kind, type) and issubclass(kind, Report):
-            hints = get_type_hints(kind)
-            return {field.name: shape(hints[field.name]) for field in fields(kind)}
+            return {key: shape(part) for _, key, part in keys(kind)}
         case None:
             return EMPTY[kind]
         case origin if origin in (Literal, Union, UnionType):
