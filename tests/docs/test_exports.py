@@ -3,6 +3,7 @@
 import ast
 import tomllib
 from importlib.metadata import entry_points
+from inspect import unwrap
 from pathlib import Path
 from types import FunctionType, ModuleType
 
@@ -33,7 +34,7 @@ def exported_names(source: str) -> set[str]:
 
 def undocumented(module: ModuleType, name: str) -> bool:
     thing = getattr(module, name)
-    if isinstance(thing, type | FunctionType):
+    if isinstance(unwrap(thing), type | FunctionType):
         documentation = thing.__doc__ or ""
         return not documentation or documentation.startswith(f"{name}(")  # what dataclass writes by itself
     return not any(f"`{name}`" in page.read_text(encoding="utf-8") for page in (ROOT / "docs/reference").glob("*.md"))
