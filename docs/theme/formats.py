@@ -122,7 +122,8 @@ def written(kind: Any, of: type[Report]) -> str:
         case origin if origin is Literal:
             return ", ".join(f'`"{value}"`' for value in arguments)
         case origin if origin in (Union, UnionType):
-            return " or ".join(written(argument, of) for argument in arguments)
+            kinds = [argument for argument in arguments if argument is not int or float not in arguments]
+            return " or ".join(written(argument, of) for argument in kinds)
         case origin if issubclass(origin, Mapping):
             return f"object: {written(arguments[1], of)} by {'number' if arguments[0] in (int, float) else 'name'}"
         case origin if issubclass(origin, Sequence):
