@@ -1,35 +1,35 @@
-"""How results are written for people: three significant digits, the unit a person thinks in, strategies by name.
-
-Knows no study. JSON keeps seconds and all digits.
-"""
+"""How results are written for people: three significant digits, the unit a person thinks in, strategies by name."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import floor, log10
 from typing import Any
 
 
-def digits(value: float) -> str:
-    """Three significant digits, without an exponent: 0.0123, 4.57, 1,230."""
-    exponent = int(f"{value:.2e}".partition("e")[2])
-    return f"{round(value, 2 - exponent):,.{max(0, 2 - exponent)}f}"
+def named(strategy: str, parameters: Mapping[str, Any]) -> str:
+    """A strategy with its draft length, for sentences: `pearl (draft length 4)`."""
+    drafted = parameters.get("draft_length")
+    return strategy if drafted is None else f"{strategy} (draft length {drafted})"
 
 
-def milliseconds(seconds: float) -> str:
-    """Seconds as milliseconds, without the unit."""
-    return digits(1e3 * seconds)
+def spelled(strategy: str, parameters: Mapping[str, Any]) -> str:
+    """A strategy with all its parameters: `pearl draft_length=4`."""
+    return " ".join([strategy, *(f"{name}={value}" for name, value in parameters.items())])
 
 
 def share(value: float) -> str:
-    """A share between 0 and 1 as a percentage."""
-    return f"{100 * value:.1f} %"
+    """A share as a percentage."""
+    return f"{100 * value:.0f} %"
 
 
-def signed(value: float) -> str:
-    """A relative error as a percentage with its sign."""
-    return f"{100 * value:+.1f} %"
+def three_digits(value: float) -> str:
+    """A number with three significant digits and no exponent: `0.213`, `11.6`, `1234`."""
+    rounded = float(f"{value:.2e}")
+    places = 2 - floor(log10(abs(rounded))) if rounded else 0
+    return f"{value:.{max(0, places)}f}"
 
 
-def named(strategy: str, parameters: Mapping[str, Any]) -> str:
-    """A strategy with its parameters: pearl, draft length 5."""
-    return ", ".join([strategy, *(f"{name.replace('_', ' ')} {value}" for name, value in parameters.items())])
+def milliseconds(seconds: float) -> str:
+    """Seconds as milliseconds, for people: `11.6 ms`."""
+    return f"{three_digits(1000 * seconds)} ms"

@@ -1,6 +1,6 @@
 """One look for all pictures: two themes, colours for colour-blind readers too (Okabe and Ito 2008), saving by suffix.
 
-Knows no chart: `sim.pictures.speed`, `sim.stream.timeline` and `specdec.bench.chart` draw them.
+Knows no chart: `sim.pictures.speed`, `sim.pictures.timeline` and `specdec.bench.chart` draw them.
 """
 
 from __future__ import annotations

@@ -49,10 +49,15 @@ def tune(
     """
     terminal = Output(json)
     from sim.study.tune import tune as compare
+    from specdec.strategy import DraftingStrategy, create
 
     paths, lengths = pictures.paths(), parsed_lengths(draft_lengths or LENGTHS)
     if measured is not None and not paths:
         raise InputError(f"--measured {measured} is only drawn: give --output FILE too, or leave it out")
+    if draft_lengths is not None and strategy and not any(isinstance(create(name), DraftingStrategy) for name in strategy):
+        raise InputError(
+            f"--draft-lengths {draft_lengths} is for strategies with a draft length, and none is compared: leave it out"
+        )
     crosses = [] if measured is None else read_bench(measured)
     system, acceptance = setup.system(), setup.accepting()
     result = compare(acceptance, system, strategy or None, lengths, tokens=tokens, seed=seed, progress=terminal.follow)

@@ -7,7 +7,7 @@ from typing import Any
 
 import altair as alt
 
-from sim.printed import digits
+from sim.printed import three_digits
 from sim.study.search import Choice
 from sim.study.tune import Tuning
 from specdec.pictures import INKS, SERIES, Theme, themed
@@ -67,5 +67,5 @@ def _points(tuning: Tuning, measured: Sequence[Choice]) -> Iterator[dict[str, An
 
 
 def _title(tuning: Tuning, measured: bool) -> alt.TitleParams:
-    subtitle = f"Target / draft speed ratio {digits(tuning.speed_ratio)}. Line: exact. Dot: simulated."
+    subtitle = f"Target / draft speed ratio {three_digits(tuning.speed_ratio)}. Line: exact. Dot: simulated."
     return alt.TitleParams(f"Best: {tuning.best}", subtitle=subtitle + (" Cross: measured." if measured else ""))

@@ -6,7 +6,7 @@ from typing import Any
 
 import altair as alt
 
-from sim.printed import milliseconds, named
+from sim.printed import milliseconds, spelled
 from sim.stream.timeline import Kind, Piece, Timeline
 from specdec.pictures import INKS, Theme, themed
 
@@ -55,10 +55,10 @@ def timeline_chart(shown: Timeline, theme: Theme = "light") -> Any:
         x="middle:Q", y=alt.value(0), text="label:N"
     )
     subtitle = (
-        f"{len(shown.round_tokens)} rounds, {sum(shown.round_tokens)} tokens in {milliseconds(shown.seconds)} ms. "
+        f"{len(shown.round_tokens)} rounds, {sum(shown.round_tokens)} tokens in {milliseconds(shown.seconds)}. "
         "Above each round: tokens committed. In target bars: positions scored."
     )
-    title = alt.TitleParams(named(shown.strategy, shown.parameters), subtitle=subtitle, offset=22)
+    title = alt.TitleParams(spelled(shown.strategy, shown.parameters), subtitle=subtitle, offset=22)
     chart = alt.layer(blocks, rows, ends, counts).properties(
         width=max(1000, 50 * len(shown.round_tokens)), height=150, title=title
     )

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
-from sim.printed import milliseconds, named, share
+from sim.printed import milliseconds, share, spelled
 from sim.setup.acceptance import Acceptance
 from sim.setup.system import System
 from sim.stream.events import simulate as run_stream
@@ -98,8 +98,8 @@ class Timeline(Report):
     def __rich__(self) -> RenderableType:
         from rich.console import Group
 
-        tokens, title = sum(self.round_tokens), named(self.strategy, self.parameters)
-        rounds = f"{len(self.round_tokens)} rounds, {tokens} tokens in {milliseconds(self.seconds)} ms"
+        tokens, title = sum(self.round_tokens), spelled(self.strategy, self.parameters)
+        rounds = f"{len(self.round_tokens)} rounds, {tokens} tokens in {milliseconds(self.seconds)}"
         idle = f"idle: target {share(self.target_idle_share)}, draft {share(self.draft_idle_share)} of the time"
         return Group(f"[bold]{title}[/]: {rounds}", _Bars(self), idle)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sim.printed import digits, milliseconds, share
+from sim.printed import share, three_digits
 from sim.setup.acceptance import Acceptance
 from sim.setup.system import System
 from sim.stream.chain import compile_strategy
@@ -114,22 +114,19 @@ class Load(Report):
 
     def __rich__(self) -> RenderableType:
         from rich.console import Group
-        from rich.table import Table
 
         more = "" if self.replications == 1 else f", means of {self.replications} replications"
-        lines = Table.grid(padding=(0, 2))
-        for name, text in (
-            ("  goodput", f"{digits(self.goodput)} requests/s; {share(self.goodput_share)} of requests meet the objectives"),
-            (
-                "  throughput",
-                f"{digits(self.requests_per_second)} requests/s, {digits(self.output_tokens_per_second)} output tok/s",
-            ),
-            ("  busy", f"target {share(self.target_utilisation)}, draft {share(self.draft_utilisation)} of the time"),
-            ("  waiting", f"{share(self.waiting_share)} of requests' time, {digits(self.mean_queue)} requests on average"),
-            ("  simulator", f"{digits(self.simulated_requests_per_wall_second)} requests per second of computing"),
-        ):
-            lines.add_row(name, text)
-        return Group(f"[bold]Serving {self.requests} requests[/]: {self.saturation}{more}", self._latencies(), lines)
+        good, finished, queue = map(three_digits, (self.goodput, self.requests_per_second, self.mean_queue))
+        tokens, simulated = map(three_digits, (self.output_tokens_per_second, self.simulated_requests_per_wall_second))
+        return Group(
+            f"\n[bold]Serving {self.requests:,} requests[/]: {self.saturation}{more}",
+            self._latencies(),
+            f"  goodput     {good} requests/s; {share(self.goodput_share)} of requests meet the objectives",
+            f"  throughput  {finished} requests/s, {tokens} output tok/s",
+            f"  busy        target {share(self.target_utilisation)}, draft {share(self.draft_utilisation)} of the time",
+            f"  waiting     {share(self.waiting_share)} of requests' time; {queue} requests on average",
+            f"  simulator   {simulated} requests per second of computing",
+        )
 
     def _latencies(self) -> Table:
         from rich import box
@@ -145,9 +142,11 @@ class Load(Report):
             ("gap between deliveries (ITL)", self.itl_seconds),
             ("end to end (E2E)", self.e2e_seconds),
         ):
-            values = ["-" if value is None else milliseconds(value) for value in (found.mean, found.p50, found.p90, found.p99)]
+            values = [
+                "-" if value is None else three_digits(1e3 * value) for value in (found.mean, found.p50, found.p90, found.p99)
+            ]
             if found.mean_interval is not None:
-                values.append(" to ".join(map(milliseconds, found.mean_interval)))
+                values.append(" to ".join(three_digits(1e3 * end) for end in found.mean_interval))
             table.add_row(f"  {name}", *values)
         return table
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sim.printed import digits, named, share
+from sim.printed import share, spelled, three_digits
 from sim.setup.acceptance import Acceptance
 from sim.setup.system import System
 from sim.stream.chain import compile_strategy
@@ -67,22 +67,19 @@ class Simulation(Report):
 
     def __rich__(self) -> RenderableType:
         from rich.console import Group
-        from rich.table import Table
 
         interval, exact = self.tokens_per_second_interval, self.chain_tokens_per_second
-        chain = f"{digits(exact)} tok/s by the compiled chain" if exact else "not compiled: its memory does not repeat"
-        between = f"95 % interval {' to '.join(map(digits, interval))}" if interval else "too few rounds for an interval"
-        lines = Table.grid(padding=(0, 2))
-        for name, text in (
-            ("  simulated", f"{digits(self.tokens_per_second)} tok/s ({between})"),
-            ("  exact", chain),
-            ("  speed-up", f"{digits(self.speedup_over_ar)}x over autoregressive decoding"),
-            ("  idle", f"target {share(self.target_idle_share)}, draft {share(self.draft_idle_share)} of the time"),
-            ("  rounds", f"{self.rounds:,}"),
-        ):
-            lines.add_row(name, text)
-        title = f"[bold]{named(self.strategy, self.parameters)}[/]"
-        return Group(title, lines, *([] if self.load is None else [self.load]))
+        between = f"95 % interval {' to '.join(map(three_digits, interval))}" if interval else "too few rounds for an interval"
+        chain = f"{three_digits(exact)} tok/s by the compiled chain" if exact else "not compiled: its memory does not repeat"
+        return Group(
+            f"[bold]{spelled(self.strategy, self.parameters)}[/]",
+            f"  simulated   {three_digits(self.tokens_per_second)} tok/s ({between})",
+            f"  exact       {chain}",
+            f"  speed-up    {three_digits(self.speedup_over_ar)}x over autoregressive decoding",
+            f"  idle        target {share(self.target_idle_share)}, draft {share(self.draft_idle_share)} of the time",
+            f"  rounds      {self.rounds:,}",
+            *([] if self.load is None else [self.load]),
+        )
 
 
 def simulate(

@@ -1,9 +1,9 @@
 """PEARL's published speed-ups beside the compiled chain: `python -m sim.study.paper` (Liu et al., ICLR 2025, arXiv 2408.11850).
 
 The paper gives speed-ups over autoregressive decoding and the draft lengths of its scripts, which are speed ratios c, but no
-acceptance rate per task. So the rate that explains a speed-up is solved for, and put to speculative decoding too: at the same
-draft length (untuned), and at its best one (tuned). Near an acceptance of .95, PEARL's gain of about 1.46 over the first, as
-published, is one of about 1.34 over the second; and it has two devices where speculative decoding needs one.
+acceptance rate per task. Here the rate that explains each speed-up is solved for. Speculative decoding is computed at that
+rate too: at the same draft length (untuned), and at its best one (tuned). Near an acceptance of .95, PEARL gains 1.46 over the
+first, as published, and 1.34 over the second. PEARL has two devices there; speculative decoding needs one.
 """
 
 from __future__ import annotations

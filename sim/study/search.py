@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sim.printed import digits
+from sim.printed import named, three_digits
 from sim.setup.acceptance import Acceptance, Rate
 from sim.setup.latency import Latency
 from sim.setup.system import System
@@ -46,7 +46,7 @@ class Choice(Report):
     speedup_over_ar: float
 
     def __str__(self) -> str:
-        return self.strategy if self.draft_length is None else f"{self.strategy} (draft length {self.draft_length})"
+        return named(self.strategy, {"draft_length": self.draft_length})
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Flip(Report):
 
     def __str__(self) -> str:
         what = "acceptance" if self.parameter == "acceptance" else "speed ratio"
-        return f"{what} {digits(self.at)}: {self.below} below, {self.above} above"
+        return f"{what} {three_digits(self.at)}: {self.below} below, {self.above} above"
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Trial:
     strategy: DecodingStrategy
 
     def __str__(self) -> str:
-        return self.name if self.draft_length is None else f"{self.name}, draft length {self.draft_length}"
+        return named(self.name, {"draft_length": self.draft_length})
 
     def compiled(self, system: System) -> Candidate:
         return Candidate(self.name, self.draft_length, compile_strategy(self.strategy, system))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
-from sim.printed import digits
+from sim.printed import three_digits
 from sim.setup.acceptance import Acceptance
 from sim.setup.system import System
 from sim.stream.events import simulate as run_stream
@@ -84,14 +84,17 @@ class Tuning(Report):
         from rich.console import Group
 
         points = [(name, point) for name, curve in self.curves.items() for point in curve]
-        single = [f"{name} {digits(point.speedup_over_ar)}x" for name, point in points if point.draft_length is None]
-        lines = [
-            *([f"Without a draft length: {', '.join(single)}."] if single else []),
-            f"Best: [bold]{self.best}[/], {digits(self.best.speedup_over_ar)}x autoregressive decoding.",
-            *(f"The best strategy changes at {flip}." for flip in self.flips_nearby()),
-        ]
         lengths = sorted({point.draft_length for _, point in points if point.draft_length is not None})
-        return Group(*([self._table(lengths)] if lengths else []), *lines)
+        single = [f"{name} {three_digits(point.speedup_over_ar)}x" for name, point in points if point.draft_length is None]
+        flips = [f"  {flip}" for flip in self.flips_nearby()]
+        return Group(
+            f"Speed-up over autoregressive decoding, at acceptance {three_digits(self.acceptance_rate)} and speed ratio "
+            f"{three_digits(self.speed_ratio)} (target step / draft step)",
+            *([self._table(lengths)] if lengths else []),
+            *([f"Without a draft length: {', '.join(single)}."] if single else []),
+            f"Best: [bold]{self.best}[/], {three_digits(self.best.speedup_over_ar)}x autoregressive decoding.",
+            *(["The best strategy changes at", *flips] if flips else []),
+        )
 
     def _table(self, lengths: Sequence[int]) -> Table:
         from rich import box
@@ -99,11 +102,11 @@ class Tuning(Report):
 
         speeds = {(name, point.draft_length): point.speedup_over_ar for name, curve in self.curves.items() for point in curve}
         names = list(dict.fromkeys(name for name, length in speeds if length is not None))
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="Speed-up over autoregressive decoding", title_justify="left")
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for heading in ("draft length", *names):
             table.add_column(heading, justify="right")
         for length in lengths:
-            cells = [f"{digits(speeds[name, length])}x" if (name, length) in speeds else "-" for name in names]
+            cells = [f"{three_digits(speeds[name, length])}x" if (name, length) in speeds else "-" for name in names]
             best = [(name, length) == (self.best.strategy, self.best.draft_length) for name in names]
             table.add_row(str(length), *(f"[bold green]{cell}[/]" if b else cell for cell, b in zip(cells, best, strict=True)))
         return table

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from statistics import mean, median
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sim.printed import digits, signed
+from sim.printed import three_digits
 from sim.study.predict import predict
 from sim.study.published import Cell, Predicted, bundled_table, predicted_cells, read_cells
 from specdec.profile import Profile
@@ -69,7 +69,8 @@ class Validation(Report):
         parts.append(self._predicted())
         held_out = [cell for cell in self.published if cell.held_out]
         if held_out:
-            parts.append(f"Mean error of the {len(held_out)} held-out cells: {100 * mean_error(held_out):.1f} %.")
+            off = f"{100 * mean_error(held_out):.1f} %"
+            parts.append(f"Mean error of the {len(held_out)} speed-ups that were held out of the fit: {off}.")
         return Group(*parts)
 
     def _timed(self) -> Table:
@@ -78,18 +79,19 @@ class Validation(Report):
         )
         for timed in self.bundled:
             length = str(timed.parameters.get("draft_length", "-"))
-            speeds = map(digits, (timed.measured_tokens_per_second, timed.predicted_tokens_per_second))
-            table.add_row(timed.strategy, length, *speeds, signed(timed.error))
+            speeds = map(three_digits, (timed.measured_tokens_per_second, timed.predicted_tokens_per_second))
+            table.add_row(timed.strategy, length, *speeds, f"{100 * timed.error:+.1f} %")
         return table
 
     def _predicted(self) -> Table:
-        table = _table("Published speed-ups of PEARL", ("draft", "target", "task"), ("reported", "predicted", "error"))
-        table.add_column("draft length")
+        numbers = ("draft length", "reported", "predicted", "error")
+        table = _table("Published speed-ups of PEARL", ("draft", "target", "task"), numbers)
+        table.add_column("fit")
         for cell in self.published:
             names = (name.rpartition("/")[2] for name in (cell.draft, cell.target))
-            speeds = (f"{digits(speed)}x" for speed in (cell.reported_speedup, cell.predicted_speedup))
-            fit = f"{cell.fitted_draft_length}, " + ("held out of the fit" if cell.held_out else "fitted")
-            table.add_row(*names, cell.task, *speeds, signed(cell.error), fit)
+            speeds = (f"{three_digits(speed)}x" for speed in (cell.reported_speedup, cell.predicted_speedup))
+            fit = "held out" if cell.held_out else "fitted"
+            table.add_row(*names, cell.task, str(cell.fitted_draft_length), *speeds, f"{100 * cell.error:+.1f} %", fit)
         return table
 
 

@@ -10,8 +10,6 @@ from typing import Any
 import pytest
 
 from sim.setup.profiles import profile_of
-from sim.study.predict import predict
-from sim.study.validate import Comparison, combined
 from specdec import Both, Committed, Draft, Guess, Pair, Score, Scores, create
 from specdec import profile as measuring
 from specdec.profile import LENGTHS, Alone, acceptance, in_turn, profile, speed_ratio, together
@@ -107,17 +105,6 @@ def test_short_texts_lose_no_long_runs() -> None:
     assert found.positions == 128
     assert 1 - rejections / found.positions == pytest.approx(found.rate, abs=0.05)
     assert found.positions - sum((length + 1) * count for length, count in found.run_lengths.items()) <= 32
-
-
-def test_a_comparison_predicts_from_the_profiles_of_its_own_run() -> None:
-    target, chosen = minuscule(16, seed=3), [create("autoregressive"), create("speculative", draft_length=2)]
-    with Pair(target, resembling(target, 0.3), lane="inline") as pair:
-        comparison = Comparison(pair, chosen, [[1, 2, 3], [4, 5]], tokens=8, repeats=1)
-        assert len(list(comparison)) == len(comparison)
-    assert len(comparison.profiles) == 2
-    for strategy, row in zip(chosen, comparison.report(), strict=True):
-        assert row["predicted_tokens_per_second"] == predict(strategy, combined(comparison.profiles), 6, 8)
-        assert row["error"] == row["predicted_tokens_per_second"] / row["measured_tokens_per_second"] - 1
 
 
 @pytest.mark.parametrize("lane", ["inline", "thread"])
