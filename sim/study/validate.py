@@ -84,7 +84,7 @@ class Validation(Report):
         return table
 
     def _predicted(self) -> Table:
-        numbers = ("draft length", "reported", "predicted", "error")
+        numbers = ("draft\nlength", "reported", "predicted", "error")
         table = _table("Published speed-ups of PEARL", ("draft", "target", "task"), numbers)
         table.add_column("fit")
         for cell in self.published:
@@ -99,7 +99,7 @@ def _table(title: str, names: Sequence[str], numbers: Sequence[str]) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False, collapse_padding=True)
     for heading in names:
         table.add_column(heading)
     for heading in numbers:

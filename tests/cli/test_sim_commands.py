@@ -112,7 +112,8 @@ def trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def same(capsys: pytest.CaptureFixture[str], result: Report, command: str) -> None:
     """The command writes what `to_dict` gives, and prints what `print` shows; wall-clock seconds are not compared."""
     found, expected = answer(capsys, *command.split()), json.loads(json.dumps(result.to_dict(), allow_nan=False))
-    found.pop(WALL, None), expected.pop(WALL, None)
+    for values in (found, expected):
+        values.pop(WALL, None)
     assert found == expected
     assert [*found] == [*expected]
     shown, wanted = (
@@ -294,7 +295,7 @@ def test_no_requests_are_asked_for_by_nothing() -> None:
     assert TrafficOptions().traffic() is None
 
 
-BAD_SERVING = {
+BAD_SERVING: dict[str, tuple[dict[str, Any], str]] = {
     "both": ({"arrivals": "poisson:5/s", "trace": Path("x")}, "--arrivals"),
     "no such law": ({"arrivals": "weibull:5/s"}, "'weibull:5/s'"),
     "no rate": ({"arrivals": "poisson:many/s"}, "'many'"),
@@ -319,15 +320,14 @@ BAD_SERVING = {
 def test_bad_options_of_serving_are_refused_in_one_line(name: str) -> None:
     chosen, culprit = BAD_SERVING[name]
     options = TrafficOptions(**chosen)
+
+    def serve() -> None:
+        traffic = options.traffic()
+        assert traffic is not None
+        simulate_traffic(Pearl(5), Rate(0.8), SYSTEM, traffic, options.server(), options.objectives())
+
     with pytest.raises(InputError) as found:
-        simulate_traffic(
-            Pearl(5),
-            Rate(0.8),
-            SYSTEM,
-            options.traffic(),
-            options.server(),
-            options.objectives(),  # type: ignore[arg-type]
-        )
+        serve()
     assert culprit in str(found.value)
     assert "\n" not in str(found.value)
 

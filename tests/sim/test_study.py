@@ -16,6 +16,7 @@ from sim import (
     Arrivals,
     Choice,
     Constant,
+    Flip,
     Hidden,
     Lengths,
     Objectives,
@@ -34,6 +35,7 @@ from sim import (
     tune,
 )
 from sim.checks import simulates
+from sim.study.tune import Point
 from specdec import Draft, DraftingStrategy, Guess, InputError, Score, State, StrategyError, Verify, available
 from specdec.report import Report
 from strategies import Autoregressive, Elastic, Pearl, PromptLookup, Speculative
@@ -77,6 +79,7 @@ def test_one_sequence_is_simulated_beside_its_exact_speed() -> None:
     assert (one.strategy, one.parameters, one.load) == ("pearl", {"draft_length": 5}, None)
     assert one.chain_tokens_per_second == pytest.approx(456.64, abs=0.01)
     assert one.tokens_per_second_interval is not None
+    assert one.chain_tokens_per_second is not None
     low, high = one.tokens_per_second_interval
     assert low < one.chain_tokens_per_second < high
     assert one.speedup_over_ar == pytest.approx(one.tokens_per_second / 200)
@@ -150,6 +153,13 @@ def test_a_workload_is_the_same_in_all_replications() -> None:
     assert drawn.e2e_seconds.mean_interval != pytest.approx((drawn.e2e_seconds.mean, drawn.e2e_seconds.mean))
 
 
+def test_replications_have_acceptance_draws_of_their_own() -> None:
+    workload = Workload(np.arange(30.0), np.full(30, 100), np.full(30, 50))
+    load = simulate_traffic(Pearl(5), Rate(0.8), SYSTEM, workload, replications=2)
+    assert load.e2e_seconds.mean_interval is not None
+    assert np.ptp(load.e2e_seconds.mean_interval) > 1e-3
+
+
 def test_answers_of_one_token_have_no_tpot_and_still_make_json() -> None:
     load = simulate_traffic(Pearl(5), Rate(0.8), SYSTEM, replace(TRAFFIC, output_tokens=Lengths(1), requests=20))
     assert load.tpot_seconds.mean is load.tpot_seconds.p99 is None
@@ -207,15 +217,13 @@ def test_tuning_simulates_a_dot_for_each_point_and_tells_its_steps() -> None:
 
 
 def test_only_flips_next_to_what_is_given_are_printed() -> None:
-    """Elastic and PEARL at its best length take turns over the speed ratio; the report holds all of that."""
-    found = tune(Rate(0.8), System(Constant(1e-3, 5e-3, {2: 6e-3, 8: 9e-3})), ["pearl", "elastic"], range(3, 8), tokens=0)
-    assert len(found.flips) > 6
-    nearby = [*found.flips_nearby()]
-    assert [flip.parameter for flip in nearby] == ["acceptance", "acceptance", "speed_ratio", "speed_ratio"]
-    for below, above in (nearby[:2], nearby[2:]):
-        here = found.acceptance_rate if below.parameter == "acceptance" else found.speed_ratio
-        assert below.at <= here < above.at
-    assert sum(" below, " in line for line in str(found).splitlines()) == 4
+    """Two equal strategies may take turns over a whole range; the report holds all of that."""
+    sides = Choice("pearl", 4, 2.0), Choice("elastic", None, 2.0)
+    flips = [Flip(parameter, at, *sides) for parameter in ("acceptance", "speed_ratio") for at in (0.1, 0.3, 0.5, 0.7, 0.9)]
+    found = Tuning(sides[0], {"pearl": (Point(4, 2.0),)}, tuple(flips), acceptance_rate=0.5, speed_ratio=0.2)
+    nearby = [(flip.parameter, flip.at) for flip in found.flips_nearby()]
+    assert nearby == [("acceptance", 0.5), ("acceptance", 0.7), ("speed_ratio", 0.1), ("speed_ratio", 0.3)]
+    assert str(found).count("pearl (draft length 4) below, elastic above") == 4
 
 
 @pytest.mark.parametrize("acceptance", [PerPosition((0.9, 0.7)), Hidden(np.eye(1) * 0.8, np.eye(1) * 0.2, np.ones(1))], ids=str)
