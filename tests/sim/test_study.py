@@ -203,15 +203,15 @@ def test_tuning_takes_names_classes_and_objects() -> None:
 
 
 def test_tuning_simulates_a_dot_for_each_point_and_tells_its_steps() -> None:
-    told: list[tuple[str, int]] = []
+    seen: list[tuple[str, int]] = []
 
     def progress(steps: Any, total: int) -> Any:
         for step in steps:
-            told.append((str(step), total))
+            seen.append((str(step), total))
             yield step
 
     found = tune(Rate(0.8), SYSTEM, ["pearl"], (4, 5), tokens=4000, progress=progress)
-    assert told == [("autoregressive", 3), ("pearl (draft length 4)", 3), ("pearl (draft length 5)", 3)]
+    assert seen == [("autoregressive", 3), ("pearl (draft length 4)", 3), ("pearl (draft length 5)", 3)]
     for point in (point for curve in found.curves.values() for point in curve):
         assert point.simulated_speedup_over_ar == pytest.approx(point.speedup_over_ar, rel=0.05)
 
