@@ -102,7 +102,7 @@ ROOMS: dict[str, dict[str, str]] = {
         "testing": "testing",
         "cli": "cli",
     },
-    "sim": {name: name for name in ("printed", "setup", "stream", "traffic", "study", "pictures", "checks", "cli")},
+    "sim": {name: name for name in ("setup", "stream", "traffic", "study", "pictures", "checks", "cli")},
 }
 """The modules and folders of each room."""
 
@@ -123,14 +123,13 @@ SEES: dict[str, dict[str, str]] = {
     },
     "sim": {
         "door": "setup stream traffic study pictures",
-        "printed": "",
         "setup": "",
-        "stream": "printed setup",
-        "traffic": "printed setup stream",
-        "study": "printed setup stream traffic",
-        "pictures": "printed setup stream traffic study",
+        "stream": "setup",
+        "traffic": "setup stream",
+        "study": "setup stream traffic",
+        "pictures": "setup stream traffic study",
         "checks": "setup stream",
-        "cli": "printed setup stream traffic study pictures",
+        "cli": "setup stream traffic study pictures",
     },
 }
 """The rooms of the same package that each room may import."""

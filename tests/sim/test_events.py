@@ -1,8 +1,7 @@
-"""The same strategies by events: against the chain, two modes with one clock, common random numbers, and timelines."""
+"""The same strategies by events: against the chain, two modes with one clock, and common random numbers."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -19,7 +18,6 @@ from sim.stream.chain import compile_strategy
 from sim.stream.events import simulate
 from sim.stream.rates import rates
 from sim.stream.run import Run
-from sim.stream.timeline import chrome_trace, pieces, timeline, waits
 from specdec import DecodingStrategy, DraftLength, InputError, Verdict, available
 from strategies import Autoregressive, Elastic, Pearl, PromptLookup, Speculative
 
@@ -209,40 +207,3 @@ def test_another_request_and_another_seed_have_other_luck() -> None:
 def test_nothing_to_simulate_is_refused() -> None:
     with pytest.raises(InputError, match="0 tokens"):
         simulate(Pearl(3), Rate(0.7), SYSTEMS["jitter"], tokens=0)
-
-
-# -------------------------------------------------------------------------------------------------------------- timelines
-
-
-@pytest.mark.parametrize("strategy", [Autoregressive(), Speculative(4), Pearl(5), Pearl(2), Elastic()], ids=str)
-def test_a_timeline_accounts_for_all_the_time(strategy: DecodingStrategy) -> None:
-    shown = timeline(strategy, Rate(0.8), SYSTEMS["overhead"], rounds=10, seed=1)
-    assert len(shown.round_tokens) == 10
-    for lane in {span.lane for span in shown.spans}:
-        both = sorted((piece["start"], piece["end"]) for piece in [*pieces(shown), *waits(shown)] if piece["lane"] == lane)
-        assert both[0][0] == 0
-        assert both[-1][1] == pytest.approx(1e3 * shown.seconds)
-        assert all(after[0] == pytest.approx(before[1]) for before, after in pairwise(both))
-        waiting = sum(piece["end"] - piece["start"] for piece in waits(shown) if piece["lane"] == lane)
-        assert shown.idle_share(lane) == pytest.approx(waiting / 1e3 / shown.seconds, abs=1e-9)
-
-
-def test_in_a_pre_verify_what_follows_a_rejected_first_token_is_wasted() -> None:
-    shown = timeline(Pearl(4), Rate(0.0), SYSTEMS["two devices"], rounds=3)
-    drafts = [span.fates for span in shown.spans if span.lane == "draft"]
-    assert drafts == [("rejected", "wasted", "wasted", "wasted")] * 3
-
-
-def test_what_is_pending_in_the_last_round_gets_its_fate() -> None:
-    shown = timeline(Pearl(4), Rate(1.0), SYSTEMS["two devices"], rounds=3)
-    assert {fate for span in shown.spans for fate in span.fates} == {"accepted"}
-
-
-def test_a_trace_is_what_perfetto_reads() -> None:
-    shown = timeline(Pearl(4), Rate(0.8), SYSTEMS["two devices"], rounds=4)
-    trace = json.loads(json.dumps(chrome_trace(shown)))
-    events = [event for event in trace["traceEvents"] if event["ph"] == "X"]
-    assert {event["args"]["name"] for event in trace["traceEvents"] if event["ph"] == "M"} == {"draft", "target"}
-    assert all({"name", "ts", "dur", "pid", "tid"} <= event.keys() for event in events)
-    assert max(event["ts"] + event["dur"] for event in events) == pytest.approx(1e6 * shown.seconds)
-    assert len(events) == 4 + 16
