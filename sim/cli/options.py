@@ -116,10 +116,11 @@ class Setup:
     def _system(self, measured: Profile | None) -> System:
         from sim.setup.latency import parse_seconds
         from sim.setup.profiles import measured_system
-        from sim.setup.system import Jitter, System, Together
+        from sim.setup.system import Jitter, System
+        from specdec.profile import Slowdown
 
         shared = self.placement is Placement.shared
-        together = Together(*_numbers("--together", self.together, 2)) if self.together is not None else None
+        together = Slowdown(*_numbers("--together", self.together, 2)) if self.together is not None else None
         jitter = None
         if self.jitter is not None:
             cvs = _numbers("--jitter", self.jitter, 2 if "," in self.jitter else 1)
@@ -157,7 +158,7 @@ class Setup:
         return Constant(*steps, windows)
 
     def _acceptance(self, measured: Profile | None) -> Acceptance:
-        from sim.setup.acceptance import Markov, PerPosition, Rate, mean_length
+        from sim.setup.acceptance import PerPosition, Rate, markov, mean_length
         from sim.setup.profiles import measured_acceptance
 
         text = self.acceptance
@@ -167,7 +168,7 @@ class Setup:
             raise InputError("no acceptance is given: give --acceptance 0.8, or --profile")
         kind, colon, rest = text.partition(":")
         if colon and kind == "markov":
-            return Markov(*_numbers("--acceptance", rest, 2))
+            return markov(*_numbers("--acceptance", rest, 2))
         if colon and kind == "run":
             return mean_length(_numbers("--acceptance", rest, 1)[0])
         rates = _numbers("--acceptance", text)

@@ -122,10 +122,10 @@ def simulate(
 def single_stream(strategy: DecodingStrategy, acceptance: Acceptance, system: System, tokens: int, seed: int) -> dict[str, Any]:
     """One sequence alone, simulated and exact."""
     from sim.stream.chain import compile_strategy
-    from sim.stream.events import simulate as run_events
+    from sim.stream.events import run_stream
     from sim.stream.rates import plain_tokens_per_second, rates
 
-    run = run_events(strategy, acceptance, system, tokens=tokens, seed=seed)
+    run = run_stream(strategy, acceptance, system, tokens=tokens, seed=seed)
     try:
         exact = float(rates(compile_strategy(strategy, system), acceptance, system).tokens_per_second)
     except StrategyError:  # a memory that does not repeat: simulated, but not compiled

@@ -18,9 +18,11 @@ from sim.setup.acceptance import Acceptance
 from sim.setup.latency import parse_seconds
 from sim.setup.system import System
 from sim.stream.chain import compile_strategy
-from sim.traffic.metrics import Metrics, Objectives, interval, measure, worst
+from sim.stream.intervals import interval
+from sim.traffic.metrics import Metrics, Objectives, measure, worst
 from sim.traffic.serving import Server, simulate_serving
-from sim.traffic.workload import Arrivals, Lengths, Workload, read_trace, streams, synthetic
+from sim.traffic.workload import Arrivals, Lengths, Workload, read_trace, streams
+from sim.traffic.workload import Traffic as DrawnTraffic
 from specdec import DecodingStrategy, InputError
 
 ARRIVALS = re.compile(r"(?:poisson:(?P<poisson>[^,/]+)/s|gamma:(?P<gamma>[^,/]+)/s,\s*cv=(?P<cv>.+))")
@@ -77,7 +79,7 @@ class Traffic:
         scaled = Arrivals(drawn.rate_per_second / self.time_scale, drawn.cv)
         inputs = parse_lengths("--input-tokens", self.input_tokens)
         outputs = parse_lengths("--output-tokens", self.output_tokens)
-        return [synthetic(scaled, inputs, outputs, self.requests or 1000, seed) for seed in seeds]
+        return [DrawnTraffic(scaled, inputs, outputs, self.requests or 1000).workload(seed) for seed in seeds]
 
 
 def simulate_traffic(strategy: DecodingStrategy, system: System, acceptance: Acceptance, traffic: Traffic) -> dict[str, Any]:

@@ -109,7 +109,7 @@ def _candidates(names: list[str] | None, lengths: list[int], system: System) -> 
 
 
 def _report(steps: Iterable[Candidate], acceptance: Acceptance, system: System, tokens: int, seed: int) -> dict[str, Any]:
-    from sim.stream.events import simulate
+    from sim.stream.events import run_stream
     from sim.stream.rates import plain_tokens_per_second
     from sim.study.search import acceptance_flips, best_of, speed_ratio_flips
 
@@ -119,7 +119,7 @@ def _report(steps: Iterable[Candidate], acceptance: Acceptance, system: System, 
         found.append(one)
         simulated = None
         if tokens:
-            run = simulate(one.compiled.strategy, acceptance, system, tokens=tokens, seed=seed)
+            run = run_stream(one.compiled.strategy, acceptance, system, tokens=tokens, seed=seed)
             simulated = run.tokens_per_second / float(plain_tokens_per_second(system))
         curves.setdefault(one.strategy, []).append(
             {

@@ -13,8 +13,8 @@ import altair as alt
 
 from sim.setup.acceptance import Acceptance
 from sim.setup.system import System
-from sim.stream.events import simulate
-from sim.stream.run import Lane, Span
+from sim.stream.events import run_stream
+from sim.stream.run import Model, Span
 from specdec.pictures import INKS, Theme, themed
 from specdec.strategy import DecodingStrategy
 
@@ -43,14 +43,14 @@ class Timeline:
     def seconds(self) -> float:
         return self.round_end_seconds[-1]
 
-    def idle_share(self, lane: Lane) -> float:
+    def idle_share(self, lane: Model) -> float:
         """Share of the time shown in which a model does nothing."""
         return 1 - sum(span.end_seconds - span.start_seconds for span in self.spans if span.lane == lane) / self.seconds
 
 
 def timeline(strategy: DecodingStrategy, acceptance: Acceptance, system: System, rounds: int = 10, seed: int = 0) -> Timeline:
     """Simulate the first `rounds` rounds in detail."""
-    run = simulate(strategy, acceptance, system, tokens=MOST_TOKENS, rounds=rounds + MORE_ROUNDS, seed=seed, detailed=True)
+    run = run_stream(strategy, acceptance, system, tokens=MOST_TOKENS, rounds=rounds + MORE_ROUNDS, seed=seed, detailed=True)
     return Timeline(
         tuple(span for span in run.spans if span.round < rounds),
         tuple(run.round_end_seconds[:rounds].tolist()),
