@@ -1,9 +1,10 @@
-"""The compiler: known formulas, strategies it has never seen, exact sums against drawn ones, and the searches built on it."""
+"""The compiler: known formulas, strategies it has never seen, tables by outcome, and what is refused."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from math import ceil
 from typing import ClassVar
@@ -14,9 +15,11 @@ import pytest
 from sim.setup.acceptance import Acceptance, Rate, markov
 from sim.setup.latency import Constant
 from sim.setup.system import System
-from sim.stream.chain import compile_strategy
+from sim.stream.chain import RATIO_3, compile_strategy
 from sim.stream.events import run_stream
-from sim.stream.rates import expected_seconds, rates
+from sim.stream.rates import expected_seconds, prices, rates
+from sim.traffic.serving import simulate_serving
+from sim.traffic.workload import Workload
 from specdec import (
     Both,
     DecodingStrategy,
@@ -31,6 +34,7 @@ from specdec import (
     Verdict,
     Verify,
 )
+from specdec.effects import Fork
 from strategies import Autoregressive, Elastic, Pearl, PromptLookup, Speculative
 
 Speed = Callable[[DecodingStrategy, Acceptance, System], float]
@@ -287,7 +291,66 @@ def test_what_cannot_be_compiled_says_why(strategy: DecodingStrategy, culprit: s
         compile_strategy(strategy)
 
 
+@dataclass(frozen=True)
+class Forking(DecodingStrategy):
+    """Asks for branches, alone or beside the target's forward."""
+
+    name: ClassVar[str] = "forking"
+    beside: bool = False
+
+    def step(self, state: State) -> Program[State]:
+        guess = yield from Draft(state.committed, Guess.empty, 2)
+        fork, score = Fork(state.committed, guess, 2, 3), Score(state.committed, guess)
+        yield from Both(score, fork) if self.beside else fork
+        return state.then((yield from Verify((yield from score), guess, bonus=True)))
+
+
+@pytest.mark.parametrize("strategy", [Forking(), Forking(beside=True)])
+def test_a_fork_is_refused_by_name(strategy: DecodingStrategy) -> None:
+    for run in (compile_strategy, partial(run_stream, acceptance=Rate(0.8), system=RATIO_3, tokens=10)):
+        with pytest.raises(StrategyError, match="does not time Fork yet"):
+            run(strategy)
+
+
 def test_a_race_is_not_compiled_for_a_grid_of_speeds() -> None:
     for latency in (Constant(np.array([0.1, 0.2]), 1.0), Constant(0.1, np.array([1.0, 2.0]))):
         with pytest.raises(StrategyError, match="each system alone"):
             compile_strategy(Elastic(), System(latency))
+
+
+def test_the_table_of_a_race_holds_for_its_own_system_only() -> None:
+    system, other = (System(Constant(1e-3, target)) for target in (5e-3, 9e-3))
+    race, plain = compile_strategy(Elastic(), system), compile_strategy(Pearl(5), system)
+    workload = Workload(np.zeros(1), np.ones(1), np.full(1, 20))
+    for ask in (
+        lambda compiled, on: rates(compiled, Rate(0.8), on),
+        lambda compiled, on: expected_seconds(compiled, Rate(0.8), on, 20),
+        prices,
+        lambda compiled, on: simulate_serving(compiled, Rate(0.8), on, workload),
+    ):
+        ask(race, system)
+        ask(plain, other)
+        with pytest.raises(StrategyError, match=r"elastic races the target.*compile the strategy for this system"):
+            ask(race, other)
+
+
+@pytest.mark.parametrize("model", [Rate(0.7), markov(0.9, 0.5)], ids=["rate", "markov"])
+@pytest.mark.parametrize("strategy", [Pearl(4), TwoPhases(), PromptLookup(3)], ids=lambda strategy: strategy.name)
+def test_a_column_is_found_by_its_outcome_not_by_its_number(strategy: DecodingStrategy, model: Acceptance) -> None:
+    """A table with its columns in another order is the same table."""
+    system, compiled = System(Constant(1e-3, 4e-3, {6: 5e-3}), overhead_seconds=1e-4), compile_strategy(strategy)
+    order = np.random.default_rng(0).permutation(len(compiled.outcomes))
+    tables = ("next_state", "tokens", "ends_round", "drafted", "draft_steps", "positions")
+    moved = replace(
+        compiled,
+        outcomes=tuple(compiled.outcomes[column] for column in order),
+        **{name: getattr(compiled, name)[:, order] for name in tables},
+    )
+    assert moved.outcomes != compiled.outcomes
+    before, after = (vars(rates(table, model, system)) for table in (compiled, moved))
+    assert [float(value) for value in after.values()] == pytest.approx([float(value) for value in before.values()], rel=1e-12)
+    seconds = [float(expected_seconds(table, model, system, 30)) for table in (compiled, moved)]
+    assert seconds[1] == pytest.approx(seconds[0], rel=1e-12)
+    workload = Workload(np.zeros(3), np.ones(3), np.array([40, 1, 25]))
+    served = [simulate_serving(table, model, system, workload).finish_seconds.tolist() for table in (compiled, moved)]
+    assert served[1] == served[0]
