@@ -182,7 +182,7 @@ def compile_strategy(strategy: DecodingStrategy, system: System = RATIO_3, speed
         if len(edges) > MOST_EDGES:
             raise StrategyError(
                 f"{strategy.name} has more than {MOST_EDGES} outcomes and cannot be compiled: its memory does not repeat; "
-                "simulate it by events, or use a draft length that settles"
+                "simulate it by events, or use a fixed draft length"
             )
     return _table(strategy, system, numbers, edges)
 

@@ -42,11 +42,11 @@ class Paths:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Rounds:
-    """A table with a line for each round of each request, shape (rounds,) each: all first rounds, then all second ones, ...
+    """A table with a line for each round of each request: first all first rounds, then all second ones. Shape (rounds,) each.
 
     `request`   whose round it is
     `round`     its number in the request
-    `edge`      of the compiled table, counted row by row
+    `edge`      of the compiled table: node x number of outcomes + column
     `position`  where the round begins in the tokens of all answers
     """
 

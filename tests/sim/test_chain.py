@@ -92,7 +92,7 @@ def test_elastic_is_pearl_at_the_length_that_the_race_gives() -> None:
 
 
 def test_elastic_climbs_from_a_rejection_to_ever_wider_windows(speed: Speed) -> None:
-    """Behind a forward over w rows, n(w) tokens; all w tests passed, the next forward has n(w) rows, else one."""
+    """Beside a forward over w positions, n(w) tokens; if all w tests pass, the next forward has n(w) positions, else one."""
     windows, a = {2: 4e-3, 4: 5.6e-3, 6: 6e-3}, 0.85
     system = System(Constant(1e-3, 3.2e-3, windows), overhead_seconds=2e-4)
     width, share, tokens, seconds = 1, 1.0, 0.0, 0.0

@@ -134,22 +134,24 @@ def test_jitter_keeps_its_mean_and_slows_a_strategy_that_waits_for_both() -> Non
     assert shaken.iterations[0].seconds.std() == pytest.approx(0.3 / 2 * 0.004, rel=0.05)  # four steps, half the cv
 
 
-ROWS = [(width, batch, context) for width in (1, 16) for batch in (1, 8) for context in (0, 1000)]
-GROWING = System(  # a row costs 0.1 ms, a thousand tokens of context in a batch 1 ms, a draft step a tenth of a target step
-    Measured(
-        [Measurement(w, b, c, 0.005 + 1e-4 * (w * b - 1) + 1e-6 * b * c) for w, b, c in ROWS],
-        [Measurement(1, b, c, 0.0005) for _, b, c in ROWS],
+SETTINGS = [(width, batch, context) for width in (1, 16) for batch in (1, 8) for context in (0, 1000)]
+GROWING = (
+    System(  # a position costs 0.1 ms, a thousand tokens of context in a batch 1 ms, a draft step a tenth of a target step
+        Measured(
+            [Measurement(w, b, c, 0.005 + 1e-4 * (w * b - 1) + 1e-6 * b * c) for w, b, c in SETTINGS],
+            [Measurement(1, b, c, 0.0005) for _, b, c in SETTINGS],
+        )
     )
 )
 
 
-def test_prompts_take_time_by_their_rows_and_stall_the_others() -> None:
+def test_prompts_take_time_by_their_tokens_and_stall_the_others() -> None:
     long = served(Autoregressive(), requests((0.0, 1001, 1)), GROWING)
     assert long.finish_seconds[0] == pytest.approx(0.005 + 0.1 + 0.001, rel=1e-3)
     halves = served(Autoregressive(), requests((0.0, 1001, 1)), GROWING, prefill_chunk=500)
     assert halves.finish_seconds[0] == pytest.approx(2 * (0.005 + 0.05) + 0.001, rel=1e-3)
     both = served(Autoregressive(), requests((0.0, 1, 100), (0.1, 1001, 1)), GROWING)
-    beside = 0.005 + 0.0001 + 0.00103  # a second row, and the two contexts
+    beside = 0.005 + 0.0001 + 0.00103  # a second position, and the two contexts
     assert both.iterations[0].seconds.max() == pytest.approx(beside + 0.1, rel=1e-3)
     chunked = served(Autoregressive(), requests((0.0, 1, 100), (0.1, 1001, 1)), GROWING, prefill_chunk=100)
     assert chunked.iterations[0].seconds.max() == pytest.approx(beside + 0.01, rel=1e-2)
@@ -183,10 +185,10 @@ def test_a_draft_reads_the_prompt_too() -> None:
     assert pearl.finish_seconds[0] == pytest.approx(0.005 + 0.1 + 0.001, rel=1e-3)  # at the same time
 
 
-def test_a_bigger_batch_costs_more_by_its_rows() -> None:
+def test_a_bigger_batch_costs_more_by_its_positions() -> None:
     alone = served(Autoregressive(), requests((0.0, 1, 50)), GROWING).finish_seconds[0]
     eight = served(Autoregressive(), requests(*[(0.0, 1, 50)] * 8), GROWING).finish_seconds[0]
-    assert eight - alone == pytest.approx(50 * 7 * (1e-4 + 25.5e-6), rel=0.01)  # seven rows and contexts more
+    assert eight - alone == pytest.approx(50 * 7 * (1e-4 + 25.5e-6), rel=0.01)  # seven positions and contexts more
 
 
 def test_memory_counts_target_draft_and_look_ahead() -> None:
@@ -198,9 +200,9 @@ def test_memory_counts_target_draft_and_look_ahead() -> None:
 
     assert most_at_once(Autoregressive(), 6 * 101) == 6  # 100 tokens and the one being decoded
     assert most_at_once(Autoregressive(), 6 * 101 - 1) == 5
-    assert most_at_once(Speculative(4), 3 * (105 + 104)) == 3  # five rows in the target, four guesses in the draft
+    assert most_at_once(Speculative(4), 3 * (105 + 104)) == 3  # five positions in the target, four guesses in the draft
     assert most_at_once(Speculative(4), 3 * (105 + 104) - 1) == 2
-    assert most_at_once(Pearl(4), 3 * (104 + 107)) == 3  # the draft runs four tokens ahead of a window of four rows
+    assert most_at_once(Pearl(4), 3 * (104 + 107)) == 3  # the draft runs four tokens ahead of a window of four positions
     assert most_at_once(Pearl(4), 3 * (104 + 107) - 1) == 2
 
 
