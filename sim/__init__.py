@@ -13,7 +13,7 @@ This is the one door: everything a user needs is imported from here. The rooms b
     pictures   studies and timelines as charts
     cli        the commands: parse, call, print, write
 
-`checks` (for `specdec.testing`) imports stream; `printed` imports nothing here. Strategies come in as objects: the simulator
+`checks` (for `specdec.testing`) imports stream. Strategies come in as objects: the simulator
 imports `specdec`, and no strategy. A name is imported when it is first used, so `import sim` costs nothing.
 """
 
@@ -24,51 +24,60 @@ if TYPE_CHECKING:
     from sim.pictures.speed import speed_chart
     from sim.pictures.timeline import timeline_chart
     from sim.pictures.trace import chrome_trace
-    from sim.setup.acceptance import Acceptance, Hidden, PerPosition, Rate, mean_length
+    from sim.setup.acceptance import Acceptance, Hidden, PerPosition, Rate, markov, mean_length, recorded
     from sim.setup.latency import Constant, Latency, Measured, Measurement
     from sim.setup.profiles import measured_acceptance, measured_system
     from sim.setup.roofline import ModelSize, Roofline, read_model
     from sim.setup.system import Jitter, System
     from sim.stream.chain import Compiled, compile_strategy
+    from sim.stream.events import run_stream
+    from sim.stream.intervals import paired_interval
     from sim.stream.rates import Rates, expected_seconds, plain_tokens_per_second, rates
     from sim.stream.run import Run
+    from sim.stream.stage import Outcome, Stage
     from sim.stream.timeline import Timeline, timeline
-    from sim.study.load import Load, Traffic, simulate_traffic
+    from sim.study.load import Load, simulate_traffic
     from sim.study.one import Simulation, simulate
     from sim.study.predict import predict
     from sim.study.search import Choice, Flip
     from sim.study.tune import Tuning, tune
     from sim.study.validate import Validation, validate
-    from sim.traffic.metrics import Metrics, Objectives, Summary, measure, paired_interval
+    from sim.traffic.metrics import Metrics, Objectives, Summary, measure
     from sim.traffic.record import Served, Server
     from sim.traffic.serving import simulate_serving
-    from sim.traffic.workload import Arrivals, Lengths, Workload, read_trace
+    from sim.traffic.workload import Arrivals, Lengths, Traffic, Workload, read_trace
+    from specdec.profile import Slowdown
 
 _NAMES = {
     "pictures.speed": "speed_chart",
     "pictures.timeline": "timeline_chart",
     "pictures.trace": "chrome_trace",
-    "setup.acceptance": "Acceptance Hidden PerPosition Rate mean_length",
+    "setup.acceptance": "Acceptance Hidden PerPosition Rate markov mean_length recorded",
     "setup.latency": "Constant Latency Measured Measurement",
     "setup.profiles": "measured_acceptance measured_system",
     "setup.roofline": "ModelSize Roofline read_model",
     "setup.system": "Jitter System",
     "stream.chain": "Compiled compile_strategy",
+    "stream.events": "run_stream",
+    "stream.intervals": "paired_interval",
     "stream.rates": "Rates expected_seconds plain_tokens_per_second rates",
     "stream.run": "Run",
+    "stream.stage": "Outcome Stage",
     "stream.timeline": "Timeline timeline",
-    "study.load": "Load Traffic simulate_traffic",
+    "study.load": "Load simulate_traffic",
     "study.one": "Simulation simulate",
     "study.predict": "predict",
     "study.search": "Choice Flip",
     "study.tune": "Tuning tune",
     "study.validate": "Validation validate",
-    "traffic.metrics": "Metrics Objectives Summary measure paired_interval",
+    "traffic.metrics": "Metrics Objectives Summary measure",
     "traffic.record": "Served Server",
     "traffic.serving": "simulate_serving",
-    "traffic.workload": "Arrivals Lengths Workload read_trace",
+    "traffic.workload": "Arrivals Lengths Traffic Workload read_trace",
 }
-_MODULES = {name: f"sim.{module}" for module, names in _NAMES.items() for name in names.split()}
+_MODULES = {name: f"sim.{module}" for module, names in _NAMES.items() for name in names.split()} | {
+    "Slowdown": "specdec.profile"
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -94,6 +103,7 @@ __all__ = [
     "Metrics",
     "ModelSize",
     "Objectives",
+    "Outcome",
     "PerPosition",
     "Rate",
     "Rates",
@@ -102,6 +112,8 @@ __all__ = [
     "Served",
     "Server",
     "Simulation",
+    "Slowdown",
+    "Stage",
     "Summary",
     "System",
     "Timeline",
@@ -112,6 +124,7 @@ __all__ = [
     "chrome_trace",
     "compile_strategy",
     "expected_seconds",
+    "markov",
     "mean_length",
     "measure",
     "measured_acceptance",
@@ -122,6 +135,8 @@ __all__ = [
     "rates",
     "read_model",
     "read_trace",
+    "recorded",
+    "run_stream",
     "simulate",
     "simulate_serving",
     "simulate_traffic",

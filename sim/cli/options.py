@@ -126,11 +126,12 @@ class SystemOptions:
         """The devices to simulate."""
         from sim.setup.latency import parse_seconds
         from sim.setup.profiles import measured_system
-        from sim.setup.system import System, Together
+        from sim.setup.system import System
+        from specdec.profile import Slowdown
 
         self._refuse_ignored()
         context = CONTEXT if self.context is None else self.context
-        together = Together(*numbers("--together", self.together, 2)) if self.together is not None else None
+        together = Slowdown(*numbers("--together", self.together, 2)) if self.together is not None else None
         devices: dict[str, Any] = {
             "shared": self.placement is Placement.shared,
             "together": together,
@@ -149,7 +150,7 @@ class SystemOptions:
 
     def accepting(self) -> Acceptance:
         """How often it accepts."""
-        from sim.setup.acceptance import Markov, PerPosition, Rate, mean_length
+        from sim.setup.acceptance import PerPosition, Rate, markov, mean_length
         from sim.setup.profiles import measured_acceptance
 
         text = self.acceptance
@@ -161,7 +162,7 @@ class SystemOptions:
             raise InputError(f"--acceptance {text} is one of a profile: give --profile too, or a number")
         kind, colon, rest = text.partition(":")
         if colon and kind == "markov":
-            return Markov(*numbers("--acceptance", rest, 2))
+            return markov(*numbers("--acceptance", rest, 2))
         if colon and kind == "run":
             return mean_length(numbers("--acceptance", rest, 1)[0])
         rates = numbers("--acceptance", text)

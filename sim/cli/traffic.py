@@ -14,10 +14,9 @@ from sim.cli.options import refuse
 from specdec.errors import InputError
 
 if TYPE_CHECKING:
-    from sim.study.load import Traffic
     from sim.traffic.metrics import Objectives
     from sim.traffic.record import Server
-    from sim.traffic.workload import Arrivals, Lengths, Workload
+    from sim.traffic.workload import Arrivals, Lengths, Traffic, Workload
 
 ARRIVALS = re.compile(r"(?:poisson:(?P<poisson>[^,/]+)(?:/s)?|gamma:(?P<gamma>[^,/]+)(?:/s)?,\s*cv=(?P<cv>.+))")
 LENGTHS = re.compile(r"(?P<mean>[^,]+)(?:,\s*cv=(?P<cv>.+))?")
@@ -89,8 +88,7 @@ class TrafficOptions:
 
     def traffic(self) -> Traffic | Workload | None:
         """The requests, or `None` where none are asked for; options without effect are refused."""
-        from sim.study.load import Traffic
-        from sim.traffic.workload import Arrivals, read_trace
+        from sim.traffic.workload import Arrivals, Traffic, read_trace
 
         if self.arrivals is None and self.trace is None:
             others = {f"--{field.name.replace('_', '-')}": getattr(self, field.name) for field in fields(self)}

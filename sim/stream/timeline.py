@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from sim.setup.acceptance import Acceptance
 from sim.setup.system import System
-from sim.stream.events import simulate as run_stream
-from sim.stream.run import Fate, Lane, Span
+from sim.stream.events import run_stream
+from sim.stream.run import Fate, Model, Span
 from specdec.report import Report, milliseconds, share, spelled
 from specdec.strategy import DecodingStrategy
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MORE_ROUNDS = 8
 """Simulated behind the ones that are shown, so that the fate of what was drafted last is known."""
 MOST_TOKENS = 100_000
-LANES: tuple[Lane, ...] = ("target", "draft")
+LANES: tuple[Model, ...] = ("target", "draft")
 
 Kind: TypeAlias = Literal["target forward", "draft accepted", "draft rejected", "draft wasted", "waiting"]
 
@@ -51,7 +51,7 @@ class Piece(Report):
     `rows`            positions that a target forward scores; `None` (null) for drafted tokens
     """
 
-    lane: Lane
+    lane: Model
     kind: Kind
     round: int | None
     start_seconds: float
@@ -146,7 +146,7 @@ def timeline(
     )
 
 
-def _idle_share(spans: Sequence[Span], lane: Lane, seconds: float) -> float:
+def _idle_share(spans: Sequence[Span], lane: Model, seconds: float) -> float:
     return 1 - sum(span.end_seconds - span.start_seconds for span in spans if span.lane == lane) / seconds
 
 

@@ -15,10 +15,11 @@ import numpy as np
 from sim.setup.acceptance import Acceptance
 from sim.setup.system import System
 from sim.stream.chain import compile_strategy
-from sim.traffic.metrics import Metrics, Objectives, Saturation, Summary, interval, measure, worst
+from sim.stream.intervals import interval
+from sim.traffic.metrics import Metrics, Objectives, Saturation, Summary, measure, worst
 from sim.traffic.record import ONE_REPLICA, Server
 from sim.traffic.serving import simulate_serving
-from sim.traffic.workload import Arrivals, Lengths, Workload, streams, synthetic
+from sim.traffic.workload import Traffic, Workload, streams
 from specdec.errors import InputError
 from specdec.report import Report, share, three_digits
 from specdec.strategy import DecodingStrategy
@@ -29,20 +30,6 @@ if TYPE_CHECKING:
 
 
 NO_OBJECTIVES = Objectives()
-
-
-@dataclass(frozen=True, slots=True)
-class Traffic:
-    """Requests to be drawn: when they arrive, how long prompts and answers are, and how many there are."""
-
-    arrivals: Arrivals
-    input_tokens: Lengths
-    output_tokens: Lengths
-    requests: int
-
-    def workload(self, seed: np.random.SeedSequence) -> Workload:
-        """The requests that `seed` draws."""
-        return synthetic(self.arrivals, self.input_tokens, self.output_tokens, self.requests, seed)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from sim.setup.acceptance import Acceptance
 from sim.setup.system import System
 from sim.stream.chain import compile_strategy
-from sim.stream.events import simulate as run_stream
+from sim.stream.events import run_stream
 from sim.stream.rates import plain_tokens_per_second, rates
 from sim.study.load import Load
 from specdec.errors import StrategyError

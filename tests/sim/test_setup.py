@@ -13,9 +13,8 @@ import pytest
 from sim import Measured, Measurement, ModelSize, Roofline, measured_acceptance, measured_system, read_model
 from sim.setup.latency import parse_seconds
 from sim.setup.roofline import GPUS
-from sim.setup.system import Together, Turns
 from specdec import InputError
-from specdec.profile import Profile
+from specdec.profile import Profile, Slowdown
 from strategies import Autoregressive, Pearl, Speculative
 
 
@@ -81,8 +80,8 @@ def test_an_older_profile_knows_no_turns() -> None:
     new = ("draft_start_seconds", "in_turn", "together", "drafting_overhead_seconds")
     old = {key: value for key, value in WRITTEN.items() if key not in new}
     system = measured_system(Profile.from_dict(old, "the profile")).used_by(Pearl(3))
-    assert system.turns == Turns()
-    assert system.together == Together()
+    assert system.turns == Slowdown()
+    assert system.together == Slowdown()
     assert system.overhead_seconds == 2e-4
     assert float(system.draft_seconds(1)) == pytest.approx(1.2e-3)
 
