@@ -39,7 +39,7 @@ from specdec import (
 from specdec.effects import Known
 from specdec.law import Exact, ExactLaw, ExactPair, assert_lossless, cases, exact, law, prove, target_law, total_variation
 from specdec.law.proof import PROMPT, Table
-from specdec.verification import RULES
+from specdec.verification import rules
 
 STRATEGIES = specdec.available()
 DRAFTING = sorted(name for name, cls in STRATEGIES.items() if issubclass(cls, specdec.DraftingStrategy))
@@ -59,14 +59,14 @@ def every_strategy(lengths: range) -> list[Any]:
 # --- generated pairs -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("verification", RULES)
+@pytest.mark.parametrize("verification", rules())
 @pytest.mark.parametrize("strategy", every_strategy(range(1, 5)))
 def test_every_strategy_rule_and_draft_length_has_the_target_law(strategy: DecodingStrategy, verification: str) -> None:
     for case in cases(24, seed=2):
         assert case.law(strategy, verification) == case.target_law, case
 
 
-@pytest.mark.parametrize("verification", RULES)
+@pytest.mark.parametrize("verification", rules())
 @pytest.mark.parametrize("policy", ["auto", *(Confident(3, threshold) for threshold in (0.0, 0.34, 0.67, 1.1))], ids=str)
 @pytest.mark.parametrize("name", DRAFTING)
 def test_draft_length_policies_are_exact(name: str, policy: Any, verification: str) -> None:
@@ -106,7 +106,7 @@ def test_each_pair_is_decoded_under_a_schedule_of_its_own() -> None:
 
 def test_assert_lossless_returns_one_proof_a_rule() -> None:
     proofs = assert_lossless(specdec.create("pearl", draft_length=2), pairs=6)
-    assert [proof.verification for proof in proofs] == list(RULES)
+    assert [proof.verification for proof in proofs] == list(rules())
     assert all(proof.exact and proof.pairs == 6 and proof.counterexample is None for proof in proofs)
 
 
@@ -142,7 +142,7 @@ few = settings(max_examples=40, deadline=None, derandomize=True, suppress_health
 
 
 @few
-@given(data=st.data(), strategy=strategies, verification=st.sampled_from(sorted(RULES)), ratio=st.floats(0.1, 3.4))
+@given(data=st.data(), strategy=strategies, verification=st.sampled_from(sorted(rules())), ratio=st.floats(0.1, 3.4))
 def test_law_equals_target_law_on_any_history_dependent_pair(
     data: st.DataObject, strategy: DecodingStrategy, verification: str, ratio: float
 ) -> None:
@@ -252,7 +252,7 @@ def test_only_the_length_of_a_race_is_the_schedules(count_branches: Callable[...
 
 @pytest.mark.parametrize(("wanted", "made"), [(-3, 1), (0, 1), (2, 2), (5, 5), (9, 5)])
 def test_a_race_makes_one_token_at_least_and_what_was_asked_for_at_most(wanted: int, made: int) -> None:
-    world = Exact(uniform_pair(2), RULES["token"], lambda committed, after: wanted)
+    world = Exact(uniform_pair(2), rules()["token"], lambda committed, after: wanted)
     start = Committed((0,))
     scores, fresh = world.answer(Race(Score(start, Guess.empty), Draft(start, Guess.empty, 5)))
     assert (scores, len(fresh)) == (Scores(start, Guess.empty), made)
@@ -319,7 +319,7 @@ class Peeking(Saguaro):
         return State(after.committed + Committed(after.pending.tokens[:1]))
 
 
-@pytest.mark.parametrize("verification", RULES)
+@pytest.mark.parametrize("verification", rules())
 @pytest.mark.parametrize("fan_out", [1, 2])
 @pytest.mark.parametrize("draft_length", [1, 2, 3])
 def test_forks_need_one_effect_more_and_are_exact(
@@ -370,7 +370,7 @@ class Sequence(DraftLength):
     data=st.data(),
     lengths=st.lists(st.integers(1, 4), min_size=1, max_size=4),
     name=st.sampled_from(DRAFTING),
-    verification=st.sampled_from(sorted(RULES)),
+    verification=st.sampled_from(sorted(rules())),
 )
 def test_drafting_is_lossless_for_every_sequence_of_lengths(
     data: st.DataObject, lengths: list[int], name: str, verification: str
@@ -385,7 +385,7 @@ def test_drafting_is_lossless_for_every_sequence_of_lengths(
     data=st.data(),
     by_tokens=st.booleans(),
     most=st.integers(1, 4),
-    verification=st.sampled_from(sorted(RULES)),
+    verification=st.sampled_from(sorted(rules())),
 )
 def test_a_race_is_lossless_under_every_schedule(data: st.DataObject, by_tokens: bool, most: int, verification: str) -> None:
     """The schedule, too, is drawn while the law asks: a length for each context, or for each pair of counts."""
@@ -421,7 +421,7 @@ class AfterAcceptance(DraftLength):
         return min(4, memory + 2) if verdict.complete else max(1, memory - 1)
 
 
-@pytest.mark.parametrize("verification", RULES)
+@pytest.mark.parametrize("verification", rules())
 @pytest.mark.parametrize("name", DRAFTING)
 def test_a_policy_may_learn_from_verdicts(name: str, verification: str) -> None:
     strategy = STRATEGIES[name](draft_length=AfterAcceptance())  # type: ignore[call-arg]

@@ -50,7 +50,7 @@ from specdec import (
 from specdec.effects import Known
 from specdec.ending import Ending
 from specdec.law import Exact, assert_lossless, cases, exact
-from specdec.verification import RULES, Chance, Outcome, Rule, Window, block_rule, rule, token_rule
+from specdec.verification import Chance, Decision, Rule, Window, block_rule, rule, rules, token_rule
 
 Change = Callable[[pytest.MonkeyPatch], None]
 
@@ -400,7 +400,7 @@ def test_no_two_mutants_share_a_name() -> None:
 # --- controls: what is right is not caught, even through the same machinery ------------------------------------------
 
 
-def retraced(window: Window, bonus: bool, chance: Chance) -> Outcome:
+def retraced(window: Window, bonus: bool, chance: Chance) -> Decision:
     return token_rule(Through(window), bonus, chance)
 
 
@@ -482,7 +482,7 @@ def test_a_counterexample_is_small_and_names_everything() -> None:
 
 
 def test_rules_are_proved_by_name_and_by_function() -> None:
-    for name in RULES:
+    for name in rules():
         assert assert_lossless(SPECULATIVE, rule(name), pairs=12)[0].verification == f"{name}_rule"
     with pytest.raises(NotLossless, match="plain_p_on_reject"):
         assert_lossless(SPECULATIVE, plain_p_on_reject)

@@ -26,12 +26,12 @@ from specdec.runtime import worker
 from specdec.runtime.engine import TensorWindow
 from specdec.sampling import Dice, Sampler
 from specdec.testing.models import Scripted, fresh_logits, grid, minuscule
-from specdec.verification import RULES, Outcome, Rule, Window, greedy_rule, residual, rule, token_rule
+from specdec.verification import Decision, Rule, Window, greedy_rule, residual, rule, rules, token_rule
 
 Rows = list[list[int]]
 """Integer weights; a row of probabilities is a row of weights over its sum."""
 
-OutcomeLaw = dict[Outcome, float]
+OutcomeLaw = dict[Decision, float]
 
 
 def fractions(weights: Sequence[int]) -> tuple[Fraction, ...]:
@@ -56,15 +56,15 @@ def tensor_window(p: Rows, q: Rows, tokens: Sequence[int], certain: Sequence[boo
     return TensorWindow(Guess(tuple(drafted)), tensor(p))
 
 
-def outcomes(verification: Rule, window: Window, bonus: bool) -> dict[Outcome, Any]:
+def outcomes(verification: Rule, window: Window, bonus: bool) -> dict[Decision, Any]:
     """The law of a rule's outcome."""
-    law: dict[Outcome, Any] = {}
+    law: dict[Decision, Any] = {}
     for outcome, weight in branches(lambda oracle: verification(window, bonus, oracle)):
         law[outcome] = law.get(outcome, 0) + (weight if isinstance(weight, Fraction) else float(weight))
     return law
 
 
-def same(ours: dict[Outcome, Any], exact: dict[Outcome, Any], tolerance: float = 1e-12) -> bool:
+def same(ours: dict[Decision, Any], exact: dict[Decision, Any], tolerance: float = 1e-12) -> bool:
     return all(abs(ours.get(outcome, 0) - exact.get(outcome, 0)) < tolerance for outcome in {*ours, *exact})
 
 
@@ -87,7 +87,7 @@ many = settings(max_examples=100, deadline=None, derandomize=True)
 
 
 @pytest.mark.parametrize("bonus", [False, True], ids=["", "bonus"])
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", rules())
 @many
 @given(window=windows())
 @example(window=([[1, 1], [1, 1]], [[1, 1]], [0], [False]))  # p = q: no residual mass
@@ -103,7 +103,7 @@ def test_rules_on_tensors_have_the_exact_law(name: str, bonus: bool, window: Any
     assert same(ours, exact)
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", rules())
 def test_the_comparison_sees_a_small_change(name: str) -> None:
     """A row that is off by one part in a million changes the law by more than the tolerance."""
     p, q, tokens, certain = [[3, 1, 2], [2, 2, 1], [1, 1, 1]], [[1, 1, 2], [1, 3, 1]], [2, 1], [False, False]
@@ -114,7 +114,7 @@ def test_the_comparison_sees_a_small_change(name: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", rules())
 def test_rules_on_model_precision_are_as_exact_as_it_is(name: str, dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(5)
     for _ in range(20):
@@ -134,7 +134,7 @@ def guess_of(tokens: Sequence[int], q: torch.Tensor) -> Guess:
 def test_block_rule_accepts_at_least_as_many_as_the_token_rule_and_that_more_than_match(window: Any) -> None:
     """In expectation over what the draft may have drafted, from rows that do not depend on the tokens before."""
     p, q, _, _ = window
-    expected = {name: Fraction(0) for name in RULES}
+    expected = {name: Fraction(0) for name in rules()}
 
     def add(tokens: tuple[int, ...], weight: Fraction) -> None:
         if len(tokens) < len(q):
@@ -142,7 +142,7 @@ def test_block_rule_accepts_at_least_as_many_as_the_token_rule_and_that_more_tha
                 if probability:
                     add((*tokens, token), weight * probability)
             return
-        for name, verification in RULES.items():
+        for name, verification in rules().items():
             law = outcomes(verification, exact_window(p, q, tokens, [False] * len(tokens)), False)
             expected[name] += weight * sum(outcome.accepted * chance for outcome, chance in law.items())
 
@@ -158,7 +158,7 @@ def test_residual_falls_back_to_p_where_nothing_is_left() -> None:
 
 
 @pytest.mark.parametrize("bonus", [False, True], ids=["", "bonus"])
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", rules())
 @many
 @given(
     best=st.lists(st.integers(0, 2), min_size=1, max_size=4),
@@ -248,7 +248,7 @@ def test_every_question_gets_a_uniform_of_its_own() -> None:
     assert Dice("a seed").uniform() != Dice("another").uniform()
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", rules())
 @pytest.mark.parametrize(
     ("p", "q", "tokens"),
     [
@@ -353,4 +353,4 @@ def test_token_rule_on_a_tail_of_probabilities_far_below_float_precision() -> No
     """A guess of probability 1e-30 under both models is accepted, not lost to a cut-off."""
     p = torch.tensor([[1.0, 1e-30], [0.5, 0.5]], dtype=torch.float64)
     window = TensorWindow(guess_of([1], p[:1]), p)
-    assert outcomes(token_rule, window, False) == {Outcome(1, None): 1}
+    assert outcomes(token_rule, window, False) == {Decision(1, None): 1}
