@@ -23,6 +23,7 @@ from specdec.effects import (
     Verify,
 )
 from specdec.errors import (
+    CheckFailed,
     InputError,
     LaneError,
     ModelError,
@@ -70,6 +71,7 @@ __all__ = [
     "Batch",
     "Both",
     "Chance",
+    "CheckFailed",
     "Committed",
     "Confident",
     "Decision",

@@ -135,13 +135,18 @@ def greedy_rule(best: Sequence[int], guess: Sequence[int], bonus: bool) -> Decis
     return Decision(accepted, best[accepted] if accepted < len(guess) or bonus else None)
 
 
-@cache
 def rules() -> dict[str, Rule]:
-    """Every installed rule by name. Entry points are read once in a process."""
+    """Every installed rule by name."""
+    return _installed()
+
+
+@cache
+def _installed() -> dict[str, Rule]:
+    """Read once in a process, since each decode asks."""
     found = plugins.installed(GROUP)
     for name, function in found.items():
         if not callable(function):
-            raise InputError(f"rule {name} is {function!r}, not a function of (window, bonus, chance): correct its package")
+            raise InputError(f"{name} of {GROUP} is {function!r}, no function (window, bonus, chance): correct its package")
     return {name: found[name] for name in (*FIRST, *found) if name in found}
 
 

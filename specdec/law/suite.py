@@ -3,17 +3,20 @@
     proofs = prove_all([Pearl(2), Speculative(3)], ["token", "block"], pairs=200)
     print(proofs)
 
-Knows no command line. A strategy or rule that is not a name must be importable, since worker processes import it.
+In a script, call it under `if __name__ == "__main__":`, since each worker process imports the script again. Strategies must be
+importable, and rules too unless they are names. Knows no command line.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, fields
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from specdec.errors import InputError, SpecdecError
@@ -104,6 +107,8 @@ def prove_all(
     for verification in chosen:
         rule(verification)  # an unknown name is refused before any work
     claims = [(strategy, verification) for strategy in strategies for verification in chosen]
+    for claim in claims:
+        _require_importable(claim)
     found: dict[int, Proof] = {}
     interrupted = False
     try:
@@ -125,12 +130,24 @@ def variants(name: str, **parameters: Any) -> list[DecodingStrategy]:
 
 def _proved(claims: Sequence[_Claim], pairs: int, seed: int, found: dict[int, Proof]) -> Iterator[Proof]:
     """The proofs as they are done, noted in `found` by the number of their claim. The longest begin first."""
-    longest_first = sorted(enumerate(claims), key=lambda numbered: _length(numbered[1]), reverse=True)
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(os.cpu_count(), initializer=_leave_interrupts_alone) as pool:
-        for number, proof in pool.imap_unordered(partial(_prove, pairs=pairs, seed=seed), longest_first):
-            found[number] = proof
+    longest_first = sorted(range(len(claims)), key=lambda number: _length(claims[number]), reverse=True)
+    workers = min(len(claims), os.cpu_count() or 1)
+    context, others = multiprocessing.get_context("spawn"), {*multiprocessing.active_children()}
+    executor = ProcessPoolExecutor(max(1, workers), context, _leave_interrupts_alone)
+    try:
+        waiting = {executor.submit(_prove, *claims[number], pairs, seed): number for number in longest_first}
+        for done in as_completed(waiting):
+            found[waiting[done]] = proof = done.result()
             yield proof
+    except BrokenProcessPool as error:
+        raise InputError(
+            "a worker process ended while it loaded a strategy or the script: define strategies at the top of a module, "
+            'and call prove_all under `if __name__ == "__main__":`'
+        ) from error
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
+        for worker in {*multiprocessing.active_children()} - others:
+            worker.terminate()
 
 
 def _length(claim: _Claim) -> int:
@@ -138,13 +155,22 @@ def _length(claim: _Claim) -> int:
     return length if isinstance(length, int) else 0
 
 
-def _prove(numbered: tuple[int, _Claim], pairs: int, seed: int) -> tuple[int, Proof]:
-    number, (strategy, verification) = numbered
+def _prove(strategy: DecodingStrategy, verification: str | Rule, pairs: int, seed: int) -> Proof:
     try:
-        return number, prove(strategy, verification, pairs, seed)
+        return prove(strategy, verification, pairs, seed)
     except SpecdecError as error:
         name, fault = name_of(verification), str(error)
-        return number, Proof(strategy.name, strategy.parameters, name, strategy.lossless, 0, None, False, 0.0, fault)
+        return Proof(strategy.name, strategy.parameters, name, strategy.lossless, 0, None, False, 0.0, fault)
+
+
+def _require_importable(claim: _Claim) -> None:
+    try:
+        pickle.dumps(claim)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise InputError(
+            f"{claim[0]} under {name_of(claim[1])} cannot be sent to a worker process ({error}): "
+            "define it at the top of a module"
+        ) from error
 
 
 def _leave_interrupts_alone() -> None:

@@ -208,7 +208,7 @@ def assert_one_line(ran: Ran, *parts: str) -> None:
         ("generate hello --verification synthetic:0.8 --target {models}/absent", ["synthetic:0.8", "specdec bench"]),
         ("generate hello --target shape:tiny-target --draft shape:tiny-draft", ["shape:tiny-target", "specdec bench"]),
         ("profile --target shape:tiny-target --draft shape:tiny-draft --prompts x", ["tiny-draft", "leave --prompts out"]),
-        ("prove pearl --verification synthetic:0.8", ["'--verification'", "'token', 'match', 'block'"]),
+        ("prove pearl --verification synthetic:0.8", ["'synthetic:0.8'", "token, match, block"]),
         ("prove", ["nothing to prove", "--all"]),
         ("prove perl", ["'perl'", "did you mean pearl"]),
         ("prove pearl --pairs 0", ["0 pairs", "at least 1"]),
@@ -240,12 +240,13 @@ def test_a_failed_run_keeps_what_the_json_file_held(run: Callable[..., Ran], mod
 
 def test_strategies_as_json(run: Callable[..., Ran]) -> None:
     ran = run("strategies", "--json", "-")
-    found = {item["name"]: item for item in ran.json}
+    assert ran.json["format"] == "specdec.strategies/1"
+    found = {item["name"]: item for item in ran.json["strategies"]}
     assert found.keys() >= {"autoregressive", "pearl", "prompt_lookup", "speculative"}
     assert found["pearl"]["parameters"] == {"draft_length": "auto"}
     assert found["prompt_lookup"]["parameters"] == {"draft_length": 8, "longest_match": 3}
     assert found["autoregressive"]["lossless"] is True
-    assert all(item["description"].endswith(".") for item in ran.json)
+    assert all(item["description"].endswith(".") for item in found.values())
     assert "pearl" in ran.err  # the table, out of the JSON's way
 
 
@@ -430,24 +431,26 @@ def wrong_strategies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "wrong_strategies", raising=False)
     wrong = [EntryPoint(name, f"wrong_strategies:{name.title()}", "specdec.strategies") for name in ("leaky", "honest")]
-    with_entry_points(monkeypatch, "specdec.strategy", *wrong)
+    with_entry_points(monkeypatch, "specdec.plugins", *wrong)
 
 
 def test_proofs_as_json(run: Callable[..., Ran]) -> None:
     ran = run("prove", "pearl", "autoregressive", "--pairs", 12, "--json", "-")
     keys = ["strategy", "parameters", "verification", "lossless_claimed", "pairs", "max_total_variation", "exact", "seconds"]
+    rows = ran.json["proofs"]
     assert ran.code == 0
-    assert all(list(row) == keys for row in ran.json)
-    assert [(row["strategy"], row["parameters"], row["verification"]) for row in ran.json] == [
+    assert (ran.json["format"], ran.json["interrupted"]) == ("specdec.prove/1", False)
+    assert all(list(row) == [*keys, "counterexample"] for row in rows)
+    assert [(row["strategy"], row["parameters"], row["verification"]) for row in rows] == [
         *(("pearl", {"draft_length": n}, rule) for n in (1, 2, 3, 4) for rule in ("token", "match", "block")),
         *(("autoregressive", {}, rule) for rule in ("token", "match", "block")),
     ]
-    assert all(row["exact"] is True and row["max_total_variation"] == 0 and row["pairs"] == 12 for row in ran.json)
+    assert all(row["exact"] is True and row["max_total_variation"] == 0 and row["pairs"] == 12 for row in rows)
 
 
 def test_chosen_parameters_and_rules_are_proved(run: Callable[..., Ran]) -> None:
     ran = run("prove", "speculative", "--set", "draft_length=2", "--verification", "block", "--pairs", 6, "--json", "-")
-    assert [(row["parameters"], row["verification"]) for row in ran.json] == [({"draft_length": 2}, "block")]
+    assert [(row["parameters"], row["verification"]) for row in ran.json["proofs"]] == [({"draft_length": 2}, "block")]
 
 
 @pytest.mark.usefixtures("wrong_strategies")
@@ -463,7 +466,8 @@ def test_a_refuted_claim_exits_with_1_and_a_counterexample(run: Callable[..., Ra
 def test_a_strategy_without_the_claim_is_not_refuted(run: Callable[..., Ran]) -> None:
     ran = run("prove", "honest", "--verification", "token", "--pairs", 24, "--json", "-")
     assert ran.code == 0
-    assert all(not row["exact"] and row["max_total_variation"] > 0 and not row["lossless_claimed"] for row in ran.json)
+    rows = ran.json["proofs"]
+    assert all(not row["exact"] and row["max_total_variation"] > 0 and not row["lossless_claimed"] for row in rows)
 
 
 # --- a real process: pipes and interrupts

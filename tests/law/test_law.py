@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, fields, replace
 from fractions import Fraction
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from saguaro import DraftsOnAMiss, Saguaro
 
 import specdec
 from specdec import (
@@ -25,6 +26,7 @@ from specdec import (
     DraftLength,
     Effect,
     Facts,
+    Fork,
     Guess,
     NotLossless,
     Program,
@@ -37,7 +39,7 @@ from specdec import (
     Verify,
 )
 from specdec.effects import Known
-from specdec.law import Exact, ExactLaw, ExactPair, assert_lossless, cases, exact, law, prove, target_law, total_variation
+from specdec.law import Exact, ExactLaw, ExactPair, ExactRow, assert_lossless, cases, exact, law, target_law, total_variation
 from specdec.law.proof import PROMPT, Table
 from specdec.verification import rules
 
@@ -240,7 +242,7 @@ def test_equal_states_merge(count_branches: Callable[..., int]) -> None:
     assert count_branches(specdec.create("pearl", draft_length=2), uniform_pair(3), 3) < 600
 
 
-# --- strategies that are still to come -------------------------------------------------------------------------------
+# --- races: the schedule decides when a draft ends -------------------------------------------------------------------
 
 
 def test_only_the_length_of_a_race_is_the_schedules(count_branches: Callable[..., int]) -> None:
@@ -258,95 +260,58 @@ def test_a_race_makes_one_token_at_least_and_what_was_asked_for_at_most(wanted: 
     assert (scores, len(fresh)) == (Scores(start, Guess.empty), made)
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class Fork(Effect[Any]):
-    """Draft `length` tokens behind each likely outcome of verifying `window`: `fan_out` next tokens after every prefix."""
-
-    committed: Committed
-    window: Guess
-    fan_out: int
-    length: int
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """The outcomes a `Fork` prepared for; a continuation is drafted only if it is asked for."""
-
-    world: Exact
-    fork: Fork
-
-    def get(self, outcome: Committed) -> Guess:
-        head, token = self.fork.committed.tokens + outcome.tokens[:-1], outcome.tokens[-1]
-        q = self.world.pair.q(head)
-        likely = sorted(range(len(q)), key=lambda candidate: -q[candidate])[: self.fork.fan_out]
-        if token not in likely:
-            return Guess.empty
-        return self.world.answer(Draft(Committed((*head, token)), Guess.empty, self.fork.length))
-
-
-class WithForks(Exact):
-    """The exact interpreter with one effect more."""
-
-    def answer(self, effect: Effect[Any]) -> Any:
-        return Prepared(self, effect) if isinstance(effect, Fork) else Exact.answer(self, effect)
-
-
-@dataclass(frozen=True)
-class Saguaro(DecodingStrategy):
-    """SSD (arXiv 2603.03251): while the target verifies, the draft prepares for what the target may answer."""
-
-    name: ClassVar[str] = "saguaro"
-    draft_length: int = 2
-    fan_out: int = 1
-
-    def step(self, state: State) -> Program[State]:
-        window = state.pending
-        fork = Fork(state.committed, window, self.fan_out, self.draft_length)
-        scores, forks = yield from Both(Score(state.committed, window), fork)
-        verdict = yield from Verify(scores, window, bonus=True)
-        return state.then(verdict, pending=forks.get(verdict.tokens))
-
-
-@dataclass(frozen=True)
-class Peeking(Saguaro):
-    """The wrong one: the prepared continuation's head is committed along with the outcome."""
-
-    name: ClassVar[str] = "peeking"
-
-    def step(self, state: State) -> Program[State]:
-        after = yield from Saguaro.step(self, state)
-        return State(after.committed + Committed(after.pending.tokens[:1]))
+# --- forks: continuations for every outcome, drawn only for the one that came ------------------------------------------
 
 
 @pytest.mark.parametrize("verification", rules())
-@pytest.mark.parametrize("fan_out", [1, 2])
+@pytest.mark.parametrize("strategy", [Saguaro, DraftsOnAMiss], ids=["none on a miss", "drafted on a miss"])
+@pytest.mark.parametrize("fan_out", [1, 2, 3])
 @pytest.mark.parametrize("draft_length", [1, 2, 3])
-def test_forks_need_one_effect_more_and_are_exact(
-    monkeypatch: pytest.MonkeyPatch, draft_length: int, fan_out: int, verification: str
-) -> None:
-    monkeypatch.setattr(exact, "Exact", WithForks)
+def test_forks_are_exact(strategy: type[Saguaro], draft_length: int, fan_out: int, verification: str) -> None:
     for case in cases(24, seed=4):
-        assert case.law(Saguaro(draft_length, fan_out), verification) == case.target_law, case
+        assert case.law(strategy(draft_length, fan_out), verification) == case.target_law, case
 
 
-def test_forks_that_leak_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exact, "Exact", WithForks)
-    assert not prove(Peeking(2, 2), "token", pairs=24).exact
-
-
-def test_forks_are_drawn_only_on_the_branch_that_uses_them(
-    monkeypatch: pytest.MonkeyPatch, count_branches: Callable[..., int]
-) -> None:
+def test_a_fork_is_drawn_only_on_the_branch_that_uses_it(count_branches: Callable[..., int]) -> None:
     """Drawn eagerly, leaves would multiply by all continuations."""
-    monkeypatch.setattr(exact, "Exact", WithForks)
     assert count_branches(Saguaro(3, 3), uniform_pair(3), 1) == 3
     assert count_branches(Saguaro(3, 3), uniform_pair(3), 3) < 600
 
 
-def test_an_unknown_effect_is_refused_by_name() -> None:
-    with pytest.raises(StrategyError, match="cannot answer Fork"):
-        law(Saguaro(), uniform_pair(2))
+def forked(q: dict[tuple[int, ...], ExactRow], window: Guess, fan_out: int) -> Callable[..., Guess]:
+    """What is ready behind (accepted, last token), of a fork of 2 tokens behind token 0."""
+    vocabulary = len(q[0,])
+    rest = tuple(Fraction(1, vocabulary) for _ in range(vocabulary))
+    world = Exact(ExactPair(vocabulary, lambda _: rest, lambda context: q.get(context, rest)), rules()["token"])
+    forks = world.answer(Fork(Committed((0,)), window, fan_out, 2))
+
+    def after(accepted: int, last: int) -> Guess:
+        return forks.after(Verdict(Committed((*window.tokens[:accepted], last)), accepted, accepted == len(window)))
+
+    return after
+
+
+def test_the_likeliest_tokens_are_foreseen_behind_each_prefix_but_the_windows_own() -> None:
+    eighth = [Fraction(weight, 8) for weight in range(9)]
+    q = {(0,): (eighth[1], eighth[4], eighth[1], eighth[2]), (0, 1): (eighth[2], eighth[2], eighth[2], eighth[2])}
+    after = forked(q, Guess.certain([1]), 2)
+    assert [last for last in range(4) if after(0, last)] == [0, 3]  # 1 is the window's own; of 0 and 2, the lower
+    assert [last for last in range(4) if after(1, last)] == [0, 1]  # behind the whole window, nothing is left out
+    assert {len(after(0, 3)), len(after(1, 0))} == {2}
+
+
+def test_a_fork_answers_outcomes_and_nothing_else() -> None:
+    row = {(0,): (Fraction(1, 2), Fraction(1, 2))}
+    after = forked(row, Guess.empty, 2)
+    first = after(0, 1)
+    assert after(0, 1).drafted[0] is first.drafted[0]  # one continuation, however often it is asked for
+    world = Exact(uniform_pair(2), rules()["token"])
+    forks = world.answer(Fork(Committed((0,)), Guess.certain([1]), 2, 2))
+    assert not forks.after(Verdict(Committed((1,)), 1, True))  # no bonus: it ends with a guess
+    assert not forks.after(Verdict(Committed((1, 0, 1)), 2, True))  # more than the window
+
+
+# --- draft lengths that change from round to round --------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,21 @@ from fractions import Fraction
 from typing import Any, ClassVar
 
 import pytest
+from saguaro import (
+    DraftsOnAMiss,
+    KeptForks,
+    Leaking,
+    Saguaro,
+    argmax_on_a_miss,
+    certain_on_a_miss,
+    continuation_chosen_by_p,
+    forks,
+    head_chosen_by_p,
+    last_token_alone,
+    last_token_with_the_rows_of_its_place,
+    rows_of_a_miss,
+    unchanged,
+)
 from wrong_rules import (
     Through,
     absolute_residual,
@@ -331,6 +346,7 @@ SPECULATIVE = specdec.create("speculative", draft_length=2)
 LONGER = specdec.create("speculative", draft_length=3)
 PEARL = specdec.create("pearl", draft_length=2)
 ELASTIC = specdec.create("elastic", most_drafted=3)
+SAGUARO = Saguaro(2, fan_out=2)
 
 MUTANTS = [
     Mutant("plain p on reject", "p is the target's law, so it looks right", SPECULATIVE, plain_p_on_reject),
@@ -357,12 +373,12 @@ MUTANTS = [
     Mutant("emitted pending tail", "they were drafted behind accepted tokens", EmittedTail(3)),
     Mutant("rejected token kept as pending", "drafting it again costs time", RejectedKept(2)),
     Mutant("bonus in post-verify", "vanilla speculative decoding has one", BonusInPostVerify(2)),
-    Mutant("bonus taken to be the fresh head", "the target's row and the fresh token share a place", BonusAndFresh(2)),
+    Mutant("bonus taken to be the fresh head", "the target's row and the fresh token share a position", BonusAndFresh(2)),
     Mutant("emitted tail of a race", "they were drafted behind accepted tokens", EmittedTail(3, Race)),
     Mutant("rejected token kept after a race", "drafting it again costs time", RejectedKept(3, Race)),
     Mutant("bonus beside a race", "vanilla speculative decoding has one", BonusInPostVerify(3, Race)),
     Mutant(
-        "bonus taken to be the head of a race", "the target's row and the fresh token share a place", BonusAndFresh(3, Race)
+        "bonus taken to be the head of a race", "the target's row and the fresh token share a position", BonusAndFresh(3, Race)
     ),
     Mutant("discarded low-confidence token", "it would be rejected anyway", DiscardedToken(2)),
     Mutant("token in progress discarded", "it was not asked for any more", DiscardedInRace(3, Race)),
@@ -379,6 +395,18 @@ MUTANTS = [
     Mutant("q one row late", "rows are stacked after the forward", SPECULATIVE, change=interpreter(rows_one_late)),
     Mutant("window trimmed by the target", "p < q will be rejected", SPECULATIVE, change=interpreter(trimmed_by_the_target)),
     Mutant("branch chosen by p", "more is accepted", PEARL, change=interpreter(branch_with_the_better_head)),
+    Mutant("head of a fork committed", "it was drafted behind the outcome", Leaking(2, 2)),
+    Mutant("forks of the round before", "the same outcome was foreseen there", KeptForks(2, 2)),
+    Mutant("forked head chosen by p", "a branch is ready behind it", SAGUARO, change=interpreter(head_chosen_by_p)),
+    Mutant("forked continuation chosen by p", "more is accepted", SAGUARO, change=interpreter(forks(continuation_chosen_by_p))),
+    Mutant(
+        "fork found by the last token alone",
+        "the same token, so the same continuation",
+        SAGUARO,
+        change=interpreter(forks(last_token_with_the_rows_of_its_place)),
+    ),
+    Mutant("hit with the rows of a miss", "rows are stacked by position", SAGUARO, change=interpreter(forks(rows_of_a_miss))),
+    Mutant("argmax comparison on a miss", "what was not sampled has no q", SAGUARO, change=interpreter(argmax_on_a_miss)),
     Mutant("cache one token short", "a roll-back off by one", SPECULATIVE, change=interpreter(unverified_context)),
     Mutant("EOS ignored inside a block", "the last token is the newest", SPECULATIVE, change=ending(EosOnlyAtTheEnd)),
     Mutant("budget counted in rounds", "a few tokens more are free", SPECULATIVE, change=ending(BudgetInRounds)),
@@ -454,6 +482,11 @@ CONTROLS = [
     Mutant("untested rest of a race kept", "", RestKept(3, Race)),
     Mutant("race ended behind a token", "", ELASTIC, change=race(behind_a_zero)),
     Mutant("draft that failed in its middle, kept so far", "", LONGER, change=interpreter(fails_in_the_middle)),
+    Mutant("forks", "", SAGUARO),
+    Mutant("forks passed through", "", SAGUARO, change=interpreter(forks(unchanged))),
+    Mutant("draft on a miss", "", DraftsOnAMiss(2, 2)),
+    Mutant("certain tokens on a miss", "", SAGUARO, change=interpreter(forks(certain_on_a_miss))),
+    Mutant("fork found by the last token alone, with its own rows", "", SAGUARO, change=interpreter(forks(last_token_alone))),
     Mutant("interpreter passed through", "", PEARL, change=interpreter(untouched)),
     Mutant("ending passed through", "", SPECULATIVE, change=ending(Ending)),
 ]
