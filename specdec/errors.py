@@ -46,7 +46,7 @@ class ModelError(SpecdecError):
 
 
 class LaneError(SpecdecError):
-    """A worker that died, hung or answered out of turn."""
+    """A worker that died, hung or answered in the wrong order."""
 
 
 class NotLossless(SpecdecError, AssertionError):

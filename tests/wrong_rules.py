@@ -116,17 +116,17 @@ def sampled_from_the_draft(window: Window, bonus: bool, chance: Chance) -> Decis
 
 
 def with_q(other: Callable[[Row], Row]) -> Rule:
-    """The token rule told of another `q` than the one that was sampled from."""
+    """The token rule with another `q` than the one that was sampled from."""
 
     @dataclass(frozen=True)
-    class Told(Through):
+    class Reported(Through):
         def q(self, i: int) -> Row:
             return other(self.window.q(i))
 
         def q_at(self, i: int) -> Any:
             return self.q(i)[token_at(self.window, i)]
 
-    return lambda window, bonus, chance: token_rule(Told(window), bonus, chance)
+    return lambda window, bonus, chance: token_rule(Reported(window), bonus, chance)
 
 
 def uniform(q: Row) -> Row:

@@ -153,7 +153,7 @@ def generated_row(random: Random, kind: str, model: str, context: Tokens, vocabu
             weights = [random.choice((0, 0, 1, 2, 3)) for _ in range(vocabulary)]
         case "ties" | "equal":
             weights = [random.choice((1, 1, 2)) for _ in range(vocabulary)]
-        case "disjoint":  # p on tokens of one parity, q on the other; which one turns with the length
+        case "disjoint":  # p on tokens of one parity, q on the other; the two swap with each token
             mine = (len(context) + (model == "p")) % 2
             weights = [random.randint(1, 2) if token % 2 == mine else 0 for token in range(vocabulary)]
         case _:

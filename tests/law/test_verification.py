@@ -18,14 +18,13 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from specdec import Committed, Guess, InputError, Sampling, Scores, Verify
+from specdec import Committed, Guess, InputError, Scores, Verify
 from specdec.effects import Known
 from specdec.law import ExactPair, branches
 from specdec.law.exact import ExactWindow
-from specdec.runtime import worker
 from specdec.runtime.engine import TensorWindow
-from specdec.sampling import Dice, Sampler
-from specdec.testing.models import Scripted, fresh_logits, grid, minuscule
+from specdec.sampling import Dice
+from specdec.testing.models import Scripted, grid
 from specdec.verification import Decision, Rule, Window, greedy_rule, residual, rule, rules, token_rule
 
 Rows = list[list[int]]
@@ -293,60 +292,6 @@ def denominators(name: str, p: Rows, q: Rows, tokens: list[int]) -> int:
     for uniforms in grid(7, len(tokens) + 1):
         rule(name)(window, True, Noting(uniforms))
     return lcm(*asked)
-
-
-# --- the rows that are declared are the rows that are sampled --------------------------------------------------------
-
-
-SETTINGS = [
-    {},
-    {"temperature": 0.5},
-    {"top_k": 2},
-    {"temperature": 1.7, "top_p": 0.8},
-    {"repetition_penalty": 1.8},
-    {"min_p": 0.4, "temperature": 2.0},
-]
-
-
-@pytest.mark.parametrize("options", SETTINGS, ids=str)
-def test_declared_q_is_sampled_q(monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]) -> None:
-    """Two drafted tokens of a model, over a grid of the two uniforms: frequencies are the declared rows, to a cell's width."""
-    model, cells = minuscule(4, seed=3), 16
-    firsts: Counter[int] = Counter()
-    pairs: Counter[tuple[int, int]] = Counter()
-    rows: dict[tuple[int, ...], torch.Tensor] = {}
-    drafting = worker.Worker(model, 4, eager=True)
-    for uniforms in grid(cells, 2):
-        monkeypatch.setattr(worker, "Dice", lambda seed, uniforms=uniforms: Scripted(uniforms))
-        drafting.begin(Sampling(**options), 0, [1, 2])
-        [drafted] = drafting.draft([worker.DraftRequest(0, [1, 2], 2)])
-        first, second = drafted.tokens
-        firsts[first] += 1
-        pairs[first, second] += 1
-        for history, q in zip(((), (first,)), drafted.q, strict=True):
-            assert torch.equal(rows.setdefault(history, q), q)  # a row belongs to its history, whatever is drawn from it
-    for token in range(4):
-        assert abs(firsts[token] / cells**2 - rows[()][token]) < 1 / cells
-        for second in range(4):
-            if firsts[token]:
-                assert abs(pairs[token, second] / firsts[token] - rows[token,][second]) < 1 / cells
-    expected = Sampler(Sampling(**options)).probabilities(fresh_logits(model, [1, 2]), [1, 2])[0]
-    torch.testing.assert_close(rows[()], expected, rtol=0, atol=1e-12)
-
-
-def test_a_stopped_draft_keeps_the_token_that_stopped_it() -> None:
-    model = minuscule(4, seed=3)
-    drafting = worker.Worker(model, 4, eager=True)
-    asked: list[tuple[int, int]] = []
-
-    def stop(q: Any, token: int) -> bool:
-        asked.append((token, len(q)))
-        return len(asked) == 2
-
-    drafting.begin(Sampling(), 7, [1])
-    [drafted] = drafting.draft([worker.DraftRequest(0, [1], 5, stop)])
-    assert len(drafted.tokens) == len(drafted.q) == 2
-    assert asked == [(token, 4) for token in drafted.tokens]
 
 
 def test_token_rule_on_a_tail_of_probabilities_far_below_float_precision() -> None:
