@@ -24,7 +24,7 @@ from specdec.runtime.messages import ARGMAX, Drafting, DraftRequest, ScoreReques
 from specdec.sampling import Dice, Sampling
 from specdec.statistics import Statistics
 from specdec.synthetic import Synthetic, rule_of
-from specdec.verification import Outcome, Row, greedy_rule
+from specdec.verification import Decision, Row, greedy_rule
 
 Answer: TypeAlias = Callable[[], Any]
 T = TypeVar("T")
@@ -234,21 +234,21 @@ class Engine:
         guess = effect.guess[: scoring.rows]  # shorter than asked only where the context is full, which ends the output
         bonus = effect.bonus and len(guess) < scoring.rows
         if scoring.best is not None and isinstance(seat.rule, Synthetic):
-            outcome = seat.rule.greedy(scoring.best, guess.tokens, bonus, seat.dice)
+            decision = seat.rule.greedy(scoring.best, guess.tokens, bonus, seat.dice)
         elif scoring.best is not None:
-            outcome = greedy_rule(scoring.best, guess.tokens, bonus)
+            decision = greedy_rule(scoring.best, guess.tokens, bonus)
         else:
             assert scoring.p is not None
-            outcome = seat.rule(TensorWindow(guess, scoring.p), bonus, seat.dice)
-        return self._verdict(seat, guess, outcome)
+            decision = seat.rule(TensorWindow(guess, scoring.p), bonus, seat.dice)
+        return self._verdict(seat, guess, decision)
 
-    def _verdict(self, seat: Seat, guess: Guess, outcome: Outcome) -> Verdict:
-        tokens = guess.tokens[: outcome.accepted]
-        if outcome.token is not None:
-            tokens += (outcome.token,)
+    def _verdict(self, seat: Seat, guess: Guess, decision: Decision) -> Verdict:
+        tokens = guess.tokens[: decision.accepted]
+        if decision.token is not None:
+            tokens += (decision.token,)
         certain = sum([drafted.q is None for drafted in guess.drafted])
-        seat.statistics.count_round(outcome.accepted, len(guess), certain)
-        return Verdict(Committed(tokens), outcome.accepted, outcome.accepted == len(guess))
+        seat.statistics.count_round(decision.accepted, len(guess), certain)
+        return Verdict(Committed(tokens), decision.accepted, decision.accepted == len(guess))
 
 
 def _waves(requests: Sequence[tuple[int, R]]) -> list[list[tuple[int, R]]]:

@@ -26,7 +26,7 @@ from specdec.law.proof import Table
 from specdec.runtime import runner
 from specdec.sampling import Sampler, Sampling
 from specdec.testing.models import Scripted, byte_tokenizer, fresh_logits, greedy_tokens, minuscule, model, resembling
-from specdec.verification import RULES, Chance, Outcome, Rule, Window, token_rule
+from specdec.verification import Chance, Decision, Rule, Window, rules, token_rule
 
 Tokens = tuple[int, ...]
 
@@ -127,7 +127,7 @@ def test_whole_sequences_have_the_target_law(
     assert ChiSquare(expected, SAMPLES).p_value(outputs) > SIGNIFICANCE
 
 
-def one_uniform(window: Window, bonus: bool, chance: Chance) -> Outcome:
+def one_uniform(window: Window, bonus: bool, chance: Chance) -> Decision:
     """The fault of the reference PEARL code: one uniform for the test and for the residual."""
     return token_rule(window, bonus, Scripted([chance.uniform()] * 9))  # type: ignore[attr-defined]
 
@@ -147,7 +147,7 @@ def test_the_same_test_rejects_a_wrong_rule_and_has_the_power_to(
     right = ChiSquare(target_law(tables, PROMPT, NEW_TOKENS), SAMPLES)
     lossy = law(chosen, tables, PROMPT, NEW_TOKENS, exactly_wrong)
     assert right.power(lossy, SIGNIFICANCE) > 0.99
-    monkeypatch.setitem(RULES, name, wrong)
+    monkeypatch.setitem(rules(), name, wrong)
     outputs = sampled(sampled_pair, chosen, verification=name)
     assert right.p_value(outputs) < SIGNIFICANCE
     # and the loop does to a wrong rule exactly what the law says it does
@@ -430,7 +430,7 @@ REPRODUCIBLE = [strategy for strategy in strategies(3) if strategy.name != "elas
 """How far an elastic draft goes is the clock's affair, so that only its greedy outputs are decided by the seed."""
 
 
-@pytest.mark.parametrize("verification", RULES)
+@pytest.mark.parametrize("verification", rules())
 @pytest.mark.parametrize("strategy", REPRODUCIBLE, ids=str)
 def test_a_seed_decides_the_tokens_whatever_was_decoded_before(
     greedy_pair: Pair, strategy: DecodingStrategy, verification: str
