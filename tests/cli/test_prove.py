@@ -39,7 +39,7 @@ def wrong_strategies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "wrong_strategies", raising=False)
     wrong = [EntryPoint(name, f"wrong_strategies:{name.title()}", "specdec.strategies") for name in ("leaky", "honest")]
-    with_entry_points(monkeypatch, "specdec.strategy", *wrong)
+    with_entry_points(monkeypatch, "specdec.plugins", *wrong)
 
 
 def test_proofs_as_json(run: Callable[..., Ran]) -> None:

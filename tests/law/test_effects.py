@@ -17,7 +17,7 @@ from sim.setup.acceptance import Rate
 from sim.setup.latency import Constant
 from sim.setup.system import System
 from sim.stream.chain import compile_strategy
-from sim.stream.events import simulate as run_stream
+from sim.stream.events import run_stream
 from specdec import (
     Both,
     DecodingStrategy,
