@@ -30,9 +30,10 @@ from specdec import Batch, Pair, SpecdecError, create
 from specdec.bench import described
 from specdec.cli.bench import parsed_lengths
 from specdec.cli.console import Output
-from specdec.profile import cpu_name, hardware, versions
+from specdec.machine import available_cores, cpu_name, versions
+from specdec.measure import hardware
 from specdec.prompts import bundled
-from specdec.runtime.lane import available_cores
+from specdec.runtime.lane import leave_a_core_to_the_draft
 from specdec.text import prompt_tokens
 
 STRATEGIES = (("autoregressive", {}), ("speculative", {"draft_length": 4}), ("pearl", {"draft_length": "auto"}))
@@ -42,7 +43,7 @@ RESULTS = Path(__file__).parent / "results"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the script; returns the exit code."""
     options = parsed(arguments)
-    torch.set_num_threads(max(1, available_cores() - 1))
+    leave_a_core_to_the_draft()
     try:
         sizes = parsed_lengths(options.sizes)
         machine = re.sub(r"\W+", "_", f"cpu {cpu_name()} {available_cores()} cores").lower()
@@ -50,7 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         loaded: dict[str, Any] = {"dtype": options.dtype, "device": options.device}
         with Pair.load(options.target, options.draft, **loaded) if options.target else Pair.bundled(**loaded) as pair:
             rows = measured(pair, sizes, options, output)
-            found = {"pair": described(pair), "hardware": {**hardware(pair), **versions(), "date": date.today().isoformat()}}
+            found = {
+                "pair": described(pair),
+                "hardware": {**hardware(pair).to_dict(), **versions(), "date": date.today().isoformat()},
+            }
         output.write({**found, "settings": {"tokens": options.max_new_tokens, "repeats": options.repeats}, "results": rows})
         show(output, rows)
     except SpecdecError as error:

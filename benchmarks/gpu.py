@@ -32,7 +32,7 @@ from specdec import InputError, Pair, SpecdecError, available
 from specdec.bench import BASELINE, Benchmark, line_up, report
 from specdec.cli.bench import parsed_lengths, show
 from specdec.cli.console import Output, share
-from specdec.profile import made_up_context
+from specdec.runtime.timing import made_up_context
 
 PAIRS = [("shape:llama-8b", "shape:llama-1b"), ("shape:llama-8b", "shape:llama-160m")]
 TINY = [("shape:tiny-target", "shape:tiny-draft")]
@@ -97,7 +97,7 @@ def measured(
         )
         for _ in output.follow(benchmark, len(benchmark)):
             pass
-        found, why_eager = report(benchmark), pair.why_eager
+        found, why_eager = report(benchmark), pair.why_eager()
         read = bytes_read(pair.target, options.prompt_tokens + options.max_new_tokens / 2)
     show(output, found)
     found |= {"bytes_read_per_token": read, "why_eager": why_eager}

@@ -124,7 +124,7 @@ def report(benchmark: Benchmark) -> dict[str, Any]:
 def settings(benchmark: Benchmark) -> dict[str, Any]:
     """What all contenders had in common."""
     repeats, prompts = benchmark.shape
-    lane, forced = benchmark.pair.draft_lane, synthetic(benchmark.verification)
+    lane, forced = benchmark.pair.draft_lane(), synthetic(benchmark.verification)
     return {
         "temperatures": list(benchmark.temperatures),
         "max_new_tokens": benchmark.max_new_tokens,
@@ -133,7 +133,7 @@ def settings(benchmark: Benchmark) -> dict[str, Any]:
         "prompts": prompts,
         "verification": benchmark.verification,
         "synthetic": forced.mark if forced else "",
-        "why_eager": benchmark.pair.why_eager,
+        "why_eager": benchmark.pair.why_eager(),
         "seed": benchmark.seed,
         "dtype": str(benchmark.pair.target.dtype).removeprefix("torch."),
         "target_threads": torch.get_num_threads(),

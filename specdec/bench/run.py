@@ -196,13 +196,13 @@ def measured(pair: Pair, prompts: Sequence[Sequence[int]], temperatures: Sequenc
 
     Forced acceptance is not measured: its rate is known.
     """
-    draft, forced = pair.draft_lane, synthetic(verification)
+    draft, forced = pair.draft_lane(), synthetic(verification)
     draft_seconds = None if draft is None else step_seconds(draft)  # first: its process is then up for the target's turn
-    widths = window_seconds(pair.target_lane, WIDTHS)
+    widths = window_seconds(pair.target_lane(), WIDTHS)
     asked = () if draft is None else {1.0, *temperatures}
     rates = {t: (forced or acceptance(pair, prompts, temperature=t)).rate for t in asked}
     return {
-        "target_step_seconds": step_seconds(pair.target_lane),
+        "target_step_seconds": step_seconds(pair.target_lane()),
         "target_window_seconds": {str(width): seconds for width, seconds in widths.items()},
         "draft_step_seconds": draft_seconds,
         "speed_ratio": None if draft is None else pair.speed_ratio(),

@@ -153,11 +153,10 @@ def load_pair(
     eager: bool = False,
 ) -> Pair:
     """The pair that the options name, or the bundled one, with one core left to the draft."""
-    import torch
+    from specdec.pair import Pair
+    from specdec.runtime.lane import leave_a_core_to_the_draft
 
-    from specdec.pair import Pair, available_cores
-
-    torch.set_num_threads(max(1, available_cores() - 1))
+    leave_a_core_to_the_draft()
     options: dict[str, Any] = {
         "device": device,
         "draft_device": draft_device,

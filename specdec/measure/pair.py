@@ -49,27 +49,28 @@ def profile(
     sampling included.
     """
     assert pair.draft is not None
-    assert pair.draft_lane is not None
+    target_lane, draft_lane = pair.target_lane(), pair.draft_lane()
+    assert draft_lane is not None
     widths = sorted({1, *widths, *(length + 1 for length in LENGTHS)})
     contexts = [context for context in contexts if context + max(widths) < pair.context_limit] or [pair.context_limit // 2]
     target: list[TargetTiming] = []
     draft: list[DraftTiming] = []
     alone: dict[int, Alone] = {}
     for context in contexts:  # the draft first, so that its process is up when the target is timed
-        step = Timing.of(timed_drafts(pair.draft_lane, repeats, context, Sampling()))
+        step = Timing.of(timed_drafts(draft_lane, repeats, context, Sampling()))
         draft.append(DraftTiming(1, context, step.mean, step.cv))
-        windows = timed_windows(pair.target_lane, widths, repeats, context, Sampling())
+        windows = timed_windows(target_lane, widths, repeats, context, Sampling())
         timings = {width: Timing.of(seconds) for width, seconds in windows.items()}
         target += [TargetTiming(width, 1, context, timing.mean, timing.cv) for width, timing in timings.items()]
         alone[context] = Alone({width: timing.mean for width, timing in timings.items()}, step.mean)
-    for batch, timing in _batched(pair.target_lane, batches, repeats, contexts[0], drafting=False):
+    for batch, timing in _batched(target_lane, batches, repeats, contexts[0], drafting=False):
         target.append(TargetTiming(1, batch, contexts[0], timing.mean, timing.cv))
-    for batch, timing in _batched(pair.draft_lane, batches, repeats, contexts[0], drafting=True):
+    for batch, timing in _batched(draft_lane, batches, repeats, contexts[0], drafting=True):
         draft.append(DraftTiming(batch, contexts[0], timing.mean, timing.cv))
     usual = min(contexts, key=lambda tokens: abs(tokens - CONTEXT_TOKENS))
     turns = in_turn(pair, 2 * repeats, usual, alone[usual])
     side_by_side = None
-    if not isinstance(pair.draft_lane, InlineLane):
+    if not isinstance(draft_lane, InlineLane):
         side_by_side = together(pair, 2 * repeats, usual, alone[usual], turns.start_seconds)
     return Profile(
         target_seconds=tuple(target),

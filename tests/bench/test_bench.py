@@ -255,7 +255,7 @@ def test_the_pair_is_measured(pair: Pair, measurement: dict[str, Any]) -> None:
     measured = measurement["measured"]
     assert 0 < measured["target_step_seconds"] < 1
     assert 0 < measured["draft_step_seconds"] < 1
-    assert measured["speed_ratio"] == pair.speed_ratio
+    assert measured["speed_ratio"] == pair.speed_ratio()
     assert 0 < measured["acceptance_rate"] < 1
     twins = Pair(pair.target, pair.target, lane="inline")
     assert report(finished(small(twins)))["measured"]["acceptance_rate"] == pytest.approx(1)
@@ -599,7 +599,7 @@ def test_the_picture_shows_every_contender_with_its_interval(pair: Pair) -> None
     done = report(made_up(pair, lined_up, (8.0, 4.0, 5.0, 10.0, 9.0, 7.0, 6.0), peers=hugging_face(pair)))
     done["results"][1]["predicted_tokens_per_second"] = 0.75
     rows = drawn(speedup_chart(done))
-    pearl = f"pearl auto={max(1, round(pair.speed_ratio))}"
+    pearl = f"pearl auto={max(1, round(pair.speed_ratio()))}"
     assert [row["label"] for row in rows] == [
         "autoregressive",
         pearl,

@@ -26,7 +26,7 @@ from specdec.law.proof import Table
 from specdec.runtime import runner
 from specdec.sampling import Sampler, Sampling
 from specdec.testing.models import Scripted, byte_tokenizer, fresh_logits, greedy_tokens, minuscule, model, resembling
-from specdec.verification import RULES, Chance, Outcome, Rule, Window, token_rule
+from specdec.verification import RULES, Chance, Outcome, Rule, Window, match_rule, token_rule
 
 Tokens = tuple[int, ...]
 
@@ -133,22 +133,21 @@ def one_uniform(window: Window, bonus: bool, chance: Chance) -> Outcome:
 
 
 CONTROLS = [
-    ("speculative", "plain p on reject", plain_p_on_reject, plain_p_on_reject),
-    ("pearl", "plain p on reject", plain_p_on_reject, plain_p_on_reject),
-    ("pearl", "one uniform for test and residual", one_uniform, reused_uniform(token_rule, False)),
+    ("speculative", plain_p_on_reject, plain_p_on_reject),
+    ("pearl", plain_p_on_reject, plain_p_on_reject),
+    ("pearl", one_uniform, reused_uniform(token_rule, False)),
 ]
 
 
-@pytest.mark.parametrize(("strategy", "name", "wrong", "exactly_wrong"), CONTROLS, ids=["speculative", "pearl", "uniform"])
+@pytest.mark.parametrize(("strategy", "wrong", "exactly_wrong"), CONTROLS, ids=["speculative", "pearl", "uniform"])
 def test_the_same_test_rejects_a_wrong_rule_and_has_the_power_to(
-    sampled_pair: Pair, monkeypatch: pytest.MonkeyPatch, strategy: str, name: str, wrong: Rule, exactly_wrong: Rule
+    sampled_pair: Pair, strategy: str, wrong: Rule, exactly_wrong: Rule
 ) -> None:
     chosen, tables = specdec.create(strategy, draft_length=2), exact_pair(sampled_pair)
     right = ChiSquare(target_law(tables, PROMPT, NEW_TOKENS), SAMPLES)
     lossy = law(chosen, tables, PROMPT, NEW_TOKENS, exactly_wrong)
     assert right.power(lossy, SIGNIFICANCE) > 0.99
-    monkeypatch.setitem(RULES, name, wrong)
-    outputs = sampled(sampled_pair, chosen, verification=name)
+    outputs = sampled(sampled_pair, chosen, verification=wrong)
     assert right.p_value(outputs) < SIGNIFICANCE
     # and the loop does to a wrong rule exactly what the law says it does
     assert ChiSquare(lossy, SAMPLES).p_value(outputs) > SIGNIFICANCE
@@ -444,6 +443,15 @@ def test_a_seed_decides_the_tokens_whatever_was_decoded_before(
     assert len(set(first)) > 1
 
 
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_rule_may_be_given_by_name_or_as_a_function(greedy_pair: Pair, batch_size: int) -> None:
+    def run(verification: str | Rule) -> list[Tokens]:
+        options: dict[str, Any] = {"max_new_tokens": 12, "seed": 2, "batch_size": batch_size, "verification": verification}
+        return [result.tokens for result in decode(greedy_pair, REPRODUCIBLE[-1], [[1, 2, 3], [4], [5, 6]], **options)]
+
+    assert run(token_rule) == run("token") != run(match_rule) == run("match")
+
+
 def test_without_a_seed_outputs_vary(greedy_pair: Pair) -> None:
     assert len({decode(greedy_pair, strategies(2)[1], [1], max_new_tokens=8).tokens for _ in range(5)}) > 1
 
@@ -509,7 +517,7 @@ def test_the_context_is_filled_exactly_and_never_overrun(cramped_pair: Pair, str
 @pytest.mark.parametrize("name", ["speculative", "pearl"])
 def test_the_measured_draft_length_works_where_vocabulary_and_context_are_small(cramped_pair: Pair, name: str) -> None:
     strategy = specdec.create(name, draft_length="auto")
-    assert cramped_pair.speed_ratio > 0
+    assert cramped_pair.speed_ratio() > 0
     result = decode(cramped_pair, strategy, [1, 2], max_new_tokens=100, temperature=0)
     assert result.tokens == greedy_tokens(cramped_pair.target, [1, 2], 10)
 

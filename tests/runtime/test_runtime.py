@@ -145,8 +145,8 @@ def test_only_what_is_new_is_computed() -> None:
     of = model("llama", VOCABULARY)
     cached, widths = Runner(of, VOCABULARY), []
     of.register_forward_pre_hook(lambda _, args, options: widths.append(options["input_ids"].shape[1]), with_kwargs=True)
-    for context, rows in (([1, 2, 3], 1), ([1, 2, 3, 4, 5], 3), ([1, 2, 3, 4, 6], 1), ([1, 2, 3, 4, 6], 1), ([9], 1)):
-        cached.logits(context, rows)
+    for context, positions in (([1, 2, 3], 1), ([1, 2, 3, 4, 5], 3), ([1, 2, 3, 4, 6], 1), ([1, 2, 3, 4, 6], 1), ([9], 1)):
+        cached.logits(context, positions)
     assert widths == [3, 3, 1, 1, 1]
     cached.forget()
     cached.logits([9, 1], 1)
@@ -186,8 +186,8 @@ def test_padded_heads_are_cut_to_the_common_vocabulary() -> None:
             assert max(result.tokens) < VOCABULARY
 
 
-@pytest.mark.parametrize(("architecture", "limit"), [("llama", 77), ("gpt2", 77), ("gemma3", 77), ("mamba", None)])
-def test_context_limits_come_from_the_configuration(architecture: str, limit: int | None) -> None:
+@pytest.mark.parametrize(("architecture", "limit"), [("llama", 77), ("gpt2", 77), ("gemma3", 77), ("mamba", runner.UNLIMITED)])
+def test_context_limits_come_from_the_configuration(architecture: str, limit: int) -> None:
     assert context_limit(model(architecture, VOCABULARY, max_position_embeddings=77)) == limit
 
 
@@ -255,8 +255,8 @@ def test_a_seed_gives_the_same_tokens_in_every_lane(target: Any, draft: Any, thr
 def lane(request: pytest.FixtureRequest, draft: Any, process_pair: Pair) -> Iterator[Lane]:
     """One of each kind with the same model; the process is shared, since it starts slowly."""
     if request.param == "process":
-        assert process_pair.draft_lane is not None
-        yield process_pair.draft_lane
+        assert process_pair.draft_lane() is not None
+        yield process_pair.draft_lane()
         return
     made = {"inline": InlineLane, "thread": ThreadLane}[request.param](draft, VOCABULARY)
     yield made
@@ -282,36 +282,36 @@ def test_rows_of_a_draft_survive_the_next_draft(lane: Lane) -> None:
 
 def test_requests_are_answered_in_order_and_some_may_be_left_unfetched(lane: Lane) -> None:
     lane.submit("begin", Sampling(temperature=0), "seed", [1])()
-    waits = [lane.submit("score", [ScoreRequest(0, [1, 2, 3], rows)]) for rows in (1, 2, 3)]
-    assert waits[2]()[0].rows == 3
+    waits = [lane.submit("score", [ScoreRequest(0, [1, 2, 3], positions)]) for positions in (1, 2, 3)]
+    assert waits[2]()[0].positions == 3
     assert drafted(lane, [1], 2).q is None  # greedy drafts need no rows
 
 
-def test_a_hurried_draft_ends_early_if_it_races(lane: Lane) -> None:
+def test_a_draft_ends_early_if_it_races_and_the_target_has_answered(lane: Lane) -> None:
     lane.submit("begin", Sampling(), "seed", [1])()
     wait = lane.submit("draft", [DraftRequest(0, [1], 100, racing=True)])
-    lane.hurry(0.0)
+    lane.target_answered(0.0)
     [drafting] = wait()
     assert 1 <= len(drafting.tokens) < 100
     assert len(drafted(lane, [1], 60).tokens) == 60  # no race
-    if lane.overlaps:  # a hurry is over with the request it was for
+    if lane.overlaps:  # an answer ends the races that were under way, and no later one
         [drafting] = lane.submit("draft", [DraftRequest(0, [1], 60, racing=True)])()
         assert len(drafting.tokens) == 60
 
 
-def test_the_targets_answer_hurries_a_race_and_nothing_else(target: Any, draft: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_targets_answer_ends_a_race_and_nothing_else(target: Any, draft: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with Pair(target, draft, lane="inline") as pair:
-        hurried: list[float] = []
-        monkeypatch.setattr(pair.draft_lane, "hurry", hurried.append)
+        answered: list[float] = []
+        monkeypatch.setattr(pair.draft_lane(), "target_answered", answered.append)
         decode(pair, create("pearl", draft_length=2), [1, 2, 3], max_new_tokens=8, seed=0)
-        assert hurried == []
+        assert answered == []
         raced = decode(pair, create("elastic"), [1, 2, 3], max_new_tokens=8, seed=0).statistics
-        assert len(hurried) == raced.rounds
-        assert sum(hurried) == pytest.approx(raced.target_busy_seconds)
+        assert len(answered) == raced.rounds
+        assert sum(answered) == pytest.approx(raced.target_busy_seconds)
 
 
 def test_a_full_window_of_rows_fits(process_pair: Pair) -> None:
-    lane = process_pair.draft_lane
+    lane = process_pair.draft_lane()
     assert lane is not None
     lane.submit("begin", Sampling(), "seed", [1])()
     drafting = drafted(lane, [1], 100)
@@ -320,7 +320,7 @@ def test_a_full_window_of_rows_fits(process_pair: Pair) -> None:
 
 
 def test_an_error_in_the_worker_names_itself_and_leaves_it_alive(process_pair: Pair) -> None:
-    lane = process_pair.draft_lane
+    lane = process_pair.draft_lane()
     assert lane is not None
     with pytest.raises(LaneError, match="worker failed with IndexError"):
         drafted(lane, [VOCABULARY + 5], 1)
@@ -450,8 +450,8 @@ def test_decoding_goes_on_when_the_worker_is_killed(draft: Any, target: Any) -> 
     with Pair(target, draft, lane="process") as pair:
         decoding = Decoding(pair, STRATEGIES["pearl"], [1], max_new_tokens=16, temperature=0)
         next(decoding)
-        assert pair.draft_lane is not None
-        victim = worker_of(pair.draft_lane)
+        assert pair.draft_lane() is not None
+        victim = worker_of(pair.draft_lane())
         os.kill(victim, signal.SIGKILL)
         assert gone(victim)
         with pytest.warns(RuntimeWarning, match="goes on without the draft: the draft worker ended with exit code -9"):
@@ -463,7 +463,7 @@ def test_decoding_goes_on_when_the_worker_is_killed(draft: Any, target: Any) -> 
         again = decode(pair, STRATEGIES["pearl"], [1], max_new_tokens=16, temperature=0)  # starts a new worker
         assert again.tokens == result.tokens
         assert not again.statistics.draft_failure
-        assert worker_of(pair.draft_lane) != victim
+        assert worker_of(pair.draft_lane()) != victim
 
 
 PARENT = """
@@ -486,14 +486,14 @@ try:
     print("sent", flush=True)
 except PairError as error:
     print(error, flush=True)
-print(pair.draft_lane._process.pid, flush=True)
+print(pair.draft_lane()._process.pid, flush=True)
 sys.stdin.read()
 """
 
 
 @pytest.fixture(scope="module")
 def killed_parent(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, int]:
-    """What a user's script was told of its own logits processor, and the worker it left when it was killed."""
+    """The error for a logits processor of the user's own script, and the worker that the script left when it was killed."""
     script = tmp_path_factory.mktemp("parent") / "script.py"
     script.write_text(PARENT)
     parent = subprocess.Popen(
@@ -501,9 +501,9 @@ def killed_parent(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, int]:
     )
     with parent:
         assert parent.stdout is not None
-        told, worker = parent.stdout.readline(), int(parent.stdout.readline())
+        said, worker = parent.stdout.readline(), int(parent.stdout.readline())
         parent.kill()
-    return told, worker
+    return said, worker
 
 
 @needs_pidfd
