@@ -145,10 +145,10 @@ class GraphRunner:
         ends the draft; the tokens before it are kept. Raises `ModelError` when there are none. Ask `why_stepwise` before.
         """
         tokens = list(context)
-        row = self.logits(tokens, 1)
+        logits = self.logits(tokens, 1)
         self._reserve(len(tokens) + length)
         forward, draft = self._forward_of(1), self._draft_tensors(sampler, length)
-        forward.logits.copy_(row)
+        forward.logits.copy_(logits)
         forward.inputs.fill_(len(tokens) - 1)  # a pick sets the token and moves on from this position
         draft.uniforms[: len(uniforms)].copy_(torch.tensor(uniforms, dtype=torch.float64), non_blocking=True)
         draft.drafted.zero_()

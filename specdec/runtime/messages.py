@@ -15,7 +15,7 @@ from specdec.effects import StopRule
 from specdec.verification import Row
 
 ARGMAX = "argmax"
-"""Stands for `q` of a greedily drafted token. Nobody needs that row."""
+"""Stands for `q` of a greedily drafted token, since that row is not needed."""
 
 
 class DraftRequest(NamedTuple):

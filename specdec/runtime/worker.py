@@ -120,7 +120,7 @@ class Worker:
         return [Drafting(draft.tokens, draft.q, draft.seconds, draft.failure) for draft in drafts]
 
     def _drafted_at_once(self, draft: _OpenDraft, start: float) -> bool:
-        """Draft all tokens where nobody needs to look at them one by one. Returns whether that was so."""
+        """Draft all tokens at once where none must be looked at before the next is drawn. Returns whether that was possible."""
         slot, context, length, stop, racing = draft.request
         try:
             found = None if racing else self._runner.draft(slot, context, length, stop, self._sampler, self._dice[slot])
@@ -163,13 +163,13 @@ class Worker:
         """`choose(logits, context)` of every sequence, in one call where the result does not depend on the contexts."""
         if len(logits) > 1 and self._sampler.context_free:
             try:
-                return list(choose(torch.cat(list(logits)), ()).split([len(rows) for rows in logits]))
+                return list(choose(torch.cat(list(logits)), ()).split([len(own) for own in logits]))
             except ModelError:
                 pass  # one of the sequences failed: the loop finds out which
         found: list[Tensor | ModelError] = []
-        for rows, context in zip(logits, contexts, strict=True):
+        for own, context in zip(logits, contexts, strict=True):
             try:
-                found.append(choose(rows, context))
+                found.append(choose(own, context))
             except ModelError as error:
                 self._runner.forget()  # a static cache may hold NaN now, and no mask hides that
                 found.append(error)
@@ -182,13 +182,13 @@ class Worker:
             logits = self._logits([(request.slot, request.context, request.positions) for request in requests])
             choose = self._sampler.best if self._sampler.greedy else self._sampler.probabilities
             chosen = self._over(choose, logits, [request.context for request in requests])
-        lists = [rows.tolist() if self._sampler.greedy and isinstance(rows, Tensor) else None for rows in chosen]
+        best_tokens = [own.tolist() if self._sampler.greedy and isinstance(own, Tensor) else None for own in chosen]
         seconds = time.perf_counter() - start
         found: list[Scoring] = []
-        for request, rows, best in zip(requests, chosen, lists, strict=True):
-            if isinstance(rows, ModelError):
-                raise rows
-            found.append(Scoring(None if best is not None else rows, best, request.positions, seconds))
+        for request, own, best in zip(requests, chosen, best_tokens, strict=True):
+            if isinstance(own, ModelError):
+                raise own
+            found.append(Scoring(None if best is not None else own, best, request.positions, seconds))
         return found
 
 

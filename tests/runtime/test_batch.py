@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,23 +78,30 @@ def test_a_batch_decodes_what_each_prompt_does_alone(pair: Pair, strategy: Any, 
             assert ours.statistics.drafted_tokens == theirs.statistics.drafted_tokens
 
 
-@pytest.mark.parametrize("lane", ["thread", "process"])
-def test_a_batch_decodes_the_same_in_every_lane(lane: str) -> None:
-    with pair_of("llama", lane=lane) as other:
-        for strategy in ("speculative", "pearl"):
-            options: dict[str, Any] = {"batch_size": 3, "max_new_tokens": 12, "seed": 1, **SAMPLED}
-            expected = decode(pair_of("llama"), create(strategy, draft_length=3), prompts(5), **options)
-            found = decode(other, create(strategy, draft_length=3), prompts(5), **options)
-            assert [result.tokens for result in found] == [result.tokens for result in expected]
+@pytest.fixture(params=["inline", "thread", "process"])
+def other(request: pytest.FixtureRequest, process_pair: Pair) -> Iterator[Pair]:
+    """The same pair on every kind of lane."""
+    if request.param == "process":
+        yield process_pair
+        return
+    with Pair(process_pair.target, process_pair.draft, lane=request.param) as made:
+        yield made
 
 
-@pytest.mark.parametrize("lane", ["inline", "thread", "process"])
-def test_elastic_is_greedily_the_target_alone_and_in_a_batch(lane: str) -> None:
-    with pair_of("llama", lane=lane) as other:
-        expected = decode(other, create("autoregressive"), prompts(5), batch_size=1, max_new_tokens=20, temperature=0)
-        for size in (1, 3):
-            found = decode(other, create("elastic"), prompts(5), batch_size=size, max_new_tokens=20, temperature=0)
-            assert [result.tokens for result in found] == [result.tokens for result in expected]
+def test_a_batch_decodes_the_same_on_every_lane(other: Pair) -> None:
+    inline = Pair(other.target, other.draft, lane="inline")
+    for strategy in ("speculative", "pearl"):
+        options: dict[str, Any] = {"batch_size": 3, "max_new_tokens": 12, "seed": 1, **SAMPLED}
+        expected = decode(inline, create(strategy, draft_length=3), prompts(5), **options)
+        found = decode(other, create(strategy, draft_length=3), prompts(5), **options)
+        assert [result.tokens for result in found] == [result.tokens for result in expected]
+
+
+def test_elastic_is_greedily_the_target_alone_and_in_a_batch(other: Pair) -> None:
+    expected = decode(other, create("autoregressive"), prompts(5), batch_size=1, max_new_tokens=20, temperature=0)
+    for size in (1, 3):
+        found = decode(other, create("elastic"), prompts(5), batch_size=size, max_new_tokens=20, temperature=0)
+        assert [result.tokens for result in found] == [result.tokens for result in expected]
 
 
 def test_the_rounds_of_a_batch_are_its_outputs() -> None:
