@@ -8,6 +8,7 @@ import random
 import statistics
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from pair_documents import CONTEXT, VOCAB, shakespeare_documents
@@ -77,7 +78,7 @@ def step_times(pair: dict[str, LlamaForCausalLM], context: int = 200) -> dict[st
 def evaluate(out: Path, prompts: dict[str, list[str]], count: int) -> dict[str, object]:
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(out / "target", local_files_only=True)
-    pair = {
+    pair: dict[str, Any] = {
         name: AutoModelForCausalLM.from_pretrained(
             out / name, dtype=torch.float32, local_files_only=True, use_safetensors=True
         ).eval()

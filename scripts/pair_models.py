@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 from pair_documents import CONTEXT, VOCAB
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-SHAPES = {  # deep and narrow against shallow: eager latency grows with the number of layers
+SHAPES: dict[str, dict[str, Any]] = {  # deep and narrow against shallow: eager latency grows with the number of layers
     "target": {"num_hidden_layers": 28, "hidden_size": 256, "intermediate_size": 704, "num_attention_heads": 2},
     "draft": {"num_hidden_layers": 4, "hidden_size": 256, "intermediate_size": 704, "num_attention_heads": 4},
 }
@@ -21,7 +22,8 @@ def build(name: str) -> LlamaForCausalLM:
         vocab_size=VOCAB, max_position_embeddings=CONTEXT, tie_word_embeddings=True,
         bos_token_id=0, eos_token_id=0, **SHAPES[name],
     )  # fmt: skip
-    return LlamaForCausalLM(config).to(DEVICE)
+    model: Any = LlamaForCausalLM(config)
+    return model.to(DEVICE)
 
 
 def load(model: LlamaForCausalLM, folder: Path) -> None:
@@ -90,7 +92,7 @@ def sample(model: LlamaForCausalLM, prompts: torch.Tensor, count: int,
 
 def export(out: Path, tokenizer: PreTrainedTokenizerFast, pair: dict[str, LlamaForCausalLM]) -> None:
     for name, model in pair.items():
-        copy = LlamaForCausalLM(model.config)
+        copy: Any = LlamaForCausalLM(model.config)
         copy.load_state_dict(model.state_dict())
         copy.to(torch.bfloat16).save_pretrained(out / name)
         tokenizer.save_pretrained(out / name)

@@ -172,9 +172,10 @@ def test_no_text_comes_of_it() -> None:
 
 
 def test_a_model_does_not_generate_with_it(pair: Pair) -> None:
+    target: Any = pair.target
     ask = {"custom_generate": create("speculative", draft_length=2), "draft": pair, "max_new_tokens": 4}
     with pytest.raises(InputError, match="no text to show"):
-        pair.target.generate(torch.tensor([[1, 2]]), verification="synthetic:0.8", **ask)
+        target.generate(torch.tensor([[1, 2]]), verification="synthetic:0.8", **ask)
 
 
 def test_it_is_no_rule_that_could_be_proved() -> None:

@@ -46,9 +46,9 @@ STRATEGIES = [create(name) for name in available() if name != "elastic"] + [
 ]
 
 
-def pair_of(architecture: str, **options: Any) -> Pair:
+def pair_of(architecture: str, *, eager: bool = False) -> Pair:
     target = model(architecture, VOCABULARY, seed=1)
-    return Pair(target, resembling(target, 0.05), **{"lane": "inline", **options})
+    return Pair(target, resembling(target, 0.05), lane="inline", eager=eager)
 
 
 def prompts(count: int, seed: int = 0) -> list[list[int]]:

@@ -159,6 +159,7 @@ def test_a_cpu_gets_the_format_of_the_checkpoint_if_it_has_it(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     with Pair.bundled(device="cpu", lane="inline") as pair:
+        assert pair.draft is not None
         assert pair.target.dtype == pair.draft.dtype == dtype
     with Pair.load("shape:tiny-draft", device="cpu") as pair:
         assert pair.target.dtype == dtype

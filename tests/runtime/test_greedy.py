@@ -61,8 +61,9 @@ def test_greedy_in_float32_is_equal_or_a_tie(
 def test_strategies_are_callables_for_generate(greedy_pair: Pair, greedy_references: dict[Tokens, Tokens]) -> None:
     prompt, expected = next(item for item in greedy_references.items() if len(item[0]) > 3)
     ids = torch.tensor([prompt])
+    generate: Any = greedy_pair.target.generate
     for strategy in strategies(3):
-        output = greedy_pair.target.generate(
+        output = generate(
             ids,
             attention_mask=torch.ones_like(ids),
             do_sample=False,
@@ -140,9 +141,10 @@ def test_stop_strings_end_with_the_token_that_completes_them(
     agreeing_pair: Pair, varied: tuple[Tokens, Tokens], strategy: DecodingStrategy
 ) -> None:
     prompt, full = varied
-    texts = [agreeing_pair.tokenizer.decode(list(full[:n])) for n in range(LONG + 1)]
-    stops = {texts[-1][i : i + size] for size in (1, 3) for i in range(len(texts[-1]) - size + 1)}
-    stops = sorted(stop for stop in stops if "\ufffd" not in stop)
+    tokenizer: Any = agreeing_pair.tokenizer
+    texts: list[str] = [tokenizer.decode(list(full[:n])) for n in range(LONG + 1)]
+    pieces = {texts[-1][i : i + size] for size in (1, 3) for i in range(len(texts[-1]) - size + 1)}
+    stops = sorted(stop for stop in pieces if "\ufffd" not in stop)
     assert len(stops) > 10
     for stop in stops:
         end = next(n for n, text in enumerate(texts) if stop in text)
@@ -153,7 +155,8 @@ def test_stop_strings_end_with_the_token_that_completes_them(
 def test_stop_strings_in_the_prompt_do_not_count(agreeing_pair: Pair) -> None:
     prompt = (WORDS.index("xyz"), WORDS.index("xyz"), 0)
     expected = greedy_tokens(agreeing_pair.target, prompt, 6)
-    text = agreeing_pair.tokenizer.decode(list(expected))
+    tokenizer: Any = agreeing_pair.tokenizer
+    text = tokenizer.decode(list(expected))
     assert "xyza" not in text
     result = decode(
         agreeing_pair, strategies(3)[1], prompt, max_new_tokens=6, temperature=0, stop_strings=["xyza", "zx", "xyzxyz"]
@@ -182,6 +185,7 @@ def test_a_stop_function_sees_every_prefix_once_and_names_the_reason(
 
 @pytest.mark.parametrize("strategy", strategies(3), ids=str)
 def test_streamed_pieces_are_the_text(agreeing_pair: Pair, strategy: DecodingStrategy) -> None:
+    tokenizer: Any = agreeing_pair.tokenizer
     split = 0
     for seed in range(12):
         decoding = Decoding(agreeing_pair, strategy, [0, 6], max_new_tokens=20, temperature=1.5, seed=seed)
@@ -189,14 +193,15 @@ def test_streamed_pieces_are_the_text(agreeing_pair: Pair, strategy: DecodingStr
         result = decoding.result()
         assert "".join(part.text for part in rounds) == result.text
         assert sum((part.tokens for part in rounds), ()) == result.tokens
-        assert result.text == agreeing_pair.tokenizer.decode(list(result.tokens))
+        assert result.text == tokenizer.decode(list(result.tokens))
         split += any(part.tokens and not part.text for part in rounds)
     if strategy.name == "autoregressive":
         assert split  # a character whose bytes came in two rounds was held back
 
 
 def test_a_text_prompt_is_its_tokens(agreeing_pair: Pair) -> None:
-    tokens = agreeing_pair.tokenizer("ab cd")["input_ids"]
+    tokenizer: Any = agreeing_pair.tokenizer
+    tokens = tokenizer("ab cd")["input_ids"]
     by_text, by_tokens = (
         decode(agreeing_pair, strategies(2)[1], prompt, max_new_tokens=5, seed=1) for prompt in ("ab cd", tokens)
     )

@@ -7,7 +7,7 @@ wrong on purpose.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -63,7 +63,7 @@ class ChiSquare:
         self._cells = self._pooled(self._expected)
         self._freedom = len(self._cells) - 1
 
-    def _pooled(self, counts: dict[Tokens, float]) -> dict[Any, float]:
+    def _pooled(self, counts: Mapping[Tokens, float]) -> dict[Any, float]:
         pooled: dict[Any, float] = {}
         for output, count in counts.items():
             cell = "rare" if output in self._rare or output not in self._expected else output
