@@ -25,11 +25,11 @@ bench: .venv/.run  ## the full benchmark against Hugging Face's generate, into b
 test: .venv/.test  ## all tests
 	$(BIN)/python -m pytest
 
-check: .venv/.check  ## lint, format, strict types, exports, and who may import whom
+check: .venv/.check  ## lint, format, strict types here and from an installed wheel, exports, and who may import whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
-	$(BIN)/python -m pytest tests/test_project.py -k "arrow or export"
+	$(BIN)/python -m pytest tests/docs/test_rooms.py tests/docs/test_exports.py tests/docs/installed.py
 
 docs: .venv/.docs  ## build the site into site/; warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

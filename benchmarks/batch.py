@@ -27,13 +27,13 @@ import torch
 from rich.table import Table
 
 from specdec import Batch, Pair, SpecdecError, create
-from specdec.bench import described
-from specdec.cli.bench import parsed_lengths
-from specdec.cli.console import Output
+from specdec.cli.console import Terminal
+from specdec.cli.options import parsed_lengths
 from specdec.machine import available_cores, cpu_name, versions
 from specdec.measure import hardware
 from specdec.prompts import bundled
 from specdec.runtime.lane import leave_a_core_to_the_draft
+from specdec.summary import DescribedPair
 from specdec.text import prompt_tokens
 
 STRATEGIES = (("autoregressive", {}), ("speculative", {"draft_length": 4}), ("pearl", {"draft_length": "auto"}))
@@ -47,14 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         sizes = parsed_lengths(options.sizes)
         machine = re.sub(r"\W+", "_", f"cpu {cpu_name()} {available_cores()} cores").lower()
-        output = Output(str(options.output / f"{machine}_{date.today().isoformat()}_batch_{options.dtype}.json"))
+        output = Terminal(str(options.output / f"{machine}_{date.today().isoformat()}_batch_{options.dtype}.json"))
         loaded: dict[str, Any] = {"dtype": options.dtype, "device": options.device}
         with Pair.load(options.target, options.draft, **loaded) if options.target else Pair.bundled(**loaded) as pair:
             rows = measured(pair, sizes, options, output)
-            found = {
-                "pair": described(pair),
-                "hardware": {**hardware(pair).to_dict(), **versions(), "date": date.today().isoformat()},
-            }
+            hardware_now = {**hardware(pair).to_dict(), **versions(), "date": date.today().isoformat()}
+            found = {"pair": DescribedPair.of(pair).to_dict(), "hardware": hardware_now}
         output.write({**found, "settings": {"tokens": options.max_new_tokens, "repeats": options.repeats}, "results": rows})
         show(output, rows)
     except SpecdecError as error:
@@ -77,7 +75,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def measured(pair: Pair, sizes: Sequence[int], options: argparse.Namespace, output: Output) -> list[dict[str, Any]]:
+def measured(pair: Pair, sizes: Sequence[int], options: argparse.Namespace, output: Terminal) -> list[dict[str, Any]]:
     """A row for each strategy and size, medians over repeats."""
     prompts = [prompt_tokens(pair, text) for text in bundled()]
     prompts = (prompts * max(sizes))[: 2 * max(sizes)]
@@ -134,7 +132,7 @@ def forget_peak(pair: Pair) -> int:
     return peak_bytes(pair)
 
 
-def show(output: Output, rows: Sequence[dict[str, Any]]) -> None:
+def show(output: Terminal, rows: Sequence[dict[str, Any]]) -> None:
     """Print the table."""
     table = Table(
         "strategy", "batch", "tok/s", "over batch 1", "over autoregressive", "peak MB over the models", title="Batches"

@@ -29,9 +29,10 @@ import torch
 from transformers import PreTrainedModel
 
 from specdec import InputError, Pair, SpecdecError, available
-from specdec.bench import BASELINE, Benchmark, line_up, report
-from specdec.cli.bench import parsed_lengths, show
-from specdec.cli.console import Output, share
+from specdec.bench import BASELINE, bench, line_up
+from specdec.cli.console import Terminal
+from specdec.cli.options import parsed_lengths
+from specdec.report import share
 from specdec.runtime.timing import made_up_context
 
 PAIRS = [("shape:llama-8b", "shape:llama-1b"), ("shape:llama-8b", "shape:llama-160m")]
@@ -58,7 +59,7 @@ def run(options: argparse.Namespace) -> None:
     gpu = "dry run" if options.dry_run else torch.cuda.get_device_name()
     machine = {"gpu": gpu, "driver": driver(), "cuda": torch.version.cuda, "date": date.today().isoformat()}
     folder = options.output or (None if options.dry_run else RESULTS)
-    output = Output(folder and str(folder / f"gpu_{gpu.lower().replace(' ', '_')}_{machine['date']}.json"))
+    output = Terminal(folder and str(folder / f"gpu_{gpu.lower().replace(' ', '_')}_{machine['date']}.json"))
     copied = copy_bytes_per_second(device, size=2**26 if options.dry_run else 2**30)
     pairs = [measured(output, *names, device, copied, options) for names in (TINY if options.dry_run else PAIRS)]
     output.write({**machine, "copy_bytes_per_second": copied, "pairs": pairs})
@@ -81,27 +82,25 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def measured(
-    output: Output, target: str, draft: str, device: str, copied: float, options: argparse.Namespace
+    output: Terminal, target: str, draft: str, device: str, copied: float, options: argparse.Namespace
 ) -> dict[str, Any]:
     """The report of one pair, with the bytes that autoregressive decoding reads added to it."""
     with Pair.load(target, draft, device=device, dtype=torch.bfloat16, lane="thread") as pair:
         names = [name for name in STRATEGIES if name in available()]
-        benchmark = Benchmark(
+        report = bench(
             pair,
             line_up(pair, names, parsed_lengths(options.draft_lengths)),
             [made_up_context(options.prompt_tokens)],
-            options.temperature or [0.0],
-            options.max_new_tokens,
-            options.repeats,
+            temperatures=options.temperature or [0.0],
+            max_new_tokens=options.max_new_tokens,
+            repeats=options.repeats,
             verification=f"synthetic:{options.acceptance}",
+            progress=output.follow,
         )
-        for _ in output.follow(benchmark, len(benchmark)):
-            pass
-        found, why_eager = report(benchmark), pair.why_eager()
         read = bytes_read(pair.target, options.prompt_tokens + options.max_new_tokens / 2)
-    show(output, found)
-    found |= {"bytes_read_per_token": read, "why_eager": why_eager}
-    for name, reason in why_eager.items():
+    output.console.print(report)
+    found: dict[str, Any] = {**report.to_dict(), "bytes_read_per_token": read, "why_eager": dict(report.settings.why_eager)}
+    for name, reason in report.settings.why_eager.items():
         output.console.print(f"{name}: {'graphs or fused' if reason is None else f'eager, since {reason}'}")
     for result in found["results"]:
         if result["strategy"] == BASELINE:

@@ -1,9 +1,148 @@
-"""Strategies on simulated devices: compiled to exact chains, run by events, tuned and drawn.
+"""Strategies on simulated devices: compiled to exact chains, run by events, served under load, tuned and drawn.
 
-    acceptance  placeholder               how often a guess is accepted; text without content
-    latency  roofline  profiles  system   how long a forward takes; devices
-    chain  rates  plan                    a strategy as a finite chain; exact speeds; the best length and strategy
-    events  run  timeline  charts         the same strategy under SimPy; pictures
+    from sim import Constant, Rate, System, tune
 
-It knows no strategy: they come in as objects. The modules are imported where they are used; nothing is imported here.
+    print(tune(Rate(0.8), System(Constant(draft_step=1e-3, target_step=5e-3))))
+
+This is the one door: everything a user needs is imported from here. The rooms behind it, each may import those above it:
+
+    setup      what is assumed of a pair and its devices: acceptance, latency, system
+    stream     one sequence: the compiled chain and its exact speed, the simulation by events, the timeline
+    traffic    many sequences: requests, replicas, serving, metrics
+    study      questions: how fast, under which load, which length and strategy, how far off
+    pictures   studies and timelines as charts
+    cli        the commands: parse, call, print, write
+
+`checks` (for `specdec.testing`) imports stream. Strategies come in as objects: the simulator
+imports `specdec`, and no strategy. A name is imported when it is first used, so `import sim` costs nothing.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sim.pictures.speed import speed_chart
+    from sim.pictures.timeline import timeline_chart
+    from sim.pictures.trace import chrome_trace
+    from sim.setup.acceptance import Acceptance, Hidden, PerPosition, Rate, markov, mean_length, recorded
+    from sim.setup.latency import Constant, Latency, Measured, Measurement
+    from sim.setup.profiles import measured_acceptance, measured_system
+    from sim.setup.roofline import ModelSize, Roofline, read_model
+    from sim.setup.system import Jitter, System
+    from sim.stream.chain import Compiled, compile_strategy
+    from sim.stream.events import run_stream
+    from sim.stream.intervals import paired_interval
+    from sim.stream.rates import Rates, expected_seconds, plain_tokens_per_second, rates
+    from sim.stream.run import Run
+    from sim.stream.stage import Outcome, Stage
+    from sim.stream.timeline import Timeline, timeline
+    from sim.study.load import Load, simulate_traffic
+    from sim.study.one import Simulation, simulate
+    from sim.study.predict import predict
+    from sim.study.search import Choice, Flip
+    from sim.study.tune import Tuning, tune
+    from sim.study.validate import Validation, validate
+    from sim.traffic.metrics import Metrics, Objectives, Summary, measure
+    from sim.traffic.record import Served, Server
+    from sim.traffic.serving import simulate_serving
+    from sim.traffic.workload import Arrivals, Lengths, Traffic, Workload, read_trace
+    from specdec.profile import Slowdown
+
+_NAMES = {
+    "pictures.speed": "speed_chart",
+    "pictures.timeline": "timeline_chart",
+    "pictures.trace": "chrome_trace",
+    "setup.acceptance": "Acceptance Hidden PerPosition Rate markov mean_length recorded",
+    "setup.latency": "Constant Latency Measured Measurement",
+    "setup.profiles": "measured_acceptance measured_system",
+    "setup.roofline": "ModelSize Roofline read_model",
+    "setup.system": "Jitter System",
+    "stream.chain": "Compiled compile_strategy",
+    "stream.events": "run_stream",
+    "stream.intervals": "paired_interval",
+    "stream.rates": "Rates expected_seconds plain_tokens_per_second rates",
+    "stream.run": "Run",
+    "stream.stage": "Outcome Stage",
+    "stream.timeline": "Timeline timeline",
+    "study.load": "Load simulate_traffic",
+    "study.one": "Simulation simulate",
+    "study.predict": "predict",
+    "study.search": "Choice Flip",
+    "study.tune": "Tuning tune",
+    "study.validate": "Validation validate",
+    "traffic.metrics": "Metrics Objectives Summary measure",
+    "traffic.record": "Served Server",
+    "traffic.serving": "simulate_serving",
+    "traffic.workload": "Arrivals Lengths Traffic Workload read_trace",
+}
+_MODULES = {name: f"sim.{module}" for module, names in _NAMES.items() for name in names.split()} | {
+    "Slowdown": "specdec.profile"
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'sim' has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)
+
+
+__all__ = [
+    "Acceptance",
+    "Arrivals",
+    "Choice",
+    "Compiled",
+    "Constant",
+    "Flip",
+    "Hidden",
+    "Jitter",
+    "Latency",
+    "Lengths",
+    "Load",
+    "Measured",
+    "Measurement",
+    "Metrics",
+    "ModelSize",
+    "Objectives",
+    "Outcome",
+    "PerPosition",
+    "Rate",
+    "Rates",
+    "Roofline",
+    "Run",
+    "Served",
+    "Server",
+    "Simulation",
+    "Slowdown",
+    "Stage",
+    "Summary",
+    "System",
+    "Timeline",
+    "Traffic",
+    "Tuning",
+    "Validation",
+    "Workload",
+    "chrome_trace",
+    "compile_strategy",
+    "expected_seconds",
+    "markov",
+    "mean_length",
+    "measure",
+    "measured_acceptance",
+    "measured_system",
+    "paired_interval",
+    "plain_tokens_per_second",
+    "predict",
+    "rates",
+    "read_model",
+    "read_trace",
+    "recorded",
+    "run_stream",
+    "simulate",
+    "simulate_serving",
+    "simulate_traffic",
+    "speed_chart",
+    "timeline",
+    "timeline_chart",
+    "tune",
+    "validate",
+]

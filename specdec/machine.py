@@ -1,4 +1,4 @@
-"""Where something was measured: the processor, its cores, and the versions of what matters for speed. Knows no model."""
+"""Where something was measured: the processor, its cores, and the versions that matter for speed. Knows no model."""
 
 from __future__ import annotations
 

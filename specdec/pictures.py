@@ -1,6 +1,6 @@
-"""One look for all pictures: two themes, colours for colour-blind readers too (Okabe and Ito 2008), saving by suffix.
+"""One look for all pictures: two themes, colours that colour-blind readers tell apart (Okabe and Ito 2008), saving by suffix.
 
-Knows no chart: `sim.pictures.speed`, `sim.stream.timeline` and `specdec.bench.chart` draw them.
+Knows no chart: `sim.pictures` and `specdec.bench.chart` draw them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C
 
 @dataclass(frozen=True)
 class Ink:
-    """Colours that depend on the ground."""
+    """Colours that depend on the ground: of the ground itself, of text, of lines behind the data, and of waiting."""
 
     ground: str
     text: str
@@ -75,4 +75,4 @@ def writing(path: Path) -> Generator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(f"{path} cannot be written ({error.strerror}): choose another place") from error
+        raise InputError(f"{path} cannot be written ({error.strerror}): choose another path") from error

@@ -1,6 +1,6 @@
-"""A profile: what a pair costs and how well it agrees, as one frozen value. Read, written, checked and merged here only.
+"""A profile: what a pair costs and how well it agrees, as one frozen value. It is read, written, checked and merged here only.
 
-`specdec.measure` measures one; the simulator, the benchmark and forced acceptance read it. Times are in seconds.
+`specdec.measure` measures a profile; the simulator, the benchmark and forced acceptance use it. Times are in seconds.
 """
 
 from __future__ import annotations
@@ -9,16 +9,24 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
+from math import isfinite
 from statistics import mean, median
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from specdec.errors import InputError
-from specdec.report import Report
+from specdec.report import Report, milliseconds, share, three_digits
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
 
 
 @dataclass(frozen=True)
 class PairNames(Report):
-    """The two models by name."""
+    """The two models by name.
+
+    `target`, `draft`   where the models were loaded from
+    """
 
     target: str = "target"
     draft: str = "draft"
@@ -26,7 +34,13 @@ class PairNames(Report):
 
 @dataclass(frozen=True)
 class Hardware(Report):
-    """`devices` are those of the target and of the draft, `cores` those that the process could use."""
+    """Where something was measured.
+
+    `cpu`       the processor as its maker calls it
+    `cores`     that the process could use
+    `devices`   of the target and of the draft
+    `system`    the operating system
+    """
 
     cpu: str
     cores: int
@@ -36,10 +50,13 @@ class Hardware(Report):
 
 @dataclass(frozen=True)
 class TargetTiming(Report):
-    """A forward of the target over `width` positions in each of `batch` sequences, behind `context` tokens.
+    """A forward of the target, alone.
 
-    `mean`   seconds
-    `cv`     coefficient of variation of single forwards
+    `width`     positions in each sequence
+    `batch`     sequences
+    `context`   tokens before the positions
+    `mean`      seconds
+    `cv`        coefficient of variation of single forwards
     """
 
     width: int
@@ -48,28 +65,69 @@ class TargetTiming(Report):
     mean: float
     cv: float = 0.0
 
+    def __post_init__(self) -> None:
+        name = f"a target forward of width {self.width}, batch {self.batch}, context {self.context}"
+        if self.width < 1:
+            raise InputError(f"{name} is not possible: measure the pair again")
+        _check(self, name)
+
 
 @dataclass(frozen=True)
 class DraftTiming(Report):
-    """A drafted token, sampling included, in each of `batch` sequences, behind `context` tokens; `mean` and `cv` as above."""
+    """A drafted token, alone, sampling included.
+
+    `batch`     sequences, one token in each
+    `context`   tokens before it
+    `mean`      seconds
+    `cv`        coefficient of variation of single tokens
+    """
 
     batch: int
     context: int
     mean: float
     cv: float = 0.0
 
+    def __post_init__(self) -> None:
+        _check(self, f"a drafted token of batch {self.batch}, context {self.context}")
+
+
+def _check(timing: TargetTiming | DraftTiming, name: str) -> None:
+    """Refuse sizes and times that cannot be, by the name of the timing."""
+    if timing.batch < 1 or timing.context < 0:
+        raise InputError(f"{name} is not possible: measure the pair again")
+    if not (isfinite(timing.mean) and timing.mean > 0):
+        raise InputError(f"{name} takes {timing.mean} seconds, which is no time: measure the pair again")
+    if not (isfinite(timing.cv) and timing.cv >= 0):
+        raise InputError(f"{name} varies by {timing.cv}, which is no coefficient of variation: measure the pair again")
+
 
 @dataclass(frozen=True)
 class Slowdown(Report):
-    """Seconds of each model in some company, over its seconds alone."""
+    """Seconds of each model beside the other one, over its seconds alone.
+
+    `target_factor`   of the target
+    `draft_factor`    of the draft
+    """
 
     target_factor: float = 1.0
     draft_factor: float = 1.0
 
+    def __post_init__(self) -> None:
+        for name, factor in vars(self).items():
+            if not (isfinite(factor) and factor > 0):
+                raise InputError(f"{name} {factor} is no slowdown: give a positive number, 1 for none")
+
+    def __str__(self) -> str:
+        return f"target {self.target_factor:.2f}x and draft {self.draft_factor:.2f}x their seconds alone"
+
 
 @dataclass(frozen=True)
 class FileAcceptance(Report):
-    """Acceptance on the prompts of one file."""
+    """Acceptance on the prompts of one file.
+
+    `rate`        mean over positions of sum_x min(p(x), q(x))
+    `positions`   how many were looked at
+    """
 
     rate: float
     positions: int
@@ -95,6 +153,14 @@ class MeasuredAcceptance(Report):
             raise InputError("run_lengths hold a negative number: measure the pair again")
 
     @property
+    def sentence(self) -> str:
+        """The rate and that of each file, for people; empty where nothing was measured."""
+        if self.rate is None:
+            return ""
+        by_file = ", ".join(f"{name} {share(found.rate)}" for name, found in self.by_file.items())
+        return f"{share(self.rate)} of drafted tokens (temperature 1)" + (f": {by_file}" if by_file else "")
+
+    @property
     def runs(self) -> int:
         """How many runs were recorded."""
         return sum(self.run_lengths.values())
@@ -112,16 +178,19 @@ class MeasuredAcceptance(Report):
 class Profile(Report):
     """A measured pair; what `specdec profile --json` writes.
 
-    `pair`                       names of the models
+    `pair`                           names of the models
     `hardware`, `versions`, `date`   where, with what and when it was measured; empty where a profile was made by hand
-    `target_seconds`             forwards of the target alone, by width, batch and context
-    `draft_seconds`              drafted tokens of the draft alone, by batch and context
-    `draft_start_seconds`        of a draft beside its tokens, when its model waited for the target: transport, a slow start
-    `in_turn`                    the slowdown of models that work in turn
-    `together`                   the slowdown while both work at once; `None` (null) where they cannot
-    `round_overhead_seconds`     of a round beside its forward, of a strategy that does not draft
-    `drafting_overhead_seconds`  the same of a strategy that drafts, and verifies guesses; `None`: the same seconds
-    `acceptance`                 how well the pair agrees; empty for random weights
+    `target_seconds`                 forwards of the target alone, by width, batch and context
+    `draft_seconds`                  drafted tokens of the draft alone, by batch and context
+    `draft_start_seconds`            of a draft beside its tokens, after its model waited for the target: transport there and
+                                     back, and a slow first step
+    `in_turn`                        the slowdown of models that work in turn
+    `together`                       the slowdown while both work at once; null where they cannot, since both work in one thread
+    `round_overhead_seconds`         of a round beside its forward, for a strategy that does not draft
+    `drafting_overhead_seconds`      the same for a strategy that drafts, and verifies guesses; null where it is equal
+    `acceptance`                     how well the pair agrees; empty for random weights
+
+    What has a default below may be missing in a file.
     """
 
     format: ClassVar[str] = "specdec.profile/1"
@@ -139,6 +208,12 @@ class Profile(Report):
     drafting_overhead_seconds: float | None = None
     acceptance: MeasuredAcceptance = MeasuredAcceptance()
 
+    def __post_init__(self) -> None:
+        for name in ("draft_start_seconds", "round_overhead_seconds", "drafting_overhead_seconds"):
+            seconds = getattr(self, name)
+            if seconds is not None and not (isfinite(seconds) and seconds >= 0):
+                raise InputError(f"{name} {seconds} is no time: measure the pair again")
+
     @property
     def label(self) -> str:
         """The pair in a few words."""
@@ -146,7 +221,7 @@ class Profile(Report):
 
     @classmethod
     def merged(cls, profiles: Sequence[Profile]) -> Profile:
-        """One profile from several of the same settings: medians of times and factors, and all that was seen of acceptance."""
+        """One profile from several with the same settings: medians of times and factors, and all runs of acceptance."""
         first, *_ = profiles
 
         def middle(name: str) -> Any:
@@ -169,17 +244,51 @@ class Profile(Report):
             acceptance=MeasuredAcceptance(mean(rates) if rates else None, dict(runs)),
         )
 
+    def __rich__(self) -> RenderableType:
+        from rich.console import Group
+        from rich.text import Text
+
+        alone, drafting = self.round_overhead_seconds, self.drafting_overhead_seconds
+        lines = {
+            "Pair": f"{self.pair.target} + {self.pair.draft}",
+            "Machine": "unknown" if self.hardware is None else f"{self.hardware.cpu}, {self.hardware.cores} cores",
+            "Acceptance": self.acceptance.sentence,
+            "In turn": f"{self.in_turn}; a draft takes {milliseconds(self.draft_start_seconds)} beside its tokens",
+            "Together": "only one works at a time" if self.together is None else str(self.together),
+            "Rounds": f"{milliseconds(alone)} beside the models without a draft, "
+            f"{milliseconds(alone if drafting is None else drafting)} with one",
+        }
+        return Group(
+            *(Text.assemble((name.ljust(12), "bold"), text) for name, text in lines.items() if text),
+            "",
+            _table("Target forwards", ("width", "batch", "context"), self.target_seconds),
+            _table("Draft steps", ("batch", "context"), self.draft_seconds),
+        )
+
+
+def _table(title: str, columns: Sequence[str], timings: Sequence[TargetTiming | DraftTiming]) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
+    for heading in (*columns, "ms", "varies by"):
+        table.add_column(heading, justify="right")
+    for timing in timings:
+        sizes = (str(getattr(timing, column)) for column in columns)
+        table.add_row(*sizes, three_digits(1000 * timing.mean), share(timing.cv))
+    return table
+
 
 def _middles(columns: Sequence[Sequence[Any]]) -> tuple[Any, ...]:
-    """Row by row the first one with the median of every float of its fields."""
+    """For each position in the columns, the value of the first column, its floats replaced by medians over all columns."""
     return tuple(
         replace(
-            rows[0],
+            values[0],
             **{
-                part.name: median(getattr(row, part.name) for row in rows)
-                for part in fields(rows[0])
-                if isinstance(getattr(rows[0], part.name), float)
+                part.name: median(getattr(value, part.name) for value in values)
+                for part in fields(values[0])
+                if isinstance(getattr(values[0], part.name), float)
             },
         )
-        for rows in zip(*columns, strict=True)
+        for values in zip(*columns, strict=True)
     )

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import fields
 from difflib import get_close_matches
 from functools import cache
+from math import floor, log10
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 
@@ -29,12 +31,43 @@ WIDTH = 110
 """Columns of a printed report where there is no terminal."""
 
 Progress: TypeAlias = Callable[[Iterable[Any], int], Iterable[Any]]
-"""Passes on the steps of long work, of which there are so many; each step, as text, says what is done next."""
+"""`progress(steps, total)` passes on the steps of long work and shows them; each step, as text, says what is done next."""
+
+Parameter: TypeAlias = bool | int | float | str
+"""A parameter of a strategy, as reports hold it."""
 
 
 def no_progress(steps: Iterable[T], total: int) -> Iterator[T]:
     """Shows nothing."""
     yield from steps
+
+
+def named(strategy: str, parameters: Mapping[str, Any]) -> str:
+    """A strategy with its draft length, for sentences: `pearl (draft length 4)`."""
+    drafted = parameters.get("draft_length")
+    return strategy if drafted is None else f"{strategy} (draft length {drafted})"
+
+
+def spelled(strategy: str, parameters: Mapping[str, Any]) -> str:
+    """A strategy with all its parameters: `pearl draft_length=4`."""
+    return " ".join([strategy, *(f"{name}={value}" for name, value in parameters.items())])
+
+
+def share(value: float) -> str:
+    """A share as a percentage."""
+    return f"{100 * value:.0f} %"
+
+
+def three_digits(value: float) -> str:
+    """A number with three significant digits and no exponent: `0.213`, `11.6`, `1234`."""
+    rounded = float(f"{value:.2e}")
+    decimals = 2 - floor(log10(abs(rounded))) if rounded else 0
+    return f"{value:.{max(0, decimals)}f}"
+
+
+def milliseconds(seconds: float) -> str:
+    """Seconds as milliseconds, for people: `11.6 ms`."""
+    return f"{three_digits(1000 * seconds)} ms"
 
 
 class Report:
@@ -49,7 +82,7 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts, lists, numbers and strings, as `json` takes them."""
-        found = _adapter(type(self)).dump_python(self, mode="json")
+        found = _adapter(type(self)).dump_python(self, mode="json", by_alias=True)
         return {"format": self.format, **found} if self.format else found
 
     @classmethod
@@ -108,7 +141,7 @@ def _reason(cls: type[Report], error: ValidationError) -> str:
     where = ".".join([*above, last])
     match first["type"]:
         case "unexpected_keyword_argument":
-            known = [] if above else list(cls.__annotations__)
+            known = [] if above else [field.name for field in fields(cls)]  # type: ignore[arg-type]
             close = get_close_matches(last, known, n=1)
             return f"{where} is not a key of {cls.format}: " + (f"did you mean {close[0]}?" if close else "remove it")
         case "missing" | "missing_argument":

@@ -6,7 +6,8 @@ import sys
 from importlib.metadata import entry_points
 from typing import Any
 
-ORDER = ["generate", "bench", "prove", "strategies", "profile", "simulate", "tune", "timeline"]
+from specdec.cli import FIRST
+
 RUN = "import sys; from specdec.cli import main; sys.exit(main())"
 
 
@@ -17,10 +18,10 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def names() -> list[str]:
-    """Commands of this distribution, the often used ones first."""
+    """Commands of this distribution, in the order of `specdec --help`."""
     found = entry_points(group="specdec.commands")
     ours = {entry.name for entry in found if entry.dist is not None and entry.dist.name == "pearl-specdec"}
-    return [name for name in ORDER if name in ours] + sorted(ours.difference(ORDER))
+    return [name for name in FIRST if name in ours] + sorted(ours.difference(FIRST))
 
 
 def section(name: str) -> str:

@@ -1,10 +1,15 @@
-"""Options that the simulator's commands share, and what is made of them."""
+"""Options that the simulator's commands share, declared once, and what is made of them.
+
+An option that would be ignored is refused by name. To know what was given, such options default to `None`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,7 +18,7 @@ from specdec.errors import InputError
 if TYPE_CHECKING:
     from sim.setup.acceptance import Acceptance
     from sim.setup.latency import Latency
-    from sim.setup.system import System
+    from sim.setup.system import Jitter, System
     from specdec.profile import Profile
 
 
@@ -22,119 +27,152 @@ class Placement(StrEnum):
     shared = "shared"
 
 
+CONTEXT = 256
+
 _SYSTEM = "Models and devices"
 
-AcceptanceOption = Annotated[
-    str | None,
-    typer.Option(
-        "--acceptance",
-        metavar="MODEL",
-        help="How often a guess is accepted: a rate (0.8); rates by position in the window (0.9,0.8,0.7); markov:A,R after an "
-        "accepted and a rejected token; run:L, mean run length between rejections. With --profile: rate or recorded, its own.",
-    ),
-]
-DraftStep = Annotated[
-    str | None, typer.Option(metavar="TIME", help="One draft step, such as 1ms or 300us.", rich_help_panel=_SYSTEM)
-]
-TargetStep = Annotated[str | None, typer.Option(metavar="TIME", help="One target forward of width 1.", rich_help_panel=_SYSTEM)]
-TargetWindow = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="WIDTH=TIME", help="A wider target forward, such as 4=5.5ms; may be repeated.", rich_help_panel=_SYSTEM
-    ),
-]
-ProfileOption = Annotated[
-    str | None,
-    typer.Option("--profile", metavar="FILE", help="What specdec profile measured, instead of steps.", rich_help_panel=_SYSTEM),
-]
-Gpu = Annotated[
-    str | None,
-    typer.Option(
-        "--gpu", metavar="NAME", help="Estimate steps by the roofline of a GPU, such as H200.", rich_help_panel=_SYSTEM
-    ),
-]
-TargetConfig = Annotated[
-    str | None, typer.Option(metavar="FILE", help="With --gpu: config.json of the target.", rich_help_panel=_SYSTEM)
-]
-DraftConfig = Annotated[
-    str | None, typer.Option(metavar="FILE", help="With --gpu: config.json of the draft.", rich_help_panel=_SYSTEM)
-]
-PlacementOption = Annotated[
-    Placement, typer.Option("--placement", help="Two devices, or one that both models share in turn.", rich_help_panel=_SYSTEM)
-]
-TogetherOption = Annotated[
-    str | None,
-    typer.Option(
-        "--together", metavar="T,D", help="Both at once, target T and draft D times slower (1.2,1.5).", rich_help_panel=_SYSTEM
-    ),
-]
-Network = Annotated[str, typer.Option(metavar="TIME", help="One way between two devices.", rich_help_panel=_SYSTEM)]
-Overhead = Annotated[
-    str | None,
-    typer.Option(metavar="TIME", help="What a round takes beside its forwards; 0 or the profile's.", rich_help_panel=_SYSTEM),
-]
-JitterOption = Annotated[
-    str | None,
-    typer.Option(
-        "--jitter",
-        metavar="CV",
-        help="Coefficient of variation of a forward, or T,D of target and draft; 0 or the profile's.",
-        rich_help_panel=_SYSTEM,
-    ),
-]
-Context = Annotated[
-    int, typer.Option(min=0, help="Tokens before the window, where latency depends on it.", rich_help_panel=_SYSTEM)
+Seed = Annotated[
+    int, typer.Option(min=0, help="Equal seeds give every strategy equal acceptance draws: the same easy and hard tokens.")
 ]
 
 
 @dataclass(frozen=True)
-class Setup:
-    """The options as they were typed; `system` and `accepting` check them and make something of them."""
+class SystemOptions:
+    """How often guesses are accepted, and what models and devices take."""
 
-    acceptance: str | None
-    draft_step: str | None
-    target_step: str | None
-    target_window: list[str] | None
-    profile: str | None
-    gpu: str | None
-    target_config: str | None
-    draft_config: str | None
-    placement: Placement
-    together: str | None
-    network: str
-    overhead: str | None
-    jitter: str | None
-    context: int
+    acceptance: Annotated[
+        str | None,
+        typer.Option(
+            "--acceptance",
+            metavar="MODEL",
+            help="How often a guess is accepted: a rate (0.8 or 80%); rates by position in the window (0.9,0.8,0.7); "
+            "markov:A,R after an accepted and a rejected token; run:L, mean run length between rejections. "
+            "With --profile: rate or recorded, its own.",
+        ),
+    ] = None
+    draft_step: Annotated[
+        str | None, typer.Option(metavar="TIME", help="One draft step, such as 1ms or 300us.", rich_help_panel=_SYSTEM)
+    ] = None
+    target_step: Annotated[
+        str | None, typer.Option(metavar="TIME", help="One target forward of width 1.", rich_help_panel=_SYSTEM)
+    ] = None
+    target_window: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="WIDTH=TIME", help="A wider target forward, such as 4=5.5ms; may be repeated.", rich_help_panel=_SYSTEM
+        ),
+    ] = None
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            "--profile", metavar="FILE", help="What specdec profile measured, instead of steps.", rich_help_panel=_SYSTEM
+        ),
+    ] = None
+    gpu: Annotated[
+        str | None,
+        typer.Option(
+            "--gpu", metavar="NAME", help="Estimate steps by the roofline of a GPU, such as H200.", rich_help_panel=_SYSTEM
+        ),
+    ] = None
+    target_config: Annotated[
+        str | None, typer.Option(metavar="FILE", help="With --gpu: config.json of the target.", rich_help_panel=_SYSTEM)
+    ] = None
+    draft_config: Annotated[
+        str | None, typer.Option(metavar="FILE", help="With --gpu: config.json of the draft.", rich_help_panel=_SYSTEM)
+    ] = None
+    placement: Annotated[
+        Placement | None,
+        typer.Option(
+            "--placement",
+            help="Two devices, or one that both models share in turn; two, or as the profile was measured, unless given.",
+            rich_help_panel=_SYSTEM,
+        ),
+    ] = None
+    together: Annotated[
+        str | None,
+        typer.Option(
+            "--together",
+            metavar="T,D",
+            help="Both work at once on one device, target T and draft D times slower (1.2,1.5).",
+            rich_help_panel=_SYSTEM,
+        ),
+    ] = None
+    network: Annotated[
+        str | None, typer.Option(metavar="TIME", help="One way between two devices; 0 unless given.", rich_help_panel=_SYSTEM)
+    ] = None
+    overhead: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="What a round takes beside its forwards; 0 or the profile's.", rich_help_panel=_SYSTEM
+        ),
+    ] = None
+    jitter: Annotated[
+        str | None,
+        typer.Option(
+            "--jitter",
+            metavar="CV",
+            help="Coefficient of variation of a forward, or T,D of target and draft; 0 or the profile's.",
+            rich_help_panel=_SYSTEM,
+        ),
+    ] = None
+    context: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help=f"With --profile or --gpu: tokens before the window; {CONTEXT} unless given.", rich_help_panel=_SYSTEM
+        ),
+    ] = None
 
-    def build(self) -> tuple[System, Acceptance]:
-        """The system to simulate and how often it accepts."""
-        from specdec.profile import Profile
-
-        measured = Profile.read(self.profile) if self.profile is not None else None
-        return self._system(measured), self._acceptance(measured)
-
-    def _system(self, measured: Profile | None) -> System:
+    def system(self) -> System:
+        """The devices to simulate."""
         from sim.setup.latency import parse_seconds
         from sim.setup.profiles import measured_system
-        from sim.setup.system import Jitter, System, Together
+        from sim.setup.system import System
+        from specdec.profile import Slowdown
 
-        shared = self.placement is Placement.shared
-        together = Together(*_numbers("--together", self.together, 2)) if self.together is not None else None
-        jitter = None
-        if self.jitter is not None:
-            cvs = _numbers("--jitter", self.jitter, 2 if "," in self.jitter else 1)
-            jitter = Jitter(cvs[0], cvs[-1])
-        overhead = parse_seconds(self.overhead, "--overhead") if self.overhead is not None else None
-        network = parse_seconds(self.network, "--network")
-        if measured is None:
-            latency = self._latency()
-            return System(latency, shared, together, network, overhead or 0.0, jitter or Jitter(), self.context)
-        system = measured_system(measured, self.context, f"profile {self.profile}")
-        if shared or together is not None or network:
-            system = replace(system, shared=shared, together=together, network_seconds=network)
-        if overhead is not None:
+        self._refuse_ignored()
+        context = CONTEXT if self.context is None else self.context
+        together = Slowdown(*numbers("--together", self.together, 2)) if self.together is not None else None
+        devices: dict[str, Any] = {
+            "shared": self.placement is Placement.shared,
+            "together": together,
+            "network_seconds": parse_seconds(self.network, "--network") if self.network is not None else 0.0,
+        }
+        if self._measured is None:
+            system = System(self._latency(), **devices, context=context)
+        else:
+            system = measured_system(self._measured, context, f"profile {self.profile}")
+            if (self.placement, self.together, self.network) != (None, None, None):
+                system = replace(system, **devices)
+        if self.overhead is not None:
+            overhead = parse_seconds(self.overhead, "--overhead")
             system = replace(system, overhead_seconds=overhead, drafting_overhead_seconds=None)
-        return system if jitter is None else replace(system, jitter=jitter)
+        return system if self.jitter is None else replace(system, jitter=self._jitter(self.jitter))
+
+    def accepting(self) -> Acceptance:
+        """How often it accepts."""
+        from sim.setup.acceptance import PerPosition, Rate, markov, mean_length
+        from sim.setup.profiles import measured_acceptance
+
+        text = self.acceptance
+        if text is None or text in ("rate", "recorded"):
+            if self._measured is not None:
+                return measured_acceptance(self._measured, recorded=text == "recorded", source=f"profile {self.profile}")
+            if text is None:
+                raise InputError("no acceptance is given: give --acceptance 0.8, or --profile")
+            raise InputError(f"--acceptance {text} is one of a profile: give --profile too, or a number")
+        kind, colon, rest = text.partition(":")
+        if colon and kind == "markov":
+            return markov(*numbers("--acceptance", rest, 2))
+        if colon and kind == "run":
+            return mean_length(numbers("--acceptance", rest, 1)[0])
+        rates = numbers("--acceptance", text)
+        return Rate(rates[0]) if len(rates) == 1 else PerPosition(tuple(rates))
+
+    @cached_property
+    def _measured(self) -> Profile | None:
+        from specdec.profile import Profile
+
+        return Profile.read(self.profile) if self.profile is not None else None
 
     def _latency(self) -> Latency:
         from sim.setup.latency import Constant, parse_seconds
@@ -156,30 +194,48 @@ class Setup:
         steps = (parse_seconds(self.draft_step, "--draft-step"), parse_seconds(self.target_step, "--target-step"))
         return Constant(*steps, windows)
 
-    def _acceptance(self, measured: Profile | None) -> Acceptance:
-        from sim.setup.acceptance import Markov, PerPosition, Rate, mean_length
-        from sim.setup.profiles import measured_acceptance
+    def _jitter(self, text: str) -> Jitter:
+        from sim.setup.system import Jitter
 
-        text = self.acceptance
-        if measured is not None and (text is None or text in ("rate", "recorded")):
-            return measured_acceptance(measured, recorded=text == "recorded", source=f"profile {self.profile}")
-        if text is None:
-            raise InputError("no acceptance is given: give --acceptance 0.8, or --profile")
-        kind, colon, rest = text.partition(":")
-        if colon and kind == "markov":
-            return Markov(*_numbers("--acceptance", rest, 2))
-        if colon and kind == "run":
-            return mean_length(_numbers("--acceptance", rest, 1)[0])
-        rates = _numbers("--acceptance", text)
-        return Rate(rates[0]) if len(rates) == 1 else PerPosition(tuple(rates))
+        cvs = numbers("--jitter", text, 2 if "," in text else 1)
+        return Jitter(cvs[0], cvs[-1])
+
+    def _refuse_ignored(self) -> None:
+        steps = {
+            "--draft-step": self.draft_step,
+            "--target-step": self.target_step,
+            "--target-window": self.target_window,
+        }
+        models = {"--target-config": self.target_config, "--draft-config": self.draft_config}
+        if self.profile is not None:
+            refuse({**steps, "--gpu": self.gpu}, f"has no effect beside --profile {self.profile}: give one of the two")
+        if self.gpu is not None:
+            refuse(steps, f"has no effect beside --gpu {self.gpu}: give one of the two")
+        else:
+            refuse(models, "has no effect without --gpu: give the name of a GPU, or leave it out")
+        if self.profile is None and self.gpu is None:
+            refuse({"--context": self.context}, "has no effect on steps: leave it out, or give --profile or --gpu")
+        if self.together is not None:
+            other = {"--network": self.network, "--placement two": self.placement is Placement.two or None}
+            refuse(other, "is for two devices, and --together for one: leave one of them out")
+        if self.placement is Placement.shared:
+            refuse({"--network": self.network}, "is for two devices: leave it out, or --placement shared")
 
 
-def _numbers(option: str, text: str, count: int | None = None) -> list[float]:
+def refuse(options: Mapping[str, Any], why: str) -> None:
+    """Refuse the first of these options that was given."""
+    for option, value in options.items():
+        if value not in (None, [], ()):
+            raise InputError(f"{option} {why}")
+
+
+def numbers(option: str, text: str, count: int | None = None) -> list[float]:
+    """Numbers with commas between them; 80% is 0.8."""
     try:
-        numbers = [float(part) for part in text.split(",")]
+        found = [float(part.rstrip()[:-1]) / 100 if part.rstrip().endswith("%") else float(part) for part in text.split(",")]
     except ValueError:
-        numbers = []
-    if not numbers or (count is not None and len(numbers) != count):
+        found = []
+    if not found or (count is not None and len(found) != count):
         wanted = "a number" if count == 1 else f"{count} numbers with a comma" if count else "a number, or several with commas"
         raise InputError(f"{option} {text!r} is not understood: give {wanted}, see --help")
-    return numbers
+    return found

@@ -3,46 +3,34 @@
 from __future__ import annotations
 
 import json as jsonlib
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import dataclass
+from typing import Annotated
 
 import typer
 
-from sim.cli import options
-from specdec.cli.console import Output, share
-from specdec.cli.options import Json, Parameters, Theme, ThemeOption, parameters, picture_paths
-
-if TYPE_CHECKING:
-    from sim.stream.timeline import Timeline
-    from specdec.strategy import DecodingStrategy
+from sim.cli.options import Seed, SystemOptions
+from specdec.cli.console import Terminal
+from specdec.cli.options import Json, PictureOptions, StrategyOptions
 
 
-def timeline(
-    strategy: Annotated[str, typer.Option(help="Strategy, as specdec strategies lists them.")] = "pearl",
-    draft_length: Annotated[str | None, typer.Option(metavar="N", help="Tokens to draft at once, or auto.")] = None,
-    settings: Parameters = None,
-    acceptance: options.AcceptanceOption = None,
-    rounds: Annotated[int, typer.Option(min=1, max=200, help="Rounds to show.")] = 10,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same luck, whatever the strategy.")] = 0,
+@dataclass(frozen=True)
+class TimelineFiles(PictureOptions):
+    """Pictures to draw, and traces to write."""
+
     files: Annotated[
         list[str] | None,
         typer.Option(
-            "--output", metavar="FILE", help="A picture (.svg, .png, .html) or a trace for Perfetto (.json); repeatable."
+            "--output", metavar="FILE", help="A picture (.svg, .png, .html) or a trace for Perfetto (.json); may be repeated."
         ),
-    ] = None,
-    theme: ThemeOption = Theme.light,
-    draft_step: options.DraftStep = None,
-    target_step: options.TargetStep = None,
-    target_window: options.TargetWindow = None,
-    profile: options.ProfileOption = None,
-    gpu: options.Gpu = None,
-    target_config: options.TargetConfig = None,
-    draft_config: options.DraftConfig = None,
-    placement: options.PlacementOption = options.Placement.two,
-    together: options.TogetherOption = None,
-    network: options.Network = "0s",
-    overhead: options.Overhead = None,
-    jitter: options.JitterOption = None,
-    context: options.Context = 256,
+    ] = None
+
+
+def timeline(
+    chosen: StrategyOptions,
+    setup: SystemOptions,
+    pictures: TimelineFiles,
+    rounds: Annotated[int, typer.Option(min=1, max=200, help="Rounds to show.")] = 10,
+    seed: Seed = 0,
     json: Json = None,
 ) -> None:
     """Show who works when: a few rounds of a strategy, with the fate of every drafted token.
@@ -53,76 +41,26 @@ def timeline(
       specdec timeline --strategy pearl --draft-length 5 --acceptance 0.8 --draft-step 1ms --target-step 5ms
       specdec timeline --strategy speculative --profile profile.json --output timeline.svg --output trace.json
     """
-    output = Output(json)
-    paths = picture_paths(files, ".json")
-    from sim.stream.timeline import chrome_trace, timeline_chart
+    terminal = Terminal(json)
     from sim.stream.timeline import timeline as simulate
-    from specdec.pictures import save, writing
-    from specdec.strategy import create
 
-    chosen = create(strategy, **parameters(settings, draft_length))
-    system, accepting = options.Setup(
-        acceptance,
-        draft_step,
-        target_step,
-        target_window,
-        profile,
-        gpu,
-        target_config,
-        draft_config,
-        placement,
-        together,
-        network,
-        overhead,
-        jitter,
-        context,
-    ).build()
-    shown = simulate(chosen, accepting, system, rounds, seed)
-    for path in paths:
-        if path.suffix == ".json":
+    paths, strategy = pictures.paths(".json"), chosen.create()
+    result = simulate(strategy, setup.accepting(), setup.system(), rounds=rounds, seed=seed)
+    terminal.console.print(result)
+    terminal.write(result.to_dict())
+    traces = [path for path in paths if path.suffix == ".json"]
+    drawings = [path for path in paths if path not in traces]
+    if traces:
+        from sim.pictures.trace import chrome_trace
+        from specdec.pictures import writing
+
+        for path in traces:
             with writing(path):
-                path.write_text(jsonlib.dumps(chrome_trace(shown)))
-        else:
-            save(timeline_chart(shown, _title(chosen), theme.value), path)
-    show(output, chosen, shown)
-    output.write(_report(chosen, shown))
+                path.write_text(jsonlib.dumps(chrome_trace(result)))
+    if drawings:
+        from sim.pictures.timeline import timeline_chart
+        from specdec.pictures import save
 
-
-def _title(strategy: DecodingStrategy) -> str:
-    return ", ".join([strategy.name, *(f"{name.replace('_', ' ')} {value}" for name, value in strategy.parameters.items())])
-
-
-def _report(strategy: DecodingStrategy, shown: Timeline) -> dict[str, Any]:
-    from sim.stream.timeline import pieces
-
-    return {
-        "strategy": strategy.name,
-        "parameters": strategy.parameters,
-        "seconds": shown.seconds,
-        "round_end_seconds": list(shown.round_end_seconds),
-        "round_tokens": list(shown.round_tokens),
-        "target_idle_share": shown.idle_share("target"),
-        "draft_idle_share": shown.idle_share("draft"),
-        "work": [
-            {
-                "lane": piece["lane"],
-                "kind": piece["kind"],
-                "round": piece["round"],
-                "start_seconds": piece["start"] / 1e3,
-                "end_seconds": piece["end"] / 1e3,
-                "rows": piece["rows"],
-            }
-            for piece in pieces(shown)
-        ],
-    }
-
-
-def show(output: Output, strategy: DecodingStrategy, shown: Timeline) -> None:
-    """Print the bars as text."""
-    from sim.stream.timeline import text_bars
-
-    console = output.console
-    console.print(f"[bold]{_title(strategy)}[/]: {sum(shown.round_tokens)} tokens in {1e3 * shown.seconds:.1f} ms")
-    for line in text_bars(shown, console.width):
-        console.print(line, no_wrap=True, crop=True)
-    console.print(f"idle: target {share(shown.idle_share('target'))}, draft {share(shown.idle_share('draft'))}")
+        chart = timeline_chart(result, pictures.theme.value)
+        for path in drawings:
+            save(chart, path)

@@ -1,137 +1,135 @@
-"""`specdec simulate` with `--arrivals` or `--trace`: options as people type them, and the numbers as JSON knows them.
-
-It knows the syntax of options; what a request is and how it is served is in `sim.traffic.workload` and `sim.traffic.serving`.
-"""
+"""Options of requests and servers: what people type, as values of `sim.traffic`."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
+from math import inf
 from pathlib import Path
-from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
+import typer
 
-from sim.setup.acceptance import Acceptance
-from sim.setup.latency import parse_seconds
-from sim.setup.system import System
-from sim.stream.chain import compile_strategy
-from sim.traffic.metrics import Metrics, Objectives, interval, measure, worst
-from sim.traffic.serving import Server, simulate_serving
-from sim.traffic.workload import Arrivals, Lengths, Workload, read_trace, streams, synthetic
-from specdec import DecodingStrategy, InputError
+from sim.cli.options import refuse
+from specdec.errors import InputError
 
-ARRIVALS = re.compile(r"(?:poisson:(?P<poisson>[^,/]+)/s|gamma:(?P<gamma>[^,/]+)/s,\s*cv=(?P<cv>.+))")
+if TYPE_CHECKING:
+    from sim.traffic.metrics import Objectives
+    from sim.traffic.record import Server
+    from sim.traffic.workload import Arrivals, Lengths, Traffic, Workload
+
+ARRIVALS = re.compile(r"(?:poisson:(?P<poisson>[^,/]+)(?:/s)?|gamma:(?P<gamma>[^,/]+)(?:/s)?,\s*cv=(?P<cv>.+))")
 LENGTHS = re.compile(r"(?P<mean>[^,]+)(?:,\s*cv=(?P<cv>.+))?")
+REQUESTS, INPUT_TOKENS, OUTPUT_TOKENS = 1000, "512", "256"
+MAX_BATCH = 64
+
+_SERVING = "Serving (needs --arrivals or --trace)"
 
 
-@dataclass(frozen=True, slots=True)
-class Traffic:
-    """The options of a serving simulation: `arrivals` (`poisson:5/s`, `gamma:5/s,cv=2`) or `trace` (a file), exactly one.
+@dataclass(frozen=True)
+class TrafficOptions:
+    """Requests to serve, and what serves them; none of it unless `arrivals` or `trace` is given."""
 
-    Lengths are token counts, `512` or `512,cv=0.5`, for drawn arrivals only; `requests` caps a trace. Objectives are durations,
-    `500ms`. `server` and `objectives` are what the other fields say; all are checked when the options are made.
-    """
+    arrivals: Annotated[
+        str | None,
+        typer.Option(metavar="LAW", help="Requests to draw: poisson:5/s, or gamma:5/s,cv=2.", rich_help_panel=_SERVING),
+    ] = None
+    trace: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Requests from a trace file.", rich_help_panel=_SERVING)
+    ] = None
+    time_scale: Annotated[
+        float | None, typer.Option(help="Stretch the arrivals; 0.5 doubles the load.", rich_help_panel=_SERVING)
+    ] = None
+    requests: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help=f"Take so many requests: {REQUESTS}, or the whole trace, unless given.", rich_help_panel=_SERVING
+        ),
+    ] = None
+    input_tokens: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N", help=f"With --arrivals: prompt length, such as {INPUT_TOKENS} or 512,cv=0.5.", rich_help_panel=_SERVING
+        ),
+    ] = None
+    output_tokens: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N", help=f"With --arrivals: answer length, such as {OUTPUT_TOKENS} or 256,cv=1.", rich_help_panel=_SERVING
+        ),
+    ] = None
+    replicas: Annotated[
+        int | None, typer.Option(min=1, help="Copies of target and draft; 1 unless given.", rich_help_panel=_SERVING)
+    ] = None
+    max_batch: Annotated[
+        int | None,
+        typer.Option(min=1, help=f"Sequences a replica holds at once; {MAX_BATCH} unless given.", rich_help_panel=_SERVING),
+    ] = None
+    kv_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Tokens that the KV caches of a replica hold; no limit unless given.", rich_help_panel=_SERVING
+        ),
+    ] = None
+    prefill_chunk: Annotated[
+        int | None,
+        typer.Option(min=1, help="Prompt tokens an iteration; whole prompts unless given.", rich_help_panel=_SERVING),
+    ] = None
+    objective_ttft: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Limit of the time to the first token.", rich_help_panel=_SERVING)
+    ] = None
+    objective_tpot: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Limit of the time per further token.", rich_help_panel=_SERVING)
+    ] = None
+    replications: Annotated[
+        int | None,
+        typer.Option(min=1, help="Runs with acceptance draws of their own; 1 unless given.", rich_help_panel=_SERVING),
+    ] = None
 
-    arrivals: str | None = None
-    trace: Path | None = None
-    time_scale: float = 1.0
-    requests: int | None = None
-    input_tokens: str = "512"
-    output_tokens: str = "256"
-    replicas: int = 1
-    max_batch: int = 64
-    kv_tokens: int | None = None
-    prefill_chunk: int | None = None
-    objective_ttft: str | None = None
-    objective_tpot: str | None = None
-    replications: int = 1
-    seed: int = 0
+    def traffic(self) -> Traffic | Workload | None:
+        """The requests, or `None` where none are asked for; options without effect are refused."""
+        from sim.traffic.workload import Arrivals, Traffic, read_trace
 
-    def __post_init__(self) -> None:
-        if (self.arrivals is None) == (self.trace is None):
-            raise InputError("give either --arrivals (poisson:5/s) or --trace (a file), not both and not neither")
-        for option, value in (("--replications", self.replications), ("--requests", self.requests)):
-            if value is not None and value < 1:
-                raise InputError(f"{option} {value} is not possible: give at least 1")
-        if not 0 < self.time_scale < np.inf:
-            raise InputError(f"--time-scale {self.time_scale:g} is not possible: give a number above 0 (0.5 doubles the load)")
-        _ = self.server, self.objectives
+        if self.arrivals is None and self.trace is None:
+            others = {f"--{field.name.replace('_', '-')}": getattr(self, field.name) for field in fields(self)}
+            refuse(others, "has no effect without requests to serve: give --arrivals or --trace too")
+            return None
+        scale = 1.0 if self.time_scale is None else self.time_scale
+        if not 0 < scale < inf:
+            raise InputError(f"--time-scale {scale:g} is not possible: give a number above 0 (0.5 doubles the load)")
+        if self.trace is not None:
+            lengths = {"--input-tokens": self.input_tokens, "--output-tokens": self.output_tokens}
+            refuse({"--arrivals": self.arrivals, **lengths}, f"has no effect beside --trace {self.trace}: give one of the two")
+            return read_trace(self.trace, time_scale=scale, requests=self.requests)
+        drawn = parse_arrivals(self.arrivals or "")
+        return Traffic(
+            Arrivals(drawn.rate_per_second / scale, drawn.cv),
+            parse_lengths("--input-tokens", INPUT_TOKENS if self.input_tokens is None else self.input_tokens),
+            parse_lengths("--output-tokens", OUTPUT_TOKENS if self.output_tokens is None else self.output_tokens),
+            REQUESTS if self.requests is None else self.requests,
+        )
 
-    @property
     def server(self) -> Server:
-        return Server(self.replicas, self.max_batch, self.kv_tokens, self.prefill_chunk)
+        """What serves the requests."""
+        from sim.traffic.record import Server
 
-    @property
+        replicas = 1 if self.replicas is None else self.replicas
+        max_batch = MAX_BATCH if self.max_batch is None else self.max_batch
+        return Server(replicas, max_batch, self.kv_tokens, self.prefill_chunk)
+
     def objectives(self) -> Objectives:
+        """What a request must meet to count as good."""
+        from sim.setup.latency import parse_seconds
+        from sim.traffic.metrics import Objectives
+
         limits = {"--objective-ttft": self.objective_ttft, "--objective-tpot": self.objective_tpot}
         return Objectives(*(None if text is None else parse_seconds(text, option) for option, text in limits.items()))
 
-    def workloads(self, seeds: Sequence[np.random.SeedSequence]) -> list[Workload]:
-        """The requests of each replication: a trace is the same in all of them, arrivals are drawn anew."""
-        if self.trace is not None:
-            return [read_trace(self.trace, time_scale=self.time_scale, requests=self.requests)] * len(seeds)
-        drawn = parse_arrivals(self.arrivals or "")
-        scaled = Arrivals(drawn.rate_per_second / self.time_scale, drawn.cv)
-        inputs = parse_lengths("--input-tokens", self.input_tokens)
-        outputs = parse_lengths("--output-tokens", self.output_tokens)
-        return [synthetic(scaled, inputs, outputs, self.requests or 1000, seed) for seed in seeds]
-
-
-def simulate_traffic(strategy: DecodingStrategy, system: System, acceptance: Acceptance, traffic: Traffic) -> dict[str, Any]:
-    """The serving part of `specdec simulate`'s JSON: means over replications, with 95 % intervals where there are several.
-
-    `goodput` is in requests per second. Equal seeds give strategies equal requests and equal luck.
-    """
-    seeds = streams(np.random.SeedSequence(traffic.seed), 2 * traffic.replications)
-    workloads = traffic.workloads(seeds[::2])
-    start = perf_counter()
-    compiled = compile_strategy(strategy, system)
-    runs = [
-        measure(simulate_serving(compiled, acceptance, system, workload, traffic.server, luck), traffic.objectives)
-        for workload, luck in zip(workloads, seeds[1::2], strict=True)
-    ]
-    wall_seconds = perf_counter() - start
-    return {
-        "requests": len(workloads[0]),
-        **{f"{name}_seconds": _latency(runs, name) for name in ("ttft", "tpot", "itl", "e2e")},
-        "goodput": _mean(runs, "goodput"),
-        **{name: _mean(runs, name) for name in NUMBERS},
-        "saturation": worst([run.saturation for run in runs]),
-        "replications": len(runs),
-        "simulated_requests_per_wall_second": sum(map(len, workloads)) / wall_seconds,
-    }
-
-
-NUMBERS = (
-    "goodput_share",
-    "requests_per_second",
-    "output_tokens_per_second",
-    "target_utilisation",
-    "draft_utilisation",
-    "waiting_share",
-    "mean_queue",
-)
-
-
-def _mean(runs: Sequence[Metrics], name: str) -> float:
-    return float(np.mean([getattr(run, name) for run in runs]))
-
-
-def _latency(runs: Sequence[Metrics], name: str) -> dict[str, Any]:
-    """Means over runs of the mean and of each percentile; JSON knows no NaN, so what was not measured is `None`."""
-    rows = [asdict(getattr(run, name)) for run in runs]
-    values = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
-    found: dict[str, Any] = {key: None if np.isnan(value) else value for key, value in values.items()}
-    if len(runs) > 1 and found["mean"] is not None:
-        found["mean_interval"] = list(interval([row["mean"] for row in rows]))
-    return found
-
 
 def parse_arrivals(text: str) -> Arrivals:
-    """`poisson:5/s` or `gamma:5/s,cv=2`."""
+    """`poisson:5/s` or `gamma:5/s,cv=2`; `/s` may be left out."""
+    from sim.traffic.workload import Arrivals
+
     found = ARRIVALS.fullmatch(text.strip())
     if not found:
         raise InputError(f"--arrivals {text!r} is not understood: write poisson:5/s, or gamma:5/s,cv=2, or give --trace FILE")
@@ -140,6 +138,8 @@ def parse_arrivals(text: str) -> Arrivals:
 
 def parse_lengths(option: str, text: str) -> Lengths:
     """`512` or `512,cv=0.5`."""
+    from sim.traffic.workload import Lengths
+
     found = LENGTHS.fullmatch(text.strip())
     if not found:
         raise InputError(f"{option} {text!r} is not understood: write 512, or 512,cv=0.5")

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import altair as alt
 
+from sim.study.search import Choice
+from sim.study.tune import Tuning
 from specdec.pictures import INKS, SERIES, Theme, themed
+from specdec.report import three_digits
 
 
-def speed_chart(points: Sequence[dict[str, Any]], title: str, subtitle: str, theme: Theme = "light") -> Any:
-    """Speed-up over autoregressive decoding against draft length.
+def speed_chart(tuning: Tuning, measured: Sequence[Choice] = (), theme: Theme = "light") -> Any:
+    """Speed-up over autoregressive decoding against draft length: exact as a line, simulated as dots, `measured` as crosses.
 
-    `points` hold `strategy`, `draft_length`, `speedup_over_ar` and `kind`: `compiled` is a line, `simulated` a dot,
-    `measured` a cross. A point without a draft length is drawn as a level line.
+    A strategy without a draft length is a level line.
     """
+    points = [*_points(tuning, measured)]
     names = list(dict.fromkeys(point["strategy"] for point in points))
     color = alt.Color("strategy:N", title=None, scale=alt.Scale(domain=names, range=[*SERIES][: len(names)]))
     lengths = [point["draft_length"] for point in points if point["draft_length"] is not None] or [1]
@@ -47,5 +50,22 @@ def speed_chart(points: Sequence[dict[str, Any]], title: str, subtitle: str, the
     )
     dots = base.transform_filter("datum.kind == 'simulated'").mark_point(size=55, filled=True, opacity=0.9).encode(shape=shape)
     crosses = base.transform_filter("datum.kind == 'measured'").mark_point(size=130, filled=True, opacity=1).encode(shape=shape)
-    layers = alt.layer(lines, dots, crosses).properties(width=640, height=360, title=alt.TitleParams(title, subtitle=subtitle))
+    layers = alt.layer(lines, dots, crosses).properties(width=640, height=360, title=_title(tuning, bool(measured)))
     return themed(layers, theme)
+
+
+def _points(tuning: Tuning, measured: Sequence[Choice]) -> Iterator[dict[str, Any]]:
+    for name, curve in tuning.curves.items():
+        for point in curve:
+            common = {"strategy": name, "draft_length": point.draft_length}
+            yield {**common, "kind": "compiled", "speedup_over_ar": point.speedup_over_ar}
+            if point.simulated_speedup_over_ar is not None:
+                yield {**common, "kind": "simulated", "speedup_over_ar": point.simulated_speedup_over_ar}
+    for choice in measured:
+        if choice.strategy in tuning.curves:
+            yield {**vars(choice), "kind": "measured"}
+
+
+def _title(tuning: Tuning, measured: bool) -> alt.TitleParams:
+    subtitle = f"Target / draft speed ratio {three_digits(tuning.speed_ratio)}. Line: exact. Dot: simulated."
+    return alt.TitleParams(f"Best: {tuning.best}", subtitle=subtitle + (" Cross: measured." if measured else ""))

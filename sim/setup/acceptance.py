@@ -4,11 +4,11 @@ A model answers in two ways, for the two kinds of interpreter:
 
 * `start`, `accept(i)`, `reject(i)`: a Markov chain over hidden states, for exact sums. Entry `[x, y]` of `accept(i)` is the
   chance that guess `i` of a window is accepted and the hidden state goes from `x` to `y`. `accept + reject` is stochastic.
-* `luck(random, tokens)`: one number for each position of an answer, drawn beforehand, and `accepted(luck, position, tests)`:
-  how many of the `tests` guesses from `position` on pass. The luck of a position does not depend on who asks, so strategies
-  are compared on common random numbers.
+* `draws(random, tokens)`: the acceptance draws, one number for each position of an answer, drawn beforehand.
+  `accepted(draws, position, tests)`: how many of the `tests` guesses from `position` on pass.
 
-Tokens that were never guessed (bonus tokens, autoregressive decoding) have luck too; it is only not looked at.
+Every position has its draw, also where no draft guessed; there it is unused. So all strategies see the same numbers, and are
+compared on common random numbers.
 """
 
 from __future__ import annotations
@@ -24,14 +24,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 
+from sim.setup.arrays import Counts, Flags, Floats
 from specdec import InputError
-
-Floats = NDArray[np.float64]
-Counts = NDArray[np.int64]
 
 
 class Acceptance(ABC):
-    """A model of acceptance. Give `start`, `accept`, `reject` for exact answers and `luck`, `accepted` for drawn ones."""
+    """A model of acceptance. Give `start`, `accept`, `reject` for exact answers and `draws`, `accepted` for drawn ones."""
 
     @property
     def start(self) -> Floats:
@@ -62,15 +60,15 @@ class Acceptance(ABC):
         return float((share @ accept).sum())
 
     @abstractmethod
-    def luck(self, random: np.random.Generator, tokens: int) -> NDArray[Any]:
-        """One number for each of `tokens` positions."""
+    def draws(self, random: np.random.Generator, tokens: int) -> NDArray[Any]:
+        """The acceptance draw of each of `tokens` positions."""
 
-    def accepted(self, luck: NDArray[Any], position: ArrayLike, tests: ArrayLike) -> Counts:
-        """How many of `tests` guesses pass from `position` (index into `luck`) on; both may be arrays.
+    def accepted(self, draws: NDArray[Any], position: ArrayLike, tests: ArrayLike) -> Counts:
+        """How many of `tests` guesses pass from `position` (index into `draws`) on; both may be arrays.
 
-        Here luck is the number of positions from this one on that would be accepted in a row.
+        Here the draw of a position is how many positions from this one on would be accepted in a row.
         """
-        return np.minimum(luck[np.asarray(position)], tests)
+        return np.minimum(draws[np.asarray(position)], tests)
 
 
 def probability(value: float, what: str) -> float:
@@ -85,7 +83,7 @@ def _at_odds(chance: float | Floats, odds: ArrayLike) -> Floats:
     return passing / (passing + (1 - chance))
 
 
-def runs_of(accepted: NDArray[np.bool_]) -> NDArray[np.int32]:
+def runs_of(accepted: Flags) -> NDArray[np.int32]:
     """For each position how many accepted ones follow from it on, itself included."""
     stops = np.append(np.flatnonzero(~accepted), len(accepted)).astype(np.int32)
     next_stop = np.repeat(stops, np.diff(stops, prepend=-1))[: len(accepted)]
@@ -111,7 +109,7 @@ class Rate(Acceptance):
     def at_odds(self, odds: ArrayLike) -> Rate:
         return Rate(_at_odds(self.rate, odds))
 
-    def luck(self, random: np.random.Generator, tokens: int) -> NDArray[np.int32]:
+    def draws(self, random: np.random.Generator, tokens: int) -> NDArray[np.int32]:
         return runs_of(random.random(tokens) < self.rate)
 
 
@@ -140,16 +138,16 @@ class PerPosition(Acceptance):
     def at_odds(self, odds: ArrayLike) -> PerPosition:
         return PerPosition([_at_odds(rate, odds) for rate in self.rates])
 
-    def luck(self, random: np.random.Generator, tokens: int) -> Floats:
+    def draws(self, random: np.random.Generator, tokens: int) -> Floats:
         return random.random(tokens)
 
-    def accepted(self, luck: NDArray[Any], position: ArrayLike, tests: ArrayLike) -> Counts:
-        place, tests = np.asarray(position), np.asarray(tests)
-        count = np.zeros(np.broadcast(place, tests).shape, np.int64)
+    def accepted(self, draws: NDArray[Any], position: ArrayLike, tests: ArrayLike) -> Counts:
+        position, tests = np.asarray(position), np.asarray(tests)
+        count = np.zeros(np.broadcast(position, tests).shape, np.int64)
         alive = np.ones(count.shape, bool)
         for i in range(int(tests.max(initial=0))):
-            inside = np.minimum(place + i, len(luck) - 1)
-            alive = alive & (i < tests) & (luck[inside] < self.rates[min(i, len(self.rates) - 1)])
+            inside = np.minimum(position + i, len(draws) - 1)
+            alive = alive & (i < tests) & (draws[inside] < self.rates[min(i, len(self.rates) - 1)])
             count += alive
         return count
 
@@ -179,7 +177,7 @@ class Hidden(Acceptance):
         fails = np.divide(self.fails, failing, out=np.zeros_like(self.fails), where=failing > 0)
         return Hidden(chance * passes, (1 - chance) * fails, self.first)
 
-    def luck(self, random: np.random.Generator, tokens: int) -> NDArray[np.int32]:
+    def draws(self, random: np.random.Generator, tokens: int) -> NDArray[np.int32]:
         hidden = len(self.first)
         steps = np.cumsum(np.concatenate((self.passes, self.fails), axis=1), axis=1)
         steps[:, -1] = 1  # sums of roundings
@@ -191,7 +189,7 @@ class Hidden(Acceptance):
         return runs_of(bits)
 
 
-def Markov(after_accepted: float, after_rejected: float) -> Hidden:
+def markov(after_accepted: float, after_rejected: float) -> Hidden:
     """A guess passes with one probability when the position before it passed, with another when it failed."""
     a1 = probability(after_accepted, "acceptance after an accepted position")
     a0 = probability(after_rejected, "acceptance after a rejected position")
@@ -201,7 +199,7 @@ def Markov(after_accepted: float, after_rejected: float) -> Hidden:
     return Hidden(np.array([[0, a0], [0, a1]]), np.array([[1 - a0, 0], [1 - a1, 0]]), np.array([1 - passing, passing]))
 
 
-def Recorded(run_lengths: Mapping[int, int]) -> Hidden:
+def recorded(run_lengths: Mapping[int, int]) -> Hidden:
     """Runs of accepted tokens between two rejections, drawn from a recorded histogram {length: how often}.
 
     An answer begins as after a rejection. The order of the runs in the recording is not kept.

@@ -12,12 +12,12 @@ from math import isfinite
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.ndimage import map_coordinates
 
+from sim.setup.arrays import Floats
 from specdec import InputError
 
-Floats = NDArray[np.float64]
 _UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 _DURATION = re.compile(r"\s*([-+]?[0-9.]+(?:e[-+]?[0-9]+)?)\s*(s|ms|us|µs|ns)\s*", re.IGNORECASE)
 
@@ -30,7 +30,7 @@ class Latency(Protocol):
         ...
 
     def target_seconds(self, width: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
-        """The target scores `width` rows in each of `batch` sequences, in one forward."""
+        """The target scores `width` positions in each of `batch` sequences, in one forward."""
         ...
 
 
@@ -70,7 +70,7 @@ class Constant:
         positive(self.target_step, "target step")
         for width, seconds in self.windows.items():
             if width < 1:
-                raise InputError(f"target window of {width} rows is not possible: give a width of at least 1")
+                raise InputError(f"target window of {width} positions is not possible: give a width of at least 1")
             positive(seconds, f"target window of {width}")
 
     def draft_seconds(self, tokens: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
@@ -86,7 +86,7 @@ class Constant:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One measured setting: mean seconds of a forward of `width` rows in `batch` sequences behind `context` tokens."""
+    """One measured setting: mean seconds of a forward over `width` positions in `batch` sequences behind `context` tokens."""
 
     width: int
     batch: int
@@ -105,37 +105,37 @@ class Table:
     """
 
     def __init__(self, measurements: Iterable[Measurement], source: str) -> None:
-        rows = {(one.width, one.batch, one.context): one.mean for one in measurements}
-        if not rows:
+        measured = {(one.width, one.batch, one.context): one.mean for one in measurements}
+        if not measured:
             raise InputError(f"{source} holds no measurements: measure the pair again")
-        for key, seconds in rows.items():
+        for key, seconds in measured.items():
             positive(seconds, f"{source}, width {key[0]} batch {key[1]} context {key[2]}:")
-        axes = [sorted({key[axis] for key in rows}) for axis in range(3)]
-        grid = np.array([[[self._filled(rows, w, b, c) for c in axes[2]] for b in axes[1]] for w in axes[0]])
+        axes = [sorted({key[axis] for key in measured}) for axis in range(3)]
+        grid = np.array([[[self._filled(measured, w, b, c) for c in axes[2]] for b in axes[1]] for w in axes[0]])
         for axis, points in enumerate(axes):
             grid = _going_on(grid, axis, points)
             points.append(FAR)
         self._axes, self._grid = [np.array(points, float) for points in axes], grid
 
     @staticmethod
-    def _filled(rows: Mapping[tuple[int, int, int], float], width: int, batch: int, context: int) -> float:
+    def _filled(measured: Mapping[tuple[int, int, int], float], width: int, batch: int, context: int) -> float:
         """A measured value, or the nearest one at batch 1 times the factor of the batch."""
-        if (width, batch, context) in rows:
-            return rows[width, batch, context]
+        if (width, batch, context) in measured:
+            return measured[width, batch, context]
 
         def nearest(size: int) -> tuple[int, int, int]:
-            keys = [key for key in rows if key[1] == size] or list(rows)
+            keys = [key for key in measured if key[1] == size] or list(measured)
             return min(keys, key=lambda key: (abs(key[0] - width), abs(key[2] - context)))
 
-        least = min(key[1] for key in rows)
+        least = min(key[1] for key in measured)
         base, batched = nearest(least), nearest(batch)
-        alone = rows.get((batched[0], least, batched[2]), rows[base])
-        return rows[base] * (rows[batched] / alone if batch != least else 1.0)
+        alone = measured.get((batched[0], least, batched[2]), measured[base])
+        return measured[base] * (measured[batched] / alone if batch != least else 1.0)
 
     def __call__(self, width: ArrayLike, batch: ArrayLike, context: ArrayLike) -> Floats:
         asked = np.broadcast_arrays(width, batch, context)
-        places = [np.interp(np.ravel(x), points, np.arange(len(points))) for x, points in zip(asked, self._axes, strict=True)]
-        return np.asarray(map_coordinates(self._grid, np.stack(places), order=1, mode="nearest")).reshape(asked[0].shape)
+        points = [np.interp(np.ravel(x), axis, np.arange(len(axis))) for x, axis in zip(asked, self._axes, strict=True)]
+        return np.asarray(map_coordinates(self._grid, np.stack(points), order=1, mode="nearest")).reshape(asked[0].shape)
 
 
 def _going_on(grid: Floats, axis: int, points: list[int]) -> Floats:
@@ -147,7 +147,7 @@ def _going_on(grid: Floats, axis: int, points: list[int]) -> Floats:
 
 
 class Measured:
-    """Latency from measured tables; `draft` rows hold seconds per drafted token, `draft_start` those of a draft beside them."""
+    """Latency from measured tables: `draft` holds seconds per drafted token, `draft_start` what a draft takes beside."""
 
     def __init__(
         self,

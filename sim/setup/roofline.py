@@ -1,7 +1,7 @@
 """Latency of a model on a GPU that nobody has at hand: the roofline of Williams, Waterman and Patterson (2009).
 
 A forward takes the longer of moving bytes (weights once, and each sequence's keys and values) and of arithmetic (2 operations a
-parameter and row). Real kernels reach a part of either: `efficiency` says which. Measure a pair where you can.
+parameter and scored position). Real kernels reach a part of either: `efficiency` says which. Measure a pair where you can.
 Peak numbers are the vendors' data sheets, dense 16-bit arithmetic.
 """
 
@@ -13,11 +13,10 @@ from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from sim.setup.arrays import Floats
 from specdec import InputError
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -98,6 +97,6 @@ class Roofline:
 
     def _forward(self, model: ModelSize, gpus: int, width: ArrayLike, batch: ArrayLike, context: ArrayLike) -> Floats:
         gpu, sequences = GPUS[self.gpu], np.asarray(batch, float)
-        rows, cached = np.asarray(width, float) * sequences, np.asarray(context, float) * sequences
+        positions, cached = np.asarray(width, float) * sequences, np.asarray(context, float) * sequences
         moved = model.parameters * model.bytes_per_parameter + model.cache_bytes_per_token * cached
-        return np.maximum(moved / gpu.bandwidth, 2 * model.parameters * rows / gpu.operations) / (gpus * self.efficiency)
+        return np.maximum(moved / gpu.bandwidth, 2 * model.parameters * positions / gpu.operations) / (gpus * self.efficiency)

@@ -4,7 +4,7 @@ A stage of a round occupies the draft for d seconds, the target for t, or both s
 
 * on devices of their own:  max(d + 2 network, t)
 * on one device, in turn:   d + t
-* one model in this stage:  d or t, times its factor where the strategy lets both models take turns
+* one model in this stage:  d or t, times its factor in `turns` where the strategy uses both models
 * on one device, together:  both run slower by measured factors f_d and f_t until the first is done, then the other runs alone:
                             m + [t f_t - d f_d]+ / f_t + [d f_d - t f_t]+ / f_d  with  m = min(d f_d, t f_t)
 
@@ -21,15 +21,17 @@ from math import isfinite
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.special import ndtr
 
+from sim.setup.arrays import Floats
 from sim.setup.latency import Latency
 from specdec import InputError
+from specdec.profile import Slowdown
 from specdec.strategy import DecodingStrategy
 
-Floats = NDArray[np.float64]
 ROUNDING = 1e-9
+ALONE = Slowdown()
 
 
 @dataclass(frozen=True)
@@ -45,30 +47,17 @@ class Jitter:
                 raise InputError(f"{name} {cv} is not possible: a coefficient of variation is 0 or more")
 
 
-@dataclass(frozen=True)
-class Together:
-    """How many times slower each model is while both work on one device; 1 is no slower."""
+def overlap(draft: Any, target: Any, slowdown: Slowdown) -> tuple[Any, Any]:
+    """Seconds that a draft and a target take side by side, from what they take alone; numbers or arrays.
 
-    target_factor: float = 1.0
-    draft_factor: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name, factor in vars(self).items():
-            if not (isfinite(factor) and factor >= 1):
-                raise InputError(f"{name} {factor} is not possible: working side by side makes nobody faster, give 1 or more")
-
-
-@dataclass(frozen=True)
-class Turns:
-    """How many times what they take alone models take when they work in turn, each waiting for the other."""
-
-    target_factor: float = 1.0
-    draft_factor: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name, factor in vars(self).items():
-            if not (isfinite(factor) and factor > 0):
-                raise InputError(f"{name} {factor} of models in turn is not possible: give more than 0")
+    Both are slowed down until the first is done; then the other runs alone.
+    """
+    slow_draft, slow_target = draft * slowdown.draft_factor, target * slowdown.target_factor
+    draft_first = slow_draft < slow_target
+    return (
+        np.where(draft_first, slow_draft, draft + slow_target * (1 - 1 / slowdown.draft_factor)),
+        np.where(draft_first, target + slow_draft * (1 - 1 / slowdown.target_factor), slow_target),
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,17 +74,17 @@ class System:
     `turns`             stages in which one model works are slowed down by these factors
     `drafting_overhead_seconds`   the overhead of a strategy that drafts, and verifies; the same unless given
 
-    The last two are for strategies that use both models; `used_by` sees to that.
+    Factors are seconds over seconds alone. The last two are for strategies that use both models; `used_by` sees to that.
     """
 
     latency: Latency
     shared: bool = False
-    together: Together | None = None
+    together: Slowdown | None = None
     network_seconds: float = 0.0
     overhead_seconds: float = 0.0
     jitter: Jitter = Jitter()
     context: int = 0
-    turns: Turns = Turns()
+    turns: Slowdown = ALONE
     drafting_overhead_seconds: float | None = None
 
     def __post_init__(self) -> None:
@@ -103,13 +92,19 @@ class System:
             value = getattr(self, name)
             if value is not None and not (isfinite(value) and value >= 0):
                 raise InputError(f"{name} {value} is not possible: give 0 or more")
+        for name, factor in vars(self.together or ALONE).items():
+            if not (isfinite(factor) and factor >= 1):
+                raise InputError(f"{name} {factor} is not possible: working side by side makes nobody faster, give 1 or more")
+        for name, factor in vars(self.turns).items():
+            if not (isfinite(factor) and factor > 0):
+                raise InputError(f"{name} {factor} of models in turn is not possible: give more than 0")
         if self.network_seconds and (self.shared or self.together):
             raise InputError("a network delay needs two devices: drop it, or the shared device")
 
     def used_by(self, strategy: DecodingStrategy) -> System:
-        """The devices as a strategy finds them: one that never drafts leaves the target at work, with less to do in between."""
+        """The devices as a strategy finds them: if it never drafts, the target works alone, with less to do between rounds."""
         if not strategy.drafts:
-            return replace(self, turns=Turns())
+            return replace(self, turns=ALONE)
         if self.drafting_overhead_seconds is None:
             return self
         return replace(self, overhead_seconds=self.drafting_overhead_seconds)
@@ -124,26 +119,21 @@ class System:
         return self.latency.draft_seconds(tokens, 1, self.context)
 
     def target_seconds(self, width: ArrayLike) -> Floats:
-        """Mean seconds of a forward over so many rows, alone."""
+        """Mean seconds of a forward over so many positions, alone."""
         return self.latency.target_seconds(width, 1, self.context)
 
-    def taking_turns(self, draft: Any, target: Any) -> tuple[Any, Any]:
-        """The draft's and the target's seconds of a stage, numbers or arrays, slowed down where one of them works at a time."""
+    def lanes(self, draft: Any, target: Any) -> tuple[Any, Any]:
+        """Seconds that the draft and the target work in a stage, from what they take alone; numbers or arrays.
+
+        The stage takes the longer of the two, network delay of the draft included; if `in_turn`, it takes the sum.
+        """
+        draft, target = self._taking_turns(draft, target)
+        return overlap(draft, target, self.together) if self.together else (draft, target)
+
+    def _taking_turns(self, draft: Any, target: Any) -> tuple[Any, Any]:
+        """The seconds of both models in a stage, slowed down where only one of them works at a time."""
         apart = (draft == 0) | (target == 0) | self.in_turn
         return draft * (1 + (self.turns.draft_factor - 1) * apart), target * (1 + (self.turns.target_factor - 1) * apart)
-
-    def lanes(self, draft: float, target: float) -> tuple[float, float]:
-        """Seconds that the draft's and the target's part of a stage take side by side, from what they take alone.
-
-        Not for two models in turn on one device: there a stage takes the sum.
-        """
-        draft, target = self.taking_turns(draft, target)
-        if not (self.together and draft and target):
-            return (draft + 2 * self.network_seconds if draft else 0.0), target
-        slow_draft, slow_target = draft * self.together.draft_factor, target * self.together.target_factor
-        if slow_draft < slow_target:
-            return slow_draft, target + slow_draft * (1 - 1 / self.together.target_factor)
-        return draft + slow_target * (1 - 1 / self.together.draft_factor), slow_target
 
     @property
     def in_turn(self) -> bool:
@@ -153,23 +143,26 @@ class System:
     def tokens_in_race(self, draft: Floats, target: float) -> int:
         """Tokens that a draft has made when a target forward beside it, and then the token in progress, are done; at least 1.
 
-        `draft` holds the seconds of the first token, of the first two, and so on up to the longest draft, `target` those of the
-        forward, as if alone. A network changes nothing: the call to draft and the call to stop travel equally long. In turn it
-        is 1 token, since the draft makes none while the target works.
+        `draft` holds the seconds of the first token, of the first two, and so on up to the longest draft; `target` those of the
+        forward; both as if alone. Network delay cancels out, since start and stop are delayed alike. If the models share one
+        device in turn the answer is 1: the draft makes nothing while the target runs.
         """
         if self.in_turn:
             return 1
-        factors = self.together or Together()
+        factors = self.together or ALONE
         answered = target * factors.target_factor * (1 - ROUNDING)
         return 1 + int(np.searchsorted(draft[:-1] * factors.draft_factor, answered))
 
     def stage(self, tokens: int, width: int) -> tuple[Floats, Floats, Floats]:
-        """Mean seconds of a stage with `tokens` draft steps beside a forward of `width` rows: all, draft busy, target busy."""
-        draft, target = self.taking_turns(self.draft_seconds(tokens), self.target_seconds(width))
+        """Mean seconds of a stage with `tokens` draft steps beside a forward over `width` positions: all, draft's, target's.
+
+        Side by side, it is the mean of `overlap` over jitter, from the mean time by which each model takes longer.
+        """
+        draft, target = self._taking_turns(self.draft_seconds(tokens), self.target_seconds(width))
         away = 2 * self.network_seconds if tokens else 0.0
         if not (tokens and width) or self.in_turn:
             return draft + away + target, draft, target
-        factors = self.together or Together()
+        factors = self.together or ALONE
         slow_draft, slow_target = (draft + away) * factors.draft_factor, target * factors.target_factor
         longer_target = self._mean_excess(slow_target, slow_draft, tokens, draft / (draft + away))
         longer_draft = longer_target - slow_target + slow_draft

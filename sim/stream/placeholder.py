@@ -1,12 +1,12 @@
 """Text without content: what a strategy is shown when only its timing is asked for.
 
-A round depends on the text only through what verification accepts, so a made-up text will do. Token `i` is `i % PERIOD`: the
-text repeats itself, which lets strategies that look into it (prompt lookup) find a continuation of up to `PERIOD` tokens, and
-whether that continuation is right is left to the acceptance model like any other guess. The target's own token, after a
-rejection or as a bonus, is `TARGET_TOKEN`, which equals no guess.
+A round depends on the text only through what verification accepts, so a made-up text will do. Token `i` is `i % PERIOD`. The
+text repeats itself, so strategies that look into it (prompt lookup) find a continuation of up to `PERIOD` tokens. Whether that
+continuation is right is left to the acceptance model, as for any other guess. The target's own token, after a rejection or as
+a bonus, is `TARGET_TOKEN`, which equals no guess.
 
-Between rounds the committed prefix is put back to `PREFIX` and guesses move with it, so that states of equal shape are equal.
-Not known here: rows `q` (`None` here), so a draft's `stop` rule is never asked and a draft runs to its full length.
+Between rounds a state is normalised: its committed prefix is put back to `PREFIX`, and guesses move with it. So states of equal
+shape are equal. The rows `q` are not known (`None`): a draft's `stop` rule is never asked, and drafts run to their full length.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
+from sim.stream.stage import Outcome, not_timed
 from specdec.effects import Both, Committed, Draft, Drafted, Effect, Guess, Known, Score, Scores, Verdict, Verify
 from specdec.ending import committed
 from specdec.errors import StrategyError
@@ -25,15 +26,15 @@ TARGET_TOKEN = PERIOD
 
 @dataclass(frozen=True, slots=True)
 class Placeholder:
-    """A drafted token at a place of the text; `serial` is a number that an interpreter may follow it by."""
+    """A drafted token at a position of the text; `serial` is a number that an interpreter may follow it by."""
 
-    place: int
+    position: int
     serial: int = field(default=-1, compare=False)
     q: None = None
 
     @property
     def token(self) -> int:
-        return self.place % PERIOD
+        return self.position % PERIOD
 
 
 def work_done(effect: Effect[Any], serial: int = 0) -> Any:
@@ -48,17 +49,17 @@ def work_done(effect: Effect[Any], serial: int = 0) -> Any:
         case Score(prefix, guess):
             return Scores(prefix, guess)
         case _:
-            raise StrategyError(f"the simulator cannot answer {type(effect).__name__} here")
+            raise not_timed(effect)
 
 
-def verdict(effect: Verify, accepted: int) -> Verdict:
-    """The answer to a `Verify` when the first `accepted` guesses pass and the next one, if any, fails."""
-    complete = accepted == len(effect.guess)
+def verdict(effect: Verify, outcome: Outcome) -> Verdict:
+    """The answer to a `Verify` with this outcome: the accepted guesses pass, and the next one, if any, fails."""
+    complete = outcome.accepted == len(effect.guess)
     own = () if complete and not effect.bonus else (TARGET_TOKEN,)
-    return Verdict(Committed(effect.guess[:accepted].tokens + own), accepted, complete)
+    return Verdict(Committed(effect.guess[: outcome.accepted].tokens + own), outcome.accepted, complete)
 
 
-def settled(state: Any) -> tuple[Any, int]:
+def normalised(state: Any) -> tuple[Any, int]:
     """`state` with its committed prefix put back to `PREFIX`, and by how many tokens that prefix had grown."""
     prefix = committed(state)
     growth = len(prefix) - len(PREFIX)
@@ -69,8 +70,8 @@ def _moved(value: Any, prefix: Committed, growth: int) -> Any:
     match value:
         case Committed():
             return PREFIX if value is prefix or value == prefix else value
-        case Guess(cells):
-            return Guess(tuple(_moved_cell(cell, growth) for cell in cells))
+        case Guess(guessed):
+            return Guess(tuple(_moved_token(drafted, growth) for drafted in guessed))
         case tuple():
             return tuple(_moved(item, prefix, growth) for item in value)
         case _ if is_dataclass(value) and not isinstance(value, type):
@@ -80,13 +81,15 @@ def _moved(value: Any, prefix: Committed, growth: int) -> Any:
             return value
 
 
-def _moved_cell(cell: Drafted, growth: int) -> Drafted:
-    match cell:
-        case Placeholder(place, serial):
-            return Placeholder(place - growth, serial)
+def _moved_token(drafted: Drafted, growth: int) -> Drafted:
+    match drafted:
+        case Placeholder(position, serial):
+            return Placeholder(position - growth, serial)
         case Known(token, q) if token < PERIOD:
             return Known((token - growth) % PERIOD, q)
         case Known():
-            return cell
+            return drafted
         case _:
-            raise StrategyError(f"a state may only hold guesses that a draft or Guess.certain made, not {type(cell).__name__}")
+            raise StrategyError(
+                f"a state may only hold guesses that a draft or Guess.certain made, not {type(drafted).__name__}"
+            )

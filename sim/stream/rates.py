@@ -1,22 +1,25 @@
 """Exact speed of a compiled strategy: its stationary law, and its finite answers, summed over edges.
 
 Acceptance and latency may hold grids, arrays that broadcast against each other; the answers then have the grid's shape.
-Knows no strategy and draws no random numbers.
+Nothing here knows a strategy, or draws random numbers.
+
+Axes of arrays are, in this order: node, outcome, the grid's (any number), hidden state (one or two). `_aligned` gives arrays
+with grids of different numbers of axes the same number, so that formulas can multiply them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sim.setup.acceptance import Acceptance
+from sim.setup.arrays import Floats
 from sim.setup.system import System
 from sim.stream.chain import Compiled
 from specdec.errors import StrategyError
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,18 +53,17 @@ class Prices:
 
 
 def rates(compiled: Compiled, acceptance: Acceptance, system: System) -> Rates:
-    """Long-run speed. Raises `StrategyError` when the chain has no single long run."""
+    """Long-run speed. Raises `StrategyError` when the chain has no single long run, or holds for another system only."""
     flow = _flow(compiled, acceptance)
     cost = prices(compiled, system)
 
-    def mean(values: Floats | NDArray[np.int64] | NDArray[np.bool_]) -> Floats:
-        """Per edge; values without a grid are given one axis for each axis of the flow."""
-        extra = max(flow.ndim, values.ndim)
-        left, right = (_widened(array, extra) for array in (flow, values))
-        return (left * right).sum(axis=(0, 1))
+    def mean(values: NDArray[Any]) -> Floats:
+        """Of the values of all edges, over verifications."""
+        share, values = _aligned(flow, values)
+        return (share * values).sum(axis=(0, 1))
 
     rounds, tokens, seconds = mean(compiled.ends_round), mean(compiled.tokens), mean(cost.seconds)
-    drafted, accepted = mean(compiled.drafted), mean(compiled.accepted)
+    drafted, accepted = mean(compiled.drafted), mean(compiled.accepted[None])
     return Rates(
         tokens / seconds,
         1 - mean(cost.target_busy) / seconds,
@@ -78,20 +80,15 @@ def expected_seconds(compiled: Compiled, acceptance: Acceptance, system: System,
 
     Exact dynamic programme over what is left to commit, O(tokens x edges).
     """
-    weights = _weights(compiled, acceptance)
-    cost = prices(compiled, system).seconds
-    axes = max(weights.ndim - 2, cost.ndim)
-    cost = _widened(cost, axes)[..., None]
-    weights = weights.reshape(*weights.shape[:2], *(1,) * (axes - weights.ndim + 2), *weights.shape[2:])
-    hidden = weights.shape[-1]
-    grid = np.broadcast_shapes(weights.shape[2:-2], cost.shape[2:-1])
-    left = np.zeros((tokens + 1, len(compiled), *grid, hidden))
+    cost, weights = _aligned(prices(compiled, system).seconds[..., None, None], _weights(compiled, acceptance))
+    grid, hidden = np.broadcast_shapes(weights.shape[2:-2], cost.shape[2:-2]), weights.shape[-1]
+    left = np.zeros((tokens + 1, len(compiled), *grid, hidden, 1))  # seconds, by what is left to commit
     for open_tokens in range(1, tokens + 1):
         for node in reversed(range(len(compiled))):  # edges without tokens lead to later nodes: those are known by now
             rest = np.maximum(open_tokens - compiled.tokens[node], 0)
             value = cost[node] + left[rest, compiled.next_state[node]]
-            left[open_tokens, node] = (weights[node] @ value[..., None])[..., 0].sum(axis=0)
-    return left[tokens, 0] @ acceptance.start
+            left[open_tokens, node] = (weights[node] @ value).sum(axis=0)
+    return left[tokens, 0, ..., 0] @ acceptance.start
 
 
 def plain_tokens_per_second(system: System) -> Floats:
@@ -101,34 +98,36 @@ def plain_tokens_per_second(system: System) -> Floats:
 
 def prices(compiled: Compiled, system: System) -> Prices:
     """What every edge costs; a distinct stage is priced once."""
-    system = system.used_by(compiled.strategy)
-    steps, widths = compiled.draft_steps, compiled.target_width
-    pairs, inverse = np.unique(np.stack((steps, widths), axis=-1).reshape(-1, 2), axis=0, return_inverse=True)
-    stages = [system.stage(int(tokens), int(width)) for tokens, width in pairs]
-    columns = [np.stack(np.broadcast_arrays(*column)) for column in zip(*stages, strict=True)]
+    system = compiled.used_on(system)
+    stages = np.stack((compiled.draft_steps, compiled.positions), axis=-1)
+    distinct, which = np.unique(stages.reshape(-1, 2), axis=0, return_inverse=True)
+    priced = [system.stage(steps, positions) for steps, positions in distinct.tolist()]
     seconds, draft, target = (
-        column[inverse.reshape(-1)].reshape(*steps.shape, *column.shape[1:]).sum(axis=2) for column in columns
+        np.stack(np.broadcast_arrays(*column))[which.reshape(compiled.draft_steps.shape)].sum(axis=2)
+        for column in zip(*priced, strict=True)
     )
-    overhead = _widened(system.overhead_seconds * compiled.ends_round, seconds.ndim)
+    overhead, seconds = _aligned(system.overhead_seconds * compiled.ends_round, seconds)
     return Prices(seconds + overhead, draft, target)
 
 
-def _widened(array: NDArray[np.generic], axes: int) -> Floats:
-    """`array` of shape (nodes, outcomes, *grid) with its grid filled up from the left to `axes` axes in all."""
-    return np.asarray(array, float).reshape(*array.shape[:2], *(1,) * (axes - array.ndim), *array.shape[2:])
+def _aligned(*arrays: NDArray[Any]) -> list[NDArray[Any]]:
+    """The arrays with as many axes each: those of a smaller grid are put behind axes of length 1, as broadcasting does."""
+    axes = max(array.ndim for array in arrays)
+    return [array.reshape(*array.shape[:2], *(1,) * (axes - array.ndim), *array.shape[2:]) for array in arrays]
 
 
 def _weights(compiled: Compiled, acceptance: Acceptance) -> Floats:
     """Shape (nodes, outcomes, *grid, hidden, hidden): chance of each outcome and of where the hidden state goes."""
-    longest = compiled.next_state.shape[1] - 1
-    passed = np.eye(len(acceptance.start)) + 0 * acceptance.accept(0)
-    weights = np.zeros((*compiled.next_state.shape, *passed.shape))
-    for tests in range(longest + 1):
-        accept, reject = acceptance.accept(tests), acceptance.reject(tests)
-        weights[compiled.verified > tests, tests] = passed @ reject
-        weights[(compiled.verified == tests) & ~compiled.bonus, tests] = passed
-        weights[(compiled.verified == tests) & compiled.bonus, tests] = passed @ (accept + reject)
-        passed = passed @ accept
+    passed = [np.eye(len(acceptance.start)) + 0 * acceptance.accept(0)]  # the first 0, 1, 2, ... guesses pass
+    for index in range(compiled.accepted.max()):
+        passed.append(passed[-1] @ acceptance.accept(index))
+    weights = np.zeros((*compiled.next_state.shape, *passed[0].shape))
+    for column, accepted in enumerate(compiled.accepted.tolist()):
+        accept, reject = acceptance.accept(accepted), acceptance.reject(accepted)
+        complete = compiled.verified == accepted
+        weights[compiled.verified > accepted, column] = passed[accepted] @ reject
+        weights[complete & ~compiled.bonus, column] = passed[accepted]
+        weights[complete & compiled.bonus, column] = passed[accepted] @ (accept + reject)
     return weights
 
 

@@ -6,19 +6,20 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.special import stdtrit
+
+from sim.setup.arrays import Counts, Floats
+from sim.stream.intervals import student_t
 
 BATCHES = 20
-Lane: TypeAlias = Literal["draft", "target"]
+Model: TypeAlias = Literal["draft", "target"]
 Fate: TypeAlias = Literal["accepted", "rejected", "wasted"]
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A stretch of work of one model: a draft with the fates of its tokens, in order, or a forward of `width` rows."""
+    """A stretch of work of one model: a draft with the fates of its tokens, in order, or a forward over `width` positions."""
 
-    lane: Lane
+    lane: Model
     start_seconds: float
     end_seconds: float
     round: int
@@ -36,8 +37,8 @@ class Run:
     `spans`              in order of their start; detailed mode only
     """
 
-    round_end_seconds: NDArray[np.float64]
-    round_tokens: NDArray[np.int64]
+    round_end_seconds: Floats
+    round_tokens: Counts
     verifications: int
     drafted: int
     accepted: int
@@ -72,7 +73,7 @@ class Run:
     def interval(self, confidence: float = 0.95) -> tuple[float, float] | None:
         """Confidence interval of the long-run tokens per second, from 20 batches of rounds (a ratio of means).
 
-        `None` below 40 rounds: batches of less than two say nothing.
+        `None` below 40 rounds: a batch needs at least two.
         """
         if self.rounds < 2 * BATCHES:
             return None
@@ -80,5 +81,5 @@ class Run:
         rate = self.tokens_per_second
         batches = np.array_split(self.round_tokens - rate * seconds, BATCHES)
         errors = np.array([batch.sum() for batch in batches]) * BATCHES / self.seconds
-        half = float(stdtrit(BATCHES - 1, (1 + confidence) / 2) * errors.std(ddof=1) / BATCHES**0.5)
+        half = float(student_t(BATCHES, confidence) * errors.std(ddof=1) / BATCHES**0.5)
         return rate - half, rate + half

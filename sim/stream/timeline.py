@@ -1,189 +1,161 @@
-"""Who works when: a detailed run as a picture of two bars, and as a trace that Perfetto opens.
+"""Who works when: the first rounds of a decode, as pieces of work and as bars for a terminal.
 
-A drafted token has the colour of its fate: accepted, rejected (its verdict said no) or wasted (never asked about, since
-something before it was rejected).
+A drafted token has one of three fates: accepted, rejected (its own verification failed) or wasted (never verified, since an
+earlier guess was rejected). Pictures of a timeline are in `sim.pictures`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import altair as alt
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from sim.setup.acceptance import Acceptance
 from sim.setup.system import System
-from sim.stream.events import simulate
-from sim.stream.run import Lane, Span
-from specdec.pictures import INKS, Theme, themed
+from sim.stream.events import run_stream
+from sim.stream.run import Fate, Model, Span
+from specdec.report import Report, milliseconds, share, spelled
 from specdec.strategy import DecodingStrategy
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
 MORE_ROUNDS = 8
 """Simulated behind the ones that are shown, so that the fate of what was drafted last is known."""
 MOST_TOKENS = 100_000
+LANES: tuple[Model, ...] = ("target", "draft")
 
-KINDS = {
-    "target forward": "#0072B2",
-    "draft accepted": "#009E73",
-    "draft rejected": "#D55E00",
-    "draft wasted": "#E8B64C",
-    "waiting": "",
+Kind: TypeAlias = Literal["target forward", "draft accepted", "draft rejected", "draft wasted", "waiting"]
+
+DRAFTED: dict[Fate, Kind] = {"accepted": "draft accepted", "rejected": "draft rejected", "wasted": "draft wasted"}
+
+MARKS: dict[str, str] = {
+    "target forward": "[white on blue]T[/]",
+    "draft accepted": "[black on green]a[/]",
+    "draft rejected": "[white on red]r[/]",
+    "draft wasted": "[black on yellow]w[/]",
+    "waiting": "[dim].[/]",
+    "end of round": "[bold]|[/]",
 }
 
 
 @dataclass(frozen=True)
-class Timeline:
-    """The first rounds of a decode: work in order of its start, the clock at the end of each round, tokens committed in it."""
+class Piece(Report):
+    """One piece of a lane's time.
 
-    spans: tuple[Span, ...]
+    `lane`            `target` or `draft`
+    `kind`            `target forward`; or `draft accepted`, `draft rejected`, `draft wasted` for a single drafted token
+    `round`           number of the round, from 1
+    `start_seconds`   since the start of the decode
+    `end_seconds`     since the start of the decode
+    `rows`            positions that a target forward scores; `None` (null) for drafted tokens
+    """
+
+    lane: Model
+    kind: Kind
+    round: int | None
+    start_seconds: float
+    end_seconds: float
+    rows: int | None = None
+
+
+@dataclass(frozen=True)
+class Timeline(Report):
+    """The first rounds of a decode; what `specdec timeline --json` writes.
+
+    `strategy`            name of the strategy
+    `parameters`          its parameters by name
+    `seconds`             of all the rounds that are shown
+    `round_end_seconds`   when each round ends
+    `round_tokens`        tokens committed in each round
+    `target_idle_share`   share of the time in which the target does nothing
+    `draft_idle_share`    the same of the draft
+    `work`                forwards of the target and drafted tokens, in order of their start
+    """
+
+    format: ClassVar[str] = "specdec.timeline/1"
+
+    strategy: str
+    parameters: Mapping[str, Any]
+    seconds: float
     round_end_seconds: tuple[float, ...]
     round_tokens: tuple[int, ...]
+    target_idle_share: float
+    draft_idle_share: float
+    work: tuple[Piece, ...]
 
-    @property
-    def seconds(self) -> float:
-        return self.round_end_seconds[-1]
+    def waits(self) -> Iterator[Piece]:
+        """Where a model that works at all does nothing, as pieces of kind `waiting`."""
+        for lane in LANES:
+            ours = [piece for piece in self.work if piece.lane == lane]
+            ends = [0.0, *(piece.end_seconds for piece in ours)]
+            starts = [*(piece.start_seconds for piece in ours), self.seconds]
+            for start, end in zip(ends, starts, strict=True):
+                if ours and end - start > 1e-12:
+                    yield Piece(lane, "waiting", None, start, end)
 
-    def idle_share(self, lane: Lane) -> float:
-        """Share of the time shown in which a model does nothing."""
-        return 1 - sum(span.end_seconds - span.start_seconds for span in self.spans if span.lane == lane) / self.seconds
+    def __rich__(self) -> RenderableType:
+        from rich.console import Group
 
-
-def timeline(strategy: DecodingStrategy, acceptance: Acceptance, system: System, rounds: int = 10, seed: int = 0) -> Timeline:
-    """Simulate the first `rounds` rounds in detail."""
-    run = simulate(strategy, acceptance, system, tokens=MOST_TOKENS, rounds=rounds + MORE_ROUNDS, seed=seed, detailed=True)
-    return Timeline(
-        tuple(span for span in run.spans if span.round < rounds),
-        tuple(run.round_end_seconds[:rounds].tolist()),
-        tuple(run.round_tokens[:rounds].tolist()),
-    )
-
-
-def pieces(shown: Timeline) -> list[dict[str, Any]]:
-    """A target forward or a single drafted token each: `lane`, `kind`, `start` and `end` in milliseconds, `round`, `rows`."""
-    found: list[dict[str, Any]] = []
-    for span in shown.spans:
-        start, end = 1e3 * span.start_seconds, 1e3 * span.end_seconds
-        common = {"lane": span.lane, "round": span.round + 1}
-        if span.lane == "target":
-            found.append({**common, "kind": "target forward", "start": start, "end": end, "rows": span.width})
-        step = (end - start) / max(1, len(span.fates))
-        for i, fate in enumerate(span.fates):
-            times = {"start": start + i * step, "end": start + (i + 1) * step}
-            found.append({**common, "kind": f"draft {fate}", **times, "rows": None})
-    return found
+        tokens, title = sum(self.round_tokens), spelled(self.strategy, self.parameters)
+        rounds = f"{len(self.round_tokens)} rounds, {tokens} tokens in {milliseconds(self.seconds)}"
+        idle = f"idle: target {share(self.target_idle_share)}, draft {share(self.draft_idle_share)} of the time"
+        return Group(f"[bold]{title}[/]: {rounds}", _Bars(self), idle)
 
 
-def waits(shown: Timeline) -> list[dict[str, Any]]:
-    """Where a model that works at all does nothing, in the same shape as `pieces`."""
-    found: list[dict[str, Any]] = []
-    for lane in ("target", "draft"):
-        spans = [span for span in shown.spans if span.lane == lane]
-        ends = [0.0, *(span.end_seconds for span in spans)]
-        starts = [*(span.start_seconds for span in spans), shown.seconds]
-        for start, end in zip(ends, starts, strict=True):
-            if spans and end - start > 1e-9:
-                found.append(
-                    {"lane": lane, "kind": "waiting", "start": 1e3 * start, "end": 1e3 * end, "round": None, "rows": None}
-                )
-    return found
+@dataclass(frozen=True)
+class _Bars:
+    """One bar a model, as wide as the terminal, and a legend."""
 
+    shown: Timeline
 
-def timeline_chart(shown: Timeline, title: str, theme: Theme = "light") -> Any:
-    """The picture. Thin lines end rounds, with the tokens they committed; numbers in target bars are rows scored."""
-    ink = INKS[theme]
-    colors = [color or ink.waiting for color in KINDS.values()]
-    total = 1e3 * shown.seconds
-    x = alt.X("start:Q", title="milliseconds", scale=alt.Scale(domain=[0, total], nice=False), axis=alt.Axis(grid=False))
-    y = alt.Y(
-        "lane:N",
-        title=None,
-        sort=["target", "draft"],
-        axis=alt.Axis(domain=False, ticks=False, labelFontSize=14),
-        scale=alt.Scale(paddingInner=0.25, paddingOuter=0.12),
-    )
-    color = alt.Color(
-        "kind:N",
-        title=None,
-        scale=alt.Scale(domain=[*KINDS], range=colors),
-        legend=alt.Legend(orient="bottom", columns=5, symbolType="square", symbolSize=180),
-    )
-    bars = alt.Chart(alt.Data(values=[*waits(shown), *pieces(shown)])).encode(x=x, x2="end:Q", y=y)
-    blocks = bars.mark_bar(stroke=ink.ground, strokeWidth=1, height=alt.RelativeBandSize(1)).encode(
-        color=color,
-        tooltip=["kind:N", "round:Q", alt.Tooltip("start:Q", format=".3f"), alt.Tooltip("end:Q", format=".3f"), "rows:Q"],
-    )
-    rows = (
-        bars.transform_filter("datum.kind == 'target forward'")
-        .transform_calculate(middle="(datum.start + datum.end) / 2")
-        .mark_text(color="white", fontSize=13)
-        .encode(x="middle:Q", x2=alt.Undefined, text="rows:Q")
-    )
-    rounds = alt.Chart(alt.Data(values=_rounds(shown)))
-    ends = rounds.mark_rule(color=ink.text, strokeDash=[3, 3], opacity=0.7).encode(x="end:Q")
-    counts = rounds.mark_text(color=ink.text, fontSize=12, baseline="bottom", dy=-4).encode(
-        x="middle:Q", y=alt.value(0), text="label:N"
-    )
-    subtitle = (
-        f"{len(shown.round_tokens)} rounds, {sum(shown.round_tokens)} tokens in {total:.1f} ms. "
-        "Above each round: tokens committed. In target bars: rows scored."
-    )
-    chart = alt.layer(blocks, rows, ends, counts).properties(
-        width=max(1000, 50 * len(shown.round_tokens)), height=150, title=alt.TitleParams(title, subtitle=subtitle, offset=22)
-    )
-    return themed(chart, theme)
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from rich.text import Text
 
+        columns = max(20, options.max_width - 10)
+        for lane in LANES:
+            marks = "".join(self._marks([piece for piece in self.shown.work if piece.lane == lane], columns))
+            yield Text.from_markup(f"{lane:<7}{marks}", overflow="crop")
+        yield "       " + "  ".join(f"{mark} {kind}" for kind, mark in MARKS.items())
 
-def _rounds(shown: Timeline) -> list[dict[str, Any]]:
-    ends = [1e3 * end for end in shown.round_end_seconds]
-    starts = [0.0, *ends[:-1]]
-    return [
-        {"end": end, "middle": (start + end) / 2, "label": f"+{tokens}"}
-        for start, end, tokens in zip(starts, ends, shown.round_tokens, strict=True)
-    ]
-
-
-def chrome_trace(shown: Timeline) -> dict[str, Any]:
-    """Chrome's trace event format (times in microseconds), which ui.perfetto.dev and chrome://tracing open."""
-    threads = {"target": 1, "draft": 2}
-    names = [
-        {"name": "thread_name", "ph": "M", "pid": 1, "tid": thread, "args": {"name": lane}} for lane, thread in threads.items()
-    ]
-    events = [
-        {
-            "name": piece["kind"],
-            "cat": piece["lane"],
-            "ph": "X",
-            "pid": 1,
-            "tid": threads[piece["lane"]],
-            "ts": 1e3 * piece["start"],
-            "dur": 1e3 * (piece["end"] - piece["start"]),
-            "args": {"round": piece["round"]} | ({"rows": piece["rows"]} if piece["rows"] else {}),
-        }
-        for piece in pieces(shown)
-    ]
-    return {"traceEvents": [*names, *events], "displayTimeUnit": "ms"}
-
-
-def text_bars(shown: Timeline, width: int) -> list[str]:
-    """The two bars and a legend for a terminal `width` columns wide, in rich's markup. A letter stands for each colour."""
-    marks = {
-        "target forward": "[white on blue]T[/]",
-        "draft accepted": "[black on green]a[/]",
-        "draft rejected": "[white on red]r[/]",
-        "draft wasted": "[black on yellow]w[/]",
-        "waiting": "[dim].[/]",
-        "end of round": "[bold]|[/]",
-    }
-    columns = max(20, width - 10)
-    milliseconds = 1e3 * shown.seconds / columns
-    ends = {min(columns - 1, int(1e3 * end / milliseconds)) for end in shown.round_end_seconds}
-    lines: list[str] = []
-    for lane in ("target", "draft"):
-        found = [piece for piece in pieces(shown) if piece["lane"] == lane]
-        cells: list[str] = []
+    def _marks(self, pieces: Sequence[Piece], columns: int) -> Iterator[str]:
+        seconds = self.shown.seconds / columns
+        ends = {min(columns - 1, int(end / seconds)) for end in self.shown.round_end_seconds}
         for column in range(columns):
-            middle = (column + 0.5) * milliseconds
-            kind = next((piece["kind"] for piece in found if piece["start"] <= middle < piece["end"]), "waiting")
-            cells.append(marks["end of round" if column in ends else kind])
-        lines.append(f"{lane:<7}{''.join(cells)}")
-    return [*lines, "       " + "  ".join(f"{mark} {kind}" for kind, mark in marks.items())]
+            middle = (column + 0.5) * seconds
+            kind = next((piece.kind for piece in pieces if piece.start_seconds <= middle < piece.end_seconds), "waiting")
+            yield MARKS["end of round" if column in ends else kind]
+
+
+def timeline(
+    strategy: DecodingStrategy, acceptance: Acceptance, system: System, *, rounds: int = 10, seed: int = 0
+) -> Timeline:
+    """Simulate the first `rounds` rounds in detail. Equal seeds give all strategies equal acceptance draws."""
+    run = run_stream(strategy, acceptance, system, tokens=MOST_TOKENS, rounds=rounds + MORE_ROUNDS, seed=seed, detailed=True)
+    spans = [span for span in run.spans if span.round < rounds]
+    ends = tuple(run.round_end_seconds[:rounds].tolist())
+    return Timeline(
+        strategy=strategy.name,
+        parameters=strategy.parameters,
+        seconds=ends[-1],
+        round_end_seconds=ends,
+        round_tokens=tuple(run.round_tokens[:rounds].tolist()),
+        target_idle_share=_idle_share(spans, "target", ends[-1]),
+        draft_idle_share=_idle_share(spans, "draft", ends[-1]),
+        work=tuple(piece for span in spans for piece in _pieces(span)),
+    )
+
+
+def _idle_share(spans: Sequence[Span], lane: Model, seconds: float) -> float:
+    return 1 - sum(span.end_seconds - span.start_seconds for span in spans if span.lane == lane) / seconds
+
+
+def _pieces(span: Span) -> Iterator[Piece]:
+    """A target forward, or each token of a draft by itself."""
+    start, end = span.start_seconds, span.end_seconds
+    if span.lane == "target":
+        yield Piece("target", "target forward", span.round + 1, start, end, span.width)
+        return
+    step = (end - start) / max(1, len(span.fates))
+    for number, fate in enumerate(span.fates):
+        yield Piece("draft", DRAFTED[fate], span.round + 1, start + number * step, start + (number + 1) * step)

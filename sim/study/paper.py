@@ -1,9 +1,9 @@
 """PEARL's published speed-ups beside the compiled chain: `python -m sim.study.paper` (Liu et al., ICLR 2025, arXiv 2408.11850).
 
 The paper gives speed-ups over autoregressive decoding and the draft lengths of its scripts, which are speed ratios c, but no
-acceptance rate per task. So the rate that explains a speed-up is solved for, and put to speculative decoding too: at the same
-draft length (untuned), and at its best one (tuned). Near an acceptance of .95, PEARL's gain of about 1.46 over the first, as
-published, is one of about 1.34 over the second; and it has two devices where speculative decoding needs one.
+acceptance rate per task. Here the rate that explains each speed-up is solved for. Speculative decoding is computed at that
+rate too: at the same draft length (untuned), and at its best one (tuned). Near an acceptance of .95, PEARL gains 1.46 over the
+first, as published, and 1.34 over the second. PEARL has two devices there; speculative decoding needs one.
 """
 
 from __future__ import annotations
@@ -44,9 +44,14 @@ class Reading:
     tuned_length: int | None
 
 
+def _regime(speed_ratio: float) -> System:
+    """A draft step of one part in `speed_ratio` of a target step, on two devices, with free verification."""
+    return System(Constant(1 / speed_ratio, 1.0))
+
+
 def reading(speed_ratio: float, acceptance: float) -> Reading:
     """PEARL at draft length c, and speculative decoding at that length and at its best; two devices, free verification."""
-    system, rate, length = System(Constant(1 / speed_ratio, 1.0)), Rate(acceptance), round(speed_ratio)
+    system, rate, length = _regime(speed_ratio), Rate(acceptance), round(speed_ratio)
     pearl, untuned = (candidates(name, partial(create, name), [length])[0] for name in ("pearl", "speculative"))
     lengths = candidates("speculative", partial(create, "speculative"), range(1, 33))
     tuned = best_of(lengths, rate, system)
@@ -56,9 +61,10 @@ def reading(speed_ratio: float, acceptance: float) -> Reading:
 
 def explained(speed_ratio: float, speedup: float) -> Reading:
     """The reading at the acceptance rate at which PEARL reaches `speedup`."""
+    system, (pearl,) = _regime(speed_ratio), candidates("pearl", partial(create, "pearl"), [round(speed_ratio)])
     if not 1 <= speedup <= speed_ratio:
         raise InputError(f"PEARL cannot reach {speedup}x at speed ratio {speed_ratio}: its limit is the ratio itself")
-    found = brentq(lambda rate: reading(speed_ratio, rate).pearl - speedup, 0, 1, xtol=1e-9)
+    found = brentq(lambda rate: float(pearl.speedup(Rate(rate), system)) - speedup, 0, 1, xtol=1e-9)
     return reading(speed_ratio, float(found))  # type: ignore[arg-type]  # the stub mixes up full_output
 
 

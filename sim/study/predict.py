@@ -1,7 +1,7 @@
-"""How fast a strategy will decode on a measured pair: its compiled chain, priced by a profile.
+"""How fast a strategy will decode on a measured pair: its compiled chain, with the seconds of a profile.
 
-The door to the simulator for whoever may not import it: `specdec bench` finds `predict` in the entry-point group
-`specdec.predictors`, and puts its answer beside what it measures.
+`specdec` may not import the simulator. `specdec bench` finds `predict` in the entry-point group `specdec.predictors`, and shows
+its answer beside what it measures.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from specdec.strategy import DecodingStrategy
 def predict(strategy: DecodingStrategy, profile: Profile, context: int, tokens: int) -> float:
     """Tokens per second of answers of `tokens` tokens, prefill left out.
 
-    Of the profile's acceptance, its recorded runs are taken where it has any, else its rate.
-    `context` is the mean number of tokens before a window. `draft_length="auto"` is told the profile's speed ratio.
-    Raises `StrategyError` for a strategy that cannot be compiled, `InputError` for a profile that cannot be read.
+    `context` is the mean number of tokens before a window. Acceptance is that of the profile's recorded runs, or its rate where
+    it holds no runs. With `draft_length="auto"`, a strategy drafts as many tokens as the profile's speed ratio says.
+    Raises `StrategyError` for a strategy that cannot be compiled, `InputError` for a profile without acceptance.
     """
     acceptance = measured_acceptance(profile, recorded=profile.acceptance.runs > 0)
     system = measured_system(profile, context)

@@ -1,14 +1,14 @@
 """Which draft length, which strategy, and where the answer changes: searches over compiled chains.
 
-Strategies come in as *makers*: anything that is called with `draft_length=g` and answers a strategy (a strategy class does), or
-a strategy object, which has no length to choose.
+A strategy comes in as a *maker*: a strategy class or another function of `draft_length`, or a strategy object, which has no
+length to choose.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,11 +18,13 @@ from sim.setup.latency import Latency
 from sim.setup.system import System
 from sim.stream.chain import RATIO_3, Compiled, compile_strategy
 from sim.stream.rates import plain_tokens_per_second, rates
-from specdec import InputError
+from specdec.errors import InputError
+from specdec.report import Report, named, three_digits
 from specdec.strategy import DecodingStrategy
 
 Floats = NDArray[np.float64]
 Maker: TypeAlias = "DecodingStrategy | Callable[..., DecodingStrategy]"
+Parameter: TypeAlias = Literal["acceptance", "speed_ratio"]
 LENGTHS = range(1, 17)
 HALVINGS = 24
 RATES = np.linspace(0, 1, 201)[1:-1]
@@ -30,29 +32,40 @@ ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
-class Choice:
-    """A strategy at a draft length (`None` where it has none) and its long-run speed over autoregressive decoding."""
+class Choice(Report):
+    """A strategy at a draft length, and its speed.
+
+    `strategy`          name of the strategy
+    `draft_length`      tokens; `None` (null) where the strategy has none to choose
+    `speedup_over_ar`   long-run speed over autoregressive decoding
+    """
 
     strategy: str
     draft_length: int | None
     speedup_over_ar: float
 
     def __str__(self) -> str:
-        return self.strategy if self.draft_length is None else f"{self.strategy} with draft length {self.draft_length}"
+        return named(self.strategy, {"draft_length": self.draft_length})
 
 
 @dataclass(frozen=True)
-class Flip:
-    """The best strategy is `below` up to `at`, and `above` from there; `parameter` is mean `acceptance` or `speed_ratio`."""
+class Flip(Report):
+    """Where the best strategy changes, when one parameter is varied and all others stay.
 
-    parameter: str
+    `parameter`  `acceptance` (the mean rate of all guesses) or `speed_ratio` (target step over draft step)
+    `at`         value of the parameter where the best strategy changes
+    `below`      the best choice just below that value
+    `above`      the best choice just above that value
+    """
+
+    parameter: Parameter
     at: float
     below: Choice
     above: Choice
 
     def __str__(self) -> str:
-        name = "acceptance" if self.parameter == "acceptance" else "target / draft speed ratio"
-        return f"below {name} {self.at:.3g} the best is {self.below}, above it {self.above}"
+        what = "acceptance" if self.parameter == "acceptance" else "speed ratio"
+        return f"{what} {three_digits(self.at)}: {self.below} below, {self.above} above"
 
 
 @dataclass(frozen=True)
@@ -71,32 +84,53 @@ class Scaled:
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A compiled strategy and how it is called. If its draft races the target, it is compiled anew for another system."""
+    """A compiled strategy and its name. If its draft races the target, each system has a table of its own."""
 
     strategy: str
     draft_length: int | None
     compiled: Compiled
 
-    def __str__(self) -> str:
-        return self.strategy if self.draft_length is None else f"{self.strategy} {self.draft_length}"
+    @property
+    def races(self) -> bool:
+        return self.compiled.races
 
     def speedup(self, acceptance: Acceptance, system: System) -> Floats:
         """Long-run speed over autoregressive decoding; arrays for grids."""
-        compiled = compile_strategy(self.compiled.strategy, system) if self.compiled.races else self.compiled
+        compiled = compile_strategy(self.compiled.strategy, system) if self.races else self.compiled
         return rates(compiled, acceptance, system).tokens_per_second / plain_tokens_per_second(system)
 
     def choice(self, acceptance: Acceptance, system: System) -> Choice:
         return Choice(self.strategy, self.draft_length, float(self.speedup(acceptance, system)))
 
 
-def candidates(name: str, maker: Maker, lengths: Iterable[int] = LENGTHS, system: System = RATIO_3) -> list[Candidate]:
-    """Every draft length of a strategy, compiled; a strategy object alone is one candidate."""
+@dataclass(frozen=True)
+class Trial:
+    """A strategy that is to be compiled; `draft_length` is `None` where there is none to choose."""
+
+    name: str
+    draft_length: int | None
+    strategy: DecodingStrategy
+
+    def __str__(self) -> str:
+        return named(self.name, {"draft_length": self.draft_length})
+
+    def compiled(self, system: System) -> Candidate:
+        return Candidate(self.name, self.draft_length, compile_strategy(self.strategy, system))
+
+
+def trials(name: str, maker: Maker, lengths: Iterable[int] = LENGTHS) -> list[Trial]:
+    """A strategy at every draft length; a strategy object alone is one trial."""
     if isinstance(maker, DecodingStrategy):
-        return [Candidate(name, None, compile_strategy(maker, system))]
-    found = [Candidate(name, length, compile_strategy(maker(draft_length=length), system)) for length in lengths]
+        return [Trial(name, None, maker)]
+    found = [Trial(name, length, maker(draft_length=length)) for length in lengths]
     if not found:
         raise InputError(f"no draft length to try for {name}: give at least one")
     return found
+
+
+def candidates(name: str, maker: Maker, lengths: Iterable[int] = LENGTHS, system: System = RATIO_3) -> list[Candidate]:
+    """The trials of a strategy, compiled."""
+    return [trial.compiled(system) for trial in trials(name, maker, lengths)]
 
 
 def best_draft_length(
@@ -124,9 +158,9 @@ def best_of(found: Iterable[Candidate], acceptance: Acceptance, system: System) 
 
 
 def acceptance_flips(found: Iterable[Candidate], acceptance: Acceptance, system: System) -> list[Flip]:
-    """Mean rates at which the best strategy changes; several lengths of a strategy count as one strategy.
+    """Mean rates at which the best strategy changes; all lengths of a strategy count as one strategy.
 
-    The odds of every guess are varied alike, so that what is hard stays harder than what is easy; a rate takes all values so.
+    The odds of every guess are multiplied by one factor, which is varied: hard guesses stay harder than easy ones.
     """
     path = Rate(0.5) if isinstance(acceptance, Rate) else acceptance  # not stuck where the rate is 0 or 1
     points = RATES if len(path.start) == 1 else RATES[::5]  # hidden states are many numbers at each point
@@ -146,12 +180,12 @@ def speed_ratio_flips(found: Iterable[Candidate], acceptance: Acceptance, system
 
 
 def _flips(
-    parameter: str, grid: Floats, found: list[Candidate], setup: Callable[[ArrayLike], tuple[Acceptance, System]]
+    parameter: Parameter, grid: Floats, found: list[Candidate], setup: Callable[[ArrayLike], tuple[Acceptance, System]]
 ) -> list[Flip]:
-    """Scan a grid for a change of the best strategy, then close in by halving: ties make root finding stumble."""
+    """Scan a grid for a change of the best strategy, then halve the step that holds it. Ties would make root finding fail."""
 
     def speedups(one: Candidate) -> Floats:
-        if one.compiled.races and parameter == "speed_ratio":  # another table at every ratio
+        if one.races and parameter == "speed_ratio":  # each ratio has a table of its own
             return np.array([float(one.speedup(*setup(at))) for at in grid])
         return np.broadcast_to(one.speedup(*setup(grid)), grid.shape)
 

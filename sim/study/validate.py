@@ -1,138 +1,122 @@
-"""Predicted against measured: what the simulator's numbers are worth.
+"""Predicted against measured: what the simulator's numbers are worth, in print and on a pair at hand.
 
-    published   cells of speed-up and mean run length that others report: one draft length a pair is fitted on two tasks, and
-                the other tasks are predicted with it
-    bundled     strategies timed on a real pair, against the compiled chain fed with the same run's profile
-
-Both sides of a comparison are kept, with the sign of the error; nothing is fitted to what is then called a prediction.
+Both sides of a comparison are kept, with the sign of the error. What is called a prediction is fitted to nothing.
 """
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
-from pathlib import Path
 from statistics import mean, median
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
-from sim.setup.acceptance import Rate
-from sim.setup.latency import Constant
-from sim.setup.system import System
-from sim.stream.chain import compile_strategy
-from sim.stream.rates import plain_tokens_per_second, rates
 from sim.study.predict import predict
-from specdec import DecodingStrategy, InputError, Pair, create, decode
-from specdec.measure import profile
+from sim.study.published import Cell, Predicted, bundled_table, predicted_cells, read_cells
 from specdec.profile import Profile
+from specdec.prompts import bundled
+from specdec.report import Progress, Report, no_progress, three_digits
+from specdec.strategy import DecodingStrategy, create
 
-COLUMNS = ("draft", "target", "task", "mean_run_length", "speedup_over_ar")
-FITTED_LENGTHS = range(2, 17)
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+    from specdec.pair import Pair
+
+TIMED_LENGTHS = (1, 2, 4, 6)
 
 
 @dataclass(frozen=True)
-class Cell:
-    """A published number: speed-up and mean run length between rejections (accepted tokens and the corrected one)."""
+class Timed(Report):
+    """A strategy that was timed on a real pair, and predicted.
 
-    draft: str
-    target: str
-    task: str
-    mean_run_length: float
-    speedup_over_ar: float
-
-    @property
-    def acceptance(self) -> float:
-        """The i.i.d. acceptance rate with that mean run length, 1 - 1/length."""
-        return 1 - 1 / self.mean_run_length
-
-
-def bundled_table() -> Path:
-    """nano-PEARL's cells on H200, batch 1, greedy (facts from its repository)."""
-    return Path(str(files("sim") / "data" / "nano_pearl_h200_bs1.csv"))
-
-
-def read_cells(path: Path) -> list[Cell]:
-    """The rows of a table with the columns draft, target, task, mean_run_length, speedup_over_ar."""
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
-            if missing:
-                raise InputError(f"'{path}' has no column {missing[0]}: it needs {', '.join(COLUMNS)}")
-            cells = [_cell(row, f"'{path}' row {number}") for number, row in enumerate(reader, start=1)]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"published table '{path}' cannot be read ({error}): give a CSV file") from error
-    if not cells:
-        raise InputError(f"published table '{path}' is empty: give at least one row")
-    return cells
-
-
-def _cell(row: dict[str, str], where: str) -> Cell:
-    try:
-        length, speedup = float(row["mean_run_length"]), float(row["speedup_over_ar"])
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{where}: {error}: mean_run_length and speedup_over_ar are numbers") from error
-    if not (1 <= length < float("inf") and 0 < speedup < float("inf")):
-        raise InputError(f"{where}: a run length is at least 1 and a speed-up above 0, not {length} and {speedup}")
-    return Cell(row["draft"], row["target"], row["task"], length, speedup)
-
-
-def pearl_speedups(acceptances: Sequence[float], draft_length: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """PEARL over autoregressive when `draft_length` draft steps take as long as a target step (its speed ratio)."""
-    system = System(Constant(1 / draft_length, 1.0))
-    compiled = compile_strategy(create("pearl", draft_length=draft_length))
-    speeds = rates(compiled, Rate(np.array(acceptances)), system).tokens_per_second
-    return speeds / plain_tokens_per_second(system)
-
-
-def published(cells: Sequence[Cell], fitted_tasks: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
-    """Every cell with its prediction. The draft length of a pair is the one that fits its `fitted_tasks` best.
-
-    Those are the first two tasks of the table unless named; all others are `held_out`.
+    `strategy`                      name of the strategy
+    `parameters`                    its parameters by name
+    `measured_tokens_per_second`    median over repeats
+    `predicted_tokens_per_second`   by the compiled chain and the profiles of the same run
+    `error`                         predicted over measured, minus 1
     """
-    tasks = list(dict.fromkeys(cell.task for cell in cells))
-    unknown = [task for task in fitted_tasks if task not in tasks]
-    if unknown:
-        raise InputError(f"task {unknown[0]!r} is not in the table: it has {', '.join(tasks)}")
-    chosen = list(fitted_tasks) or tasks[:2]
-    for pair in dict.fromkeys((cell.draft, cell.target) for cell in cells):
-        ours = [cell for cell in cells if (cell.draft, cell.target) == pair]
-        fitted = [cell for cell in ours if cell.task in chosen]
-        if not fitted:
-            raise InputError(f"{pair[0]} + {pair[1]} has no row of {' or '.join(chosen)}: add one, or fit on another task")
-        length = min(FITTED_LENGTHS, key=lambda length: _misfit(fitted, length))
-        for cell, predicted in zip(ours, pearl_speedups([cell.acceptance for cell in ours], length), strict=True):
-            yield {
-                "draft": cell.draft,
-                "target": cell.target,
-                "task": cell.task,
-                "reported_speedup": cell.speedup_over_ar,
-                "predicted_speedup": float(predicted),
-                "held_out": cell.task not in chosen,
-                "error": float(predicted / cell.speedup_over_ar - 1),
-                "fitted_draft_length": length,
-            }
+
+    strategy: str
+    parameters: Mapping[str, Any]
+    measured_tokens_per_second: float
+    predicted_tokens_per_second: float
+    error: float
 
 
-def _misfit(cells: Sequence[Cell], length: int) -> float:
-    predicted = pearl_speedups([cell.acceptance for cell in cells], length)
-    return mean((value / cell.speedup_over_ar - 1) ** 2 for value, cell in zip(predicted, cells, strict=True))
+@dataclass(frozen=True)
+class Validation(Report):
+    """Predictions beside what they predict; what `specdec validate --json` writes.
+
+    `bundled`     strategies timed here; empty where nothing was measured
+    `published`   published speed-ups
+    """
+
+    format: ClassVar[str] = "specdec.validate/1"
+
+    bundled: tuple[Timed, ...]
+    published: tuple[Predicted, ...]
+
+    def __rich__(self) -> RenderableType:
+        from rich.console import Group
+
+        parts: list[RenderableType] = []
+        if self.bundled:
+            largest = max(abs(timed.error) for timed in self.bundled)
+            text = f"Mean error {100 * mean_error(self.bundled):.1f} %, largest {100 * largest:.1f} %.\n"
+            parts += [self._timed(), text]
+        parts.append(self._predicted())
+        held_out = [cell for cell in self.published if cell.held_out]
+        if held_out:
+            off = f"{100 * mean_error(held_out):.1f} %"
+            parts.append(f"Mean error of the {len(held_out)} speed-ups that were held out of the fit: {off}.")
+        return Group(*parts)
+
+    def _timed(self) -> Table:
+        table = _table(
+            "Measured here (temperature 1)", ("strategy",), ("draft length", "measured tok/s", "predicted tok/s", "error")
+        )
+        for timed in self.bundled:
+            length = str(timed.parameters.get("draft_length", "-"))
+            speeds = map(three_digits, (timed.measured_tokens_per_second, timed.predicted_tokens_per_second))
+            table.add_row(timed.strategy, length, *speeds, f"{100 * timed.error:+.1f} %")
+        return table
+
+    def _predicted(self) -> Table:
+        numbers = ("draft\nlength", "reported", "predicted", "error")
+        table = _table("Published speed-ups of PEARL", ("draft", "target", "task"), numbers)
+        table.add_column("fit")
+        for cell in self.published:
+            names = (name.rpartition("/")[2] for name in (cell.draft, cell.target))
+            speeds = (f"{three_digits(speed)}x" for speed in (cell.reported_speedup, cell.predicted_speedup))
+            fit = "held out" if cell.held_out else "fitted"
+            table.add_row(*names, cell.task, str(cell.fitted_draft_length), *speeds, f"{100 * cell.error:+.1f} %", fit)
+        return table
 
 
-def mean_error(rows: Sequence[dict[str, Any]]) -> float:
+def _table(title: str, names: Sequence[str], numbers: Sequence[str]) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False, collapse_padding=True)
+    for heading in names:
+        table.add_column(heading)
+    for heading in numbers:
+        table.add_column(heading, justify="right")
+    return table
+
+
+def mean_error(compared: Sequence[Timed] | Sequence[Predicted]) -> float:
     """Mean of the absolute relative errors."""
-    return mean(abs(row["error"]) for row in rows)
+    return mean(abs(one.error) for one in compared)
 
 
 @dataclass
 class Comparison:
-    """Strategies timed on a real pair, with profiles of it taken in between. Iterate to run it, a repeat at a time.
+    """Strategies timed on a real pair, with profiles of the pair taken in between. Iterate to run it, a repeat at a time.
 
-    Every answer has exactly `tokens` tokens at temperature 1, and speeds leave the prompt's own forward out. Repeats are
-    interleaved with profiles, so that a machine that slows down does so for the measured and the predicted side alike.
+    Every answer has exactly `tokens` tokens at temperature 1; speeds leave the prompt's own forward out. Repeats and profiles
+    alternate, so that a machine that slows down does so for the measured and the predicted side alike.
     """
 
     pair: Pair
@@ -148,7 +132,7 @@ class Comparison:
         return 2 * self.repeats + 1
 
     def __iter__(self) -> Iterator[str]:
-        """Run it; yields what is done next."""
+        """Run the measurement; each step says what is done next."""
         yield "measuring the models"
         self._measure(0)
         for repeat in range(self.repeats):
@@ -158,6 +142,8 @@ class Comparison:
             self._measure(repeat + 1)
 
     def _measure(self, number: int) -> None:
+        from specdec.measure import profile  # what needs torch is imported when it is used
+
         longest = max(len(prompt) for prompt in self.prompts) + self.tokens
         self.profiles.append(
             profile(
@@ -173,7 +159,9 @@ class Comparison:
         )
 
     def _decode(self, seed: int) -> list[float]:
-        """Tokens per second of each strategy; which comes first turns with the prompt."""
+        """Tokens per second of each strategy. Each prompt begins with another strategy than the last one."""
+        from specdec.decoding import decode
+
         seconds = [0.0] * len(self.strategies)
         for number, prompt in enumerate(self.prompts):
             for i in range(len(self.strategies)):
@@ -182,21 +170,45 @@ class Comparison:
                 seconds[at] += answer.statistics.decode_seconds
         return [self.tokens * len(self.prompts) / total for total in seconds]
 
-    def report(self) -> list[dict[str, Any]]:
-        """Measured and predicted tokens per second of each strategy; needs at least one repeat."""
+    def report(self) -> tuple[Timed, ...]:
+        """Measured and predicted speed of each strategy; needs at least one repeat."""
         measured = [median(speeds) for speeds in zip(*self.speeds, strict=True)]
         found = Profile.merged(self.profiles)
         context = round(mean(len(prompt) for prompt in self.prompts) + self.tokens / 2)
-        rows: list[dict[str, Any]] = []
-        for strategy, speed in zip(self.strategies, measured, strict=True):
-            predicted = predict(strategy, found, context, self.tokens)
-            rows.append(
-                {
-                    "strategy": strategy.name,
-                    "parameters": strategy.parameters,
-                    "measured_tokens_per_second": speed,
-                    "predicted_tokens_per_second": predicted,
-                    "error": predicted / speed - 1,
-                }
-            )
-        return rows
+        predicted = [predict(strategy, found, context, self.tokens) for strategy in self.strategies]
+        return tuple(
+            Timed(strategy.name, strategy.parameters, speed, expected, expected / speed - 1)
+            for strategy, speed, expected in zip(self.strategies, measured, predicted, strict=True)
+        )
+
+
+def validate(
+    pair: Pair | None = None,
+    strategies: Sequence[DecodingStrategy] | None = None,
+    prompts: Sequence[str | Sequence[int]] | None = None,
+    *,
+    cells: Sequence[Cell] | None = None,
+    fitted_tasks: Sequence[str] = (),
+    tokens: int = 64,
+    repeats: int = 3,
+    seed: int = 0,
+    progress: Progress = no_progress,
+) -> Validation:
+    """Predict the published `cells` (nano-PEARL's unless given), and the speed of strategies on `pair`, if there is one.
+
+    Without `strategies`, autoregressive and speculative decoding and PEARL are timed, at draft lengths 1, 2, 4 and 6. Without
+    `prompts`, the bundled ones are decoded.
+    """
+    published = tuple(predicted_cells(read_cells(bundled_table()) if cells is None else cells, fitted_tasks))
+    if pair is None:
+        return Validation((), published)
+    from specdec.text import prompt_tokens
+
+    if strategies is None:
+        drafting = [create(name, draft_length=length) for name in ("speculative", "pearl") for length in TIMED_LENGTHS]
+        strategies = [create("autoregressive"), *drafting]
+    texts = [prompt_tokens(pair, prompt) for prompt in (bundled() if prompts is None else prompts)]
+    comparison = Comparison(pair, strategies, texts, tokens, repeats, seed)
+    for _ in progress(comparison, len(comparison)):
+        pass
+    return Validation(comparison.report(), published)

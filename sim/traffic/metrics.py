@@ -1,6 +1,6 @@
-"""What users and operators feel: latencies at percentiles, goodput, utilisation, waiting and saturation, with intervals.
+"""What users and operators feel: latencies at percentiles, goodput, utilisation, waiting and saturation.
 
-It reads the record of a run (`sim.traffic.record.Served`) and knows nothing of how it came about. Definitions follow the
+Metrics are computed from the record of a run (`sim.traffic.record.Served`), however it came about. Definitions follow the
 serving benchmarks of vLLM and GuideLLM: TTFT from arrival to the first delivery, TPOT the mean time of each token after the
 first, ITL the gaps between deliveries (a verified block is one delivery), E2E from arrival to the last token.
 """
@@ -13,12 +13,11 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
+from sim.setup.arrays import Flags, Floats
 from sim.traffic.record import Served
 from specdec import InputError
 
-Floats = NDArray[np.float64]
 Saturation: TypeAlias = Literal["stable", "backlogged", "overloaded"]
 SEVERITY: tuple[Saturation, ...] = ("stable", "backlogged", "overloaded")
 
@@ -59,7 +58,7 @@ class Objectives:
             if value is not None and not value > 0:
                 raise InputError(f"objective {name} of {value:g} cannot be met: give a time above 0")
 
-    def met(self, ttft: Floats, tpot: Floats, e2e: Floats) -> NDArray[np.bool_]:
+    def met(self, ttft: Floats, tpot: Floats, e2e: Floats) -> Flags:
         """Per request; an answer of one token has no TPOT (NaN) and cannot miss it."""
         met = np.ones(len(ttft), bool)
         for limit, values in zip((self.ttft_seconds, self.tpot_seconds, self.e2e_seconds), (ttft, tpot, e2e), strict=True):
@@ -77,8 +76,8 @@ class Metrics:
     `output_tokens_per_second`      over the same span
     `goodput`                       requests per second that met the objectives; `goodput_share` of all measured
     `target_utilisation`            share of the span in which the target's device worked, mean over replicas; so the draft's
-    `waiting_seconds`               for a place in the batch; `waiting_share` of all the time spent in the system
-    `mean_queue`                    requests without a place, averaged over the span
+    `waiting_seconds`               for a slot in the batch; `waiting_share` of all the time spent in the system
+    `mean_queue`                    requests without a slot, averaged over the span
     `saturation`                    see `saturation_of`
     """
 
@@ -141,7 +140,7 @@ def saturation_of(arrival: Floats, admitted: Floats, waiting_share: float) -> Sa
 
     *overloaded*: at the last arrival more requests are queued than a system at exactly 100 % load would leave by chance
     (three standard deviations of a random walk with one step up or down per arrival), so the queue grows with the run.
-    *backlogged*: not so, but requests spend over a tenth of their time waiting for a place. *stable*: neither.
+    *backlogged*: not so, but requests spend over a tenth of their time waiting for a slot. *stable*: neither.
     """
     left = int((admitted > arrival[-1]).sum())
     if left > 3 * np.sqrt(2 * len(arrival)):
@@ -152,22 +151,3 @@ def saturation_of(arrival: Floats, admitted: Floats, waiting_share: float) -> Sa
 def worst(verdicts: Sequence[Saturation]) -> Saturation:
     """The most severe of several verdicts."""
     return max(verdicts, key=SEVERITY.index)
-
-
-def interval(values: Sequence[float] | Floats, confidence: float = 0.95) -> tuple[float, float]:
-    """Student's t interval for the mean of independent replications; at least two are needed."""
-    if len(values) < 2:
-        raise InputError(f"{len(values)} replication has no interval: give at least 2")
-    spread = np.std(values, ddof=1) / np.sqrt(len(values))
-    half = float(stdtrit(len(values) - 1, 0.5 + confidence / 2) * spread)
-    mean = float(np.mean(values))
-    return mean - half, mean + half
-
-
-def paired_interval(
-    left: Sequence[float] | Floats, right: Sequence[float] | Floats, confidence: float = 0.95
-) -> tuple[float, float]:
-    """For the mean of `left - right`, replication by replication: what both saw alike cancels (common random numbers)."""
-    if len(left) != len(right):
-        raise InputError(f"{len(left)} and {len(right)} replications cannot be paired: run both on the same seeds")
-    return interval(np.subtract(left, right), confidence)

@@ -1,9 +1,9 @@
 """What an iteration of a batch costs: the work of all its sequences, priced by the devices of a `System`.
 
-Stage by stage, as a single round: the draft takes the steps of the sequence that drafts longest, for the whole batch; the
+Stage by stage, as in a single round: the draft takes the steps of the sequence that drafts longest, for the whole batch; the
 target scores all windows in one forward, priced at their mean width and context; side by side or in turn as the system says.
-Prompts go through each model in its first stage. Beside decoding, they cost what their rows add to a forward of one row, and
-the draft's part is to the target's as its step is to the target's step (a `Latency` knows the draft as a writer only).
+Prompts go through each model in its first stage. A prompt read beside decoding costs what its tokens add to a forward over one
+position. No time is known for a draft that reads, so its share is estimated: target seconds x draft step / target step.
 
 A latency that knows neither width nor batch (two constants) makes batches and prompts free: good for checks, not for capacity.
 """
@@ -11,30 +11,28 @@ A latency that knows neither width nor batch (two constants) makes batches and p
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from sim.setup.arrays import Counts, Floats
 from sim.setup.system import System
 from sim.stream.chain import Compiled
 from sim.traffic.record import Work
 from specdec import InputError
 
-Floats = NDArray[np.float64]
-Counts = NDArray[np.int64]
 PROMPT_POINTS = np.unique(np.concatenate((np.arange(65), 2 ** np.arange(7, 21)))).astype(np.float64)
 NOISE_BLOCK = 4096
 
 
 class IterationPrice:
-    """A `sim.traffic.replica.Price`; each replica has its own, which draws its jitter by the number of the iteration."""
+    """A `sim.traffic.record.Price`. Each replica has one of its own, which draws jitter by the number of the iteration."""
 
     def __init__(self, compiled: Compiled, system: System, seed: np.random.SeedSequence) -> None:
-        self._system, self._random = system.used_by(compiled.strategy), np.random.default_rng(seed)
-        stages = range(compiled.target_width.shape[-1])
-        self._scoring = [stage for stage in stages if compiled.target_width[..., stage].any()]
+        self._system, self._random = compiled.used_on(system), np.random.default_rng(seed)
+        stages = range(compiled.positions.shape[-1])
+        self._scoring = [stage for stage in stages if compiled.positions[..., stage].any()]
         self._drafting = [stage for stage in stages if compiled.draft_steps[..., stage].any()]
         latency = system.latency
-        self._row_seconds = float(latency.target_seconds(1))
-        self._prompt_seconds = latency.target_seconds(PROMPT_POINTS + 1) - self._row_seconds
+        self._step_seconds = float(latency.target_seconds(1))
+        self._prompt_seconds = latency.target_seconds(PROMPT_POINTS + 1) - self._step_seconds
         self._draft_share = 1 / system.speed_ratio
         self._noise = np.empty((len(stages), 2, 0))
 
@@ -47,7 +45,7 @@ class IterationPrice:
         for stage in range(len(self._noise)):
             target = self._target(work, stage, batch, context, prompt)
             draft = self._draft(work, stage, batch, context, prompt)
-            lasting, target, draft = self._together(target, draft)
+            lasting, target, draft = self._side_by_side(target, draft)
             seconds += lasting
             target_busy += target
             draft_busy += draft
@@ -64,16 +62,16 @@ class IterationPrice:
         """Seconds of the target's forward over windows and, in its first stage, prompts."""
         if stage not in self._scoring:
             return 0.0
-        rows = work.widths[stage]
-        seconds = self._system.latency.target_seconds(rows / batch, batch, context)
+        positions = work.positions[stage]
+        seconds = self._system.latency.target_seconds(positions / batch, batch, context)
         if prompt is not None and stage == self._scoring[0]:
-            seconds = np.where((rows == 0) & (work.prefill > 0), self._row_seconds, seconds) + prompt
+            seconds = np.where((positions == 0) & (work.prefill > 0), self._step_seconds, seconds) + prompt
         if cv := self._system.jitter.target_cv:
             seconds = seconds * self._factors(work, stage, 0, np.log1p(cv**2))
         return seconds
 
     def _draft(self, work: Work, stage: int, batch: Counts, context: Floats, prompt: Floats | None) -> Floats | float:
-        """Seconds of the draft's steps and, in its first stage, of its prompts; with the way there and back."""
+        """Seconds of the draft's steps and, in its first stage, of its prompts."""
         if stage not in self._drafting:
             return 0.0
         steps = work.draft_steps[stage]
@@ -92,16 +90,12 @@ class IterationPrice:
             self._noise = np.concatenate((self._noise, block), axis=-1)
         return np.exp(np.sqrt(variance) * self._noise[stage, model, work.first : end] - variance / 2)
 
-    def _together(self, target: Floats | float, draft: Floats | float) -> tuple[Floats | float, Floats | float, Floats | float]:
-        """A stage: how long it lasts, and the target's and the draft's busy seconds; `System.lanes` for arrays."""
-        draft, target = self._system.taking_turns(draft, target)
+    def _side_by_side(
+        self, target: Floats | float, draft: Floats | float
+    ) -> tuple[Floats | float, Floats | float, Floats | float]:
+        """A stage: how long it takes, and the target's and the draft's busy seconds."""
+        draft, target = self._system.lanes(draft, target)
         if self._system.in_turn:
             return draft + target, target, draft
-        if self._system.together is None:
-            away = 2 * self._system.network_seconds
-            return np.maximum(draft + away * np.sign(draft) if away else draft, target), target, draft
-        slow_target, slow_draft = target * self._system.together.target_factor, draft * self._system.together.draft_factor
-        last = slow_draft < slow_target
-        target = np.where(last, target + slow_draft * (1 - 1 / self._system.together.target_factor), slow_target)
-        draft = np.where(last, slow_draft, draft + slow_target * (1 - 1 / self._system.together.draft_factor))
-        return np.maximum(target, draft), target, draft
+        away = 2 * self._system.network_seconds
+        return np.maximum(draft + away * np.sign(draft) if away else draft, target), target, draft

@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
+from sim.setup.arrays import Counts, Floats
 from sim.traffic.workload import Workload
 from specdec import InputError
 
-Floats = NDArray[np.float64]
-Counts = NDArray[np.int64]
 Routing: TypeAlias = Literal["shortest-queue", "round-robin"]
 
 
@@ -26,9 +24,9 @@ class Server:
 
     `replicas`       independent copies of target and draft
     `max_batch`      sequences a replica decodes or prefills at once
-    `kv_tokens`      cache slots of a replica, target and draft together; `None` is no limit
+    `kv_tokens`      KV tokens that a replica has memory for, target and draft together; `None` is no limit
     `prefill_chunk`  prompt tokens an iteration may add to its decoding; `None` takes whole prompts
-    `routing`        where an arrival goes: the fewest requests in the system (first of equals), or in turn
+    `routing`        where an arrival goes: the replica with the fewest requests (first of equals), or the next one in turn
     """
 
     replicas: int = 1
@@ -55,8 +53,8 @@ class Work:
 
     `sequences`    shape (k,), that decode
     `context`      shape (k,), tokens already in their caches
-    `prefill`      shape (k,), prompt tokens taken in beside the decoding
-    `widths`       shape (stages, k), rows the target scores
+    `prefill`      shape (k,), prompt tokens read beside the decoding
+    `positions`    shape (stages, k), that the target scores
     `draft_steps`  shape (stages, k), of the sequence that drafts longest
     """
 
@@ -64,12 +62,12 @@ class Work:
     sequences: Counts
     context: Counts
     prefill: Counts
-    widths: Counts
+    positions: Counts
     draft_steps: Counts
 
 
 Price: TypeAlias = Callable[[Work], tuple[Floats, Floats, Floats]]
-"""Seconds each iteration of some work takes, and of them those the target's and the draft's device are busy; (k,) each."""
+"""Seconds of each iteration of some work, and those in which the target's and the draft's device are busy; (k,) each."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,7 +86,7 @@ class Iterations:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Served:
-    """The record of a run: when each request got its place, its first tokens and its last ones, shape (n,) each."""
+    """The record of a run: when each request got its slot, its first tokens and its last ones, shape (n,) each."""
 
     workload: Workload
     replica: Counts

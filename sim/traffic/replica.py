@@ -1,6 +1,6 @@
 """One replica while it runs: a queue, totals per iteration, and a clock that always stands at an iteration's end.
 
-See `sim.traffic.serving` for what is modelled. A request that joins adds its path to the totals of the iterations to come;
+`sim.traffic.serving` says what is modelled. A request that joins adds its path to the totals of the iterations to come;
 `advance` prices a run of them at once. Seconds come from a `Price`, so nothing here knows a strategy or a latency.
 """
 
@@ -11,17 +11,14 @@ from heapq import heappop, heappush
 from math import inf
 
 import numpy as np
-from numpy.typing import NDArray
 
+from sim.setup.arrays import Floats
 from sim.traffic.paths import Paths
 from sim.traffic.record import Iterations, Price, Server, Work
 
-Floats = NDArray[np.float64]
-Counts = NDArray[np.int64]
-
 
 class Replica:
-    """A queue and a batch. `clock` (seconds) is where the last iteration ended; the next one has the number `_now`."""
+    """A queue and a batch. At `clock` seconds the last iteration ended; the next one has the number `_now`."""
 
     def __init__(self, server: Server, paths: Paths, price: Price, longest_jump: int) -> None:
         self._server, self._paths, self._price, self._longest_jump = server, paths, price, longest_jump
@@ -30,11 +27,11 @@ class Replica:
         self.clock = self._last_seconds = 0.0
         self._now = self._end_of_work = 0
         self._queue: deque[int] = deque()
-        self._running: list[tuple[int, int]] = []  # a heap of (last iteration, cache slots)
+        self._running: list[tuple[int, int]] = []  # a heap of (last iteration, KV tokens)
         self._held = 0
         self._prefill_at = self._prefill_used = 0  # the last iteration with prompt tokens, and how many
         self._joined: list[tuple[int, float, int, int]] = []  # request, clock, iterations of its first and last tokens
-        room = 1024 + paths.offsets[-1] // (4 * server.replicas)  # iterations: a guess, `_reserve` adds what is missing
+        room = 1024 + paths.offsets[-1] // (4 * server.replicas)  # iterations, estimated: `_reserve` adds what is missing
         self._totals = np.zeros((len(paths.totals), room), np.int64)
         self._drafts = np.zeros((len(paths.draft_steps), room), np.int64)
         self._prefill = np.zeros(room, np.int64)
@@ -42,7 +39,7 @@ class Replica:
 
     @property
     def requests(self) -> int:
-        """In the system while the last iteration runs, that is, at any arrival since it began."""
+        """Requests here while the last iteration runs, that is, at any arrival since it began."""
         self._release(self._now - 1)
         return len(self._queue) + len(self._running)
 
@@ -61,25 +58,36 @@ class Replica:
             self._jump(until)
 
     def _release(self, before: int) -> None:
-        """Free the places of sequences whose last iteration lies before this one."""
+        """Free the slots of sequences whose last iteration lies before this one."""
         while self._running and self._running[0][0] < before:
             self._held -= heappop(self._running)[1]
 
     def _admit(self) -> None:
         """First come, first served: nobody overtakes a request that waits for memory."""
         while self._queue and len(self._running) < self._server.max_batch:
-            slots = int(self._paths.kv_tokens[self._queue[0]])
-            if self._held + slots > self._kv_tokens:
+            tokens = int(self._paths.kv_tokens[self._queue[0]])
+            if self._held + tokens > self._kv_tokens:
                 return
-            self._held += slots
+            self._held += tokens
             request = self._queue.popleft()
             first = self._book_prompt(int(self._paths.prompt_tokens[request]))
             last = self._book_rounds(request, first)
-            heappush(self._running, (last, slots))
+            heappush(self._running, (last, tokens))
             self._joined.append((request, self.clock, first + int(self._paths.first_commit[request]), last))
 
     def _book_prompt(self, tokens: int) -> int:
-        """Chunk by chunk behind the prompts booked before; the last chunk shares its iteration with the first round."""
+        """Read a prompt chunk by chunk behind the prompts booked before; the iteration of its last chunk.
+
+        An iteration reads at most a chunk, of one prompt or of several. Prompt B of 5 tokens behind prompt A of 6, in chunks of
+        4, and where their rounds (r) begin:
+
+            iteration    1     2     3
+            prompt       AAAA  AABB  BBB
+            A's rounds         r     r    ...
+            B's rounds               r    ...
+
+        So the last chunk of a prompt shares its iteration with the first round of its request.
+        """
         if self._prefill_at < self._now:
             self._prefill_at, self._prefill_used = self._now, 0
         first, tokens = self._prefill_at, self._prefill_used + tokens
@@ -111,26 +119,36 @@ class Replica:
             self._times = np.pad(self._times, ((0, 0), (0, more)))
 
     def _jump(self, until: float) -> None:
-        """Iterations up to `until`, or to the next place that somebody waits for; more when they are cut short, by another."""
-        start = self._now
-        stop = min(self._end_of_work, start + self._longest_jump)
+        """Run iterations until the clock reaches `until`, or until a slot becomes free that a queued request waits for.
+
+        The count is an estimate; if it was too small, `advance` calls again.
+        """
+        stop = self._horizon(until)
+        self._keep(until, *self._price(self._work(self._now, stop)))
+
+    def _horizon(self, until: float) -> int:
+        """The iteration before which to stop pricing: the totals up to there are known, and most of it will be kept."""
+        stop = min(self._end_of_work, self._now + self._longest_jump)
         if self._queue:
             stop = min(stop, self._running[0][0] + 1)
-        if self._last_seconds:  # do not price far more than will be kept: they last about as long as the one before
-            stop = start + int(min(stop - start, 2 + (until - self.clock) / self._last_seconds))
-        seconds, target, draft = self._price(self._work(start, stop))
-        ends = seconds.copy()
-        ends[0] += self.clock
-        ends.cumsum(out=ends)
-        kept = min(int(ends.searchsorted(until)) + 1, stop - start)
-        self._now = start + kept
-        for row, times in zip(self._times, (ends, seconds, target, draft), strict=True):
-            row[start : self._now] = times[:kept]
-        self.clock, self._last_seconds = float(ends[kept - 1]), float(seconds[kept - 1])
+        if self._last_seconds:  # iterations last about as long as the one before
+            stop = self._now + int(min(stop - self._now, 2 + (until - self.clock) / self._last_seconds))
+        return stop
 
     def _work(self, start: int, stop: int) -> Work:
         totals = self._totals[:, start:stop]
         return Work(start, totals[0], totals[1], self._prefill[start:stop], totals[2:], self._drafts[:, start:stop])
+
+    def _keep(self, until: float, seconds: Floats, target: Floats, draft: Floats) -> None:
+        """Move the clock over the priced iterations, up to the first one that ends at or after `until`."""
+        ends = seconds.copy()
+        ends[0] += self.clock
+        ends.cumsum(out=ends)
+        kept = min(int(ends.searchsorted(until)) + 1, len(ends))
+        for line, times in zip(self._times, (ends, seconds, target, draft), strict=True):
+            line[self._now : self._now + kept] = times[:kept]
+        self._now += kept
+        self.clock, self._last_seconds = float(ends[kept - 1]), float(seconds[kept - 1])
 
     def finished(self, admitted: Floats, first_token: Floats, finish: Floats) -> Iterations:
         """The record; the times in seconds of the requests served here are written to the three arrays, shape (n,)."""

@@ -1,12 +1,13 @@
 """Serving: requests share replicas that decode in iterations (continuous batching), each sequence one round an iteration.
 
-A replica's day is fixed once it is known which request joins at which iteration: a request's rounds do not depend on time
-(`sim.traffic.paths` draws them beforehand), so joining adds its whole path to running totals per iteration (sequences, context,
-widths, draft steps), and time is the running sum of priced totals. Nothing happens between two arrivals that could change a
-total, unless a queued request waits for a place; so a replica jumps to the next arrival, or to the next place that becomes
-free, in one array operation. A jump adds up the same numbers in the same order as stepping would, so its clock is equal to the bit.
-Only arrivals tie replicas together, so no event queue is needed, and no clock drifts by adding delays. Memory is linear in
-requests: about 28 bytes an output token under PEARL.
+Once we know which request joins the batch at which iteration, everything else a replica does is determined. The rounds of a
+request do not depend on time (`sim.traffic.paths` draws them beforehand). A request that joins adds its whole path to running
+totals per iteration: sequences, context, positions, draft steps. Time is the running sum of priced totals.
+
+Between two arrivals no total changes, unless a queued request waits for a slot. So a replica jumps to the next arrival, or to
+the next slot that becomes free, in one array operation. A jump adds up the same numbers in the same order as stepping would, so
+its clock is equal to the bit. Only arrivals tie replicas together: no event queue is needed, and no clock drifts by adding
+delays. Memory is linear in requests: about 28 bytes an output token under PEARL.
 
 Iterations are those of Orca (Yu et al., OSDI 2022) with chunked prefill (Sarathi-Serve, OSDI 2024). Not modelled: preemption
 (memory for a whole answer is reserved when a request joins), prefix caching, a router that knows more than counts, and a draft
@@ -19,7 +20,6 @@ from collections.abc import Sequence
 from math import inf
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sim.setup.acceptance import Acceptance
 from sim.setup.system import System
@@ -31,9 +31,6 @@ from sim.traffic.replica import Replica
 from sim.traffic.workload import Workload, streams
 from specdec import InputError
 
-Floats = NDArray[np.float64]
-Counts = NDArray[np.int64]
-
 
 def simulate_serving(
     compiled: Compiled,
@@ -43,14 +40,14 @@ def simulate_serving(
     server: Server = ONE_REPLICA,
     seed: int | np.random.SeedSequence = 0,
 ) -> Served:
-    """Serve a workload with a compiled strategy. Strategies on the same seed and workload share all luck but jitter's size.
+    """Serve a workload with a compiled strategy. Strategies on the same seed and workload share all draws but jitter's size.
 
-    Raises `InputError` for a request that no replica has the memory for.
+    Raises `InputError` for a request that no replica has the memory for, `StrategyError` for a table of another system.
     """
     seed = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
-    luck, *jitter = streams(seed, 1 + server.replicas)
+    draws, *jitter = streams(seed, 1 + server.replicas)
     prices = [IterationPrice(compiled, system, stream) for stream in jitter]
-    return serve(workload, draw_paths(compiled, acceptance, workload, luck), prices, server)
+    return serve(workload, draw_paths(compiled, acceptance, workload, draws), prices, server)
 
 
 def serve(workload: Workload, paths: Paths, prices: Sequence[Price], server: Server, longest_jump: int = 4096) -> Served:
@@ -84,6 +81,6 @@ def _check_memory(paths: Paths, server: Server) -> None:
     if server.kv_tokens is not None and (too_large := paths.kv_tokens > server.kv_tokens).any():
         request = int(np.argmax(too_large))
         raise InputError(
-            f"kv_tokens {server.kv_tokens} is too small for request {request}, which needs {paths.kv_tokens[request]} slots "
+            f"kv_tokens {server.kv_tokens} is too small for request {request}, which needs {paths.kv_tokens[request]} "
             "(prompt, answer and look-ahead, for target and draft): give more, or drop the request"
         )

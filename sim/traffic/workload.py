@@ -1,6 +1,6 @@
 """Who asks for what, and when: request arrivals and lengths, synthetic or from a trace file.
 
-It knows times and token counts; it knows no text, model or strategy (none of the public traces holds text).
+Times and token counts are all that is known here: no text, model or strategy. None of the public traces holds text.
 
 Sources: Azure LLM inference traces (Splitwise, ISCA 2024), Mooncake (FAST 2025), BurstGPT (2024), and the column names of
 GuideLLM for everybody else.
@@ -18,13 +18,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.setup.arrays import Counts, Floats
 from specdec import InputError
 
 if TYPE_CHECKING:
     import polars as pl
-
-Floats = NDArray[np.float64]
-Counts = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,23 +99,32 @@ class Lengths:
 
 
 def streams(seed: np.random.SeedSequence, count: int) -> list[np.random.SeedSequence]:
-    """Children of a seed. Unlike `SeedSequence.spawn` it gives the same ones each time, so equal seeds stay equal in use."""
+    """Children of a seed. Unlike `SeedSequence.spawn` this gives the same ones each time, so equal seeds stay equal in use."""
     return [np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, child)) for child in range(count)]
 
 
-def synthetic(
-    arrivals: Arrivals, input_tokens: Lengths, output_tokens: Lengths, requests: int, seed: np.random.SeedSequence
-) -> Workload:
-    """`requests` drawn requests; times and lengths come from separate streams of `seed`, so changing one keeps the other."""
-    if requests < 1:
-        raise InputError(f"{requests} requests cannot be simulated: give at least 1")
-    clock, inputs, outputs = (np.random.default_rng(stream) for stream in streams(seed, 3))
-    return Workload(
-        arrivals.seconds(requests, clock),
-        input_tokens.tokens(requests, inputs),
-        output_tokens.tokens(requests, outputs),
-        f"gamma arrivals at {arrivals.rate_per_second:g}/s, cv {arrivals.cv:g}",
-    )
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """The law of drawn requests: when they arrive, how long prompts and answers are, and how many requests there are."""
+
+    arrivals: Arrivals
+    input_tokens: Lengths
+    output_tokens: Lengths
+    requests: int
+
+    def __post_init__(self) -> None:
+        if self.requests < 1:
+            raise InputError(f"{self.requests} requests cannot be simulated: give at least 1")
+
+    def workload(self, seed: np.random.SeedSequence) -> Workload:
+        """Drawn requests. Times and lengths come from separate streams of `seed`, so changing one keeps the others."""
+        clock, inputs, outputs = (np.random.default_rng(stream) for stream in streams(seed, 3))
+        return Workload(
+            self.arrivals.seconds(self.requests, clock),
+            self.input_tokens.tokens(self.requests, inputs),
+            self.output_tokens.tokens(self.requests, outputs),
+            f"gamma arrivals at {self.arrivals.rate_per_second:g}/s, cv {self.arrivals.cv:g}",
+        )
 
 
 @dataclass(frozen=True, slots=True)

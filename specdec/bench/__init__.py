@@ -1,32 +1,39 @@
 """Strategies measured side by side on one pair: interleaved repeats, paired comparisons.
 
-A *cell* is one prompt in one repeat. All contenders decode it one after the other, in an order that turns from cell to cell, so
-that a machine that is busy elsewhere for a while is busy for all of them. Speeds are compared within a repeat, and only then
-summed up: the median over repeats, with a bootstrap interval over prompts and repeats. Speeds leave the prompt's own forward
-out, for all alike. Nothing here prints.
+Speeds are compared within a repeat, and only then summed up: the median over repeats, with a bootstrap interval over prompts
+and repeats. The forward over the prompt counts for nobody.
 
+    study       `bench`: strategies and prompts in, a report out
     run         the contenders and the order of decodes
     peers       contenders that are not ours
+    compare     speeds and their ratios
+    greedy      whether greedy outputs are the target's own
     prediction  what ours ought to reach
-    report      what comes out of it, as plain values for JSON
+    results     from what was decoded to what is reported
+    values      the parts of a report
+    report      the report, as it is read, written and printed
+    text        its tables and sentences
     chart       the same as a picture
 """
 
+from specdec.bench.compare import Speed, compared
 from specdec.bench.peers import hugging_face
-from specdec.bench.report import Speed, compared, described, report, summary
+from specdec.bench.report import BenchReport
+from specdec.bench.results import report
 from specdec.bench.run import BASELINE, Benchmark, Contender, Decoder, Ours, line_up
+from specdec.bench.study import bench
 
 __all__ = [
     "BASELINE",
+    "BenchReport",
     "Benchmark",
     "Contender",
     "Decoder",
     "Ours",
     "Speed",
+    "bench",
     "compared",
-    "described",
     "hugging_face",
     "line_up",
     "report",
-    "summary",
 ]

@@ -1,7 +1,7 @@
-"""A benchmark as a picture: speed-up over autoregressive decoding, a row for each strategy and draft length.
+"""A benchmark as a picture: speed-up over autoregressive decoding, a line for each strategy and draft length.
 
-A panel for each temperature; a dot with its 95 % interval is what was measured, a tick what was predicted. Drawn from the
-report alone, so a file that `specdec bench --json` wrote can be drawn again.
+There is a panel for each temperature. A dot with its 95 % interval is what was measured, a tick what was predicted. Only the
+report is needed: `speedup_chart(BenchReport.read("results.json"))` draws a file that `specdec bench --json` wrote.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ from typing import Any
 
 import altair as alt
 
-from specdec.bench.report import length
-from specdec.bench.run import BASELINE
+from specdec.bench.report import BenchReport
+from specdec.bench.text import heading
+from specdec.bench.values import BASELINE, BenchResult
 from specdec.pictures import INKS, SERIES, Theme, themed
 
 
-def speedup_chart(report: dict[str, Any], theme: Theme = "light") -> Any:
+def speedup_chart(report: BenchReport, theme: Theme = "light") -> Any:
     """The chart of a report that holds results."""
-    rows = [_row(result, report["results"]) for result in report["results"]]
+    rows = [_row(result, report) for result in report.results]
     names = list(dict.fromkeys(row["strategy"] for row in rows))
     color = alt.Color(
         "strategy:N",
@@ -42,40 +43,38 @@ def speedup_chart(report: dict[str, Any], theme: Theme = "light") -> Any:
             .mark_tick(color=ink.text, thickness=2, size=14)
             .encode(x="predicted:Q", y=y, tooltip=tooltip)
         )
-        title = "Greedy (temperature 0)" if temperature == 0 else f"Sampled (temperature {temperature:g})"
-        heading = alt.TitleParams(title, fontSize=13, fontWeight="normal", anchor="middle")
-        panels.append(alt.layer(one, intervals, ticks, dots).properties(width=360, height=alt.Step(20), title=heading))
+        title = alt.TitleParams(heading(temperature), fontSize=13, fontWeight="normal", anchor="middle")
+        panels.append(alt.layer(one, intervals, ticks, dots).properties(width=360, height=alt.Step(20), title=title))
     return themed(alt.hconcat(*panels).properties(title=_title(report)), theme)
 
 
-def _title(report: dict[str, Any]) -> Any:
-    pair, hardware, settings = report["pair"], report["hardware"], report["settings"]
-    shown = "Dot: median and 95 % interval." + (
-        " Tick: predicted." if any(result.get("predicted_tokens_per_second") for result in report["results"]) else ""
-    )
+def _title(report: BenchReport) -> Any:
+    hardware, settings = report.hardware, report.settings
+    predicted = any(result.predicted_tokens_per_second for result in report.results)
+    shown = "Dot: median and 95 % interval." + (" Tick: predicted." if predicted else "")
     subtitle = [
-        f"{pair['target']} + {pair.get('draft', 'no draft')}, {pair['dtype']}; {hardware['cpu']}, {hardware['cores']} cores",
-        f"{settings['prompts']} prompts, {settings['repeats']} repeats, {hardware['date'][:10]}. {shown}",
+        f"{report.pair}; {hardware.cpu}, {hardware.cores} cores",
+        f"{settings.prompts} prompts, {settings.repeats} repeats, {hardware.date[:10]}. {shown}",
     ]
-    if settings.get("synthetic"):
-        subtitle.append(settings["synthetic"])
+    if settings.synthetic:
+        subtitle.append(settings.synthetic)
     return alt.TitleParams("Speed-up over autoregressive decoding", subtitle=subtitle, offset=14)
 
 
-def _row(result: dict[str, Any], results: list[dict[str, Any]]) -> dict[str, Any]:
+def _row(result: BenchResult, report: BenchReport) -> dict[str, Any]:
     """What is drawn of a result; a prediction is put over the measured speed of the baseline, like the result itself."""
     baseline = next(
-        other["tokens_per_second"]
-        for other in results
-        if other["strategy"] == BASELINE and other["temperature"] == result["temperature"]
+        other.tokens_per_second
+        for other in report.results
+        if other.strategy == BASELINE and other.temperature == result.temperature
     )
-    low, high = result["speedup_over_ar_interval"]
-    predicted = result.get("predicted_tokens_per_second")
+    low, high = result.speedup_over_ar_interval
+    predicted = result.predicted_tokens_per_second
     return {
-        "strategy": result["strategy"],
-        "label": f"{result['strategy']} {length(result)}".rstrip(" -"),
-        "temperature": result["temperature"],
-        "speedup": result["speedup_over_ar"],
+        "strategy": result.strategy,
+        "label": f"{result.strategy} {result.length}".rstrip(" -"),
+        "temperature": result.temperature,
+        "speedup": result.speedup_over_ar,
         "low": low,
         "high": high,
         "predicted": predicted and predicted / baseline,

@@ -1,9 +1,9 @@
 """Peers: Hugging Face's own `generate` on the same pair, plain and with `assistant_model`, timed as our strategies are.
 
-Our seconds leave the prompt out, so theirs must too. `generate` cannot be started behind a prompt that was read, hence every
-forward of the two models is timed by a hook: the clock starts at the first one (what `generate` prepares before is left out, as
-it is for ours), and the first forward of each model, which reads the prompt as well, counts as much as its later ones do on
-average. Source: transformers 5.23, `generation/utils.py` and `generation/candidate_generator.py`.
+Our seconds leave the prompt out, so those of peers must too. But `generate` always reads the prompt itself, so a hook times
+every forward of the two models. The clock starts at the first forward: what `generate` prepares before it is left out, as it is
+for our strategies. The first forward of each model reads the prompt as well, and counts as much as its later ones on average.
+Source: transformers 5.23, `generation/utils.py` and `generation/candidate_generator.py`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel
 
 from specdec.batch import Result
-from specdec.bench.run import ALL_DRAFT_LENGTHS, BASELINE, Decoder
+from specdec.bench.run import ALL_DRAFT_LENGTHS, Decoder
+from specdec.bench.values import BASELINE
 from specdec.errors import InputError
 from specdec.pair import Pair, head_size, quiet
 from specdec.statistics import Statistics
@@ -55,8 +56,8 @@ class HuggingFaceGenerate:
 class HuggingFaceAssisted:
     """`target.generate(..., assistant_model=draft)`, drafting `draft_length` tokens each time.
 
-    `"default"` is what assisted generation does by itself: up to 20 tokens, ended by one the draft gave less than 0.4, unless
-    the draft's own generation configuration says otherwise.
+    `"default"` is what assisted generation does by itself: up to 20 tokens, and none after a token that the draft gave less
+    than 0.4. The draft's own generation configuration may say otherwise.
     """
 
     draft_length: int | str = "default"
@@ -94,7 +95,7 @@ def hugging_face(pair: Pair, draft_lengths: Sequence[int] = (), *, full: bool = 
     heads = head_size(pair.target), head_size(pair.draft)
     if heads[0] != heads[1]:
         raise InputError(
-            f"assisted generation needs heads of one size, and the target's has {heads[0]} rows and the draft's {heads[1]}: "
+            f"assisted generation needs heads of one size, and the target's has {heads[0]} outputs and the draft's {heads[1]}: "
             "leave --against hf out"
         )
     lengths = draft_lengths or (ALL_DRAFT_LENGTHS if full else CONSTANT_LENGTHS)
@@ -143,7 +144,7 @@ def generate(
 
 @contextmanager
 def configured(model: PreTrainedModel, **settings: Any) -> Generator[None]:
-    """The model with a plain generation configuration: its own would fill what ours leaves open, such as penalties."""
+    """The model with a plain generation configuration; its own one would add settings of its own, such as penalties."""
     own = model.generation_config
     model.generation_config = GenerationConfig(**settings)
     try:
@@ -154,16 +155,16 @@ def configured(model: PreTrainedModel, **settings: Any) -> Generator[None]:
 
 @dataclass(frozen=True)
 class Forward:
-    """One forward of a model: `rows` fed behind `held` cached tokens."""
+    """One forward of a model over `fed` tokens, behind `held` cached ones."""
 
     held: int
-    rows: int
+    fed: int
     seconds: float
 
 
 @dataclass
 class Watch:
-    """Sees every forward of a model while it is open. On CUDA nothing waits for it: events are recorded in between."""
+    """Times every forward of a model while it is open. On CUDA it records events, so that no forward waits for it."""
 
     model: PreTrainedModel
     began: float = 0.0
@@ -195,11 +196,10 @@ class Watch:
         return event
 
     def forwards(self) -> list[Forward]:
-        """All of them in order; to be asked once the work is done."""
+        """All forwards in order; ask when the work is done."""
         gpu = self.model.device.type == "cuda"
         return [
-            Forward(held, rows, begin.elapsed_time(end) / 1000 if gpu else end - begin)
-            for held, rows, begin, end in self._marks
+            Forward(held, fed, begin.elapsed_time(end) / 1000 if gpu else end - begin) for held, fed, begin, end in self._marks
         ]
 
 
@@ -212,7 +212,7 @@ def counted(prompt: int, new_tokens: int, target: Sequence[Forward], draft: Sequ
     target_prompt, draft_prompt = prompt_seconds(target), prompt_seconds(draft)
     known = [prompt, *(forward.held + 1 for forward in target[1:]), prompt + new_tokens]  # all tokens before each round
     for i, forward in enumerate(target):
-        guessed = forward.rows - (prompt if i == 0 else 1)
+        guessed = forward.fed - (prompt if i == 0 else 1)
         statistics.count_forward(guessed + 1, forward.seconds - (target_prompt if i == 0 else 0))
         statistics.drafted_tokens += guessed
         statistics.count_round(max(0, known[i + 1] - known[i] - 1), guessed, certain=0)  # a late stop commits nothing
@@ -223,6 +223,6 @@ def counted(prompt: int, new_tokens: int, target: Sequence[Forward], draft: Sequ
 
 
 def prompt_seconds(forwards: Sequence[Forward]) -> float:
-    """What the first forward took beyond a usual one, since it read the prompt; nothing where there is no other."""
+    """Seconds of the first forward beyond a usual one, since it read the prompt; 0 where there is no other forward."""
     later = [forward.seconds for forward in forwards[1:]]
     return max(0.0, forwards[0].seconds - mean(later)) if later else 0.0

@@ -1,37 +1,42 @@
 """What a strategy ought to reach at the seconds and the acceptance that were measured, by an installed predictor.
 
     predicted     from what was timed before anything was decoded: the models alone, in turn and together
-    closed form   from the strategy's own decodes: the seconds of its forwards by width, and how its guesses fared. What it
-                  falls short of this is the driver's: verification, transport, bookkeeping, and forwards of uneven length
+    closed form   from the strategy's own decodes: the mean seconds of its forwards by width, and the share of its tested
+                  guesses that were accepted. The gap between the measured speed and this number is overhead: verification,
+                  transport, bookkeeping, and forwards of uneven length
 
-A predictor is found through the entry-point group `specdec.predictors`; what it computes with is its own affair. Not predicted
-are strategies that guess without the draft, whose acceptance hangs on the text, and rules other than the token rule (forced
-acceptance is what a predictor takes it to be).
+Predictors are found through the entry-point group `specdec.predictors`; they alone know how they compute. Not predicted are
+strategies that guess without the draft, since their acceptance depends on the text, and rules other than the token rule. Forced
+acceptance is predicted: its rate is known.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
-from statistics import mean
-from typing import Any
 
-from specdec.batch import Result
-from specdec.bench.run import BASELINE, Benchmark, drafted_at_once
+from specdec.bench.values import BASELINE, Steps
 from specdec.errors import SpecdecError
-from specdec.profile import Profile
+from specdec.profile import DraftTiming, MeasuredAcceptance, Profile, TargetTiming
 from specdec.statistics import Statistics
-from specdec.strategy import DecodingStrategy, DraftingStrategy
+from specdec.strategy import DecodingStrategy
 from specdec.synthetic import synthetic
 
 GROUP = "specdec.predictors"
 
 Predictor = Callable[[DecodingStrategy, Profile, int, int], float]
-"""`predict(strategy, profile, context, tokens)`: tokens per second of answers of `tokens` tokens behind `context` tokens.
+"""`predict(strategy, profile, context, tokens)`: tokens per second of answers of `tokens` tokens behind `context` tokens."""
 
-`profile` has the keys of a file that `specdec profile` wrote, as far as they are known.
-"""
+
+@dataclass(frozen=True)
+class Question:
+    """What is to be predicted: answers of `tokens` tokens behind a mean of `context` tokens."""
+
+    strategy: DecodingStrategy
+    verification: str
+    context: int
+    tokens: int
 
 
 def predictor() -> Predictor | None:
@@ -40,54 +45,52 @@ def predictor() -> Predictor | None:
     return entries[0].load() if entries else None
 
 
-def steps(statistics: Statistics) -> dict[str, Any]:
-    """What a strategy's own decodes say of seconds and acceptance, under the names of `Benchmark.measured`."""
-    by_width, drafted = statistics.window_seconds, statistics.drafted_tokens
-    forwards = statistics.window_forwards
-    return {
-        "target_window_seconds": {str(width): by_width[width] / forwards[width] for width in sorted(forwards)},
-        "draft_step_seconds": statistics.draft_busy_seconds / drafted if drafted and statistics.draft_busy_seconds else None,
-        "acceptance_rate": statistics.acceptance_rate if statistics.tested_tokens else None,
-    }
+def can_predict(question: Question, steps: Steps) -> bool:
+    """Whether the steps say all that a prediction needs.
+
+    A forward must have been timed. The acceptance of a strategy must be known, except of the baseline. The rule must be the
+    token rule, whose acceptance was measured, or forced acceptance.
+    """
+    strategy, verification = question.strategy, question.verification
+    known = strategy.name == BASELINE or (strategy.drafts and steps.acceptance_rate is not None)
+    accepts_as_known = verification == "token" or synthetic(verification) is not None
+    return known and accepts_as_known and bool(steps.target_window_seconds)
 
 
-def predictions(
-    benchmark: Benchmark, strategy: DecodingStrategy, temperature: float, decoded: Sequence[Result], own: dict[str, Any]
-) -> dict[str, float | None]:
-    """Predicted and closed-form tokens per second; `None` where there is no predictor or it cannot tell."""
+def predicted(question: Question, steps: Steps, profile: Profile | None = None) -> float | None:
+    """Tokens per second at the acceptance of `steps`, and at the times of `profile` (those of `steps` where there is none).
+
+    `None` where no predictor is installed, where the steps say too little, and where the predictor refuses the strategy.
+    """
     predict = predictor()
-    if isinstance(strategy, DraftingStrategy) and strategy.draft_length == "auto":
-        strategy = replace(strategy, draft_length=drafted_at_once(strategy, benchmark.pair))
-    tokens = round(mean(len(result.tokens) for result in decoded))
-    context = round(mean(len(prompt) for prompt in benchmark.prompts)) + tokens // 2
-    rates = benchmark.measured["acceptance_rate_by_temperature"]
-    before = {**benchmark.measured, "acceptance_rate": rates.get(f"{temperature:g}")}
-
-    def by(measured: dict[str, Any], timed: dict[str, Any]) -> float | None:
-        known = strategy.name == BASELINE or (strategy.drafts and measured["acceptance_rate"] is not None)
-        as_told = benchmark.verification == "token" or synthetic(benchmark.verification)
-        if predict is None or not (known and as_told and measured["target_window_seconds"]):
-            return None
-        try:
-            return predict(
-                strategy, Profile.from_dict({**profile(measured, context), **timed}, "what was timed"), context, tokens
-            )
-        except SpecdecError:  # a strategy that it cannot compile
-            return None
-
-    return {
-        "predicted_tokens_per_second": by(before, benchmark.measured.get("profile") or {}),
-        "closed_form_tokens_per_second": by(own, {}),
-    }
+    if predict is None or not can_predict(question, steps):
+        return None
+    try:
+        return predict(question.strategy, at(steps, profile, question.context), question.context, question.tokens)
+    except SpecdecError:  # a strategy that it cannot compile
+        return None
 
 
-def profile(measured: dict[str, Any], context: int) -> dict[str, Any]:
-    """Measured steps in the form of `specdec profile`. A draft that never works is given the target's seconds."""
-    windows = {int(width): seconds for width, seconds in measured["target_window_seconds"].items()}
-    common = {"batch": 1, "context": context, "cv": 0.0}
-    return {
-        "target_seconds": [{"width": width, "mean": seconds, **common} for width, seconds in windows.items()],
-        "draft_seconds": [{"mean": measured["draft_step_seconds"] or windows[min(windows)], **common}],
-        "acceptance": {"rate": measured["acceptance_rate"] or 0.0},
-        "round_overhead_seconds": 0.0,
-    }
+def at(steps: Steps, profile: Profile | None, context: int) -> Profile:
+    """A profile with the acceptance of `steps`. Without another one it has their times; a draft that never works is then given
+    those of the target.
+    """
+    acceptance = MeasuredAcceptance(steps.acceptance_rate or 0.0)
+    if profile is not None:
+        return replace(profile, acceptance=acceptance)
+    windows = steps.target_window_seconds
+    return Profile(
+        target_seconds=tuple(TargetTiming(width, 1, context, seconds) for width, seconds in windows.items()),
+        draft_seconds=(DraftTiming(1, context, steps.draft_step_seconds or windows[min(windows)]),),
+        acceptance=acceptance,
+    )
+
+
+def steps_of(statistics: Statistics) -> Steps:
+    """What a strategy's own decodes say of seconds and acceptance."""
+    by_width, drafted, forwards = statistics.window_seconds, statistics.drafted_tokens, statistics.window_forwards
+    return Steps(
+        target_window_seconds={width: by_width[width] / forwards[width] for width in sorted(forwards)},
+        draft_step_seconds=statistics.draft_busy_seconds / drafted if drafted and statistics.draft_busy_seconds else None,
+        acceptance_rate=statistics.acceptance_rate if statistics.tested_tokens else None,
+    )

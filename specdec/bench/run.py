@@ -1,4 +1,8 @@
-"""Who is measured, on what, in which order. Knows no strategy but the baseline."""
+"""Who is measured, on what, in which order. Knows no strategy but the baseline.
+
+A *cell* is one prompt in one repeat. All contenders decode a cell one after the other, and the first one changes from cell to
+cell; so a machine that is busy elsewhere for a while is busy for all of them.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +11,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from specdec.batch import Result
+from specdec.batch import Result, at_least_one
+from specdec.bench.values import BASELINE, PairSteps
 from specdec.decoding import decode
 from specdec.errors import InputError
 from specdec.measure import acceptance, profile
 from specdec.pair import Pair
+from specdec.profile import Profile
+from specdec.report import spelled
 from specdec.runtime.timing import CONTEXT_TOKENS, step_seconds, window_seconds
+from specdec.sampling import Sampling
 from specdec.strategy import DecodingStrategy, DraftingStrategy, available, create
-from specdec.synthetic import synthetic
+from specdec.summary import Setting
+from specdec.synthetic import rule_of, synthetic
 from specdec.text import prompt_tokens
 
-BASELINE = "autoregressive"
 WIDTHS = (1, 2, 4, 8)
 WARM_UP_TOKENS = 16
 PROFILE_REPEATS = 8
@@ -73,8 +81,13 @@ class Contender:
     decoder: Decoder
     temperature: float
 
+    @property
+    def setting(self) -> Setting:
+        """The decoder as reports name it."""
+        return Setting(self.decoder.name, self.decoder.parameters)
+
     def __str__(self) -> str:
-        return " ".join([self.decoder.name, *(f"{name}={value}" for name, value in self.decoder.parameters.items())])
+        return spelled(self.decoder.name, self.decoder.parameters)
 
 
 def line_up(
@@ -112,26 +125,34 @@ def drafted_at_once(strategy: DraftingStrategy, pair: Pair) -> int:
 
 @dataclass
 class Benchmark:
-    """One measurement. Iterate over it to run it, a decode at a time; what was done so far is kept in it.
+    """One measurement. Iterate over it to run it, one decode after another; what was done so far is kept in it.
 
-    `seconds` bounds the decoding, checked between cells; the first repeat is then cut short rather than left out.
+    `texts` are prompts as text or token ids, and `prompts` their token ids. `seconds` bounds the decoding, checked between
+    cells; the first repeat is then cut short rather than left out. The baseline is measured whether it is given or not.
+
+    `measured`   the pair before anything was decoded; `None` until it is measured
+    `cells`      what each contender decoded, prompt by prompt and repeat by repeat
     """
 
     pair: Pair
     strategies: Sequence[DecodingStrategy]
     texts: Sequence[str | Sequence[int]]
-    temperatures: Sequence[float] = (0.0, 1.0)
-    max_new_tokens: int = 64
-    repeats: int = 3
-    seconds: float = float("inf")
-    verification: str = "token"
-    seed: int = 0
-    peers: Sequence[Decoder] = ()
-    measured: dict[str, Any] = field(default_factory=dict[str, Any])
-    cells: list[dict[Contender, Result]] = field(default_factory=list[dict[Contender, Result]])
+    temperatures: Sequence[float]
+    max_new_tokens: int
+    repeats: int
+    seconds: float
+    verification: str
+    seed: int
+    peers: Sequence[Decoder]
+    measured: PairSteps | None = field(default=None, init=False)
+    cells: list[dict[Contender, Result]] = field(default_factory=list[dict[Contender, Result]], init=False)
 
     def __post_init__(self) -> None:
+        at_least_one(max_new_tokens=self.max_new_tokens, repeats=self.repeats, prompts=len(self.texts))
+        rule_of(self.verification)
         self.temperatures = tuple(dict.fromkeys(self.temperatures))
+        for temperature in self.temperatures:
+            Sampling(temperature)
         self.prompts = [prompt_tokens(self.pair, text) for text in self.texts]
         for number, prompt in enumerate(self.prompts, start=1):
             if len(prompt) >= self.pair.context_limit:
@@ -139,28 +160,28 @@ class Benchmark:
                     f"prompt {number} has {len(prompt)} tokens and the context holds {self.pair.context_limit}: "
                     "shorten it or leave it out"
                 )
-        decoders = [*map(Ours, self.strategies), *self.peers]
+        decoders = [*map(Ours, dict.fromkeys([create(BASELINE), *self.strategies])), *self.peers]
         self.contenders = [Contender(decoder, t) for t in self.temperatures for decoder in decoders]
 
     def __len__(self) -> int:
-        """Steps: measuring the models, and all decodes, warm-up included."""
+        """How many steps there are: one to measure the models, and one for each decode, warm-up included."""
         return 1 + len(self.contenders) * (1 + self.repeats * len(self.prompts))
 
     def __iter__(self) -> Iterator[str]:
-        """Run it; says what is done next before each step."""
+        """Run it; yields what is done next before each step."""
         yield "measuring the models"
         self.measured = measured(self.pair, self.prompts, self.temperatures, self.verification)
         for contender in self.contenders:
             yield f"warming up {contender}"
             self._decode(contender, 0, 0, WARM_UP_TOKENS)
         start = time.perf_counter()
-        for turn in range(self.repeats * len(self.prompts)):
+        for number in range(self.repeats * len(self.prompts)):
             if self.cells and time.perf_counter() - start > self.seconds:
                 return
-            repeat, prompt = divmod(turn, len(self.prompts))
+            repeat, prompt = divmod(number, len(self.prompts))
             cell: dict[Contender, Result] = {}
             for i in range(len(self.contenders)):
-                contender = self.contenders[(turn + i) % len(self.contenders)]
+                contender = self.contenders[(number + i) % len(self.contenders)]
                 yield f"repeat {repeat + 1} of {self.repeats}: {contender}"
                 cell[contender] = self._decode(contender, repeat, prompt, self.max_new_tokens)
             self.cells.append(cell)
@@ -191,32 +212,27 @@ class Benchmark:
         return next(c for c in self.contenders if c.decoder.name == BASELINE and c.temperature == temperature)
 
 
-def measured(pair: Pair, prompts: Sequence[Sequence[int]], temperatures: Sequence[float], verification: str) -> dict[str, Any]:
-    """What each model's step costs, alone and in seconds, and how often a drafted token is accepted (temperature 1 and all).
+def measured(pair: Pair, prompts: Sequence[Sequence[int]], temperatures: Sequence[float], verification: str) -> PairSteps:
+    """Seconds of single steps of both models, and how often a drafted token is accepted, at temperature 1 and all others.
 
     Forced acceptance is not measured: its rate is known.
     """
     draft, forced = pair.draft_lane(), synthetic(verification)
-    draft_seconds = None if draft is None else step_seconds(draft)  # first: its process is then up for the target's turn
+    draft_seconds = None if draft is None else step_seconds(draft)  # first: its process then runs while the target is timed
     widths = window_seconds(pair.target_lane(), WIDTHS)
     asked = () if draft is None else {1.0, *temperatures}
     rates = {t: (forced or acceptance(pair, prompts, temperature=t)).rate for t in asked}
-    return {
-        "target_step_seconds": step_seconds(pair.target_lane()),
-        "target_window_seconds": {str(width): seconds for width, seconds in widths.items()},
-        "draft_step_seconds": draft_seconds,
-        "speed_ratio": None if draft is None else pair.speed_ratio(),
-        "acceptance_rate": rates.get(1.0),
-        "acceptance_rate_by_temperature": {f"{t:g}": rates[t] for t in sorted(rates)},
-        "profile": None if draft is None else _timings(pair),
-    }
+    return PairSteps(
+        target_step_seconds=step_seconds(pair.target_lane()),
+        target_window_seconds=widths,
+        draft_step_seconds=draft_seconds,
+        speed_ratio=None if draft is None else pair.speed_ratio(),
+        acceptance_rate=rates.get(1.0),
+        acceptance_rate_by_temperature={f"{t:g}": rates[t] for t in sorted(rates)},
+        profile=None if draft is None else _timings(pair),
+    )
 
 
-def _timings(pair: Pair) -> dict[str, Any]:
-    """The models alone, in turn and together, as `specdec profile` has them, for whoever predicts."""
-    found = profile(pair, {}, widths=ALL_DRAFT_LENGTHS, batches=(), contexts=(CONTEXT_TOKENS,), repeats=PROFILE_REPEATS)
-    return {
-        key: timed
-        for key, timed in found.to_dict().items()
-        if key not in ("format", "pair", "hardware", "versions", "date", "acceptance")
-    }
+def _timings(pair: Pair) -> Profile:
+    """The models alone, in turn and together, for whoever predicts; acceptance is measured on the prompts themselves."""
+    return profile(pair, {}, widths=ALL_DRAFT_LENGTHS, batches=(), contexts=(CONTEXT_TOKENS,), repeats=PROFILE_REPEATS)

@@ -1,4 +1,4 @@
-"""Where a command writes: tables and text for people, JSON for programs, progress on the terminal only."""
+"""Where a command writes: reports and text for people, JSON for programs, progress on a terminal only."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from specdec.errors import InputError
+from specdec.report import WIDTH
 
 T = TypeVar("T")
 
-WIDTH_OF_FILES = 110
-"""Columns of a table that is not written to a terminal."""
 
+class Terminal:
+    """Where one command writes.
 
-class Output:
-    """The targets of one command.
+    `json` is a path, `"-"` for standard output, or `None`. The path is tried at once, so that nothing is lost after long work.
+    With `"-"`, standard output holds the JSON and nothing else; everything for people then goes to standard error.
 
-    `json` is a path, `"-"` for standard output or `None`. It is tried at once, so that nothing is lost after long work. With
-    `"-"`, standard output holds the JSON and nothing else: what is meant for people goes to standard error.
+    `console`   for people: reports and text
+    `errors`    for people, on standard error: progress and remarks
     """
 
     def __init__(self, json: str | None = None) -> None:
@@ -50,7 +51,7 @@ class Output:
             raise _unwritable(self._json, error) from error
 
     def follow(self, steps: Iterable[T], total: int) -> Iterator[T]:
-        """Pass `steps` on, and show them as text beside a progress bar."""
+        """Pass `steps` on, and show them as text beside a progress bar; a `specdec.report.Progress`."""
         if not self.errors.is_terminal:
             yield from steps
             return
@@ -64,14 +65,14 @@ class Output:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console as wide as the terminal, or wide enough for our tables where there is none."""
+    """A console as wide as the terminal, or as wide as a printed report where there is none."""
     stream = sys.stderr if stderr else sys.stdout
-    return Console(stderr=stderr, width=None if stream.isatty() else WIDTH_OF_FILES, highlight=False)
+    return Console(stderr=stderr, width=None if stream.isatty() else WIDTH, highlight=False)
 
 
 @contextmanager
 def uninterrupted() -> Generator[None]:
-    """Hold Ctrl-C back until the block is done, so that what was written and what is counted as written stay the same."""
+    """Hold Ctrl-C back until the block is done, so that text is never written without being counted as written."""
     held: list[int] = []
     usual = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
     try:
@@ -80,11 +81,6 @@ def uninterrupted() -> Generator[None]:
         signal.signal(signal.SIGINT, usual)
     if held:
         raise KeyboardInterrupt
-
-
-def share(value: float) -> str:
-    """A share as a percentage."""
-    return f"{100 * value:.0f} %"
 
 
 def _try_to_write(path: Path) -> None:

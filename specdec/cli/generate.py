@@ -4,51 +4,63 @@ from __future__ import annotations
 
 import random
 import sys
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from specdec.cli import options
-from specdec.cli.console import Output, share, uninterrupted
+from specdec.cli.console import Terminal, uninterrupted
+from specdec.cli.options import Json, ModelOptions, StrategyOptions, VerificationOption
 from specdec.errors import InputError
 from specdec.synthetic import require_text
 
 if TYPE_CHECKING:
     from specdec.batch import Result
     from specdec.decoding import Decoding
+    from specdec.generated import Generated
     from specdec.pair import Pair
+    from specdec.strategy import DecodingStrategy
 
 DRAFTED, OWN = "green", "bold"
 _SAMPLING = "Sampling"
 
 
-def generate(
-    prompt: Annotated[str | None, typer.Argument(help="The text to continue; - reads standard input.")] = None,
-    prompt_file: Annotated[str | None, typer.Option(metavar="FILE", help="Read the prompt from a file.")] = None,
-    strategy: Annotated[str, typer.Option(help="Decoding strategy; see specdec strategies.")] = "pearl",
-    draft_length: Annotated[str | None, typer.Option(metavar="TOKENS", help="Tokens to draft at once, or auto.")] = None,
-    settings: options.Parameters = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Tokens to generate at most.")] = 128,
-    stop: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="End after this text; may be repeated.")] = None,
-    target: options.Target = None,
-    draft: options.Draft = None,
-    device: options.Device = None,
-    draft_device: options.DraftDevice = None,
-    dtype: options.DTypeOption = None,
-    lane: options.LaneOption = options.Lane.auto,
-    temperature: Annotated[float, typer.Option(help="0 is greedy.", rich_help_panel=_SAMPLING)] = 1.0,
-    top_k: Annotated[int | None, typer.Option(help="Keep the k likeliest tokens.", rich_help_panel=_SAMPLING)] = None,
-    top_p: Annotated[float | None, typer.Option(help="Keep the likeliest of this mass.", rich_help_panel=_SAMPLING)] = None,
+@dataclass(frozen=True)
+class SamplingOptions:
+    """How tokens are drawn; the fields are those of `specdec.Sampling`."""
+
+    temperature: Annotated[float, typer.Option(help="0 is greedy.", rich_help_panel=_SAMPLING)] = 1.0
+    top_k: Annotated[int | None, typer.Option(help="Keep the k likeliest tokens.", rich_help_panel=_SAMPLING)] = None
+    top_p: Annotated[float | None, typer.Option(help="Keep the likeliest of this mass.", rich_help_panel=_SAMPLING)] = None
     min_p: Annotated[
         float | None, typer.Option(help="Keep what has this share of the likeliest.", rich_help_panel=_SAMPLING)
-    ] = None,
-    repetition_penalty: Annotated[float | None, typer.Option(help="Above 1: repeat less.", rich_help_panel=_SAMPLING)] = None,
-    verification: options.VerificationOption = "token",
+    ] = None
+    repetition_penalty: Annotated[float | None, typer.Option(help="Above 1: repeat less.", rich_help_panel=_SAMPLING)] = None
+
+    def check(self) -> None:
+        """Refuse what is out of range, and what does nothing at temperature 0."""
+        from specdec.sampling import Sampling
+
+        Sampling(**asdict(self))
+        for option, value in {"--top-k": self.top_k, "--top-p": self.top_p, "--min-p": self.min_p}.items():
+            if self.temperature == 0 and value is not None:
+                raise InputError(f"{option} {value} does nothing at temperature 0, where the likeliest token is taken: drop it")
+
+
+def generate(
+    strategies: StrategyOptions,
+    models: ModelOptions,
+    sampling: SamplingOptions,
+    prompt: Annotated[str | None, typer.Argument(help="The text to continue; - reads standard input.")] = None,
+    prompt_file: Annotated[str | None, typer.Option(metavar="FILE", help="Read the prompt from a file.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Tokens to generate at most.")] = 128,
+    stop: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="End after this text; may be repeated.")] = None,
+    verification: VerificationOption = "token",
     seed: Annotated[
         int | None, typer.Option(help="The same seed gives the same tokens; random unless given.", rich_help_panel=_SAMPLING)
     ] = None,
-    json: options.Json = None,
+    json: Json = None,
 ) -> None:
     """Continue a text, and show which tokens the draft proposed.
 
@@ -61,55 +73,53 @@ def generate(
       specdec generate --prompt-file story.txt --target Qwen/Qwen3-8B --draft Qwen/Qwen3-0.6B --stop "THE END"
       echo "Question: How many legs have 3 cats?" | specdec generate - --json result.json
     """
-    output = Output(json)
+    terminal = Terminal(json)
     require_text(verification)
-    if shapes := options.shapes_in(target, draft):
-        raise InputError(f"{shapes}: random weights and no tokenizer make no text: measure them with specdec bench")
+    if models.shapes:
+        raise InputError(f"{models.shapes}: random weights and no tokenizer make no text: measure them with specdec bench")
     text = read_prompt(prompt, prompt_file)
-    from specdec.batch import sampling_of
-    from specdec.decoding import Decoding
-    from specdec.strategy import create
-
-    seed = random.randrange(2**32) if seed is None else seed
-    chosen = create(strategy, **options.parameters(settings, draft_length))
-    sampling: dict[str, Any] = {
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "min_p": min_p,
-        "repetition_penalty": repetition_penalty,
+    strategy = strategies.create()
+    sampling.check()
+    settings: dict[str, Any] = {
+        **asdict(sampling),
+        "max_new_tokens": max_new_tokens,
+        "verification": verification,
+        "seed": random.randrange(2**32) if seed is None else seed,
     }
-    sampling_of(sampling)  # refuse what is out of range before the models are loaded
-    with options.load_pair(target, draft, device, draft_device, dtype, lane) as pair:
-        decoding = Decoding(
-            pair,
-            chosen,
-            text,
-            max_new_tokens=max_new_tokens,
-            stop_strings=stop or (),
-            verification=verification,
-            seed=seed,
-            **sampling,
-        )
-        interrupted = stream(output, pair, decoding, text)
-        result = decoding.result()
-        from specdec.bench import described, summary
+    from specdec.decoding import Decoding
 
-        report = {
-            "prompt": text,
-            "text": result.text,
-            "tokens": list(result.tokens),
-            "finished_by": result.finished_by,
-            "strategy": chosen.name,
-            "parameters": chosen.parameters,
-            "settings": {**sampling, "max_new_tokens": max_new_tokens, "verification": verification, "seed": seed},
-            "pair": described(pair),
-            "statistics": {"tokens_per_second": result.statistics.tokens_per_second, **summary(result.statistics)},
-        }
-    show(output, result, str(chosen))
-    output.write(report)
+    with models.load() as pair:
+        decoding = Decoding(pair, strategy, text, stop_strings=stop or (), **settings)
+        interrupted = stream(terminal, pair, decoding, text)
+        report = reported(text, decoding.result(), strategy, pair, settings)
+    terminal.errors.print("")
+    terminal.errors.print(report, soft_wrap=True)
+    if terminal.console.is_terminal:
+        terminal.errors.print(f"[{DRAFTED}]drafted and accepted[/] [{OWN}]the target's own[/]")
+    terminal.write(report.to_dict())
     if interrupted:
         raise KeyboardInterrupt
+
+
+def reported(prompt: str, result: Result, strategy: DecodingStrategy, pair: Pair, settings: dict[str, Any]) -> Generated:
+    """A decode as a report."""
+    from specdec.generated import Generated, GenerateSettings, GenerateStatistics
+    from specdec.summary import DescribedPair
+
+    counts = result.statistics
+    return Generated(
+        strategy=strategy.name,
+        parameters=strategy.parameters,
+        prompt=prompt,
+        text=result.text,
+        tokens=result.tokens,
+        finished_by=result.finished_by,
+        settings=GenerateSettings(**settings),
+        pair=DescribedPair.of(pair),
+        statistics=GenerateStatistics.of(
+            counts, tokens_per_second=counts.tokens_per_second, drafted_tokens=counts.drafted_tokens
+        ),
+    )
 
 
 def read_prompt(prompt: str | None, prompt_file: str | None) -> str:
@@ -126,12 +136,12 @@ def read_prompt(prompt: str | None, prompt_file: str | None) -> str:
     return sys.stdin.read() if prompt == "-" else prompt
 
 
-def stream(output: Output, pair: Pair, decoding: Decoding, prompt: str) -> bool:
+def stream(terminal: Terminal, pair: Pair, decoding: Decoding, prompt: str) -> bool:
     """Print the text as it comes; whether it was interrupted."""
-    console = output.console
+    console = terminal.console
     if console.is_terminal:
         console.print(prompt, style="dim", end="", markup=False, soft_wrap=True)
-    printer = Printer(output, pair)
+    printer = Printer(terminal, pair)
     interrupted = False
     try:
         for step in decoding:
@@ -147,8 +157,8 @@ def stream(output: Output, pair: Pair, decoding: Decoding, prompt: str) -> bool:
 class Printer:
     """Shows text with the part of the draft in one style and the target's own in another."""
 
-    def __init__(self, output: Output, pair: Pair) -> None:
-        self._console = output.console
+    def __init__(self, terminal: Terminal, pair: Pair) -> None:
+        self._console = terminal.console
         self._tokenizer = pair.tokenizer
         self._tokens: tuple[int, ...] = ()
         self._shown = 0
@@ -174,18 +184,3 @@ class Printer:
         if text:
             self._console.print(text, style=style, end="", markup=False, soft_wrap=True)
             self._console.file.flush()
-
-
-def show(output: Output, result: Result, strategy: str) -> None:
-    """Print the statistics."""
-    statistics, console = result.statistics, output.errors
-    ended = result.finished_by or "interrupted"
-    console.print(f"\n[bold]{strategy}[/]: {len(result.tokens)} tokens ({ended}), {statistics.tokens_per_second:.1f} tokens/s")
-    console.print(
-        f"{statistics.rounds} rounds, mean acceptance length {statistics.mean_acceptance_length:.2f}, "
-        f"{share(statistics.draft_acceptance_rate)} of {statistics.drafted_tokens} drafted tokens accepted; "
-        f"idle: target {share(statistics.target_idle_share)}, draft {share(statistics.draft_idle_share)}",
-        soft_wrap=True,
-    )
-    if output.console.is_terminal:
-        console.print(f"[{DRAFTED}]drafted and accepted[/] [{OWN}]the target's own[/]")

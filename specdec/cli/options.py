@@ -46,27 +46,6 @@ class Theme(StrEnum):
 _MODELS = "Models"
 _SAMPLING = "Sampling"
 
-Target = Annotated[
-    str | None,
-    typer.Option(
-        help="Target model: a directory, a hub name, or shape:NAME for random weights. The bundled pair unless given.",
-        rich_help_panel=_MODELS,
-    ),
-]
-Draft = Annotated[str | None, typer.Option(help="Draft model, with the target's own tokenizer.", rich_help_panel=_MODELS)]
-Device = Annotated[str | None, typer.Option(help="Device of the target, such as cpu, cuda or cuda:1.", rich_help_panel=_MODELS)]
-DraftDevice = Annotated[
-    str | None, typer.Option(help="Device of the draft; the target's unless given.", rich_help_panel=_MODELS)
-]
-DTypeOption = Annotated[
-    DType | None,
-    typer.Option("--dtype", help="Number format; the checkpoint's, where the device has it.", rich_help_panel=_MODELS),
-]
-LaneOption = Annotated[Lane, typer.Option("--lane", help="Where the draft works beside the target.", rich_help_panel=_MODELS)]
-Eager = Annotated[
-    bool,
-    typer.Option("--eager", help="Run transformers' own forwards, neither fused nor as CUDA graphs.", rich_help_panel=_MODELS),
-]
 VerificationOption = Annotated[
     str,
     typer.Option(
@@ -124,69 +103,84 @@ class PictureOptions:
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """The pair, and where it works. `load` may take seconds."""
+    """The pair, and where it works."""
 
-    target: Target = None
-    draft: Draft = None
-    device: Device = None
-    draft_device: DraftDevice = None
-    dtype: DTypeOption = None
-    lane: LaneOption = Lane.auto
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="Target model: a directory, a hub name, or shape:NAME for random weights. The bundled pair unless given.",
+            rich_help_panel=_MODELS,
+        ),
+    ] = None
+    draft: Annotated[
+        str | None, typer.Option(help="Draft model, with the target's own tokenizer.", rich_help_panel=_MODELS)
+    ] = None
+    device: Annotated[
+        str | None, typer.Option(help="Device of the target, such as cpu, cuda or cuda:1.", rich_help_panel=_MODELS)
+    ] = None
+    draft_device: Annotated[
+        str | None, typer.Option(help="Device of the draft; the target's unless given.", rich_help_panel=_MODELS)
+    ] = None
+    dtype: Annotated[
+        DType | None, typer.Option(help="Number format; the checkpoint's, where the device has it.", rich_help_panel=_MODELS)
+    ] = None
+    lane: Annotated[Lane, typer.Option(help="Where the draft works beside the target.", rich_help_panel=_MODELS)] = Lane.auto
+
+    @property
+    def drafts(self) -> bool:
+        """Whether there is a draft model."""
+        return self.target is None or self.draft is not None
 
     @property
     def shapes(self) -> str:
-        """The shapes of random weights among the models, as text."""
-        return shapes_in(self.target, self.draft)
+        """The shapes of random weights among the models, as text; empty where there are none."""
+        from specdec.shapes import is_shape
+
+        return " and ".join(model for model in (self.target, self.draft) if model is not None and is_shape(model))
+
+    def check(self) -> None:
+        """Refuse options that nothing is there for; `load` does so too."""
+        if self.target is None and self.draft is not None:
+            raise InputError(f"--draft {self.draft} has no target: give --target too, or neither for the bundled pair")
+        if not self.drafts and self.draft_device is not None:
+            raise InputError(f"--draft-device {self.draft_device} is for a draft, and there is none: give --draft too")
+        if not self.drafts and self.lane is not Lane.auto:
+            raise InputError(f"--lane {self.lane.value} is for a draft, and there is none: give --draft too")
 
     def load(self, *, eager: bool = False) -> Pair:
-        """The pair that the options name, or the bundled one, with one core left to the draft."""
-        return load_pair(self.target, self.draft, self.device, self.draft_device, self.dtype, self.lane, eager)
+        """The pair that the options name, or the bundled one. Takes seconds; one core is left to the draft."""
+        self.check()
+        from specdec.pair import Pair
+        from specdec.runtime.lane import leave_a_core_to_the_draft
+
+        leave_a_core_to_the_draft()
+        where = {"device": self.device, "draft_device": self.draft_device, "dtype": self.dtype and self.dtype.value}
+        if self.target is None:
+            return Pair.bundled(**where, lane=self.lane.value, eager=eager)
+        return Pair.load(self.target, self.draft, **where, lane=self.lane.value, eager=eager)
 
 
-def load_pair(
-    target: str | None,
-    draft: str | None,
-    device: str | None,
-    draft_device: str | None,
-    dtype: DType | None,
-    lane: Lane,
-    eager: bool = False,
-) -> Pair:
-    """The pair that the options name, or the bundled one, with one core left to the draft."""
-    from specdec.pair import Pair
-    from specdec.runtime.lane import leave_a_core_to_the_draft
-
-    leave_a_core_to_the_draft()
-    options: dict[str, Any] = {
-        "device": device,
-        "draft_device": draft_device,
-        "dtype": dtype and dtype.value,
-        "lane": lane.value,
-        "eager": eager,
-    }
-    if target is not None:
-        return Pair.load(target, draft, **options)
-    if draft is not None:
-        raise InputError(f"--draft {draft} has no target: give --target too, or neither for the bundled pair")
-    return Pair.bundled(**options)
-
-
-def shapes_in(*models: str | None) -> str:
-    """The shapes among the models that the options name, as text."""
-    from specdec.shapes import is_shape
-
-    return " and ".join(model for model in models if model is not None and is_shape(model))
-
-
-def parameters(settings: Sequence[str] | None, draft_length: str | None = None) -> dict[str, Any]:
-    """Parameters of a strategy from `NAME=VALUE` texts and a draft length."""
-    chosen: dict[str, Any] = {} if draft_length is None else {"draft_length": value(draft_length)}
+def parameters(settings: Sequence[str] | None) -> dict[str, Any]:
+    """Parameters of a strategy from `NAME=VALUE` texts."""
+    chosen: dict[str, Any] = {}
     for setting in settings or ():
         name, equals, text = setting.partition("=")
         if not equals or not name:
             raise InputError(f"--set {setting!r} is no parameter: write NAME=VALUE")
         chosen[name] = value(text)
     return chosen
+
+
+def parsed_lengths(text: str | None) -> list[int]:
+    """`"1,2,4-6"` as `[1, 2, 4, 5, 6]`."""
+    lengths: list[int] = []
+    for part in text.split(",") if text is not None else ():
+        first, dash, last = part.strip().partition("-")
+        possible = first.isdecimal() and (last.isdecimal() or not dash)
+        if not possible or not 1 <= int(first) <= int(last or first):
+            raise InputError(f"draft length {part!r} is not possible: give integers of at least 1, such as 1,2,4 or 1-8")
+        lengths += range(int(first), int(last or first) + 1)
+    return list(dict.fromkeys(lengths))
 
 
 def value(text: str) -> int | float | str:

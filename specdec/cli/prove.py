@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from specdec.cli import options
-from specdec.cli.console import Output
+from specdec.cli.console import Terminal
 from specdec.errors import InputError, SpecdecError
 from specdec.strategy import DecodingStrategy, available, create
 
@@ -75,7 +75,7 @@ def prove(
       specdec prove pearl --verification block --pairs 1000
       specdec prove speculative --set draft_length=5 --json proof.json
     """
-    output = Output(json)
+    output = Terminal(json)
     if every == bool(strategy):
         raise InputError("nothing to prove: name one or more strategies, or give --all (not both)")
     if pairs < 1:
@@ -153,7 +153,7 @@ def reported(outcome: Outcome) -> dict[str, Any]:
     return row | ({"counterexample": outcome.fault} if outcome.fault else {})
 
 
-def show(output: Output, outcomes: Sequence[Outcome]) -> None:
+def show(output: Terminal, outcomes: Sequence[Outcome]) -> None:
     """Print the table, the counterexamples of refuted claims, and a verdict."""
     console = output.console
     console.print(table(outcomes))

@@ -7,7 +7,7 @@ from inspect import getdoc
 from typing import Any
 
 from specdec.cli import options
-from specdec.cli.console import Output
+from specdec.cli.console import Terminal
 from specdec.strategy import DecodingStrategy, available
 
 
@@ -24,7 +24,7 @@ def strategies(json: options.Json = None) -> None:
     from rich import box
     from rich.table import Table
 
-    output = Output(json)
+    output = Terminal(json)
     found = [described(strategy) for strategy in available().values()]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("strategy", "lossless", "parameters", "description"):

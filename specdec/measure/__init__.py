@@ -1,4 +1,4 @@
-"""What a pair costs and how well it agrees, measured: the numbers that a simulator needs, and nothing it could guess."""
+"""Measures what a pair costs and how well it agrees: the numbers that a simulator needs."""
 
 from specdec.measure.acceptance import Acceptance, acceptance
 from specdec.measure.pair import hardware, profile

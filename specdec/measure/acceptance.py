@@ -43,7 +43,7 @@ class Acceptance:
 def acceptance(
     pair: Pair, prompts: Sequence[Sequence[int]], new_tokens: int = 64, seed: int = 0, **sampling: Any
 ) -> Acceptance:
-    """Measure acceptance on text that the target samples after `prompts` (token ids); `sampling` as in `Sampling`."""
+    """Measure acceptance on text that the target samples behind `prompts` (token ids); `sampling` as in `Sampling`."""
     assert pair.draft is not None
     chosen = Sampling(**sampling)
     writer = Worker(pair.target, pair.vocabulary)
@@ -67,7 +67,7 @@ def acceptance(
 
 
 def _rows(sampler: Sampler, logits: Tensor, context: Sequence[int]) -> Tensor:
-    """What each row is drawn from, shape (n, vocabulary): all on one token when greedy."""
+    """The distributions that tokens are drawn from, shape (n, vocabulary): all mass on one token when greedy."""
     if sampler.greedy:
         return one_hot(sampler.best(logits, context), logits.shape[-1])
     return sampler.probabilities(logits, context)
@@ -76,7 +76,8 @@ def _rows(sampler: Sampler, logits: Tensor, context: Sequence[int]) -> Tensor:
 def _complete_runs(bits: Sequence[bool]) -> list[int]:
     """Lengths of runs of accepted tokens, each ended by a rejection; the unfinished last one is left out.
 
-    For one stream of all texts: to leave one out of each text would lose long runs more often than short ones.
+    `bits` are those of all texts in one stream. To leave one run out of each text would lose long runs more often than short
+    ones.
     """
     lengths: list[int] = []
     run = 0

@@ -1,6 +1,6 @@
-"""How much slower two models are in company: in turn (a draft, a window, a verification) and together (both at once).
+"""Contention: how much slower two models are in turn (a draft, a window, a verification) and together (both at once).
 
-These are loops of effects on the lanes that decode, and hold no strategy.
+These are loops of effects on the lanes that decode; there is no strategy in them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 class _Rounds:
-    """Effects answered by the lanes of a decode, round after round behind the same made-up context."""
+    """Answers effects by the lanes of a decode, round after round behind the same made-up context."""
 
     def __init__(self, pair: Pair, draft: Lane | None, context: int) -> None:
         self._engine, self._slot = Engine(pair.target_lane(), draft, Sampling(), pair.context_limit), Slot(0)
@@ -54,12 +54,12 @@ def _busy_since(rounds: _Rounds, before: tuple[float, float]) -> tuple[float, fl
     return target - before[0], draft - before[1]
 
 
-def _means(rows: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
-    return tuple(Timing.of(column).mean for column in zip(*rows, strict=True))
+def _means(repeats: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
+    return tuple(Timing.of(column).mean for column in zip(*repeats, strict=True))
 
 
 def round_overhead_seconds(pair: Pair, repeats: int, context: int) -> float:
-    """Seconds of a round without a draft beside its forward: the choice of a token and bookkeeping."""
+    """Seconds of a round without a draft, its forward left out: the choice of a token, and bookkeeping."""
     rounds = _Rounds(pair, None, context)
 
     def alone(_: None) -> Iterator[float]:
@@ -74,7 +74,7 @@ def round_overhead_seconds(pair: Pair, repeats: int, context: int) -> float:
 
 @dataclass(frozen=True)
 class Alone:
-    """What forwards take back to back: seconds of the target by width, and of the draft for each token."""
+    """Seconds of forwards back to back: of the target by width, and of the draft for each token."""
 
     target: Mapping[int, float]
     draft: float
@@ -82,12 +82,12 @@ class Alone:
 
 @dataclass(frozen=True)
 class InTurn:
-    """A pair whose models work in turn: a draft, a window over it, a verification, and again.
+    """What is measured of models that work in turn: a draft, a window over the draft, a verification, and again.
 
     `target_factor`, `draft_factor`  seconds of a forward, and of each token of a draft, over those alone
-    `start_seconds`                  of a draft beside its tokens: a model that has waited begins slowly
-    `transport_seconds`              of a draft beside its work: to its lane and back
-    `overhead_seconds`               of a round beside draft and forward
+    `start_seconds`                  of a draft, its tokens left out: a model that has waited begins slowly
+    `transport_seconds`              of a draft, its work left out: to its lane and back
+    `overhead_seconds`               of a round, draft and forward left out
     """
 
     target_factor: float
@@ -98,10 +98,10 @@ class InTurn:
 
 
 def in_turn(pair: Pair, repeats: int, context: int, alone: Alone) -> InTurn:
-    """Time drafts of several lengths in turn with windows over them, behind `context` tokens that grow as verdicts have it."""
+    """Time drafts of several lengths in turn with windows over them, behind `context` tokens and what is committed after."""
     rounds = _Rounds(pair, pair.draft_lane(), context)
 
-    def turns(length: int) -> Iterator[tuple[float, float, float, float]]:
+    def rounds_of(length: int) -> Iterator[tuple[float, float, float, float]]:
         """Seconds of the target, of the draft, of its transport, and of the rest."""
         committed = rounds.base
         while True:
@@ -113,7 +113,7 @@ def in_turn(pair: Pair, repeats: int, context: int, alone: Alone) -> InTurn:
             target, draft = _busy_since(rounds, before)
             yield target, draft, drafted - start - draft, rest - target
 
-    found = [_means(rows) for rows in interleaved(LENGTHS, repeats, turns).values()]
+    found = [_means(seconds) for seconds in interleaved(LENGTHS, repeats, rounds_of).values()]
     targets, drafts, transports, rests = zip(*found, strict=True)
     step, start = linear_regression(LENGTHS, drafts)
     factor = sum(targets) / sum(alone.target[length + 1] for length in LENGTHS)
@@ -121,9 +121,10 @@ def in_turn(pair: Pair, repeats: int, context: int, alone: Alone) -> InTurn:
 
 
 def together(pair: Pair, repeats: int, context: int, alone: Alone, start_seconds: float) -> Slowdown:
-    """How much slower each model is while the other works too, when both take about as long: over its seconds alone.
+    """The slowdown of each model while the other one works too, where both take about as long.
 
-    Windows alternate with single rows, as guesses made meanwhile are scored next. `start_seconds` is that of `InTurn`.
+    Forwards of width 1 alternate with windows, since tokens drafted during one forward are scored in the next.
+    `start_seconds` is that of `InTurn`.
     """
     rounds = _Rounds(pair, pair.draft_lane(), context)
     tokens = max(1, round(alone.target[1] / alone.draft))

@@ -1,7 +1,7 @@
 """A pair measured as a whole: its `Profile`.
 
-A model's speed depends on whether the other one works too, so it is timed alone (one setting back to back), in turn with the
-other, and together with it.
+Each model is timed alone (one setting back to back), in turn with the other one, and together with it: its speed depends on
+whether the other one works too.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 import torch
 
+from specdec.errors import InputError
 from specdec.machine import available_cores, cpu_name, versions
 from specdec.measure.acceptance import acceptance
 from specdec.measure.contention import LENGTHS, Alone, in_turn, round_overhead_seconds, together
@@ -30,6 +31,7 @@ from specdec.profile import (
 from specdec.runtime.lane import InlineLane, Lane
 from specdec.runtime.timing import CONTEXT_TOKENS, Timing, batched_seconds, timed_drafts, timed_windows
 from specdec.sampling import Sampling
+from specdec.summary import model_name
 
 
 def profile(
@@ -43,14 +45,18 @@ def profile(
     new_tokens: int = 64,
     seed: int = 0,
 ) -> Profile:
-    """Measure a pair with a draft.
+    """Measure a pair with a draft; raises `InputError` for a pair without one.
 
-    `prompts` are token ids by name of their file; without any, acceptance is left out. Draft timings are per drafted token,
-    sampling included.
+    `prompts`      token ids by name of their file; without any, acceptance is not measured
+    `widths`       tokens of a window
+    `batches`      sequences in one forward, at the first context
+    `contexts`     tokens before a window
+    `repeats`      of each timing
+    `new_tokens`   sampled behind each prompt for the acceptance, from `seed`
     """
-    assert pair.draft is not None
     target_lane, draft_lane = pair.target_lane(), pair.draft_lane()
-    assert draft_lane is not None
+    if pair.draft is None or draft_lane is None:
+        raise InputError("a profile needs a draft model too: give the pair one")
     widths = sorted({1, *widths, *(length + 1 for length in LENGTHS)})
     contexts = [context for context in contexts if context + max(widths) < pair.context_limit] or [pair.context_limit // 2]
     target: list[TargetTiming] = []
@@ -68,22 +74,22 @@ def profile(
     for batch, timing in _batched(draft_lane, batches, repeats, contexts[0], drafting=True):
         draft.append(DraftTiming(batch, contexts[0], timing.mean, timing.cv))
     usual = min(contexts, key=lambda tokens: abs(tokens - CONTEXT_TOKENS))
-    turns = in_turn(pair, 2 * repeats, usual, alone[usual])
+    alternating = in_turn(pair, 2 * repeats, usual, alone[usual])
     side_by_side = None
     if not isinstance(draft_lane, InlineLane):
-        side_by_side = together(pair, 2 * repeats, usual, alone[usual], turns.start_seconds)
+        side_by_side = together(pair, 2 * repeats, usual, alone[usual], alternating.start_seconds)
     return Profile(
         target_seconds=tuple(target),
         draft_seconds=tuple(draft),
-        pair=PairNames(pair.target.name_or_path or "target", pair.draft.name_or_path or "draft"),
+        pair=PairNames(model_name(pair.target) or "target", model_name(pair.draft) or "draft"),
         hardware=hardware(pair),
         versions=versions(),
         date=datetime.now(UTC).isoformat(timespec="seconds"),
-        draft_start_seconds=(turns.start_seconds + turns.transport_seconds) / turns.draft_factor,
-        in_turn=Slowdown(turns.target_factor, turns.draft_factor),
+        draft_start_seconds=(alternating.start_seconds + alternating.transport_seconds) / alternating.draft_factor,
+        in_turn=Slowdown(alternating.target_factor, alternating.draft_factor),
         together=side_by_side,
         round_overhead_seconds=round_overhead_seconds(pair, 2 * repeats, usual),
-        drafting_overhead_seconds=turns.overhead_seconds,
+        drafting_overhead_seconds=alternating.overhead_seconds,
         acceptance=_acceptance(pair, prompts, new_tokens, seed),
     )
 
@@ -109,7 +115,7 @@ def _acceptance(pair: Pair, prompts: Mapping[str, Sequence[Sequence[int]]], new_
 
 
 def hardware(pair: Pair) -> Hardware:
-    """Where a pair works."""
+    """The machine that a pair works on."""
     devices = [pair.target.device] + ([] if pair.draft is None else [pair.draft.device])
     names = [torch.cuda.get_device_name(device) if device.type == "cuda" else device.type for device in devices]
     return Hardware(cpu_name(), available_cores(), tuple(names), platform.platform(terse=True))

@@ -1,6 +1,6 @@
 """Prompts: the short bundled ones, and those of a file.
 
-Read are plain text (a prompt a line) and JSON lines as HumanEval, GSM8K and MT-bench have them, gzipped or not:
+A file is plain text (a prompt a line), or JSON lines as HumanEval, GSM8K and MT-bench have them, gzipped or not:
 
     {"prompt": ...}      taken as it is (HumanEval)
     {"question": ...}    written as "Question: ...\\nAnswer:" (GSM8K)
@@ -20,12 +20,12 @@ from specdec.errors import InputError
 
 
 def bundled() -> list[str]:
-    """Twelve short prompts: Python functions, word problems and lines of a play in turn."""
+    """Twelve short prompts: a Python function, a word problem and lines of a play, four times."""
     return from_lines((files("specdec.prompts") / "bundled.jsonl").read_text("utf-8"), "bundled.jsonl")
 
 
 def load(path: str | Path) -> list[str]:
-    """The prompts of a file; raises `InputError` for what cannot be read or holds none."""
+    """The prompts of a file; raises `InputError` for a file that cannot be read or holds no prompt."""
     path = Path(path)
     try:
         raw = path.read_bytes()
@@ -37,7 +37,7 @@ def load(path: str | Path) -> list[str]:
 
 
 def from_lines(text: str, name: str) -> list[str]:
-    """The prompts in the text of the file `name`: JSON lines if its name or its first character says so."""
+    """The prompts in the text of the file `name`: JSON lines if the name or the first character says so."""
     as_json = ".json" in name or text.lstrip().startswith("{")
     numbered = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
     prompts = [_from_json(line, f"'{name}' line {number}") if as_json else line for number, line in numbered]

@@ -1,161 +1,157 @@
-"""What is measured of a pair: costs recovered from loops whose costs are known, runs of acceptance, and a file that is read."""
+"""A measured pair as a value: read and written, merged, checked by its rows, and printed."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from types import SimpleNamespace
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sim.setup.profiles import profile_of
-from sim.study.predict import predict
-from sim.study.validate import Comparison, combined
-from specdec import Both, Committed, Draft, Guess, Pair, Score, Scores, create
-from specdec import profile as measuring
-from specdec.profile import LENGTHS, Alone, acceptance, in_turn, profile, speed_ratio, together
-from specdec.testing.models import minuscule, resembling
+from specdec import InputError
+from specdec.profile import (
+    DraftTiming,
+    FileAcceptance,
+    Hardware,
+    MeasuredAcceptance,
+    PairNames,
+    Profile,
+    Slowdown,
+    TargetTiming,
+)
 
-ALONE = Alone({width: 4e-3 + 5e-4 * width for width in range(1, 10)}, 1e-3)
-FACTORS = {"in turn": (1.2, 1.5), "together": (1.3, 1.1)}
-START, TRANSPORT, VERIFICATION, BOOKKEEPING = 7e-4, 2e-4, 3e-4, 1e-4
-
-
-class Known:
-    """Stands for the lanes: what they are asked moves the clock by known costs."""
-
-    now = 0.0
-    alone = ALONE
-
-    def __init__(self, *_: Any) -> None:
-        self.base = Committed((0, 1))
-        self.busy_seconds = 0.0, 0.0
-
-    def answer(self, effect: Any) -> Any:
-        match effect:
-            case Both(Score() as score, Draft() as draft):
-                target, drafting = self._target(score, "together"), self._draft(draft, "together")
-                self._pass(max(target, drafting), target, drafting)
-                return Scores(score.committed, score.guess), Guess.certain([0] * draft.length)
-            case Draft():
-                drafting = self._draft(effect, "in turn")
-                self._pass(TRANSPORT + drafting, 0.0, drafting)
-                return Guess.certain([0] * effect.length)
-            case Score():
-                target = self._target(effect, "in turn")
-                self._pass(BOOKKEEPING + target, target, 0.0)
-                return Scores(effect.committed, effect.guess)
-
-    def verified(self, scores: Scores, guess: Guess) -> Committed:
-        self._pass(VERIFICATION, 0.0, 0.0)
-        return scores.committed
-
-    def _target(self, score: Score, company: str) -> float:
-        return FACTORS[company][0] * self.alone.target[len(score.guess) + 1]
-
-    def _draft(self, draft: Draft, company: str) -> float:
-        return FACTORS[company][1] * (START + self.alone.draft * draft.length)
-
-    def _pass(self, seconds: float, target: float, draft: float) -> None:
-        Known.now += seconds
-        self.busy_seconds = self.busy_seconds[0] + target, self.busy_seconds[1] + draft
+FULL = Profile(
+    target_seconds=(TargetTiming(1, 1, 64, 0.0116, 0.04), TargetTiming(4, 1, 64, 0.0125, 0.05)),
+    draft_seconds=(DraftTiming(1, 64, 0.00159, 0.1),),
+    pair=PairNames("big", "small"),
+    hardware=Hardware("a processor", 2, ("cpu", "cpu"), "Linux"),
+    versions={"torch": "2.13"},
+    date="2026-11-24T22:50:02+00:00",
+    draft_start_seconds=0.00148,
+    in_turn=Slowdown(1.02, 1.13),
+    together=Slowdown(1.3, 1.18),
+    round_overhead_seconds=0.000213,
+    drafting_overhead_seconds=0.000272,
+    acceptance=MeasuredAcceptance(0.8, {0: 2, 3: 6}, {"gsm8k": FileAcceptance(0.8, 100)}),
+)
+OLD: dict[str, Any] = {
+    "target_seconds": [{"width": 1, "batch": 1, "context": 64, "mean": 0.01, "cv": 0.1}],
+    "draft_seconds": [{"batch": 1, "context": 64, "mean": 0.002, "cv": 0.1}],
+}
 
 
-@pytest.fixture
-def known(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(measuring, "_Rounds", Known)
-    monkeypatch.setattr(measuring, "time", SimpleNamespace(perf_counter=lambda: Known.now))
-    return SimpleNamespace(draft_lane=object())
+def test_a_profile_is_written_and_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "profile.json"
+    path.write_text(json.dumps(FULL.to_dict()))
+    assert json.loads(path.read_text())["format"] == "specdec.profile/1"
+    assert Profile.read(path) == FULL
+    alone = replace(FULL, together=None, hardware=None)
+    assert Profile.from_dict(alone.to_dict(), "it") == alone
 
 
-def test_models_in_turn_are_told_apart_from_what_lies_between_them(known: Any) -> None:
-    found = in_turn(known, 4, 2, ALONE)
-    assert (found.target_factor, found.draft_factor) == pytest.approx(FACTORS["in turn"])
-    assert found.start_seconds == pytest.approx(1.5 * START)
-    assert found.transport_seconds == pytest.approx(TRANSPORT)
-    assert found.overhead_seconds == pytest.approx(BOOKKEEPING + VERIFICATION)
+def test_a_file_without_a_format_and_with_the_times_alone_is_read() -> None:
+    found = Profile.from_dict(OLD, "old.json")
+    assert (found.pair.target, found.in_turn, found.together) == ("target", Slowdown(), Slowdown())
+    assert found.round_overhead_seconds == found.draft_start_seconds == 0
+    assert found.drafting_overhead_seconds is None
+    assert (found.acceptance.rate, found.acceptance.runs) == (None, 0)
 
 
-@pytest.mark.parametrize("ratio", [1, 3, 20])
-def test_models_at_once_are_compared_with_themselves_alone(known: Any, monkeypatch: pytest.MonkeyPatch, ratio: int) -> None:
-    alone = Alone(ALONE.target, ALONE.target[1] / ratio)
-    monkeypatch.setattr(Known, "alone", alone)
-    found = together(known, 4, 2, alone, START)
-    assert (found["target_factor"], found["draft_factor"]) == pytest.approx(FACTORS["together"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"draft_secs": []}, "draft_secs is not a key of specdec.profile/1: did you mean draft_seconds"),
+        ({"colour": 1}, "colour is not a key of specdec.profile/1: remove it"),
+        ({"target_seconds": [{"width": 1, "batch": 1}]}, "target_seconds.0.context is missing"),
+        ({"format": "specdec.bench/1"}, "of format 'specdec.bench/1', and 'specdec.profile/1' is needed here"),
+        (
+            {"target_seconds": [*OLD["target_seconds"], {"width": 4, "batch": 2, "context": 8, "mean": 0.0}]},
+            "target_seconds.1: a target forward of width 4, batch 2, context 8 takes 0.0 seconds",
+        ),
+        (
+            {"target_seconds": [{"width": 4, "batch": 2, "context": 8, "mean": float("nan")}]},
+            "a target forward of width 4, batch 2, context 8 takes nan seconds",
+        ),
+        (
+            {"draft_seconds": [{"batch": 2, "context": 8, "mean": -0.1}]},
+            "draft_seconds.0: a drafted token of batch 2, context 8 takes -0.1 seconds",
+        ),
+        ({"draft_seconds": [{"batch": 2, "context": 8, "mean": 0.1, "cv": float("inf")}]}, "varies by inf"),
+        ({"draft_seconds": [{"batch": 0, "context": 8, "mean": 0.1}]}, "batch 0, context 8 is not possible"),
+        ({"target_seconds": [{"width": 0, "batch": 1, "context": 8, "mean": 0.1}]}, "width 0, batch 1, context 8 is not"),
+        ({"in_turn": {"target_factor": 0.0}}, "in_turn: target_factor 0.0 is no slowdown"),
+        ({"together": {"draft_factor": float("nan")}}, "together: draft_factor nan is no slowdown"),
+        ({"round_overhead_seconds": -1e-3}, "round_overhead_seconds -0.001 is no time"),
+        ({"drafting_overhead_seconds": float("nan")}, "drafting_overhead_seconds nan is no time"),
+        ({"acceptance": {"rate": 1.5}}, "acceptance rate 1.5 is no probability"),
+        ({"acceptance": {"run_lengths": {"2": -1}}}, "run_lengths hold a negative number"),
+        ({"draft_start_seconds": "soon"}, "draft_start_seconds is 'soon'"),
+    ],
+)
+def test_what_is_no_profile_is_refused_by_the_name_of_the_key_or_the_row(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        Profile.from_dict({**OLD, **change}, "profile.json")
+    assert str(caught.value).startswith("profile.json")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
-def test_settings_are_timed_in_blocks_of_their_own() -> None:
-    asked: list[str] = []
-
-    def work(setting: str) -> Iterator[int]:
-        for repeat in range(100):
-            asked.append(setting)
-            yield repeat
-
-    found = measuring._interleaved(["a", "b"], 8, work)
-    assert "".join(asked) == "aaaaaabbbbbbaaaaaabbbbbb"
-    assert found == {"a": [2, 3, 4, 5] * 2, "b": [2, 3, 4, 5] * 2}  # a block's first ones are still cold
-
-
-def test_short_texts_lose_no_long_runs() -> None:
-    """Each text is shorter than a run, and yet the runs hold all positions but those of the last, unfinished one."""
-    target = minuscule(16, seed=3)
-    with Pair(target, resembling(target, 0.1), lane="inline") as pair:
-        found = acceptance(pair, [[token] for token in range(16)] * 4, new_tokens=2)
-    rejections = sum(found.run_lengths.values())
-    assert found.positions == 128
-    assert 1 - rejections / found.positions == pytest.approx(found.rate, abs=0.05)
-    assert found.positions - sum((length + 1) * count for length, count in found.run_lengths.items()) <= 32
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [(None, "cannot be read"), ("no json", "is no JSON"), ("[1]", "holds no JSON object")],
+)
+def test_a_file_that_is_no_report_is_named(tmp_path: Path, text: str | None, message: str) -> None:
+    path = tmp_path / "profile.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(InputError, match=f"profile.json {message}"):
+        Profile.read(path)
 
 
-def test_a_comparison_predicts_from_the_profiles_of_its_own_run() -> None:
-    target, chosen = minuscule(16, seed=3), [create("autoregressive"), create("speculative", draft_length=2)]
-    with Pair(target, resembling(target, 0.3), lane="inline") as pair:
-        comparison = Comparison(pair, chosen, [[1, 2, 3], [4, 5]], tokens=8, repeats=1)
-        assert len(list(comparison)) == len(comparison)
-    assert len(comparison.profiles) == 2
-    for strategy, row in zip(chosen, comparison.report(), strict=True):
-        assert row["predicted_tokens_per_second"] == predict(strategy, combined(comparison.profiles), 6, 8)
-        assert row["error"] == row["predicted_tokens_per_second"] / row["measured_tokens_per_second"] - 1
+def test_several_profiles_are_merged_by_medians_and_all_their_runs() -> None:
+    def other(seconds: float, factor: float, rate: float) -> Profile:
+        return replace(
+            FULL,
+            target_seconds=(TargetTiming(1, 1, 64, seconds, 0.1), FULL.target_seconds[1]),
+            together=Slowdown(factor, 1.0),
+            round_overhead_seconds=seconds / 100,
+            acceptance=MeasuredAcceptance(rate, {0: 1, 2: 3}),
+        )
+
+    merged = Profile.merged([other(0.01, 1.5, 0.5), other(0.03, 1.1, 0.6), other(0.02, 1.2, 0.7)])
+    assert [row.mean for row in merged.target_seconds] == [0.02, FULL.target_seconds[1].mean]
+    assert merged.target_seconds[0].width == 1
+    assert merged.together == Slowdown(1.2, 1.0)
+    assert merged.round_overhead_seconds == 0.0002
+    assert merged.acceptance.rate == pytest.approx(0.6)
+    assert merged.acceptance.run_lengths == {0: 3, 2: 9}
+    assert Profile.merged([replace(FULL, together=None)] * 2).together is None
 
 
-@pytest.mark.parametrize("lane", ["inline", "thread"])
-def test_a_profile_is_read_by_the_simulator(lane: str) -> None:
-    target = minuscule(16, seed=3)
-    with Pair(target, resembling(target, 0.3), lane=lane) as pair:
-        found = profile(pair, {"texts": [[1, 2, 3]] * 4}, widths=(1, 3), batches=(1, 2), contexts=(16, 100), repeats=2)
-    found = json.loads(json.dumps(found))
-    widths = {row["width"] for row in found["target_seconds"] if row["batch"] == 1}
-    assert widths == {1, 3, *(length + 1 for length in LENGTHS)}
-    assert (found["together"] is None) == (lane == "inline")  # two models in one thread work in turn
-    system = profile_of(found, "the profile").system(20).used_by(create("speculative"))
-    assert system.in_turn == (lane == "inline")
-    assert system.turns.target_factor == found["in_turn"]["target_factor"]
-    assert system.overhead_seconds == found["drafting_overhead_seconds"] > 0
-    start = found["draft_start_seconds"]
-    assert float(system.draft_seconds(1) - (system.draft_seconds(2) - system.draft_seconds(1))) == pytest.approx(start)
+def test_chances_are_those_of_the_token_behind_a_run() -> None:
+    """Of 8 runs, 6 have a first token and all of these a second and third; none has a fourth."""
+    assert FULL.acceptance.chances() == [6 / 8, 1.0, 1.0, 0.0]
+    with pytest.raises(InputError, match="no run of accepted tokens"):
+        MeasuredAcceptance(0.8).chances()
 
 
-class Told:
-    """A lane that takes given seconds for whatever it is asked, and writes down when it is asked and waited for."""
-
-    def __init__(self, name: str, busy_seconds: float, events: list[str]) -> None:
-        self._name, self._busy_seconds, self._events = name, busy_seconds, events
-
-    def submit(self, method: str, *arguments: Any) -> Any:
-        self._events.append(f"{self._name} {method}")
-        tokens = [0] * getattr(arguments[0][0], "length", 1) if method != "begin" else []
-
-        def wait() -> Any:
-            self._events.append(f"{self._name} answers")
-            return [SimpleNamespace(tokens=tokens, busy_seconds=self._busy_seconds * len(tokens))]
-
-        return wait
+def test_a_profile_prints_milliseconds_of_three_digits() -> None:
+    lines = str(FULL).splitlines()
+    assert lines[:6] == [
+        "Pair        big + small",
+        "Machine     a processor, 2 cores",
+        "Acceptance  80 % of drafted tokens (temperature 1): gsm8k 80 %",
+        "In turn     target 1.02x and draft 1.13x their seconds alone; a draft takes 1.48 ms beside its tokens",
+        "Together    target 1.30x and draft 1.18x their seconds alone",
+        "Rounds      0.213 ms beside the models without a draft, 0.272 ms with one",
+    ]
+    assert [line.split() for line in lines if "11.6" in line] == [["1", "1", "64", "11.6", "4", "%"]]
+    assert [line.split() for line in lines if "1.59" in line] == [["1", "64", "1.59", "10", "%"]]
 
 
-def test_the_speed_ratio_is_that_of_models_side_by_side() -> None:
-    events: list[str] = []
-    target, draft = Told("target", 0.6, events), Told("draft", 0.1, events)
-    assert speed_ratio(target, draft, repeats=1) == pytest.approx(6)  # type: ignore[arg-type]
-    assert events[-4:] == ["draft draft", "target score", "target answers", "draft answers"]
+def test_what_a_profile_does_not_know_it_does_not_print() -> None:
+    text = str(replace(FULL, hardware=None, together=None, acceptance=MeasuredAcceptance()))
+    assert "Machine     unknown" in text
+    assert "Together    only one works at a time" in text
+    assert "Acceptance" not in text

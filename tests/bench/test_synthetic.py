@@ -15,7 +15,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from specdec import Decoding, InputError, Pair, PairError, Statistics, assert_lossless, available, create, decode
-from specdec.bench import Benchmark, report
+from specdec.bench import bench
 from specdec.bench.chart import speedup_chart
 from specdec.law import Oracle, branches
 from specdec.measure import profile
@@ -194,16 +194,14 @@ def test_statistics_say_it_once_however_many_are_added(pair: Pair) -> None:
 
 def test_a_benchmark_says_it_everywhere_and_neither_compares_nor_measures_acceptance(pair: Pair) -> None:
     lined_up = [create("autoregressive"), create("speculative", draft_length=2)]
-    benchmark = Benchmark(pair, lined_up, [[1, 2, 3]], (0.0, 1.0), 8, 1, verification="synthetic:0.8")
-    for _ in benchmark:
-        pass
-    found = report(benchmark)
-    assert found["settings"]["synthetic"] == MARK
-    assert [row["synthetic"] for row in found["results"]] == [MARK] * 4
-    assert found["greedy_check"] is None
-    assert found["measured"]["acceptance_rate_by_temperature"] == {"0": 0.8, "1": 0.8}
+    found = bench(pair, lined_up, [[1, 2, 3]], max_new_tokens=8, repeats=1, verification="synthetic:0.8")
+    assert found.settings.synthetic == MARK
+    assert [result.synthetic for result in found.results] == [MARK] * 4
+    assert found.greedy_check is None
+    assert found.measured is not None
+    assert found.measured.acceptance_rate_by_temperature == {"0": 0.8, "1": 0.8}
     assert MARK in json.dumps(speedup_chart(found).to_dict())
-    assert all(row["predicted_tokens_per_second"] > 0 for row in found["results"])  # at the rate that is forced
+    assert all((result.predicted_tokens_per_second or 0) > 0 for result in found.results)  # at the rate that is forced
 
 
 # --- what is refused

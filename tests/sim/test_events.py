@@ -1,8 +1,7 @@
-"""The same strategies by events: against the chain, two modes with one clock, common random numbers, and timelines."""
+"""The same strategies by events: against the chain, two modes with one clock, and common random numbers."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -12,25 +11,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import t
 
-from sim.setup.acceptance import Acceptance, Markov, PerPosition, Rate, Recorded
+from sim.setup.acceptance import Acceptance, PerPosition, Rate, markov, recorded
 from sim.setup.latency import Constant
-from sim.setup.system import Jitter, System, Together, Turns
+from sim.setup.system import Jitter, System
 from sim.stream.chain import compile_strategy
-from sim.stream.events import simulate
+from sim.stream.events import run_stream
 from sim.stream.rates import rates
 from sim.stream.run import Run
-from sim.stream.timeline import chrome_trace, pieces, timeline, waits
 from specdec import DecodingStrategy, DraftLength, InputError, Verdict, available
+from specdec.profile import Slowdown
 from strategies import Autoregressive, Elastic, Pearl, PromptLookup, Speculative
 
 SYSTEMS = {
     "two devices": System(Constant(1e-3, 4e-3, {6: 5e-3})),
     "overhead": System(Constant(1e-3, 4e-3), overhead_seconds=3e-4),
     "in turn": System(Constant(1e-3, 4e-3), shared=True),
-    "together": System(Constant(1e-3, 4e-3), together=Together(1.2, 1.7)),
+    "together": System(Constant(1e-3, 4e-3), together=Slowdown(1.2, 1.7)),
     "network": System(Constant(1e-3, 4e-3), network_seconds=4e-4),
     "jitter": System(Constant(1e-3, 4e-3), jitter=Jitter(0.1, 0.2)),
-    "turns": System(Constant(1e-3, 4e-3), overhead_seconds=1e-4, turns=Turns(1.2, 1.5), drafting_overhead_seconds=6e-4),
+    "turns": System(Constant(1e-3, 4e-3), overhead_seconds=1e-4, turns=Slowdown(1.2, 1.5), drafting_overhead_seconds=6e-4),
 }
 
 
@@ -40,28 +39,30 @@ def test_events_agree_with_the_chain(name: str, system: System) -> None:
     strategy = available()[name]()
     compiled = compile_strategy(strategy, system)
     if compiled.races and system.jitter != Jitter():
-        pytest.skip("the chain settles a race by mean times, events settle each one as it falls out")
+        pytest.skip("the chain decides a race by mean times, events decide each one by the times drawn")
     exact = rates(compiled, Rate(0.8), system)
-    run = simulate(strategy, Rate(0.8), system, tokens=40_000, seed=7)
+    tokens = 40_000 if system is SYSTEMS["overhead"] else 8_000
+    bound = 0.01 * (40_000 / tokens) ** 0.5
+    run = run_stream(strategy, Rate(0.8), system, tokens=tokens, seed=7)
     expected = float(exact.tokens_per_second)
-    assert run.tokens_per_second == pytest.approx(expected, rel=0.01)
+    assert run.tokens_per_second == pytest.approx(expected, rel=bound)
     low, high = run.interval(0.99) or (0, 0)
     assert low * (1 - 1e-9) <= expected <= high * (1 + 1e-9)
-    assert run.target_idle_share == pytest.approx(float(exact.target_idle_share), abs=0.01)
-    assert run.draft_idle_share == pytest.approx(float(exact.draft_idle_share), abs=0.01)
-    assert run.tokens / run.rounds == pytest.approx(float(exact.tokens_per_round), rel=0.01)
+    assert run.target_idle_share == pytest.approx(float(exact.target_idle_share), abs=bound)
+    assert run.draft_idle_share == pytest.approx(float(exact.draft_idle_share), abs=bound)
+    assert run.tokens / run.rounds == pytest.approx(float(exact.tokens_per_round), rel=bound)
 
 
 def test_intervals_cover_as_often_as_they_say() -> None:
     system = SYSTEMS["two devices"]
     expected = float(rates(compile_strategy(Pearl(4)), Rate(0.8), system).tokens_per_second)
-    found = [simulate(Pearl(4), Rate(0.8), system, tokens=1500, seed=seed).interval(0.9) or (0, 0) for seed in range(120)]
+    found = [run_stream(Pearl(4), Rate(0.8), system, tokens=1500, seed=seed).interval(0.9) or (0, 0) for seed in range(120)]
     covered = sum(low <= expected <= high for low, high in found)
     assert 98 <= covered <= 118  # 108 of 120 are expected, the binomial's 99.8 % range
 
 
 def test_few_rounds_have_no_interval() -> None:
-    assert simulate(Pearl(4), Rate(0.8), SYSTEMS["jitter"], tokens=50).interval() is None
+    assert run_stream(Pearl(4), Rate(0.8), SYSTEMS["jitter"], tokens=50).interval() is None
 
 
 # ----------------------------------------------------------------------------------------------------- two modes, one clock
@@ -69,7 +70,7 @@ def test_few_rounds_have_no_interval() -> None:
 
 @dataclass(frozen=True)
 class Wandering(DraftLength):
-    """A length that never settles: only events can follow it."""
+    """A length that never repeats: only events can follow it."""
 
     def init(self, facts: object) -> int:
         return 0
@@ -93,9 +94,9 @@ strategies = st.one_of(
 )
 accepting = st.one_of(
     st.builds(Rate, st.floats(0, 1)),
-    st.builds(Markov, st.floats(0, 0.99), st.floats(0.01, 1)),
+    st.builds(markov, st.floats(0, 0.99), st.floats(0.01, 1)),
     st.builds(PerPosition, st.lists(st.floats(0, 1), min_size=1, max_size=4).map(tuple)),
-    st.just(Recorded({0: 3, 2: 1, 9: 2})),
+    st.just(recorded({0: 3, 2: 1, 9: 2})),
 )
 factors = st.floats(1, 4)
 
@@ -106,11 +107,11 @@ def systems(draw) -> System:
     return System(
         Constant(draw(seconds), draw(seconds), draw(st.dictionaries(st.integers(2, 9), seconds, max_size=3))),
         shared=kind == "in turn",
-        together=Together(draw(factors), draw(factors)) if kind == "together" else None,
+        together=Slowdown(draw(factors), draw(factors)) if kind == "together" else None,
         network_seconds=draw(st.floats(0, 0.01)) if kind == "network" else 0.0,
         overhead_seconds=draw(st.sampled_from([0.0, 1.7e-4])),
         jitter=draw(st.sampled_from([Jitter(), Jitter(0.1, 0.3)])),
-        turns=draw(st.sampled_from([Turns(), Turns(1.1, 0.9)])),
+        turns=draw(st.sampled_from([Slowdown(), Slowdown(1.1, 0.9)])),
         drafting_overhead_seconds=draw(st.sampled_from([None, 4e-4])),
     )
 
@@ -118,7 +119,7 @@ def systems(draw) -> System:
 @settings(max_examples=60)
 @given(strategies, accepting, systems(), st.integers(0, 2**32))
 def test_both_modes_read_the_same_clock(strategy: DecodingStrategy, acceptance: Acceptance, system: System, seed: int) -> None:
-    quick, detailed = (simulate(strategy, acceptance, system, tokens=60, seed=seed, detailed=mode) for mode in (False, True))
+    quick, detailed = (run_stream(strategy, acceptance, system, tokens=60, seed=seed, detailed=mode) for mode in (False, True))
     assert quick.round_end_seconds.tolist() == detailed.round_end_seconds.tolist()
     assert quick.round_tokens.tolist() == detailed.round_tokens.tolist()
     for name in ("verifications", "drafted", "accepted", "target_busy_seconds", "draft_busy_seconds"):
@@ -126,11 +127,11 @@ def test_both_modes_read_the_same_clock(strategy: DecodingStrategy, acceptance: 
     check_spans(detailed)
 
 
-@pytest.mark.parametrize("together", [None, Together(1.4, 1.9)], ids=["two devices", "together"])
-def test_a_draft_in_a_race_ends_with_the_token_in_progress(together: Together | None) -> None:
+@pytest.mark.parametrize("together", [None, Slowdown(1.4, 1.9)], ids=["two devices", "together"])
+def test_a_draft_in_a_race_ends_with_the_token_in_progress(together: Slowdown | None) -> None:
     """Whatever each forward of the target takes: no token is begun after its answer, and none is cut off."""
     system = System(Constant(1e-3, 5e-3, {8: 7e-3}), together=together, jitter=Jitter(0.4, 0.0))
-    run = simulate(Elastic(9), Rate(0.8), system, tokens=10_000, rounds=400, detailed=True)
+    run = run_stream(Elastic(9), Rate(0.8), system, tokens=10_000, rounds=400, detailed=True)
     made = set[int]()
     for draft, target in zip(*([s for s in run.spans if s.lane == lane] for lane in ("draft", "target")), strict=True):
         made.add(len(draft.fates))
@@ -162,7 +163,7 @@ def test_common_random_numbers_make_differences_three_times_sharper() -> None:
     tokens = np.random.default_rng(0).integers(50, 400, requests).tolist()
 
     def seconds(strategy: DecodingStrategy, seed: int) -> list[float]:
-        return [simulate(strategy, Rate(0.8), system, tokens=n, seed=seed, request=i).seconds for i, n in enumerate(tokens)]
+        return [run_stream(strategy, Rate(0.8), system, tokens=n, seed=seed, request=i).seconds for i, n in enumerate(tokens)]
 
     pearl, speculative = np.array([seconds(Pearl(5), 0), seconds(Speculative(4), 0)])
     shuffled = np.random.default_rng(1).permutation(seconds(Speculative(4), 1))
@@ -172,17 +173,17 @@ def test_common_random_numbers_make_differences_three_times_sharper() -> None:
 
 
 def test_answers_of_equal_length_are_paired_by_their_hard_tokens_alone() -> None:
-    """Both times are functions of the same luck, so nothing random is left to share; what remains is how windows fall on it.
+    """Both times are functions of the same draws, so nothing random is left to share; what remains is how windows fall on them.
 
     Given how many tokens of an answer would be rejected, the two are nearly independent. So the correlation is the product of
     theirs with that number, and the interval narrows by less than 3.
     """
     system, hard, seconds = System(Constant(1e-3, 5e-3)), [], {Pearl(5): [], Speculative(4): []}
     for request in range(300):
-        luck = Rate(0.8).luck(np.random.default_rng(np.random.SeedSequence([0, request]).spawn(3)[0]), 100 + 4096)
-        hard.append(np.sum(luck[:100] == 0))
+        draws = Rate(0.8).draws(np.random.default_rng(np.random.SeedSequence([0, request]).spawn(3)[0]), 100 + 4096)
+        hard.append(np.sum(draws[:100] == 0))
         for strategy, found in seconds.items():
-            found.append(simulate(strategy, Rate(0.8), system, tokens=100, request=request).seconds)
+            found.append(run_stream(strategy, Rate(0.8), system, tokens=100, request=request).seconds)
     pearl, speculative = map(np.array, seconds.values())
     pair, one, other = (np.corrcoef(*columns)[0, 1] for columns in ((pearl, speculative), (pearl, hard), (speculative, hard)))
     assert pair == pytest.approx(one * other, abs=0.05)
@@ -190,59 +191,22 @@ def test_answers_of_equal_length_are_paired_by_their_hard_tokens_alone() -> None
     assert 2 < narrower < 3
 
 
-def test_luck_belongs_to_the_position_not_to_the_strategy() -> None:
-    """With one guess at a time, PEARL and SD are tested at every place that they both ask about with the same answer."""
-    luck = Rate(0.5).luck(np.random.default_rng(np.random.SeedSequence([4, 2]).spawn(3)[0]), 4000 + 4096)
-    run = simulate(Pearl(1), Rate(0.5), SYSTEMS["two devices"], tokens=4000, seed=4, request=2)
-    assert run.accepted == int((luck[:4000] > 0).sum())
+def test_draws_belong_to_the_position_not_to_the_strategy() -> None:
+    """With one guess at a time, PEARL and SD are tested at every position that they both ask about with the same answer."""
+    draws = Rate(0.5).draws(np.random.default_rng(np.random.SeedSequence([4, 2]).spawn(3)[0]), 4000 + 4096)
+    run = run_stream(Pearl(1), Rate(0.5), SYSTEMS["two devices"], tokens=4000, seed=4, request=2)
+    assert run.accepted == int((draws[:4000] > 0).sum())
 
 
-def test_another_request_and_another_seed_have_other_luck() -> None:
+def test_another_request_and_another_seed_have_other_draws() -> None:
     runs = [
-        simulate(Pearl(3), Rate(0.7), SYSTEMS["jitter"], tokens=200, seed=s, request=r).seconds
+        run_stream(Pearl(3), Rate(0.7), SYSTEMS["jitter"], tokens=200, seed=s, request=r).seconds
         for s, r in ((0, 0), (0, 1), (1, 0))
     ]
     assert len(set(runs)) == 3
-    assert runs[0] == simulate(Pearl(3), Rate(0.7), SYSTEMS["jitter"], tokens=200).seconds
+    assert runs[0] == run_stream(Pearl(3), Rate(0.7), SYSTEMS["jitter"], tokens=200).seconds
 
 
 def test_nothing_to_simulate_is_refused() -> None:
     with pytest.raises(InputError, match="0 tokens"):
-        simulate(Pearl(3), Rate(0.7), SYSTEMS["jitter"], tokens=0)
-
-
-# -------------------------------------------------------------------------------------------------------------- timelines
-
-
-@pytest.mark.parametrize("strategy", [Autoregressive(), Speculative(4), Pearl(5), Pearl(2), Elastic()], ids=str)
-def test_a_timeline_accounts_for_all_the_time(strategy: DecodingStrategy) -> None:
-    shown = timeline(strategy, Rate(0.8), SYSTEMS["overhead"], rounds=10, seed=1)
-    assert len(shown.round_tokens) == 10
-    for lane in {span.lane for span in shown.spans}:
-        both = sorted((piece["start"], piece["end"]) for piece in [*pieces(shown), *waits(shown)] if piece["lane"] == lane)
-        assert both[0][0] == 0
-        assert both[-1][1] == pytest.approx(1e3 * shown.seconds)
-        assert all(after[0] == pytest.approx(before[1]) for before, after in pairwise(both))
-        waiting = sum(piece["end"] - piece["start"] for piece in waits(shown) if piece["lane"] == lane)
-        assert shown.idle_share(lane) == pytest.approx(waiting / 1e3 / shown.seconds, abs=1e-9)
-
-
-def test_in_a_pre_verify_what_follows_a_rejected_first_token_is_wasted() -> None:
-    shown = timeline(Pearl(4), Rate(0.0), SYSTEMS["two devices"], rounds=3)
-    drafts = [span.fates for span in shown.spans if span.lane == "draft"]
-    assert drafts == [("rejected", "wasted", "wasted", "wasted")] * 3
-
-
-def test_what_is_pending_in_the_last_round_gets_its_fate() -> None:
-    shown = timeline(Pearl(4), Rate(1.0), SYSTEMS["two devices"], rounds=3)
-    assert {fate for span in shown.spans for fate in span.fates} == {"accepted"}
-
-
-def test_a_trace_is_what_perfetto_reads() -> None:
-    shown = timeline(Pearl(4), Rate(0.8), SYSTEMS["two devices"], rounds=4)
-    trace = json.loads(json.dumps(chrome_trace(shown)))
-    events = [event for event in trace["traceEvents"] if event["ph"] == "X"]
-    assert {event["args"]["name"] for event in trace["traceEvents"] if event["ph"] == "M"} == {"draft", "target"}
-    assert all({"name", "ts", "dur", "pid", "tid"} <= event.keys() for event in events)
-    assert max(event["ts"] + event["dur"] for event in events) == pytest.approx(1e6 * shown.seconds)
-    assert len(events) == 4 + 16
+        run_stream(Pearl(3), Rate(0.7), SYSTEMS["jitter"], tokens=0)

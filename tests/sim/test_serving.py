@@ -1,6 +1,6 @@
 """Serving: a jump is as good as stepping, queues wait as queueing theory says, and metrics are what they say they are.
 
-Strategies that are served: `test_sim_traffic.py`.
+Strategies that are served: `test_traffic.py`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import simpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim.traffic.metrics import Objectives, Summary, interval, measure, paired_interval, saturation_of
+from sim.stream.intervals import interval, paired_interval
+from sim.traffic.metrics import Objectives, Summary, measure, saturation_of
 from sim.traffic.paths import Paths
-from sim.traffic.replica import Price, Work
-from sim.traffic.serving import Served, Server, serve
+from sim.traffic.record import Price, Served, Server, Work
+from sim.traffic.serving import serve
 from sim.traffic.workload import Workload
 from specdec import InputError
 
@@ -40,7 +41,7 @@ def any_paths(random: np.random.Generator, requests: int) -> Paths:
 
 
 def any_price(work: Work) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    target = 1e-4 * work.widths.sum(axis=0) + 1e-5 * work.context + 3e-4 * work.sequences + 2e-4 * work.prefill
+    target = 1e-4 * work.positions.sum(axis=0) + 1e-5 * work.context + 3e-4 * work.sequences + 2e-4 * work.prefill
     draft = 1.1e-3 * work.draft_steps.sum(axis=0)
     return np.maximum(target, draft), target, draft
 
@@ -59,8 +60,8 @@ def by_events(workload: Workload, paths: Paths, server: Server) -> tuple[np.ndar
             if time > env.now:
                 yield env.timeout(time - env.now)
             loads = [len(queue) + len(batch) for queue, batch in zip(queues, batches, strict=True)]
-            turn = server.routing == "round-robin"
-            chosen[request] = request % server.replicas if turn else loads.index(min(loads))
+            in_turn = server.routing == "round-robin"
+            chosen[request] = request % server.replicas if in_turn else loads.index(min(loads))
             queues[chosen[request]].append(request)
             if not wake[chosen[request]].triggered:
                 wake[chosen[request]].succeed()
@@ -183,12 +184,12 @@ QUEUES = {
 
 @pytest.mark.parametrize("name", QUEUES)
 def test_waiting_is_what_queueing_theory_says(name: str) -> None:
-    places, load, draw, seconds, expected = QUEUES[name]
+    slots, load, draw, seconds, expected = QUEUES[name]
     waits = []
     for seed in np.random.SeedSequence(5).spawn(12):
         random = np.random.default_rng(seed)
         arrivals = np.cumsum(random.exponential(1 / load, 5000))
-        served = queue(arrivals, draw(random, 5000), seconds, Server(max_batch=places))
+        served = queue(arrivals, draw(random, 5000), seconds, Server(max_batch=slots))
         waits.append(measure(served).waiting_seconds)
     low, high = interval(waits, confidence=0.99)
     assert low < expected < high

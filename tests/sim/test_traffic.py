@@ -1,12 +1,9 @@
-"""Compiled strategies under traffic: the clock of the event simulation, equal luck, prompts, memory, speed, and the options."""
+"""Compiled strategies under traffic: the clock of the event simulation, equal acceptance draws, prompts and memory."""
 
 from __future__ import annotations
 
-import json
-import time
 import tracemalloc
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,30 +13,30 @@ from hypothesis import strategies as st
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from sim.cli.traffic import Traffic, simulate_traffic
-from sim.setup.acceptance import Acceptance, Markov, PerPosition, Rate
+from sim.setup.acceptance import Acceptance, PerPosition, Rate, markov
 from sim.setup.latency import Constant, Measured, Measurement
-from sim.setup.system import Jitter, System, Together, Turns
+from sim.setup.system import Jitter, System
 from sim.stream.chain import compile_strategy
-from sim.stream.events import simulate
-from sim.traffic.metrics import Metrics, measure, paired_interval
+from sim.stream.events import run_stream
+from sim.stream.intervals import paired_interval
+from sim.traffic.metrics import Metrics, measure
 from sim.traffic.paths import draw_paths
 from sim.traffic.pricing import IterationPrice
 from sim.traffic.serving import Served, Server, serve, simulate_serving
-from sim.traffic.workload import Arrivals, Lengths, Workload, read_trace, streams, synthetic
+from sim.traffic.workload import Arrivals, Lengths, Traffic, Workload, streams
 from specdec import Both, DecodingStrategy, Draft, Guess, InputError, Score, Verify
+from specdec.profile import Slowdown
 from strategies import Autoregressive, Elastic, Pearl, PromptLookup, Speculative
 
-AZURE = Path(__file__).parent.parent.parent / "shared" / "data" / "traces" / "azure_conv_2023.csv"
 BUILT_IN = [Autoregressive(), Elastic(), Speculative(4), Pearl(2), Pearl("auto"), PromptLookup(3)]
 STEPS = Constant(0.001, 0.005, {8: 0.006})
 SYSTEMS = {
     "two devices": System(STEPS),
     "far apart": System(STEPS, network_seconds=0.0004, overhead_seconds=0.0002),
     "in turn": System(STEPS, shared=True),
-    "side by side": System(STEPS, shared=True, together=Together(1.3, 1.7)),
-    "turns": System(STEPS, together=Together(1.1, 1.2), turns=Turns(1.2, 1.5), drafting_overhead_seconds=0.0003),
-    "turns on one": System(STEPS, shared=True, turns=Turns(1.2, 1.5)),
+    "side by side": System(STEPS, shared=True, together=Slowdown(1.3, 1.7)),
+    "turns": System(STEPS, together=Slowdown(1.1, 1.2), turns=Slowdown(1.2, 1.5), drafting_overhead_seconds=0.0003),
+    "turns on one": System(STEPS, shared=True, turns=Slowdown(1.2, 1.5)),
 }
 PLAIN = SYSTEMS["two devices"]
 
@@ -68,7 +65,7 @@ def served(strategy: DecodingStrategy, workload: Workload, system: System = PLAI
 
 
 @pytest.mark.parametrize(
-    "acceptance", [Rate(0.8), PerPosition([0.9, 0.6]), Markov(0.9, 0.5)], ids=["rate", "position", "markov"]
+    "acceptance", [Rate(0.8), PerPosition([0.9, 0.6]), markov(0.9, 0.5)], ids=["rate", "position", "markov"]
 )
 @pytest.mark.parametrize("name", SYSTEMS)
 @pytest.mark.parametrize("strategy", BUILT_IN, ids=str)
@@ -76,7 +73,7 @@ def test_a_lone_request_has_the_clock_of_the_event_simulation(
     strategy: DecodingStrategy, name: str, acceptance: Acceptance
 ) -> None:
     system, workload = SYSTEMS[name], requests((0.0, 1, 700))
-    events = simulate(strategy, acceptance, system, tokens=700, seed=3)
+    events = run_stream(strategy, acceptance, system, tokens=700, seed=3)
     compiled = compile_strategy(strategy, system)
     paths = draw_paths(compiled, acceptance, workload, np.random.SeedSequence([3, 0]).spawn(3)[0])
     price = IterationPrice(compiled, system, np.random.SeedSequence(0))
@@ -104,7 +101,7 @@ def test_a_jump_of_a_strategy_gives_the_clock_of_stepping(
     seed: int, strategy: DecodingStrategy, system: System, replicas: int, max_batch: int
 ) -> None:
     root = np.random.SeedSequence(seed)
-    workload = synthetic(Arrivals(8.0, 1.5), Lengths(50, 1.0), Lengths(30, 1.0), 60, root)
+    workload = Traffic(Arrivals(8.0, 1.5), Lengths(50, 1.0), Lengths(30, 1.0), 60).workload(root)
     compiled, server = compile_strategy(strategy, system), Server(replicas, max_batch, prefill_chunk=64)
 
     def run(longest_jump: int) -> Served:
@@ -137,22 +134,24 @@ def test_jitter_keeps_its_mean_and_slows_a_strategy_that_waits_for_both() -> Non
     assert shaken.iterations[0].seconds.std() == pytest.approx(0.3 / 2 * 0.004, rel=0.05)  # four steps, half the cv
 
 
-ROWS = [(width, batch, context) for width in (1, 16) for batch in (1, 8) for context in (0, 1000)]
-GROWING = System(  # a row costs 0.1 ms, a thousand tokens of context in a batch 1 ms, a draft step a tenth of a target step
-    Measured(
-        [Measurement(w, b, c, 0.005 + 1e-4 * (w * b - 1) + 1e-6 * b * c) for w, b, c in ROWS],
-        [Measurement(1, b, c, 0.0005) for _, b, c in ROWS],
+SETTINGS = [(width, batch, context) for width in (1, 16) for batch in (1, 8) for context in (0, 1000)]
+GROWING = (
+    System(  # a position costs 0.1 ms, a thousand tokens of context in a batch 1 ms, a draft step a tenth of a target step
+        Measured(
+            [Measurement(w, b, c, 0.005 + 1e-4 * (w * b - 1) + 1e-6 * b * c) for w, b, c in SETTINGS],
+            [Measurement(1, b, c, 0.0005) for _, b, c in SETTINGS],
+        )
     )
 )
 
 
-def test_prompts_take_time_by_their_rows_and_stall_the_others() -> None:
+def test_prompts_take_time_by_their_tokens_and_stall_the_others() -> None:
     long = served(Autoregressive(), requests((0.0, 1001, 1)), GROWING)
     assert long.finish_seconds[0] == pytest.approx(0.005 + 0.1 + 0.001, rel=1e-3)
     halves = served(Autoregressive(), requests((0.0, 1001, 1)), GROWING, prefill_chunk=500)
     assert halves.finish_seconds[0] == pytest.approx(2 * (0.005 + 0.05) + 0.001, rel=1e-3)
     both = served(Autoregressive(), requests((0.0, 1, 100), (0.1, 1001, 1)), GROWING)
-    beside = 0.005 + 0.0001 + 0.00103  # a second row, and the two contexts
+    beside = 0.005 + 0.0001 + 0.00103  # a second position, and the two contexts
     assert both.iterations[0].seconds.max() == pytest.approx(beside + 0.1, rel=1e-3)
     chunked = served(Autoregressive(), requests((0.0, 1, 100), (0.1, 1001, 1)), GROWING, prefill_chunk=100)
     assert chunked.iterations[0].seconds.max() == pytest.approx(beside + 0.01, rel=1e-2)
@@ -186,29 +185,29 @@ def test_a_draft_reads_the_prompt_too() -> None:
     assert pearl.finish_seconds[0] == pytest.approx(0.005 + 0.1 + 0.001, rel=1e-3)  # at the same time
 
 
-def test_a_bigger_batch_costs_more_by_its_rows() -> None:
+def test_a_bigger_batch_costs_more_by_its_positions() -> None:
     alone = served(Autoregressive(), requests((0.0, 1, 50)), GROWING).finish_seconds[0]
     eight = served(Autoregressive(), requests(*[(0.0, 1, 50)] * 8), GROWING).finish_seconds[0]
-    assert eight - alone == pytest.approx(50 * 7 * (1e-4 + 25.5e-6), rel=0.01)  # seven rows and contexts more
+    assert eight - alone == pytest.approx(50 * 7 * (1e-4 + 25.5e-6), rel=0.01)  # seven positions and contexts more
 
 
 def test_memory_counts_target_draft_and_look_ahead() -> None:
     workload = requests(*[(0.0, 50, 50)] * 12)
 
-    def most_at_once(strategy: DecodingStrategy, slots: int) -> int:
-        record = served(strategy, workload, kv_tokens=slots)
+    def most_at_once(strategy: DecodingStrategy, kv_tokens: int) -> int:
+        record = served(strategy, workload, kv_tokens=kv_tokens)
         return max(np.sum((record.admitted_seconds <= t) & (record.finish_seconds > t)) for t in record.admitted_seconds)
 
     assert most_at_once(Autoregressive(), 6 * 101) == 6  # 100 tokens and the one being decoded
     assert most_at_once(Autoregressive(), 6 * 101 - 1) == 5
-    assert most_at_once(Speculative(4), 3 * (105 + 104)) == 3  # five rows in the target, four guesses in the draft
+    assert most_at_once(Speculative(4), 3 * (105 + 104)) == 3  # five positions in the target, four guesses in the draft
     assert most_at_once(Speculative(4), 3 * (105 + 104) - 1) == 2
-    assert most_at_once(Pearl(4), 3 * (104 + 107)) == 3  # the draft runs four tokens ahead of a window of four rows
+    assert most_at_once(Pearl(4), 3 * (104 + 107)) == 3  # the draft runs four tokens ahead of a window of four positions
     assert most_at_once(Pearl(4), 3 * (104 + 107) - 1) == 2
 
 
 def test_replicas_share_the_load() -> None:
-    workload = synthetic(Arrivals(20.0), Lengths(10), Lengths(100, 2.0), 400, np.random.SeedSequence(0))
+    workload = Traffic(Arrivals(20.0), Lengths(10), Lengths(100, 2.0), 400).workload(np.random.SeedSequence(0))
     one, three = (measure(served(Pearl(5), workload, max_batch=2, replicas=replicas)) for replicas in (1, 3))
     assert one.saturation == "overloaded"
     assert three.e2e.mean < one.e2e.mean / 4
@@ -220,14 +219,14 @@ def test_replicas_share_the_load() -> None:
 def compared(strategy: DecodingStrategy, root: int) -> list[Metrics]:
     found = []
     for seed in streams(np.random.SeedSequence(root), 12):
-        arrivals, luck = streams(seed, 2)
-        workload = synthetic(Arrivals(4.0), Lengths(500, 1.0), Lengths(200, 1.0), 300, arrivals)
-        found.append(measure(simulate_serving(compile_strategy(strategy), Rate(0.8), PLAIN, workload, seed=luck)))
+        arrivals, draws = streams(seed, 2)
+        workload = Traffic(Arrivals(4.0), Lengths(500, 1.0), Lengths(200, 1.0), 300).workload(arrivals)
+        found.append(measure(simulate_serving(compile_strategy(strategy), Rate(0.8), PLAIN, workload, seed=draws)))
     return found
 
 
 def test_common_random_numbers_narrow_the_difference_of_strategies() -> None:
-    """By 3 and more in means and tails of whole answers, whose lengths are shared too; per token, by luck alone, by less."""
+    """By 3 and more in means and tails of whole answers, whose lengths are shared too; per token, by draws alone, by less."""
     runs = compared(Pearl(5), 1), compared(Speculative(4), 1), compared(Speculative(4), 2)
     for metric, statistic, narrower in (("e2e", "mean", 3), ("e2e", "p99", 3), ("tpot", "mean", 1.7)):
         pearl, sd, other = ([getattr(getattr(run, metric), statistic) for run in found] for found in runs)
@@ -239,7 +238,7 @@ def test_common_random_numbers_narrow_the_difference_of_strategies() -> None:
 
 def test_a_seed_gives_the_same_record_however_often_it_is_used() -> None:
     seed, compiled = np.random.SeedSequence(0), compile_strategy(Pearl(5))
-    workload = synthetic(Arrivals(4.0), Lengths(50), Lengths(50), 50, seed)
+    workload = Traffic(Arrivals(4.0), Lengths(50), Lengths(50), 50).workload(seed)
     first, again, other = (simulate_serving(compiled, Rate(0.8), PLAIN, workload, seed=used) for used in (seed, seed, 1))
     assert np.array_equal(first.finish_seconds, again.finish_seconds)
     assert not np.array_equal(first.finish_seconds, other.finish_seconds)
@@ -247,7 +246,7 @@ def test_a_seed_gives_the_same_record_however_often_it_is_used() -> None:
 
 def test_memory_is_linear_in_requests() -> None:
     def peak_bytes(count: int) -> int:
-        workload = synthetic(Arrivals(5.0), Lengths(100), Lengths(200), count, np.random.SeedSequence(0))
+        workload = Traffic(Arrivals(5.0), Lengths(100), Lengths(200), count).workload(np.random.SeedSequence(0))
         tracemalloc.start()
         served(Pearl(5), workload)
         peak = tracemalloc.get_traced_memory()[1]
@@ -255,79 +254,3 @@ def test_memory_is_linear_in_requests() -> None:
         return peak
 
     assert peak_bytes(4000) < 2.3 * peak_bytes(2000) < 2.3 * 2000 * 10_000
-
-
-def test_ten_thousand_requests_of_the_azure_trace_are_simulated_in_a_second() -> None:
-    if not AZURE.exists():
-        pytest.skip(f"{AZURE} is missing")
-    workload = read_trace(AZURE)
-
-    def requests_per_processor_second() -> float:
-        start = time.process_time()
-        assert measure(served(Pearl(5), workload)).saturation == "stable"
-        return len(workload) / (time.process_time() - start)
-
-    assert any(requests_per_processor_second() > 10_000 for _ in range(3))
-
-
-# --------------------------------------------------------------------------------------------------------------- options
-
-
-def test_options_become_the_numbers_that_others_read() -> None:
-    options = Traffic(arrivals="gamma:5/s,cv=2", requests=200, output_tokens="80,cv=1", replications=3, objective_ttft="500ms")
-    found = json.loads(json.dumps(simulate_traffic(Pearl(5), PLAIN, Rate(0.8), options), allow_nan=False))
-    for latency in ("ttft_seconds", "tpot_seconds", "e2e_seconds"):
-        assert {"mean", "p50", "p90", "p99"} <= found[latency].keys()
-        low, high = found[latency]["mean_interval"]
-        assert low < found[latency]["mean"] < high
-    assert found["requests"] == 200
-    assert found["saturation"] == "stable"
-    assert found["goodput"] == pytest.approx(5, rel=0.3)
-    assert found["simulated_requests_per_wall_second"] > 0
-    slower = simulate_traffic(Autoregressive(), PLAIN, Rate(0.8), options)
-    assert slower["e2e_seconds"]["mean"] > 1.5 * found["e2e_seconds"]["mean"]
-
-
-def test_answers_of_one_token_have_no_tpot_and_still_make_json() -> None:
-    found = simulate_traffic(Pearl(5), PLAIN, Rate(0.8), Traffic(arrivals="poisson:5/s", requests=20, output_tokens="1"))
-    assert json.loads(json.dumps(found, allow_nan=False))["tpot_seconds"]["mean"] is None
-
-
-def test_time_scale_stretches_drawn_and_read_arrivals_alike(tmp_path: Path) -> None:
-    path = tmp_path / "trace.csv"
-    path.write_text("timestamp,input_length,output_length\n0,10,20\n4,10,20\n")
-    seeds = streams(np.random.SeedSequence(0), 1)
-    for options in ({"arrivals": "poisson:5/s", "requests": 2}, {"trace": path}):
-        plain, slow = (Traffic(**options, time_scale=scale).workloads(seeds)[0] for scale in (1.0, 2.0))
-        assert slow.arrival_seconds == pytest.approx(2 * plain.arrival_seconds)
-
-
-BAD = {
-    "neither": ({}, "--arrivals"),
-    "both": ({"arrivals": "poisson:5/s", "trace": Path("x")}, "--arrivals"),
-    "no such law": ({"arrivals": "weibull:5/s"}, "'weibull:5/s'"),
-    "no rate": ({"arrivals": "poisson:many/s"}, "'many'"),
-    "zero rate": ({"arrivals": "poisson:0/s"}, "rate 0"),
-    "nan": ({"arrivals": "poisson:nan/s"}, "rate nan"),
-    "negative cv": ({"arrivals": "gamma:5/s,cv=-1"}, "cv -1"),
-    "no length": ({"arrivals": "poisson:5/s", "output_tokens": "few"}, "'few'"),
-    "zero length": ({"arrivals": "poisson:5/s", "input_tokens": "0"}, "0 tokens"),
-    "zero capacity": ({"arrivals": "poisson:5/s", "max_batch": 0}, "max_batch 0"),
-    "no replica": ({"arrivals": "poisson:5/s", "replicas": 0}, "replicas 0"),
-    "no memory": ({"arrivals": "poisson:5/s", "kv_tokens": 100}, "kv_tokens 100"),
-    "no requests": ({"arrivals": "poisson:5/s", "requests": 0}, "--requests 0"),
-    "no replication": ({"arrivals": "poisson:5/s", "replications": 0}, "--replications 0"),
-    "no unit": ({"arrivals": "poisson:5/s", "objective_ttft": "500"}, "--objective-ttft '500'"),
-    "negative objective": ({"arrivals": "poisson:5/s", "objective_tpot": "-5ms"}, "--objective-tpot '-5ms'"),
-    "time scale": ({"arrivals": "poisson:5/s", "time_scale": 0}, "--time-scale 0"),
-    "no file": ({"trace": Path("/nowhere/trace.csv")}, "/nowhere/trace.csv: No such file"),
-}
-
-
-@pytest.mark.parametrize("name", BAD)
-def test_bad_options_are_refused_in_one_line(name: str) -> None:
-    options, culprit = BAD[name]
-    with pytest.raises(InputError) as refused:
-        simulate_traffic(Pearl(5), PLAIN, Rate(0.8), Traffic(**options))
-    assert culprit in str(refused.value)
-    assert "\n" not in str(refused.value)

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from sim.traffic.workload import Arrivals, Lengths, Workload, read_trace, synthetic
+from sim.traffic.workload import Arrivals, Lengths, Traffic, Workload, read_trace
 from specdec import InputError
 
-TRACES = Path(__file__).parent.parent.parent / "shared" / "data" / "traces"
+TRACES = Path(__file__).parent.parent / "data"
 GENERIC = "timestamp,input_length,output_length\n"
-
-
-def shared_trace(name: str) -> Path:
-    path = TRACES / name
-    if not path.exists():
-        pytest.skip(f"{path} is missing")
-    return path
 
 
 @pytest.mark.parametrize("cv", [0.0, 0.5, 1.0, 2.5])
@@ -40,7 +34,7 @@ def test_lengths_have_the_mean_and_the_cv_that_were_asked_for(cv: float) -> None
 
 def test_a_seed_fixes_the_workload_and_lengths_do_not_move_arrivals() -> None:
     def drawn(seed: int, output: Lengths) -> Workload:
-        return synthetic(Arrivals(3.0), Lengths(100, 1.0), output, 50, np.random.SeedSequence(seed))
+        return Traffic(Arrivals(3.0), Lengths(100, 1.0), output, 50).workload(np.random.SeedSequence(seed))
 
     once, again, other = drawn(1, Lengths(20, 1.0)), drawn(1, Lengths(20, 1.0)), drawn(2, Lengths(20, 1.0))
     assert np.array_equal(once.arrival_seconds, again.arrival_seconds)
@@ -85,19 +79,23 @@ def test_every_format_is_found_from_its_columns(name: str, tmp_path: Path) -> No
     assert len(read_trace(path, requests=1)) == 1
 
 
-def test_the_azure_trace_is_the_one_its_authors_describe() -> None:
-    read = read_trace(shared_trace("azure_conv_2023.csv"))
-    assert len(read) == 19_366
-    assert len(read) / read.arrival_seconds[-1] == pytest.approx(5.53, abs=0.005)
-    assert np.median(read.input_tokens) == 1020
-    assert np.median(read.output_tokens) == 129
+def test_the_azure_trace_is_read_as_it_is_written() -> None:
+    path = TRACES / "azure_conv_2023_first_20.csv"
+    read = read_trace(path)
+    rows = [line.split(",") for line in path.read_text().splitlines()[1:]]
+    times = [datetime.fromisoformat(row[0][:26]) for row in rows]  # the seventh digit is 0.1 microseconds
+    assert len(read) == 20
+    assert read.arrival_seconds.tolist() == pytest.approx([(time - times[0]).total_seconds() for time in times], abs=2e-6)
+    assert read.input_tokens.tolist() == [int(row[1]) for row in rows]
+    assert read.output_tokens.tolist() == [int(row[2]) for row in rows]
 
 
 def test_the_mooncake_trace_is_in_milliseconds() -> None:
-    path = shared_trace("mooncake_conversation.jsonl")
+    path = TRACES / "mooncake_conversation_first_20.jsonl"
     read = read_trace(path)
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert read.arrival_seconds.tolist() == pytest.approx([row["timestamp"] / 1000 for row in rows])
+    assert read.arrival_seconds[-1] > 1
     assert read.output_tokens.tolist() == [row["output_length"] for row in rows]
 
 
@@ -148,6 +146,8 @@ def test_missing_files_and_impossible_settings_are_refused(tmp_path: Path) -> No
             Arrivals(bad)
     with pytest.raises(InputError, match="0 requests"):
         read_trace(path, requests=0)
+    with pytest.raises(InputError, match="0 requests"):
+        Traffic(Arrivals(1.0), Lengths(10), Lengths(10), 0)
     for bad in (-1.0, float("nan")):
         with pytest.raises(InputError, match="cv"):
             Arrivals(1.0, bad)

@@ -1,0 +1,45 @@
+"""A check of a strategy for `specdec.testing`: its compiled chain and its simulation by events must agree."""
+
+from __future__ import annotations
+
+from sim.setup.acceptance import Rate
+from sim.setup.latency import Constant
+from sim.setup.system import System
+from sim.stream.chain import compile_strategy
+from sim.stream.events import run_stream
+from sim.stream.rates import rates
+from specdec.errors import StrategyError
+from specdec.strategy import DecodingStrategy
+
+SETUPS = {
+    "two devices": (System(Constant(1e-3, 5e-3, {8: 6e-3}), overhead_seconds=1e-4), Rate(0.8)),
+    "one device": (System(Constant(1e-3, 3e-3), shared=True), Rate(0.4)),
+}
+TOKENS = 8000
+CONFIDENCE = 1 - 1e-7
+ROUNDS = 2
+"""A run may begin and end anywhere in the chain: its speed may be off by what so many rounds commit."""
+
+
+def simulates(strategy: DecodingStrategy) -> None:
+    """Compare the exact speed of the compiled chain with a simulated run; an `AssertionError` says where they differ.
+
+    The bound is the run's own interval, at a confidence of 1 - 1e-7. A strategy may refuse to be compiled by a `StrategyError`
+    that says why: one whose memory does not repeat, for example.
+    """
+    for name, (system, acceptance) in SETUPS.items():
+        try:
+            exact = float(rates(compile_strategy(strategy, system), acceptance, system).tokens_per_second)
+        except StrategyError as refused:
+            if str(refused):
+                return
+            raise AssertionError(f"{strategy} cannot be compiled and does not say why: give the error a text") from refused
+        run = run_stream(strategy, acceptance, system, tokens=TOKENS)
+        speed = run.tokens_per_second
+        low, high = run.interval(CONFIDENCE) or (speed, speed)
+        slack = exact * ROUNDS / run.rounds
+        if not low - slack <= exact <= high + slack:
+            raise AssertionError(
+                f"{strategy} at acceptance {acceptance.rate} on {name}: its chain says {exact:.4g} tok/s, but {run.rounds} "
+                f"simulated rounds {speed:.4g} tok/s ({low:.4g} to {high:.4g}): let step() depend on nothing but its state"
+            )

@@ -1,0 +1,54 @@
+"""Speeds of contenders, compared within each repeat: a ratio and its bootstrap interval. Knows no model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from specdec.bench.run import Benchmark, Contender
+from specdec.bench.values import Interval
+
+DRAWS = 2000
+"""Resamples of the bootstrap."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Tokens and seconds of one contender, arrays of shape (repeats, prompts)."""
+
+    tokens: Any
+    seconds: Any
+
+    @classmethod
+    def of(cls, benchmark: Benchmark, contender: Contender) -> Speed:
+        """What a contender's decodes counted."""
+        statistics = [cell[contender].statistics for cell in benchmark.reported_cells]
+        tokens = np.array([s.new_tokens for s in statistics], float).reshape(benchmark.shape)
+        return cls(tokens, np.array([s.decode_seconds for s in statistics]).reshape(benchmark.shape))
+
+    @property
+    def by_repeat(self) -> Any:
+        """Tokens per second in each repeat."""
+        return self.tokens.sum(1) / self.seconds.sum(1)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """The median over repeats."""
+        return float(np.median(self.by_repeat))
+
+    def resampled(self, repeats: Any, prompts: Any) -> Speed:
+        """Draws of repeats and prompts: arrays of shape (draws, repeats, prompts)."""
+        rows, columns = repeats[:, :, None], prompts[:, None, :]
+        return Speed(self.tokens[rows, columns], self.seconds[rows, columns])
+
+
+def compared(ours: Speed, theirs: Speed) -> tuple[float, Interval]:
+    """How many times as fast `ours` is: the median over repeats, and a 95 % bootstrap interval over prompts and repeats."""
+    repeats, prompts = ours.tokens.shape
+    random = np.random.default_rng(0)
+    drawn = random.integers(repeats, size=(DRAWS, repeats)), random.integers(prompts, size=(DRAWS, prompts))
+    rates = [speed.tokens.sum(-1) / speed.seconds.sum(-1) for speed in (ours.resampled(*drawn), theirs.resampled(*drawn))]
+    low, high = np.quantile(np.median(rates[0] / rates[1], axis=1), [0.025, 0.975]).tolist()
+    return float(np.median(ours.by_repeat / theirs.by_repeat)), (low, high)

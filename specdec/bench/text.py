@@ -1,0 +1,142 @@
+"""A benchmark as a person reads it: the tables, the verdicts, and what the columns mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from specdec.bench.values import BASELINE, BenchResult, GreedyCheck, PairSteps, Ranking, Slower
+from specdec.report import milliseconds, share, three_digits
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.table import Table
+
+WIDE = 100
+"""Columns of a terminal from which on the table shows overhead and prediction too."""
+
+MORE_COLUMNS = {
+    "over\nhead": "Overhead: share of the time in which neither model works. ",
+    "pre-\ndicted": "Predicted: tok/s by what was measured beforehand. ",
+}
+COLUMNS = ("draft\nlength", "tok/s", "speed\n-up", "interval", "accept\nlength", "accept\nrate", "target\nidle", "draft\nidle")
+
+
+@dataclass(frozen=True)
+class ForWidth:
+    """What depends on the columns of the terminal: `parts(columns)`, one below the other."""
+
+    parts: Callable[[int], Iterable[RenderableType]]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        """Called by rich, which knows the width."""
+        yield from self.parts(options.max_width)
+
+
+def heading(temperature: float) -> str:
+    """The kind of decoding, as a title."""
+    return "Greedy (temperature 0)" if temperature == 0 else f"Sampled (temperature {temperature:g})"
+
+
+def pair_sentence(measured: PairSteps | None, synthetic: str) -> str:
+    """What a step of each model takes, and how often a drafted token is accepted."""
+    if measured is None:
+        return "nothing yet"
+    text = f"target step {milliseconds(measured.target_step_seconds)}"
+    if measured.draft_step_seconds is None or measured.acceptance_rate is None:
+        return text
+    accepted = synthetic or f"acceptance {share(measured.acceptance_rate)} (temperature 1)"
+    return f"{text}, draft step {milliseconds(measured.draft_step_seconds)}, ratio {measured.speed_ratio:.1f}, {accepted}"
+
+
+def more_columns(results: Sequence[BenchResult], columns: int) -> list[str]:
+    """The headings of a wide table beside the usual ones; without predictions, none is shown."""
+    predicted = any(result.predicted_tokens_per_second for result in results)
+    return list(MORE_COLUMNS)[: 1 + predicted] if columns >= WIDE else []
+
+
+def table(results: Sequence[BenchResult], ranking: Ranking, more: Sequence[str]) -> Table:
+    """The results at one temperature, with `more` of the last columns."""
+    from rich import box
+    from rich.table import Table
+
+    shown = [result for result in results if result.temperature == ranking.temperature]
+    rows = Table(
+        title=heading(ranking.temperature) + "".join({f", {result.synthetic}" for result in results if result.synthetic}),
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        title_justify="left",
+        title_style="bold",
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    rows.add_column("strategy", no_wrap=True)
+    for title in (*COLUMNS, *more):
+        rows.add_column(title, justify="right", no_wrap=True)
+    best = [(leader.strategy, leader.parameters) for leader in (ranking.fastest, *ranking.against)]
+    for result in shown:
+        setting = result.strategy, result.parameters
+        marked = setting in best and result.strategy != BASELINE
+        style = "bold green" if setting == best[0] else "bold" if marked else ""
+        rows.add_row(*_cells(result, marked)[: len(rows.columns)], style=style)
+    return rows
+
+
+def _cells(result: BenchResult, marked: bool) -> list[str]:
+    low, high = result.speedup_over_ar_interval
+    drafts = any(accepted != 0 for accepted in result.acceptance_histogram) or result.draft_acceptance_rate > 0
+    predicted = result.predicted_tokens_per_second
+    return [
+        f"{result.strategy}{'' if result.lossless_claimed else ' (lossy)'}{' *' if marked else ''}",
+        result.length,
+        three_digits(result.tokens_per_second),
+        f"{result.speedup_over_ar:.2f}x",
+        "" if result.strategy == BASELINE else f"{low:.2f}-{high:.2f}",
+        f"{result.mean_acceptance_length:.2f}",
+        share(result.draft_acceptance_rate) if drafts else "-",
+        share(result.target_idle_share),
+        share(result.draft_idle_share) if result.draft_idle_share < 1 else "-",
+        share(result.overhead_share),
+        three_digits(predicted) if predicted else "-",
+    ]
+
+
+def verdict(ranking: Ranking) -> str:
+    """One sentence: which strategy is the fastest, and by how much."""
+    how = "greedily" if ranking.temperature == 0 else f"at temperature {ranking.temperature:g}"
+    name = ranking.fastest.named
+    if not ranking.against:
+        return f"Only {name} was measured {how}."
+    if ranking.fastest.strategy == BASELINE:
+        return f"Nothing beats autoregressive decoding {how}: it is {_list(ranking.against)}."
+    doubt = [other.named for other in ranking.against if other.interval[0] <= 1]
+    unsure = f" (within the noise: {', '.join(doubt)})" if doubt else ""
+    return f"{name} is the fastest {how}: {_list(ranking.against)}{unsure}."
+
+
+def _list(against: Sequence[Slower]) -> str:
+    parts = [f"{other.times_as_fast:.2f}x {other.named}" for other in against]
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def greedy_sentence(check: GreedyCheck) -> str:
+    """Whether greedy outputs are the target's own."""
+    if check.equal:
+        return f"Greedy outputs of all strategies equal autoregressive decoding token for token on {check.prompts} prompts."
+    ties = sum(difference.tie for difference in check.differences)
+    names = ", ".join(sorted({difference.named for difference in check.differences}))
+    return (
+        f"Greedy outputs differ from autoregressive decoding in {len(check.differences)} case(s), of which {ties} begin at a "
+        f"tie of two logits: {names}."
+    )
+
+
+def legend(more: Sequence[str]) -> str:
+    """What the columns mean."""
+    return (
+        "tok/s: output tokens a second, median of the repeats. Speed-up: over autoregressive in the same repeat, with a 95 % "
+        "interval. Accept length: mean acceptance length, 1 + accepted tokens a round (a PEARL round has no bonus token, so it "
+        "commits fewer). Accept rate: share of all drafted tokens. Idle: share of the time in which a model waits. "
+        f"{''.join(MORE_COLUMNS[title] for title in more)}* best setting of its strategy."
+    )

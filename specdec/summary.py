@@ -1,0 +1,121 @@
+"""What reports say of a pair and of its decodes, whatever they report. Measures nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from specdec.report import Parameter, Report, named
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from transformers import PreTrainedModel
+
+    from specdec.pair import Pair
+    from specdec.statistics import Statistics
+
+
+@dataclass(frozen=True)
+class DescribedPair(Report):
+    """The pair by names, sizes and number format.
+
+    `target`, `draft`                         where the models were loaded from; `draft` is null without one
+    `target_parameters`, `draft_parameters`   how many weights they have
+    `vocabulary`                              tokens that both models know
+    `dtype`                                   number format of the target
+    """
+
+    target: str
+    target_parameters: int
+    vocabulary: int
+    dtype: str
+    draft: str | None = None
+    draft_parameters: int | None = None
+
+    @classmethod
+    def of(cls, pair: Pair) -> Self:
+        """The description of a loaded pair."""
+        return cls(
+            target=model_name(pair.target) or "unnamed",
+            draft=None if pair.draft is None else model_name(pair.draft) or "unnamed",
+            target_parameters=pair.target.num_parameters(),
+            draft_parameters=None if pair.draft is None else pair.draft.num_parameters(),
+            vocabulary=pair.vocabulary,
+            dtype=str(pair.target.dtype).removeprefix("torch."),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.target} + {self.draft or 'no draft'}, {self.dtype}"
+
+
+@dataclass(frozen=True)
+class Setting(Report):
+    """A strategy with its parameters.
+
+    `strategy`     its name
+    `parameters`   their values by name: numbers as they are, all else as text
+    """
+
+    strategy: str
+    parameters: Mapping[str, Parameter]
+
+    @property
+    def named(self) -> str:
+        """The strategy with its draft length, for sentences."""
+        return named(self.strategy, self.parameters)
+
+
+@dataclass(frozen=True)
+class DecodeSummary(Report):
+    """What one decode or several counted; names and definitions are those of `specdec.statistics`.
+
+    `mean_acceptance_length`      1 + accepted / rounds
+    `draft_acceptance_rate`       accepted / drafted, wasted tokens included
+    `tokens_per_target_forward`   new tokens / forwards of the target
+    `acceptance_histogram`        accepted tokens in a round, as text, to the number of such rounds
+    `target_idle_share`           share of the decoding time in which the target does not work
+    `draft_idle_share`            share of the decoding time in which the draft does not work
+    `overhead_share`              share of the decoding time in which neither model works
+    `rounds`, `new_tokens`        how many there were
+    `synthetic`                   empty, or that acceptance was forced and the tokens are no text
+    """
+
+    mean_acceptance_length: float
+    draft_acceptance_rate: float
+    tokens_per_target_forward: float
+    acceptance_histogram: Mapping[int, int]
+    target_idle_share: float
+    draft_idle_share: float
+    overhead_share: float
+    rounds: int
+    new_tokens: int
+    synthetic: str
+
+    @classmethod
+    def of(cls, statistics: Statistics, **more: Any) -> Self:
+        """The summary of a decode's counts, with `more` fields of a subclass."""
+        return cls(
+            mean_acceptance_length=statistics.mean_acceptance_length,
+            draft_acceptance_rate=statistics.draft_acceptance_rate,
+            tokens_per_target_forward=statistics.tokens_per_target_forward,
+            acceptance_histogram=dict(sorted(statistics.accepted_in_round.items())),
+            target_idle_share=statistics.target_idle_share,
+            draft_idle_share=statistics.draft_idle_share,
+            overhead_share=statistics.overhead_share,
+            rounds=statistics.rounds,
+            new_tokens=statistics.new_tokens,
+            synthetic=statistics.synthetic,
+            **more,
+        )
+
+
+def model_name(model: PreTrainedModel) -> str:
+    """Where a model was loaded from, empty where nothing is known of it; a bundled one by its path in the package."""
+    if not model.name_or_path:
+        return ""
+    name, package = Path(model.name_or_path), Path(str(files("specdec"))).parent
+    return str(name.relative_to(package) if name.is_relative_to(package) else name)

@@ -1,0 +1,156 @@
+"""What is measured of a pair: costs recovered from loops whose costs are known, and runs of acceptance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from sim.setup.profiles import measured_system
+from specdec import Both, Committed, Draft, Guess, InputError, Pair, Score, Scores, create
+from specdec.measure import acceptance, contention, profile
+from specdec.measure.contention import LENGTHS, Alone, in_turn, together
+from specdec.profile import Profile
+from specdec.runtime.timing import interleaved, speed_ratio
+from specdec.testing.models import minuscule, resembling
+
+ALONE = Alone({width: 4e-3 + 5e-4 * width for width in range(1, 10)}, 1e-3)
+FACTORS = {"in turn": (1.2, 1.5), "together": (1.3, 1.1)}
+START, TRANSPORT, VERIFICATION, BOOKKEEPING = 7e-4, 2e-4, 3e-4, 1e-4
+
+
+class Known:
+    """Stands for the lanes: what they are asked moves the clock by known costs."""
+
+    now = 0.0
+    alone = ALONE
+
+    def __init__(self, *_: Any) -> None:
+        self.base = Committed((0, 1))
+        self.busy_seconds = 0.0, 0.0
+
+    def answer(self, effect: Any) -> Any:
+        match effect:
+            case Both(Score() as score, Draft() as draft):
+                target, drafting = self._target(score, "together"), self._draft(draft, "together")
+                self._pass(max(target, drafting), target, drafting)
+                return Scores(score.committed, score.guess), Guess.certain([0] * draft.length)
+            case Draft():
+                drafting = self._draft(effect, "in turn")
+                self._pass(TRANSPORT + drafting, 0.0, drafting)
+                return Guess.certain([0] * effect.length)
+            case Score():
+                target = self._target(effect, "in turn")
+                self._pass(BOOKKEEPING + target, target, 0.0)
+                return Scores(effect.committed, effect.guess)
+            case _:
+                raise AssertionError(effect)
+
+    def verified(self, scores: Scores, guess: Guess) -> Committed:
+        self._pass(VERIFICATION, 0.0, 0.0)
+        return scores.committed
+
+    def _target(self, score: Score, beside: str) -> float:
+        return FACTORS[beside][0] * self.alone.target[len(score.guess) + 1]
+
+    def _draft(self, draft: Draft, beside: str) -> float:
+        return FACTORS[beside][1] * (START + self.alone.draft * draft.length)
+
+    def _pass(self, seconds: float, target: float, draft: float) -> None:
+        Known.now += seconds
+        self.busy_seconds = self.busy_seconds[0] + target, self.busy_seconds[1] + draft
+
+
+@pytest.fixture
+def known(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(contention, "_Rounds", Known)
+    monkeypatch.setattr(contention, "time", SimpleNamespace(perf_counter=lambda: Known.now))
+    return SimpleNamespace(draft_lane=object)
+
+
+def test_models_in_turn_are_separated_from_what_lies_between_them(known: Any) -> None:
+    found = in_turn(known, 4, 2, ALONE)
+    assert (found.target_factor, found.draft_factor) == pytest.approx(FACTORS["in turn"])
+    assert found.start_seconds == pytest.approx(1.5 * START)
+    assert found.transport_seconds == pytest.approx(TRANSPORT)
+    assert found.overhead_seconds == pytest.approx(BOOKKEEPING + VERIFICATION)
+
+
+@pytest.mark.parametrize("ratio", [1, 3, 20])
+def test_models_at_once_are_compared_with_themselves_alone(known: Any, monkeypatch: pytest.MonkeyPatch, ratio: int) -> None:
+    alone = Alone(ALONE.target, ALONE.target[1] / ratio)
+    monkeypatch.setattr(Known, "alone", alone)
+    found = together(known, 4, 2, alone, START)
+    assert (found.target_factor, found.draft_factor) == pytest.approx(FACTORS["together"])
+
+
+def test_settings_are_timed_in_blocks_of_their_own() -> None:
+    asked: list[str] = []
+
+    def work(setting: str) -> Iterator[int]:
+        for repeat in range(100):
+            asked.append(setting)
+            yield repeat
+
+    found = interleaved(["a", "b"], 8, work)
+    assert "".join(asked) == "aaaaaabbbbbbaaaaaabbbbbb"
+    assert found == {"a": [2, 3, 4, 5] * 2, "b": [2, 3, 4, 5] * 2}  # a block's first ones are still cold
+
+
+def test_short_texts_lose_no_long_runs() -> None:
+    """Each text is shorter than a run, and yet the runs hold all positions but those of the last, unfinished one."""
+    target = minuscule(16, seed=3)
+    with Pair(target, resembling(target, 0.1), lane="inline") as pair:
+        found = acceptance(pair, [[token] for token in range(16)] * 4, new_tokens=2)
+    rejections = sum(found.run_lengths.values())
+    assert found.positions == 128
+    assert 1 - rejections / found.positions == pytest.approx(found.rate, abs=0.05)
+    assert found.positions - sum((length + 1) * count for length, count in found.run_lengths.items()) <= 32
+
+
+@pytest.mark.parametrize("lane", ["inline", "thread"])
+def test_a_profile_is_read_by_the_simulator(lane: str) -> None:
+    target = minuscule(16, seed=3)
+    with Pair(target, resembling(target, 0.3), lane=lane) as pair:
+        found = profile(pair, {"texts": [[1, 2, 3]] * 4}, widths=(1, 3), batches=(1, 2), contexts=(16, 100), repeats=2)
+    assert Profile.from_dict(found.to_dict(), "the profile") == found
+    assert {row.width for row in found.target_seconds if row.batch == 1} == {1, 3, *(length + 1 for length in LENGTHS)}
+    assert (found.together is None) == (lane == "inline")  # two models in one thread work in turn
+    system = measured_system(found, 20).used_by(create("speculative"))
+    assert system.in_turn == (lane == "inline")
+    assert system.turns.target_factor == found.in_turn.target_factor
+    assert found.drafting_overhead_seconds is not None
+    assert system.overhead_seconds == found.drafting_overhead_seconds > 0
+    start = found.draft_start_seconds
+    assert float(system.draft_seconds(1) - (system.draft_seconds(2) - system.draft_seconds(1))) == pytest.approx(start)
+
+
+def test_a_pair_without_a_draft_has_no_profile() -> None:
+    with Pair(minuscule(16, seed=3)) as pair, pytest.raises(InputError, match="needs a draft model too"):
+        profile(pair, {})
+
+
+class Scripted:
+    """A lane that takes given seconds for whatever it is asked, and writes down when it is asked and waited for."""
+
+    def __init__(self, name: str, busy_seconds: float, events: list[str]) -> None:
+        self._name, self._busy_seconds, self._events = name, busy_seconds, events
+
+    def submit(self, method: str, *arguments: Any) -> Any:
+        self._events.append(f"{self._name} {method}")
+        tokens = [0] * getattr(arguments[0][0], "length", 1) if method != "begin" else []
+
+        def wait() -> Any:
+            self._events.append(f"{self._name} answers")
+            return [SimpleNamespace(tokens=tokens, busy_seconds=self._busy_seconds * len(tokens))]
+
+        return wait
+
+
+def test_the_speed_ratio_is_that_of_models_side_by_side() -> None:
+    events: list[str] = []
+    target, draft = Scripted("target", 0.6, events), Scripted("draft", 0.1, events)
+    assert speed_ratio(target, draft, repeats=1) == pytest.approx(6)  # type: ignore[arg-type]
+    assert events[-4:] == ["draft draft", "target score", "target answers", "draft answers"]

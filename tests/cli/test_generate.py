@@ -1,0 +1,101 @@
+"""`specdec generate`: the text of the library call, its streams, its look on a terminal, and Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from command_line import Ran
+
+from specdec import Pair, create, decode
+from specdec.text import Text
+
+
+def test_generate_is_the_library_call(run: Callable[..., Ran], inline: list[str], models: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out.json"
+    options = ["--strategy", "speculative", "--draft-length", 3, "--max-new-tokens", 30, "--temperature", 0.7, "--top-k", 20]
+    ran = run("generate", "hello", *inline, *options, "--verification", "block", "--seed", 5, "--json", target)
+    report = json.loads(target.read_text())
+    with Pair.load(models / "target", models / "draft", lane="inline") as loaded:
+        expected = decode(
+            loaded,
+            create("speculative", draft_length=3),
+            "hello",
+            max_new_tokens=30,
+            temperature=0.7,
+            top_k=20,
+            verification="block",
+            seed=5,
+        )
+    assert ran.code == 0
+    assert report["tokens"] == list(expected.tokens)
+    assert report["text"] == expected.text
+    assert report["finished_by"] == "length"
+    assert report["statistics"]["new_tokens"] == 30
+    assert ran.out == expected.text + "\n"  # nothing but the text
+    assert "speculative draft_length=3" in ran.err
+
+
+def test_generate_draws_a_seed_and_tells_it(run: Callable[..., Ran], inline: list[str]) -> None:
+    options = ["hello", *inline, "--draft-length", 2, "--max-new-tokens", 20, "--json", "-"]
+    first, second = (run("generate", *options).json for _ in range(2))
+    again = run("generate", *options, "--seed", first["settings"]["seed"]).json
+    assert first["settings"]["seed"] != second["settings"]["seed"]
+    assert again["text"] == first["text"]
+
+
+def test_prompts_from_a_file_and_from_standard_input(
+    run: Callable[..., Ran], inline: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "prompt.txt").write_text("from a file")
+    options = [*inline, "--draft-length", 2, "--max-new-tokens", 2, "--json", "-"]
+    assert run("generate", "--prompt-file", tmp_path / "prompt.txt", *options).json["prompt"] == "from a file"
+    with (tmp_path / "prompt.txt").open() as file:
+        monkeypatch.setattr("sys.stdin", file)
+        assert run("generate", "-", *options).json["prompt"] == "from a file"
+
+
+@pytest.mark.parametrize(("strategy", "drafted"), [("autoregressive", 0), ("pearl", 24), ("speculative", 18)])
+def test_drafted_tokens_look_different_on_a_terminal(
+    run: Callable[..., Ran], models: Path, monkeypatch: pytest.MonkeyPatch, strategy: str, drafted: int
+) -> None:
+    """The draft is the target, so every drafted token is accepted; of 3 + 1 in a speculative round, 3 are drafted."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    twins = ["--target", models / "target", "--draft", models / "target", "--lane", "inline"]
+    length = [] if strategy == "autoregressive" else ["--draft-length", 3]
+    options = [*twins, "--strategy", strategy, *length, "--max-new-tokens", 24, "--seed", 1, "--dtype", "float64"]
+    ran = run("generate", "hello", *options, "--top-k", 1, "--json", "-")  # the text goes to the error stream
+    text = ran.json["text"]
+    shown = ran.err.partition("\n\n")[0]
+    green = "".join(re.findall(r"\x1b\[32m([^\x1b]*)\x1b", shown))
+    own = "".join(re.findall(r"\x1b\[1m([^\x1b]*)\x1b", shown))
+    assert len(text) == len(green) + len(own) == 24
+    assert len(green) == drafted
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[32m" not in run("generate", "hello", *options).out
+
+
+def test_an_interrupt_before_a_round_is_shown_loses_none_of_it(
+    run: Callable[..., Ran], inline: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grown, rounds = Text.grown, 0
+
+    def interrupted(self: Text, tokens: tuple[int, ...], *, final: bool) -> str:
+        nonlocal rounds
+        rounds += 1
+        if rounds == 3:
+            raise KeyboardInterrupt
+        return grown(self, tokens, final=final)
+
+    monkeypatch.setattr(Text, "grown", interrupted)
+    target = tmp_path / "out.json"
+    ran = run("generate", "hello", *inline, "--strategy", "autoregressive", "--seed", 1, "--json", target)
+    report = json.loads(target.read_text())
+    assert ran.code == 130
+    assert report["finished_by"] is None
+    assert len(report["tokens"]) == 3
+    assert ran.out == report["text"] + "\n"

@@ -1,0 +1,75 @@
+"""`specdec prove`: what is proved, what is refuted, and the exit codes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+from command_line import Ran, with_entry_points
+
+WRONG = """
+from dataclasses import dataclass
+from typing import ClassVar
+
+from specdec import Committed, DecodingStrategy, Draft, Guess, Verdict
+
+@dataclass(frozen=True)
+class Leaky(DecodingStrategy):
+    name: ClassVar[str] = "leaky"
+    draft_length: int = 1
+
+    def step(self, state):
+        guess = yield from Draft(state.committed, Guess.empty, self.draft_length)
+        return state.then(Verdict(Committed(guess.tokens), len(guess), True))
+
+@dataclass(frozen=True)
+class Honest(Leaky):
+    name: ClassVar[str] = "honest"
+    lossless: ClassVar[bool] = False
+"""
+"""Both commit guesses that nobody verified; only the first claims to be lossless."""
+
+
+@pytest.fixture
+def wrong_strategies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "wrong_strategies.py").write_text(WRONG)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "wrong_strategies", raising=False)
+    wrong = [EntryPoint(name, f"wrong_strategies:{name.title()}", "specdec.strategies") for name in ("leaky", "honest")]
+    with_entry_points(monkeypatch, "specdec.strategy", *wrong)
+
+
+def test_proofs_as_json(run: Callable[..., Ran]) -> None:
+    ran = run("prove", "pearl", "autoregressive", "--pairs", 12, "--json", "-")
+    keys = ["strategy", "parameters", "verification", "lossless_claimed", "pairs", "max_total_variation", "exact", "seconds"]
+    assert ran.code == 0
+    assert all(list(row) == keys for row in ran.json)
+    assert [(row["strategy"], row["parameters"], row["verification"]) for row in ran.json] == [
+        *(("pearl", {"draft_length": n}, rule) for n in (1, 2, 3, 4) for rule in ("token", "match", "block")),
+        *(("autoregressive", {}, rule) for rule in ("token", "match", "block")),
+    ]
+    assert all(row["exact"] is True and row["max_total_variation"] == 0 and row["pairs"] == 12 for row in ran.json)
+
+
+def test_chosen_parameters_and_rules_are_proved(run: Callable[..., Ran]) -> None:
+    ran = run("prove", "speculative", "--set", "draft_length=2", "--verification", "block", "--pairs", 6, "--json", "-")
+    assert [(row["parameters"], row["verification"]) for row in ran.json] == [({"draft_length": 2}, "block")]
+
+
+@pytest.mark.usefixtures("wrong_strategies")
+def test_a_refuted_claim_exits_with_1_and_a_counterexample(run: Callable[..., Ran]) -> None:
+    ran = run("prove", "leaky", "--verification", "token", "--pairs", 24)
+    assert ran.code == 1
+    assert "is not lossless" in ran.out
+    assert "history: p | q" in ran.out
+    assert "4 claim(s) refuted" in ran.out
+
+
+@pytest.mark.usefixtures("wrong_strategies")
+def test_a_strategy_without_the_claim_is_not_refuted(run: Callable[..., Ran]) -> None:
+    ran = run("prove", "honest", "--verification", "token", "--pairs", 24, "--json", "-")
+    assert ran.code == 0
+    assert all(not row["exact"] and row["max_total_variation"] > 0 and not row["lossless_claimed"] for row in ran.json)

@@ -1,0 +1,88 @@
+"""The searches: the best draft length, where verdicts flip, and the published speed-ups."""
+
+from __future__ import annotations
+
+import pytest
+from scipy.optimize import brentq
+
+from sim.setup.acceptance import Acceptance, PerPosition, Rate, markov, recorded
+from sim.setup.latency import Constant
+from sim.setup.system import System
+from sim.study.paper import PUBLISHED, explained
+from sim.study.search import acceptance_flips, best_draft_length, best_of, best_strategy, candidates, speed_ratio_flips
+from specdec import InputError
+from strategies import Autoregressive, Elastic, Pearl, Speculative
+
+
+@pytest.mark.parametrize(
+    ("a", "expected"),
+    [(0.5, (1.13, 1.06, 0.91)), (0.7, (1.23, 1.14, 0.98)), (0.9, (1.32, 1.32, 1.22))],
+)
+def test_pearl_over_the_best_tuned_speculative(a: float, expected: tuple[float, ...]) -> None:
+    for c, ratio in zip((3, 5, 10), expected, strict=True):
+        system = System(Constant(1 / c, 1.0))
+        pearl, speculative = (best_draft_length(cls, Rate(a), system, range(1, 24)) for cls in (Pearl, Speculative))
+        assert pearl.speedup_over_ar / speculative.speedup_over_ar == pytest.approx(ratio, abs=0.006)
+
+
+def test_the_best_draft_length_of_pearl_is_the_speed_ratio() -> None:
+    """Paper, section 4.3: at draft length c neither model waits."""
+    for c in (2, 3, 4, 5, 8):
+        assert best_draft_length(Pearl, Rate(0.8), System(Constant(1 / c, 1.0))).draft_length == c
+
+
+def test_verdicts_flip_where_the_speeds_cross() -> None:
+    system = System(Constant(1.0, 1.6, {2: 2.4, 9: 3.2}))
+    makers = {"autoregressive": Autoregressive(), "speculative": Speculative, "pearl": Pearl}
+    found = [one for name, maker in makers.items() for one in candidates(name, maker, range(1, 9))]
+    flips = acceptance_flips(found, Rate(1.0), system)
+    assert flips[0].below.strategy == "autoregressive"
+    for flip in flips:
+        for side, at in ((flip.below, flip.at - 1e-4), (flip.above, flip.at + 1e-4)):
+            assert best_strategy(makers, Rate(at), system, range(1, 9)).strategy == side.strategy
+    ratio = speed_ratio_flips(found, Rate(0.6), System(Constant(0.2, 1.0)))
+    for flip in ratio:
+        for side, at in ((flip.below, flip.at * 0.999), (flip.above, flip.at * 1.001)):
+            assert best_strategy(makers, Rate(0.6), System(Constant(1 / at, 1.0)), range(1, 9)).strategy == side.strategy
+    assert ratio
+
+
+def test_a_race_is_compiled_anew_at_every_speed_ratio() -> None:
+    """Against PEARL with lengths up to 4, elastic wins where more than 4 tokens are done in time."""
+    makers = {"pearl": Pearl, "elastic": Elastic()}
+    system = System(Constant(0.5, 1.0))
+    found = [one for name, maker in makers.items() for one in candidates(name, maker, range(1, 5), system)]
+    flips = speed_ratio_flips(found, Rate(0.9), system)
+    assert flips[0].at > 4
+    for flip in flips:
+        for side, at in ((flip.below, flip.at * 0.999), (flip.above, flip.at * 1.001)):
+            assert best_strategy(makers, Rate(0.9), System(Constant(1 / at, 1.0)), range(1, 5)).strategy == side.strategy
+    assert flips[-1].above.strategy == "elastic"
+
+
+@pytest.mark.parametrize(
+    "model",
+    [markov(0.9, 0.4), PerPosition((0.9, 0.6)), recorded({0: 30, 1: 5, 2: 8, 7: 20})],
+    ids=["markov", "per position", "recorded"],
+)
+def test_verdicts_flip_for_every_model_of_acceptance(model: Acceptance) -> None:
+    system = System(Constant(1.0, 1.6, {2: 2.4, 9: 3.2}))
+    found = [one for maker in (Autoregressive(), Speculative, Pearl) for one in candidates(str(maker), maker, range(1, 5))]
+    flips = acceptance_flips(found, model, system)
+    assert flips[0].below.strategy == str(Autoregressive())
+    for flip in flips:
+        odds = brentq(lambda odds, at: model.at_odds(odds).mean_rate - at, 1e-3, 1e3, args=(flip.at,))
+        for side, better in ((flip.below, 0.999), (flip.above, 1.001)):
+            assert best_of(found, model.at_odds(odds * better), system).strategy == side.strategy
+
+
+def test_published_speed_ups_are_explained_by_plausible_acceptance() -> None:
+    """Llama 3.1 8B / 70B: rates near .95; the gain over speculative decoding is less when that is tuned."""
+    for _, _, ratio, speedup in PUBLISHED[:4]:
+        found = explained(ratio, speedup)
+        assert found.pearl == pytest.approx(speedup, rel=1e-6)
+        assert 0.92 < found.acceptance < 0.97
+        assert found.pearl / found.untuned == pytest.approx(1.45, abs=0.05)
+        assert found.pearl / found.tuned == pytest.approx(1.34, abs=0.02)
+    with pytest.raises(InputError, match="its limit"):
+        explained(3, 3.2)

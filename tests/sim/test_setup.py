@@ -1,0 +1,154 @@
+"""What is assumed of a pair: durations, measured tables, rooflines, and a profile as devices and as acceptance."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sim import Measured, Measurement, ModelSize, Roofline, measured_acceptance, measured_system, read_model
+from sim.setup.latency import parse_seconds
+from sim.setup.roofline import GPUS
+from specdec import InputError
+from specdec.profile import Profile, Slowdown
+from strategies import Autoregressive, Pearl, Speculative
+
+
+def written() -> dict[str, Any]:
+    """A profile as it is read from a file."""
+    contexts = {64: 0.0, 256: 2e-4}
+    return {
+        "pair": {"target": "big", "draft": "small"},
+        "hardware": {"cpu": "any", "cores": 2},
+        "target_seconds": [
+            {"width": width, "batch": 1, "context": context, "mean": 5e-3 + 1e-4 * width + more, "cv": 0.05}
+            for width in (1, 4, 8)
+            for context, more in contexts.items()
+        ]
+        + [{"width": 1, "batch": 4, "context": 64, "mean": 10.2e-3, "cv": 0.05}],
+        "draft_seconds": [
+            {"batch": 1, "context": context, "mean": 1e-3 + more, "cv": 0.1} for context, more in contexts.items()
+        ],
+        "draft_start_seconds": 5e-4,
+        "in_turn": {"target_factor": 1.2, "draft_factor": 1.4},
+        "together": {"target_factor": 1.1, "draft_factor": 1.3},
+        "round_overhead_seconds": 2e-4,
+        "drafting_overhead_seconds": 3e-4,
+        "acceptance": {"rate": 0.7, "run_lengths": {"0": 30, "1": 20, "5": 10}, "by_file": {}},
+    }
+
+
+WRITTEN = written()
+PROFILE = Profile.from_dict(WRITTEN, "the profile")
+
+
+def test_durations_are_read_with_their_unit() -> None:
+    found = [parse_seconds(text) for text in ("1ms", "300us", "0.005s", "5 ms", "1e-3s", "7ns", "0ms")]
+    assert found == pytest.approx([1e-3, 3e-4, 5e-3, 5e-3, 1e-3, 7e-9, 0])
+    for bad in ("1", "ms", "1 hour", "", "nan s", "1..2ms", "-1ms"):
+        with pytest.raises(InputError, match=r"duration|forward"):
+            parse_seconds(bad)
+
+
+def test_a_measured_table_is_linear_between_and_keeps_a_batch_factor() -> None:
+    rows = [Measurement(w, 1, c, 1e-3 * w + 1e-6 * c) for w in (1, 5) for c in (0, 100)] + [Measurement(1, 8, 0, 2e-3)]
+    table = Measured(rows, [Measurement(1, 1, 0, 5e-4)])
+    assert float(table.target_seconds(3, 1, 50)) == pytest.approx(3.05e-3)
+    assert float(table.target_seconds(5, 8, 0)) == pytest.approx(10e-3)
+    assert float(table.target_seconds(9, 1, 0)) == pytest.approx(9e-3)
+    assert float(table.target_seconds(0)) == 0
+    assert table.target_seconds(np.array([1, 3])[:, None], 1, np.array([0, 50, 100])).shape == (2, 3)
+    assert float(table.draft_seconds(4, 8, 500)) == pytest.approx(2e-3)
+
+
+def test_a_profile_keeps_what_was_measured() -> None:
+    system = measured_system(PROFILE, context=160)
+    assert float(system.target_seconds(1)) == pytest.approx(5.2e-3)
+    assert float(system.draft_seconds(3)) == pytest.approx(5e-4 + 3.3e-3)
+    assert (system.together.target_factor, system.together.draft_factor) == (1.1, 1.3) if system.together else False
+    assert (system.jitter.target_cv, system.jitter.draft_cv) == pytest.approx((0.05, 0.1))
+    assert (system.turns.target_factor, system.turns.draft_factor) == (1.2, 1.4)
+    assert (system.overhead_seconds, system.drafting_overhead_seconds) == (2e-4, 3e-4)
+    assert measured_acceptance(PROFILE).mean_rate == pytest.approx(0.7)
+
+
+def test_an_older_profile_knows_no_turns() -> None:
+    new = ("draft_start_seconds", "in_turn", "together", "drafting_overhead_seconds")
+    old = {key: value for key, value in WRITTEN.items() if key not in new}
+    system = measured_system(Profile.from_dict(old, "the profile")).used_by(Pearl(3))
+    assert system.turns == Slowdown()
+    assert system.together == Slowdown()
+    assert system.overhead_seconds == 2e-4
+    assert float(system.draft_seconds(1)) == pytest.approx(1.2e-3)
+
+
+def test_predictions_are_offered_to_whoever_may_not_import_the_simulator() -> None:
+    (entry,) = entry_points(group="specdec.predictors", name="chain")
+    predict = entry.load()
+
+    def changed(**acceptance: Any) -> Profile:
+        return Profile.from_dict(WRITTEN | {"acceptance": acceptance}, "the profile")
+
+    assert predict(Autoregressive(), PROFILE, 64, 50) == pytest.approx(1 / (5.1e-3 + 2e-4))
+    sure = changed(rate=1.0)
+    round_seconds = 1.4 * (5e-4 + 3e-3) + 1.2 * 5.4e-3 + 3e-4
+    assert predict(Speculative(3), sure, 64, 40) == pytest.approx(4 / round_seconds)
+    assert predict(Speculative(3), sure, 64, 41) == pytest.approx(41 / (11 * round_seconds))  # the last round counts in full
+    assert predict(Pearl(3), PROFILE, 64, 50) != predict(Pearl(3), changed(rate=0.7), 64, 50)  # recorded runs before the rate
+    with pytest.raises(InputError, match="no acceptance"):
+        predict(Pearl(3), changed(), 64, 50)
+
+
+def test_a_profile_taken_while_the_machine_was_busy_is_outvoted() -> None:
+    slow = Profile.from_dict(
+        json.loads(json.dumps(WRITTEN), parse_float=lambda text: 3 * float(text)) | {"acceptance": {}}, "slow"
+    )
+    together = Profile.merged([PROFILE, slow, PROFILE])
+    for key in ("target_seconds", "draft_seconds", "draft_start_seconds", "in_turn", "together", "drafting_overhead_seconds"):
+        assert getattr(together, key) == getattr(PROFILE, key)
+    assert together.acceptance.run_lengths == {0: 60, 1: 40, 5: 20}
+    without = Profile.from_dict(WRITTEN | {"together": None}, "the profile")
+    assert Profile.merged([without] * 2).together is None
+
+
+def test_a_roofline_is_memory_first_and_arithmetic_later(tmp_path: Path) -> None:
+    config = {
+        "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
+        "intermediate_size": 14336, "vocab_size": 128256,
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    size = read_model(tmp_path)
+    assert size.parameters == pytest.approx(8.03e9, rel=0.001)
+    assert size.cache_bytes_per_token == 131072
+    latency = Roofline("H100", size, ModelSize(1e9, 0), efficiency=1.0)
+    assert float(latency.target_seconds(1)) == pytest.approx(16.06e9 / 3350e9, rel=0.001)
+    assert float(latency.target_seconds(2048)) == pytest.approx(2 * 8.03e9 * 2048 / 989e12, rel=0.001)
+    assert float(latency.draft_seconds(3)) == pytest.approx(3 * 2e9 / GPUS["H100"].bandwidth)
+    with pytest.raises(InputError, match="did you mean H100"):
+        Roofline("H1000", size, size)
+
+
+@pytest.mark.parametrize(
+    ("change", "culprit"),
+    [
+        ({"target_seconds": None}, "target_seconds is 'None'"),
+        ({"draft_seconds": []}, "draft_seconds holds no measurements"),
+        ({"draft_seconds": [{"batch": 1}]}, "draft_seconds.0.context is missing"),
+        ({"draft_seconds": [{"batch": 1, "context": 8, "mean": -1}]}, "context 8"),
+        ({"acceptance": {"rate": 1.5}}, "1.5"),
+        ({"acceptance": {"rate": "high"}}, "acceptance.rate is 'high'"),
+        ({"together": {"target_factor": 0.2}}, "target_factor"),
+        ({"in_turn": {"draft_factor": 0}}, "draft_factor"),
+        ({"draft_start_seconds": -1}, "draft_start_seconds"),
+        ({"draft_second": []}, "did you mean draft_seconds"),
+    ],
+)
+def test_a_broken_profile_is_refused_by_name(tmp_path: Path, change: dict[str, Any], culprit: str) -> None:
+    broken = tmp_path / "broken.json"
+    broken.write_text(json.dumps(WRITTEN | change))
+    with pytest.raises(InputError, match=culprit):
+        measured_system(Profile.read(broken))

@@ -1,0 +1,294 @@
+"""Studies as functions of values: what they answer, what they print, and that they read back what they wrote."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+import sim
+from sim import (
+    Arrivals,
+    Choice,
+    Constant,
+    Flip,
+    Hidden,
+    Lengths,
+    Objectives,
+    PerPosition,
+    Rate,
+    Simulation,
+    System,
+    Timeline,
+    Traffic,
+    Tuning,
+    Validation,
+    Workload,
+    simulate,
+    simulate_traffic,
+    timeline,
+    tune,
+)
+from sim.checks import simulates
+from sim.study.tune import Point
+from specdec import Draft, DraftingStrategy, Guess, InputError, Score, State, StrategyError, Verify, available
+from specdec.report import Report
+from strategies import Autoregressive, Elastic, Pearl, PromptLookup, Speculative
+
+SYSTEM = System(Constant(1e-3, 5e-3))
+TRAFFIC = Traffic(Arrivals(5.0, cv=2), Lengths(512), Lengths(80, cv=1), requests=200)
+
+
+def reread(report: Report) -> Report:
+    """Through JSON as it is defined: without NaN."""
+    return type(report).from_dict(json.loads(json.dumps(report.to_dict(), allow_nan=False)), "the test")
+
+
+# ---------------------------------------------------------------------------------------------------------------- the door
+
+
+def test_the_door_offers_each_name_once_and_in_order() -> None:
+    assert sim.__all__ == sorted(sim._MODULES)  # type: ignore[attr-defined]
+    assert all(getattr(sim, name).__name__ == name for name in sim.__all__ if name != "Latency")
+    with pytest.raises(AttributeError, match="no attribute 'simulat'"):
+        sim.simulat  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_the_studies_import_neither_torch_nor_charts() -> None:
+    code = (
+        "import sys, sim\n"
+        "before = set(sys.modules)\n"
+        "[getattr(sim, name) for name in sim.__all__ if not name.endswith(('chart', 'trace'))]\n"
+        "print(*[name for name in ('numpy', 'scipy') if name in before])\n"
+        "print(*[name for name in ('torch', 'altair', 'polars', 'pydantic') if name in sys.modules])\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "\n\n"
+
+
+# ------------------------------------------------------------------------------------------------------------ one sequence
+
+
+def test_one_sequence_is_simulated_beside_its_exact_speed() -> None:
+    one = simulate(Pearl(5), Rate(0.8), SYSTEM, tokens=4000)
+    assert (one.strategy, one.parameters, one.load) == ("pearl", {"draft_length": 5}, None)
+    assert one.chain_tokens_per_second == pytest.approx(456.64, abs=0.01)
+    assert one.tokens_per_second_interval is not None
+    assert one.chain_tokens_per_second is not None
+    low, high = one.tokens_per_second_interval
+    assert low < one.chain_tokens_per_second < high
+    assert one.speedup_over_ar == pytest.approx(one.tokens_per_second / 200)
+    assert reread(one) == one
+    assert str(one).splitlines()[0] == "pearl draft_length=5"
+
+
+def test_too_few_rounds_for_an_interval_are_said_to_be() -> None:
+    one = simulate(Pearl(5), Rate(0.8), SYSTEM, tokens=20)
+    assert one.tokens_per_second_interval is None
+    assert "too few rounds" in str(one)
+
+
+@dataclass(frozen=True)
+class Growing(DraftingStrategy):
+    """Drafts one token more each round: its memory never repeats."""
+
+    name: ClassVar[str] = "growing"
+
+    def init(self, prompt: Any, facts: Any) -> State:
+        return State(prompt, memory=0)
+
+    def step(self, state: Any) -> Any:
+        guess = yield from Draft(state.committed, Guess.empty, 1 + state.memory % 7)
+        scores = yield from Score(state.committed, guess)
+        verdict = yield from Verify(scores, guess)
+        return replace(state.then(verdict), memory=state.memory + 1)
+
+
+def test_what_cannot_be_compiled_is_simulated_all_the_same() -> None:
+    one = simulate(Growing(1), Rate(0.8), SYSTEM, tokens=200)
+    assert one.chain_tokens_per_second is None
+    assert "not compiled" in str(one)
+    assert reread(one) == one
+
+
+# -------------------------------------------------------------------------------------------------------------- under load
+
+
+def test_load_is_summed_up_over_replications() -> None:
+    load = simulate_traffic(Pearl(5), Rate(0.8), SYSTEM, TRAFFIC, objectives=Objectives(0.5), replications=3)
+    for latency in (load.ttft_seconds, load.tpot_seconds, load.e2e_seconds):
+        assert latency.mean_interval is not None
+        assert latency.mean is not None
+        low, high = latency.mean_interval
+        assert low < latency.mean < high
+    assert (load.requests, load.replications, load.saturation) == (200, 3, "stable")
+    assert load.goodput == pytest.approx(5, rel=0.3)
+    assert load.simulated_requests_per_wall_second > 0
+    slower = simulate_traffic(Autoregressive(), Rate(0.8), SYSTEM, TRAFFIC, objectives=Objectives(0.5), replications=3)
+    assert slower.e2e_seconds.mean is not None
+    assert slower.e2e_seconds.mean > 1.5 * (load.e2e_seconds.mean or 0)
+    assert "means of 3 replications" in str(load)
+
+
+def test_the_keys_of_load_follow_those_of_the_sequence() -> None:
+    load = simulate_traffic(Pearl(5), Rate(0.8), SYSTEM, replace(TRAFFIC, requests=20))
+    one = simulate(Pearl(5), Rate(0.8), SYSTEM, tokens=100)
+    both = replace(one, load=load)
+    assert both.to_dict() == one.to_dict() | load.to_dict()
+    assert [*both.to_dict()][-1] == "simulated_requests_per_wall_second"
+    assert "load" not in one.to_dict()
+    assert reread(both) == both
+
+
+def test_a_workload_is_the_same_in_all_replications() -> None:
+    workload = Workload(np.arange(30.0), np.full(30, 100), np.full(30, 50))
+    load = simulate_traffic(Autoregressive(), Rate(0.8), SYSTEM, workload, replications=2)
+    assert load.e2e_seconds.mean_interval == pytest.approx((load.e2e_seconds.mean, load.e2e_seconds.mean))
+    drawn = simulate_traffic(Autoregressive(), Rate(0.8), SYSTEM, replace(TRAFFIC, requests=30), replications=2)
+    assert drawn.e2e_seconds.mean_interval != pytest.approx((drawn.e2e_seconds.mean, drawn.e2e_seconds.mean))
+
+
+def test_replications_have_acceptance_draws_of_their_own() -> None:
+    workload = Workload(np.arange(30.0), np.full(30, 100), np.full(30, 50))
+    load = simulate_traffic(Pearl(5), Rate(0.8), SYSTEM, workload, replications=2)
+    assert load.e2e_seconds.mean_interval is not None
+    assert np.ptp(load.e2e_seconds.mean_interval) > 1e-3
+
+
+def test_answers_of_one_token_have_no_tpot_and_still_make_json() -> None:
+    load = simulate_traffic(Pearl(5), Rate(0.8), SYSTEM, replace(TRAFFIC, output_tokens=Lengths(1), requests=20))
+    assert load.tpot_seconds.mean is load.tpot_seconds.p99 is None
+    assert reread(load) == load
+    assert "(TPOT)      -" in str(load)
+
+
+def test_no_replication_is_refused() -> None:
+    with pytest.raises(InputError, match="0 replications"):
+        simulate_traffic(Pearl(5), Rate(0.8), SYSTEM, TRAFFIC, replications=0)
+
+
+# ------------------------------------------------------------------------------------------------------------------ tuning
+
+
+def test_tuning_compares_all_that_drafts_and_the_baseline_wins_ties() -> None:
+    found = tune(Rate(0.0), SYSTEM, draft_lengths=(1, 2), tokens=0)
+    drafting = {name for name, cls in available().items() if cls.drafts}
+    assert found.curves.keys() == drafting | {"autoregressive"}
+    assert next(iter(found.curves)) == "autoregressive"
+    assert [*found.curves][-1] == "elastic"  # finds its own draft length
+    assert found.curves["pearl"][0].speedup_over_ar == pytest.approx(1)  # a tie: PEARL commits one token a step at least
+    assert found.best.strategy == "autoregressive"
+    assert reread(found) == found
+
+
+def test_tuning_takes_names_classes_and_objects() -> None:
+    found = tune(Rate(0.8), SYSTEM, ["speculative", Pearl, Speculative(7), Elastic()], (4, 5), tokens=0)
+    lengths = {name: [point.draft_length for point in curve] for name, curve in found.curves.items()}
+    assert lengths == {
+        "autoregressive": [None],
+        "speculative": [4, 5, 7],
+        "pearl": [4, 5],
+        "elastic": [None],
+    }
+    assert found.best == Choice("pearl", 5, pytest.approx(2.2832, abs=1e-4))  # type: ignore[arg-type]
+    printed = str(found)
+    assert "Best: pearl (draft length 5), 2.28x" in printed
+    (line,) = (line.split() for line in printed.splitlines() if line.strip().startswith("7 "))
+    assert line == ["7", "1.73x", "-"]
+
+
+def test_tuning_simulates_a_dot_for_each_point_and_tells_its_steps() -> None:
+    seen: list[tuple[str, int]] = []
+
+    def progress(steps: Any, total: int) -> Any:
+        for step in steps:
+            seen.append((str(step), total))
+            yield step
+
+    found = tune(Rate(0.8), SYSTEM, ["pearl"], (4, 5), tokens=4000, progress=progress)
+    assert seen == [("autoregressive", 3), ("pearl (draft length 4)", 3), ("pearl (draft length 5)", 3)]
+    for point in (point for curve in found.curves.values() for point in curve):
+        assert point.simulated_speedup_over_ar == pytest.approx(point.speedup_over_ar, rel=0.05)
+
+
+def test_only_flips_next_to_what_is_given_are_printed() -> None:
+    """Two equal strategies may take turns over a whole range; the report holds all of that."""
+    sides = Choice("pearl", 4, 2.0), Choice("elastic", None, 2.0)
+    flips = [Flip(parameter, at, *sides) for parameter in ("acceptance", "speed_ratio") for at in (0.1, 0.3, 0.5, 0.7, 0.9)]
+    found = Tuning(sides[0], {"pearl": (Point(4, 2.0),)}, tuple(flips), acceptance_rate=0.5, speed_ratio=0.2)
+    nearby = [(flip.parameter, flip.at) for flip in found.flips_nearby()]
+    assert nearby == [("acceptance", 0.5), ("acceptance", 0.7), ("speed_ratio", 0.1), ("speed_ratio", 0.3)]
+    assert str(found).count("pearl (draft length 4) below, elastic above") == 4
+
+
+@pytest.mark.parametrize("acceptance", [PerPosition((0.9, 0.7)), Hidden(np.eye(1) * 0.8, np.eye(1) * 0.2, np.ones(1))], ids=str)
+def test_flips_of_acceptance_that_varies_are_mean_rates(acceptance: Any) -> None:
+    found = tune(acceptance, System(Constant(1.0, 1.6, {2: 2.4, 9: 3.2})), ["pearl", "speculative"], (2,), tokens=0)
+    assert found.acceptance_rate == pytest.approx(acceptance.mean_rate)
+    assert any(flip.parameter == "acceptance" for flip in found.flips_nearby())
+
+
+# --------------------------------------------------------------------------------------------------------------- timelines
+
+
+def test_a_timeline_reads_back_and_prints_two_bars() -> None:
+    shown = timeline(Pearl(4), Rate(0.8), SYSTEM, rounds=4)
+    assert reread(shown) == shown
+    title, target, draft, _, idle = str(shown).splitlines()
+    assert title.startswith("pearl draft_length=4: 4 rounds, ")
+    assert target.count("|") == draft.count("|") == 4
+    assert idle == "idle: target 0 %, draft 20 % of the time"
+
+
+# ------------------------------------------------------------------------------------------------------------------ checks
+
+
+@pytest.mark.parametrize(
+    "strategy", [Autoregressive(), Elastic(), Pearl(3), PromptLookup(3), Growing(1)], ids=lambda one: one.name
+)
+def test_built_in_strategies_simulate_as_they_compile(strategy: Any) -> None:
+    simulates(strategy)
+
+
+@dataclass(frozen=True)
+class Forgetful(DraftingStrategy):
+    """Drafts by a count that is not in its state, so that the compiler sees other rounds than a run."""
+
+    name: ClassVar[str] = "forgetful"
+    calls: list[int] = field(default_factory=list, compare=False)
+
+    def step(self, state: Any) -> Any:
+        self.calls.append(1)
+        guess = yield from Draft(state.committed, Guess.empty, 2 if len(self.calls) < 10 else 4)
+        scores = yield from Score(state.committed, guess)
+        verdict = yield from Verify(scores, guess)
+        return state.then(verdict)
+
+
+def test_a_strategy_with_a_hidden_memory_is_caught() -> None:
+    with pytest.raises(AssertionError, match=r"forgetful .*its chain says .* tok/s"):
+        simulates(Forgetful())
+
+
+@dataclass(frozen=True)
+class Silent(DraftingStrategy):
+    name: ClassVar[str] = "silent"
+
+    def step(self, state: Any) -> Any:
+        raise StrategyError
+        yield
+
+
+def test_a_refusal_without_a_reason_is_caught() -> None:
+    with pytest.raises(AssertionError, match="does not say why"):
+        simulates(Silent())
+
+
+def test_every_format_has_one_class() -> None:
+    formats = {cls.format: cls for cls in (Simulation, Tuning, Timeline, Validation)}
+    assert [*formats] == ["specdec.simulate/1", "specdec.tune/1", "specdec.timeline/1", "specdec.validate/1"]
