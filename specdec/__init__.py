@@ -6,8 +6,24 @@ What a strategy needs is imported at once; what needs torch, only when it is fir
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from specdec.effects import Both, Committed, Draft, Effect, Guess, Program, Race, Score, Scores, Verdict, Verify
+from specdec.effects import (
+    Both,
+    Committed,
+    Draft,
+    Effect,
+    Fork,
+    Forks,
+    Guess,
+    Program,
+    Race,
+    Score,
+    Scores,
+    StopRule,
+    Verdict,
+    Verify,
+)
 from specdec.errors import (
+    CheckFailed,
     InputError,
     LaneError,
     ModelError,
@@ -17,9 +33,11 @@ from specdec.errors import (
     SpecdecError,
     StrategyError,
 )
+from specdec.installed import Strategies, installed
 from specdec.lengths import AnyDraftLength, Confident, DraftLength, Fixed, SpeedRatio
 from specdec.state import Facts, KnownFacts, State
 from specdec.strategy import DecodingStrategy, DraftingStrategy, available, create
+from specdec.verification import Chance, Decision, Rule, Window, rules
 
 if TYPE_CHECKING:
     from specdec.batch import Batch, Result, Round
@@ -52,8 +70,11 @@ __all__ = [
     "AnyDraftLength",
     "Batch",
     "Both",
+    "Chance",
+    "CheckFailed",
     "Committed",
     "Confident",
+    "Decision",
     "Decoding",
     "DecodingStrategy",
     "Draft",
@@ -62,6 +83,8 @@ __all__ = [
     "Effect",
     "Facts",
     "Fixed",
+    "Fork",
+    "Forks",
     "Guess",
     "InputError",
     "KnownFacts",
@@ -74,6 +97,7 @@ __all__ = [
     "Race",
     "Result",
     "Round",
+    "Rule",
     "Sampling",
     "SamplingError",
     "Score",
@@ -82,11 +106,16 @@ __all__ = [
     "SpeedRatio",
     "State",
     "Statistics",
+    "StopRule",
+    "Strategies",
     "StrategyError",
     "Verdict",
     "Verify",
+    "Window",
     "assert_lossless",
     "available",
     "create",
     "decode",
+    "installed",
+    "rules",
 ]

@@ -5,17 +5,18 @@ Rules
 1. A strategy holds no randomness, clock, model, cache, device or logger. It asks.
 2. A strategy never sees a probability. `p` is always the target's, `q` always the draft's.
 3. Committed and guessed tokens have different types, and only committed ones can leave. `Committed + Guess` does not exist.
-4. Nobody rolls a cache back. Effects carry whole contexts; a runner keeps the longest common prefix with what it holds.
-5. Effects carry meaning, not mechanism, so an interpreter may fuse, delay or overlap the work behind them.
-6. A sampled token is never thrown away for what it is. When a draft ends (`stop`, `Race`) may depend on anything but tokens
-   that are not drawn yet: each of its tokens then still has the law `q` that it was sampled from.
+4. A strategy rolls no cache back. Effects carry whole contexts; a runner keeps the longest common prefix with what it holds.
+5. Effects carry meaning, not mechanism. An interpreter may fuse, delay or overlap the work behind them.
+6. A sampled token is never thrown away for what it is. What ends a draft (`stop`, `Race`) may look at anything except tokens
+   that are not drawn yet. Each token of the draft then still has the law `q` that it was sampled from.
 
 Theory of operation
 
-A round is a generator that yields effects and returns the next state. `answer = yield from Effect(...)` is one question and
-its answer. Four interpreters answer them: `specdec.runtime` (two models), `specdec.law` (every branch, exactly),
-`sim.stream.chain` (one run per outcome) and `sim.stream.events` (simulated devices). `drive` is the loop of all four.
-Effects and answers are frozen values, so equal states are equal.
+A round is a generator. It yields effects and returns the next state. `answer = yield from Effect(...)` is one question and
+its answer. Four interpreters answer: `specdec.runtime` (two models), `specdec.law` (every branch, exactly),
+`sim.stream.chain` (one run for each outcome) and `sim.stream.events` (simulated devices). `drive` is the loop of all four. An
+interpreter that cannot answer an effect refuses it by name, with a `StrategyError`. Effects and answers are frozen values, so
+equal states are equal.
 """
 
 from __future__ import annotations
@@ -56,9 +57,10 @@ class Committed:
 
 
 class StopRule(Protocol):
-    """Ends a draft early: `rule(q, token)` after each token, with the row it was sampled from (any array, vocabulary long).
+    """Ends a draft early: `rule(q, token)` is called after each token.
 
-    It may use the draft's probabilities up to and including this token, never the target's (that would be biased).
+    `q` is the row that the token was sampled from: any array, of shape (vocabulary,). A rule may use the draft's
+    probabilities up to and including this token. The target's would bias the output.
     """
 
     def __call__(self, q: Any, token: int) -> bool: ...
@@ -67,7 +69,7 @@ class StopRule(Protocol):
 class Drafted(Protocol):
     """One guessed token and the row `q` it was really sampled from, `None` when it was certain (`q(token) = 1`).
 
-    An interpreter brings its own kind: the exact law draws `token` only when somebody looks at it.
+    Each interpreter brings its own kind. The exact law draws `token` only when `token` is read.
     """
 
     @property
@@ -89,7 +91,7 @@ class Known:
 @final
 @dataclass(frozen=True, slots=True)
 class Guess:
-    """Tokens that nobody has verified yet, in order. Slices and sums are guesses again."""
+    """Tokens that are not verified yet, in order. Slices and sums are guesses again."""
 
     drafted: tuple[Drafted, ...] = ()
 
@@ -123,7 +125,7 @@ Guess.empty = Guess()
 class Scores:
     """The target's rows for one window: row `i` is `p` after `committed + guess[:i]`, `len(guess) + 1` rows in all.
 
-    `rows` belongs to the interpreter; a strategy passes the whole value on to `Verify`.
+    `rows` belongs to the interpreter. A strategy passes the whole value on to `Verify`.
     """
 
     committed: Committed
@@ -163,8 +165,8 @@ Program: TypeAlias = Generator[Effect[Any], Any, S]
 class Draft(Effect[Guess]):
     """Let the draft continue `committed + after` by up to `length` tokens (at least one, unless its context is full).
 
-    `stop`, if given, is asked after each token with that token's row (`StopRule`); the token that triggers it is *kept*.
-    Discarding it instead would bias the output; the mutation suite holds that case.
+    `stop`, if given, is called after each token (`StopRule`). The token that triggers it is *kept*: discarding it would bias
+    the output. The mutation tests hold that case.
     """
 
     committed: Committed
@@ -191,9 +193,9 @@ class Score(Effect[Scores]):
 class Verify(Effect[Verdict]):
     """Test `guess` against `scores` by the verification rule of the run.
 
-    `guess` must begin with the window that was scored and may hold one token more, since the last row was scored too
-    (PEARL spends it on the first fresh token). `bonus=True` asks for one token from the row after the last accepted one.
-    An empty guess is answered with one token from the first row, bonus or not: a round never ends without progress.
+    `guess` must begin with the window that was scored. It may hold one token more, since the last row was scored too (PEARL
+    spends that row on the first fresh token). `bonus=True` asks for one token from the row after the last accepted one. An
+    empty guess is answered with one token from the first row, with or without `bonus`: a round never ends without progress.
     """
 
     scores: Scores
@@ -228,25 +230,29 @@ class Both(Effect[tuple[L, R]], Generic[L, R]):
 class Race(Effect[tuple[L, Guess]], Generic[L]):
     """Answer `left` while the draft goes on: like `Both`, but `right` ends when `left` is answered.
 
-    It has then made at least one token (unless its context is full) and at most `right.length`. How many is the interpreter's
-    affair, its *schedule*: the clock's where there is one. What was drafted by then is kept, the token in progress included.
+    The draft has then made at least one token (unless its context is full) and at most `right.length`. The interpreter
+    decides how many: by the clock where there is one, by a given *schedule* in the exact law. All that was drafted is kept,
+    the token in progress included.
     """
 
     left: Effect[L]
     right: Draft
 
     def ended(self, tokens: int) -> Both[L, Guess]:
-        """What it was in hindsight, when the draft made `tokens` tokens; within the limits of a race."""
+        """The `Both` that this race was in hindsight, when the draft made `tokens` tokens; within the limits of a race."""
         return Both(self.left, replace(self.right, length=min(max(tokens, 1), self.right.length)))
 
 
 class Forks(Protocol):
-    """Continuations that were drafted for the outcomes of a verification before it was known."""
+    """Continuations that the draft prepared for outcomes of a verification.
+
+    They hold for one round; a state cannot keep them.
+    """
 
     def after(self, verdict: Verdict) -> Guess:
-        """The continuation behind `verdict.tokens`; empty if none was drafted for that outcome (a miss).
+        """The continuation behind `verdict.tokens`, or an empty guess if that outcome was not foreseen (a miss).
 
-        It is found by how many guesses were accepted and which token came last, and by nothing else.
+        An outcome is (how many guesses were accepted, which token came last). The same verdict has the same continuation.
         """
         ...
 
@@ -256,10 +262,12 @@ class Forks(Protocol):
 class Fork(Effect[Forks]):
     """Let the draft prepare for the outcomes of verifying `window` behind `committed`: the effect of SSD (arXiv 2603.03251).
 
-    After each of the `len(window) + 1` prefixes of the window, up to `fan_out` next tokens are foreseen: those to which the
-    draft gives the most, the window's own next token left out, since a rejection there commits another one. Behind each a
-    continuation of `length` tokens is drafted. Which tokens are foreseen depends on the draft's rows alone, never on the
-    target's: a branch that is chosen after `p` was seen would bias the output.
+    After each of the `len(window) + 1` prefixes of the window the draft foresees `fan_out` next tokens, those with the
+    highest `q` (of equals, those with the lowest token id). The window's own next token is left out, since a rejection there
+    commits another one. Behind each foreseen token the draft samples a continuation of `length` tokens.
+
+    Which tokens are foreseen depends on the draft's rows alone. Which continuation is used depends on the outcome alone: a
+    choice that looks at the target's rows, or at the tokens of a continuation, would bias the output.
     """
 
     committed: Committed
@@ -275,8 +283,8 @@ class Fork(Effect[Forks]):
 def drive(program: Program[S], answer: Callable[[Effect[Any]], Any]) -> Generator[Any, Any, S]:
     """Run one round: the one loop of every interpreter. Returns what the program returns.
 
-    `answer(effect)` is called for each effect in turn. It returns the answer or, where an answer takes time, a generator that
-    returns it; what that generator yields is yielded here, so that whoever drives the round knows what it waits for.
+    `answer(effect)` is called for each effect in turn. It returns the answer, or a generator that returns it where an answer
+    takes time. What that generator yields is yielded here, so the caller knows what the round waits for.
     """
     started(program)
     given: Any = None
@@ -300,7 +308,7 @@ def drive_at_once(program: Program[S], answer: Callable[[Effect[Any]], Any]) -> 
 
 
 def started(program: Program[S]) -> Program[S]:
-    """What a `step` answered, if it is a program."""
+    """What `step` returned, checked: it must be a program."""
     if not isinstance(program, Generator):
         raise StrategyError(f"step() returned {type(program).__name__}, not a program: it must `yield from` its effects")
     return program

@@ -7,7 +7,8 @@
       ├── StrategyError   a strategy broke a rule at the head of `specdec.effects`
       ├── ModelError      a model failed, or answered something that is not a distribution
       ├── LaneError       a draft or target worker died or stopped answering
-      └── NotLossless     the exact law found a counterexample
+      ├── NotLossless     the exact law found a counterexample
+      └── CheckFailed     a strategy fails a check of `specdec.testing`
 
 Messages name the culprit, then the remedy, in one line. The command line prints that line and exits with code 2.
 """
@@ -45,8 +46,12 @@ class ModelError(SpecdecError):
 
 
 class LaneError(SpecdecError):
-    """A worker that died, hung or answered out of turn."""
+    """A worker that died, hung or answered in the wrong order."""
 
 
 class NotLossless(SpecdecError, AssertionError):
     """A strategy whose output law is not the target's; the message holds a smallest counterexample."""
+
+
+class CheckFailed(SpecdecError, AssertionError):
+    """A strategy that fails checks of `specdec.testing`; the message holds a line or more for each."""

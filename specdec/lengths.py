@@ -1,7 +1,8 @@
-"""How many tokens to draft next: an object of its own, as step-size control is in an ODE library.
+"""Draft-length policies: how many tokens to draft next.
 
-A policy is a frozen value. What it learns is its memory, which the strategy carries in its state. A policy sees verdicts, and
-its stop rule sees the draft's own rows; neither ever sees the target's probabilities.
+They are separate from strategies, as step-size control is separate from solvers in an ODE library. A policy is a frozen
+value. What it learns is its *memory*, which the strategy carries in its state. A policy sees verdicts, and its stop rule sees
+the draft's own rows. Neither ever sees the target's probabilities.
 """
 
 from __future__ import annotations
@@ -17,9 +18,12 @@ from specdec.state import Facts, State
 
 
 class DraftLength(ABC):
-    """How many tokens to draft next. `memory` is threaded through the state, so policies stay frozen values."""
+    """How many tokens to draft next. A policy is given its memory and returns the next one; it keeps none itself."""
 
-    stop: StopRule | None = None
+    @property
+    def stop(self) -> StopRule | None:
+        """What may end a draft early; nothing, unless a policy says so."""
+        return None
 
     def init(self, facts: Facts) -> Hashable:
         """The memory to start with."""
@@ -71,7 +75,7 @@ class SpeedRatio(DraftLength):
 
 @dataclass(frozen=True, slots=True)
 class BelowConfidence:
-    """True when the token was sampled with a probability below `threshold`."""
+    """A stop rule: true when the token was sampled with a probability below `threshold`."""
 
     threshold: float
 
@@ -81,13 +85,13 @@ class BelowConfidence:
 
 @dataclass(frozen=True, slots=True)
 class Confident(DraftLength):
-    """Draft up to `most` tokens; end after one the draft gave less than `threshold` (transformers' dynamic speculation)."""
+    """Draft up to `most` tokens; end after a token whose `q` is below `threshold` (transformers' dynamic speculation)."""
 
     most: int = 8
     threshold: float = 0.4
 
     @property
-    def stop(self) -> StopRule:  # type: ignore[override]
+    def stop(self) -> StopRule:
         return BelowConfidence(self.threshold)
 
     def length(self, memory: Any) -> int:

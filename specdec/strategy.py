@@ -1,19 +1,19 @@
 """What a strategy is: `init(prompt) -> State`, `step(state) -> Program[State]`, and a few facts.
 
-The strategy says what happens in one round; the loop around it, caches, randomness and clocks are somebody else's.
-How far to draft is an object of its own (`DraftLength`), as step-size control is in an ODE library. Strategies are found
-through the entry-point group `specdec.strategies`; the built-in ones use the same door as a stranger's.
+A strategy says what happens in one round. It does not know the loop around it, caches, random numbers or clocks. How far to
+draft is a separate object (`DraftLength`), as step-size control is in an ODE library.
+
+Strategies are found through the entry-point group `specdec.strategies`. The built-in ones are registered there too.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from functools import cached_property
-from importlib.metadata import entry_points
 from typing import Any, ClassVar
 
+from specdec import plugins
 from specdec.effects import Committed, Program
 from specdec.errors import InputError, StrategyError
 from specdec.lengths import AnyDraftLength, DraftLength, Fixed, as_draft_length
@@ -83,26 +83,18 @@ GROUP = "specdec.strategies"
 
 def available() -> dict[str, type[DecodingStrategy]]:
     """Every installed strategy by name, from the entry-point group `specdec.strategies`."""
-    found: dict[str, type[DecodingStrategy]] = {}
-    for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
-        cls = entry.load()
-        if not (isinstance(cls, type) and issubclass(cls, DecodingStrategy) and cls.name == entry.name):
-            raise StrategyError(
-                f"entry point {entry.name} = {entry.value} is no DecodingStrategy of that name: correct its package"
-            )
-        found[entry.name] = cls
+    found = plugins.installed(GROUP)
+    for name, cls in found.items():
+        if not (isinstance(cls, type) and issubclass(cls, DecodingStrategy) and cls.name == name):
+            raise StrategyError(f"{name} of {GROUP} is {cls!r}, no DecodingStrategy of that name: correct its package")
     return found
 
 
 def create(name: str, **parameters: Any) -> DecodingStrategy:
     """A strategy by name and parameters; unknown names and parameters are refused by an `InputError`."""
-    classes = available()
-    if name not in classes:
-        close = get_close_matches(name, classes, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"installed are {', '.join(classes)}"
-        raise InputError(f"unknown strategy {name!r}: {hint}")
-    known = [field.name for field in fields(classes[name])]  # type: ignore[arg-type]
+    cls = plugins.named("strategy", name, available())
+    known = [field.name for field in fields(cls)]  # type: ignore[arg-type]
     for parameter in parameters:
         if parameter not in known:
             raise InputError(f"strategy {name} has no parameter {parameter!r}: it takes {', '.join(known) or 'none'}")
-    return classes[name](**parameters)
+    return cls(**parameters)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from specdec.errors import InputError
 from specdec.profile import Profile
-from specdec.verification import Chance, Outcome, Rule, Window, rule
+from specdec.verification import Chance, Decision, Rule, Window, rule
 
 
 class Synthetic:
@@ -29,14 +29,14 @@ class Synthetic:
         self._chances, self.rate, self.mark = chances, rate, mark
         self._run = 0
 
-    def __call__(self, window: Window, bonus: bool, chance: Chance) -> Outcome:
+    def __call__(self, window: Window, bonus: bool, chance: Chance) -> Decision:
         accepted = self._accepted(window.n, bonus, chance)
-        return Outcome(accepted, chance.pick(window.p(accepted)) if bonus or accepted < window.n else None)
+        return Decision(accepted, chance.pick(window.p(accepted)) if bonus or accepted < window.n else None)
 
-    def greedy(self, best: Sequence[int], guess: Sequence[int], bonus: bool, chance: Chance) -> Outcome:
+    def greedy(self, best: Sequence[int], guess: Sequence[int], bonus: bool, chance: Chance) -> Decision:
         """The same at temperature 0, where the target's token is `best[i]`."""
         accepted = self._accepted(len(guess), bonus, chance)
-        return Outcome(accepted, best[accepted] if bonus or accepted < len(guess) else None)
+        return Decision(accepted, best[accepted] if bonus or accepted < len(guess) else None)
 
     def _accepted(self, n: int, bonus: bool, chance: Chance) -> int:
         tests = n + bonus  # a bonus position is drawn too, and not used, so that runs do not depend on the windows
@@ -65,7 +65,7 @@ def synthetic(verification: str | Rule) -> Synthetic | None:
 
 def rule_of(verification: str | Rule) -> Rule:
     """What a decode may be asked for: a rule, a rule by name, or forced acceptance."""
-    return verification if callable(verification) else synthetic(verification) or rule(verification)
+    return synthetic(verification) or rule(verification)
 
 
 def require_text(verification: str | Rule) -> None:

@@ -1,6 +1,6 @@
 """PEARL: parallel speculative decoding with adaptive draft length (Liu et al., ICLR 2025, arXiv 2408.11850).
 
-Draft and target never wait in turn. While the target scores the pending window, the draft goes on behind it:
+Draft and target do not take turns. While the target scores the pending window, the draft goes on behind it:
 
 * *pre-verify* (section 4.1): nothing is pending, so the target's one row tests the first token being drafted;
 * *post-verify* (section 4.2): the window drafted before is tested, and the first fresh token behind it with the last row.

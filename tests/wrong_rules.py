@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from specdec.verification import Chance, Outcome, Row, Rule, Window, residual, token_rule
+from specdec.verification import Chance, Decision, Row, Rule, Window, residual, token_rule
 
 
 @dataclass(frozen=True)
@@ -44,89 +44,89 @@ def token_at(window: Window, i: int) -> int:
     return int((window.p(i) - window.without(i) != 0).argmax()) if window.p_at(i) else int(window.q(i).argmax())
 
 
-def plain_p_on_reject(window: Window, bonus: bool, chance: Chance) -> Outcome:
+def plain_p_on_reject(window: Window, bonus: bool, chance: Chance) -> Decision:
     accepted = chance.leading(window.p_at(i) / window.q_at(i) for i in range(window.n))
-    return Outcome(accepted, chance.pick(window.p(accepted)) if bonus or accepted < window.n else None)
+    return Decision(accepted, chance.pick(window.p(accepted)) if bonus or accepted < window.n else None)
 
 
-def without_the_rejected_token(window: Window, bonus: bool, chance: Chance) -> Outcome:
+def without_the_rejected_token(window: Window, bonus: bool, chance: Chance) -> Decision:
     accepted = chance.leading(window.p_at(i) / window.q_at(i) for i in range(window.n))
     if accepted < window.n:
         row = window.without(accepted)
-        return Outcome(accepted, chance.pick(row if row.sum() > 0 else window.p(accepted)))
-    return Outcome(accepted, chance.pick(window.p(accepted)) if bonus else None)
+        return Decision(accepted, chance.pick(row if row.sum() > 0 else window.p(accepted)))
+    return Decision(accepted, chance.pick(window.p(accepted)) if bonus else None)
 
 
-def ratio_upside_down(window: Window, bonus: bool, chance: Chance) -> Outcome:
+def ratio_upside_down(window: Window, bonus: bool, chance: Chance) -> Decision:
     def ratio(i: int) -> Any:
         return window.q_at(i) / window.p_at(i) if window.p_at(i) else 0
 
     accepted = chance.leading(ratio(i) for i in range(window.n))
     if accepted < window.n:
-        return Outcome(accepted, chance.pick(residual(window.p(accepted), window.q(accepted))))
-    return Outcome(accepted, chance.pick(window.p(accepted)) if bonus else None)
+        return Decision(accepted, chance.pick(residual(window.p(accepted), window.q(accepted))))
+    return Decision(accepted, chance.pick(window.p(accepted)) if bonus else None)
 
 
-def absolute_residual(window: Window, bonus: bool, chance: Chance) -> Outcome:
+def absolute_residual(window: Window, bonus: bool, chance: Chance) -> Decision:
     accepted = chance.leading(window.p_at(i) / window.q_at(i) for i in range(window.n))
     if accepted < window.n:
-        return Outcome(accepted, chance.pick(abs(window.p(accepted) - window.q(accepted))))
-    return Outcome(accepted, chance.pick(window.p(accepted)) if bonus else None)
+        return Decision(accepted, chance.pick(abs(window.p(accepted) - window.q(accepted))))
+    return Decision(accepted, chance.pick(window.p(accepted)) if bonus else None)
 
 
-def likely_enough(window: Window, bonus: bool, chance: Chance) -> Outcome:
+def likely_enough(window: Window, bonus: bool, chance: Chance) -> Decision:
     ratios = (window.p_at(i) / window.q_at(i) for i in range(window.n))
     accepted = chance.leading(1 if ratio > Fraction(1, 2) else ratio for ratio in ratios)
     if accepted < window.n:
-        return Outcome(accepted, chance.pick(residual(window.p(accepted), window.q(accepted))))
-    return Outcome(accepted, chance.pick(window.p(accepted)) if bonus else None)
+        return Decision(accepted, chance.pick(residual(window.p(accepted), window.q(accepted))))
+    return Decision(accepted, chance.pick(window.p(accepted)) if bonus else None)
 
 
-def typical_acceptance(window: Window, bonus: bool, chance: Chance) -> Outcome:
+def typical_acceptance(window: Window, bonus: bool, chance: Chance) -> Decision:
     typical = (int(2 * window.p_at(i) > max(window.p(i))) for i in range(window.n))
     accepted = chance.leading(typical)
-    return Outcome(accepted, chance.pick(window.p(accepted)) if bonus or accepted < window.n else None)
+    return Decision(accepted, chance.pick(window.p(accepted)) if bonus or accepted < window.n else None)
 
 
-def second_candidate(window: Window, bonus: bool, chance: Chance) -> Outcome:
+def second_candidate(window: Window, bonus: bool, chance: Chance) -> Decision:
     accepted = chance.leading(window.p_at(i) / window.q_at(i) for i in range(window.n))
     if accepted < window.n:
         p, q = window.p(accepted), window.q(accepted)
         again = chance.pick(q)
         if chance.leading([p[again] / q[again]]):
-            return Outcome(accepted, again)
-        return Outcome(accepted, chance.pick(residual(p, q)))
-    return Outcome(accepted, chance.pick(window.p(accepted)) if bonus else None)
+            return Decision(accepted, again)
+        return Decision(accepted, chance.pick(residual(p, q)))
+    return Decision(accepted, chance.pick(window.p(accepted)) if bonus else None)
 
 
-def bonus_from_the_row_before(window: Window, bonus: bool, chance: Chance) -> Outcome:
+def bonus_from_the_row_before(window: Window, bonus: bool, chance: Chance) -> Decision:
     outcome = token_rule(window, False, chance)
     if outcome.token is None and bonus:
-        return Outcome(outcome.accepted, chance.pick(window.p(max(0, window.n - 1))))
+        return Decision(outcome.accepted, chance.pick(window.p(max(0, window.n - 1))))
     return outcome
 
 
-def sampled_from_the_draft(window: Window, bonus: bool, chance: Chance) -> Outcome:
+def sampled_from_the_draft(window: Window, bonus: bool, chance: Chance) -> Decision:
     """The match rule with y from q: what "compare the two samples" becomes when the rows are swapped."""
     for i in range(window.n):
         y = chance.pick(window.q(i))
         if y != token_at(window, i):
-            return Outcome(i, y)
-    return Outcome(window.n, chance.pick(window.p(window.n)) if bonus else None)
+            return Decision(i, y)
+    return Decision(window.n, chance.pick(window.p(window.n)) if bonus else None)
 
 
 def with_q(other: Callable[[Row], Row]) -> Rule:
-    """The token rule told of another `q` than the one that was sampled from."""
+    """The token rule with another `q` than the one that was sampled from."""
 
     @dataclass(frozen=True)
-    class Told(Through):
+    class Reported(Through):
         def q(self, i: int) -> Row:
             return other(self.window.q(i))
 
         def q_at(self, i: int) -> Any:
             return self.q(i)[token_at(self.window, i)]
 
-    return lambda window, bonus, chance: token_rule(Told(window), bonus, chance)
+    return lambda window, bonus, chance: token_rule(Reported(window), bonus, chance)
 
 
 def uniform(q: Row) -> Row:
@@ -148,14 +148,14 @@ class NextRows(Through):
         return self.p(i)[token_at(self.window, i)]
 
 
-def rows_off_by_one(window: Window, bonus: bool, chance: Chance) -> Outcome:
+def rows_off_by_one(window: Window, bonus: bool, chance: Chance) -> Decision:
     return token_rule(NextRows(window), bonus, chance)
 
 
 def block(residual_scale: bool = True, keep_scale: bool = True, early: bool = False, mass: bool = True) -> Rule:
     """The block rule with one of its parts left out."""
 
-    def wrong(window: Window, bonus: bool, chance: Chance) -> Outcome:
+    def wrong(window: Window, bonus: bool, chance: Chance) -> Decision:
         n = window.n
         pi: list[Any] = [Fraction(1)]
         for i in range(n):
@@ -173,8 +173,8 @@ def block(residual_scale: bool = True, keep_scale: bool = True, early: bool = Fa
             accepted = chance.last(keep)
         if accepted < n:
             scale = pi[accepted] if residual_scale else 1
-            return Outcome(accepted, chance.pick(residual(window.p(accepted), window.q(accepted), scale)))
-        return Outcome(accepted, chance.pick(window.p(n)) if bonus else None)
+            return Decision(accepted, chance.pick(residual(window.p(accepted), window.q(accepted), scale)))
+        return Decision(accepted, chance.pick(window.p(n)) if bonus else None)
 
     return wrong
 

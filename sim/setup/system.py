@@ -93,11 +93,8 @@ class System:
             if value is not None and not (isfinite(value) and value >= 0):
                 raise InputError(f"{name} {value} is not possible: give 0 or more")
         for name, factor in vars(self.together or ALONE).items():
-            if not (isfinite(factor) and factor >= 1):
+            if factor < 1:
                 raise InputError(f"{name} {factor} is not possible: working side by side makes nobody faster, give 1 or more")
-        for name, factor in vars(self.turns).items():
-            if not (isfinite(factor) and factor > 0):
-                raise InputError(f"{name} {factor} of models in turn is not possible: give more than 0")
         if self.network_seconds and (self.shared or self.together):
             raise InputError("a network delay needs two devices: drop it, or the shared device")
 

@@ -25,12 +25,6 @@ class Lane(StrEnum):
     process = "process"
 
 
-class Verification(StrEnum):
-    token = "token"
-    match = "match"
-    block = "block"
-
-
 class DType(StrEnum):
     float64 = "float64"
     float32 = "float32"

@@ -1,19 +1,10 @@
-"""The exact world: the output law of any strategy by enumeration with `Fraction`, and proofs of losslessness on top of it."""
+"""The exact world: the output law of any strategy by enumeration with `Fraction`, and proofs of losslessness from it."""
 
-from specdec.law.exact import (
-    Exact,
-    ExactLaw,
-    ExactPair,
-    ExactRow,
-    Oracle,
-    Scattered,
-    Schedule,
-    branches,
-    law,
-    target_law,
-    total_variation,
-)
+from specdec.law.exact import Exact, law
+from specdec.law.oracle import Oracle, branches
+from specdec.law.pair import ExactLaw, ExactPair, ExactRow, Scattered, Schedule, target_law, total_variation
 from specdec.law.proof import Case, Proof, assert_lossless, cases, prove
+from specdec.law.suite import Proofs, prove_all
 
 __all__ = [
     "Case",
@@ -23,6 +14,7 @@ __all__ = [
     "ExactRow",
     "Oracle",
     "Proof",
+    "Proofs",
     "Scattered",
     "Schedule",
     "assert_lossless",
@@ -30,6 +22,7 @@ __all__ = [
     "cases",
     "law",
     "prove",
+    "prove_all",
     "target_law",
     "total_variation",
 ]

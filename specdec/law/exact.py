@@ -3,21 +3,20 @@
     law(strategy, pair, prompt, max_new_tokens)    the output law, as {tokens: probability}
     assert_lossless(strategy)                      raises `NotLossless` with a smallest counterexample
 
-A `Race` has no clock here: a `Schedule` says how far the draft came. The law must be right under every one.
+A round is replayed once per branch (`specdec.law.oracle`). Between rounds, equal states merge. A drafted token is drawn only
+when its value is read, so a pending window, or a branch of a `Fork` that is not used, costs nothing. A `Race` has no clock
+here: a `Schedule` says how many tokens the draft made, and the law must be right under every schedule.
 
-A round is replayed once per branch: an `Oracle` answers each random choice from a script and extends it. Equal states merge
-between rounds, and drafted tokens are drawn only when somebody looks at them, so a pending window, or a branch that is never
-used, costs nothing. It knows no strategy; models are tables (`ExactPair`) whose rows may depend on the whole history.
+Knows no strategy. Models are tables (`ExactPair`) whose rows may depend on the whole history.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from random import Random
-from typing import Any, TypeAlias, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +26,7 @@ from specdec.effects import (
     Draft,
     Drafted,
     Effect,
+    Fork,
     Guess,
     Known,
     Race,
@@ -38,114 +38,20 @@ from specdec.effects import (
 )
 from specdec.ending import Ending, committed
 from specdec.errors import NotLossless, StrategyError
+from specdec.law.oracle import Oracle, branches
+from specdec.law.pair import SCATTERED, ExactLaw, ExactPair, ExactRow, Schedule, Tokens
 from specdec.state import KnownFacts
 from specdec.strategy import DecodingStrategy
 from specdec.verification import Row, Rule, rule
 
-T = TypeVar("T")
-Tokens: TypeAlias = tuple[int, ...]
-ExactRow: TypeAlias = tuple[Fraction, ...]
-ExactLaw: TypeAlias = dict[Tokens, Fraction]
-
-
-@dataclass(frozen=True, eq=False)
-class ExactPair:
-    """A target and a draft as functions from the whole context to a row of `vocabulary` fractions that sum to 1."""
-
-    vocabulary: int
-    p: Callable[[Tokens], ExactRow]
-    q: Callable[[Tokens], ExactRow]
-    eos: int | None = None
-    label: str = ""
-
-
-Schedule: TypeAlias = Callable[[Committed, Guess], int]
-"""How many tokens the draft of a `Race` makes behind `(committed, after)`; 1 and the draft's length are its limits."""
-
-
-@dataclass(frozen=True, slots=True)
-class Scattered:
-    """A schedule of lengths from 1 to 4 that look random and are a function of the context, so that equal states stay equal.
-
-    `by_tokens` lets them depend on the tokens, pending ones too, which are drawn for it; else they depend on counts alone.
-    """
-
-    name: str = ""
-    by_tokens: bool = False
-
-    def __call__(self, committed: Committed, after: Guess) -> int:
-        seen = (committed.tokens, after.tokens) if self.by_tokens else (len(committed), len(after))
-        return Random(f"{self.name} {seen}").randint(1, 4)
-
-
-class Oracle:
-    """Answers choices from a script, takes the first open option beyond it, and keeps the weight of the branch.
-
-    A script is a list of (option taken, number of options, weight of the branch up to and with it).
-    """
-
-    def __init__(self, script: Sequence[tuple[int, int, Any]] = ()) -> None:
-        self._script = script
-        self.trail: list[tuple[int, int, Any]] = []
-        self.weight: Any = script[-1][2] if script else 1
-
-    def choose(self, weights: Sequence[Any]) -> int:
-        """An index, with probability equal to its weight (they sum to 1). Impossible options are never taken."""
-        options = [index for index, weight in enumerate(weights) if weight]
-        if len(options) == 1:
-            return options[0]
-        step = len(self.trail)
-        if step < len(self._script):
-            taken, _, weight = self._script[step]
-        else:
-            taken, weight = 0, self.weight * weights[options[0]]
-            self.weight = weight
-        if weight is None:  # the last step of the script is new: its weight is not known before its options are
-            before = self.trail[-1][2] if self.trail else 1
-            weight = self.weight = before * weights[options[taken]]
-        self.trail.append((taken, len(options), weight))
-        return options[taken]
-
-    def leading(self, probabilities: Iterable[Any]) -> int:
-        count = 0
-        for probability in probabilities:
-            if probability < 1 and self.choose((probability, 1 - probability)) == 1:
-                break
-            count += 1
-        return count
-
-    def last(self, probabilities: Sequence[Any]) -> int:
-        for index in range(len(probabilities), 0, -1):
-            probability = probabilities[index - 1]
-            if probability >= 1 or self.choose((probability, 1 - probability)) == 0:
-                return index
-        return 0
-
-    def pick(self, weights: Row) -> int:
-        total = weights.sum()
-        return self.choose([weight / total for weight in weights])
-
-
-def branches(run: Callable[[Oracle], T]) -> Iterator[tuple[T, Any]]:
-    """Every result of `run` with its weight, by replaying it once per branch. Weights sum to 1."""
-    script: list[tuple[int, int, Any]] = []
-    while True:
-        oracle = Oracle(script)
-        yield run(oracle), oracle.weight
-        script = oracle.trail
-        while script and script[-1][0] + 1 == script[-1][1]:
-            script.pop()
-        if not script:
-            return
-        taken, options, _ = script[-1]
-        script[-1] = taken + 1, options, None
-
 
 @dataclass(frozen=True, slots=True)
 class Undrawn:
-    """A drafted token that nobody has looked at. Value equality makes equal pending windows equal states.
+    """A drafted token that may not be drawn yet. Equality by value makes equal pending windows equal states.
 
-    `context` are the known tokens before it, `before` the undrawn ones after those, `serial` tells independent draws apart.
+    `context`   the known tokens before it
+    `before`    the undrawn tokens between `context` and this one
+    `serial`    tells independent draws apart
     """
 
     world: Exact = field(compare=False, repr=False)
@@ -159,11 +65,11 @@ class Undrawn:
 
     @property
     def q(self) -> ExactRow:
-        return self.world.pair.q(self.context + tuple(cell.token for cell in self.before))
+        return self.world.pair.q(self.context + tuple(earlier.token for earlier in self.before))
 
 
 class ExactWindow:
-    """`Window` over exact rows; nothing is drawn before it is asked for."""
+    """`specdec.verification.Window` over exact rows. A token is drawn when the rule first reads it."""
 
     def __init__(self, pair: ExactPair, effect: Verify) -> None:
         self._pair, self._committed, self._drafted = pair, effect.scores.committed.tokens, effect.guess.drafted
@@ -204,7 +110,7 @@ class ExactWindow:
 class Exact:
     """The exact interpreter: answers the effects of one round on one branch."""
 
-    def __init__(self, pair: ExactPair, verification: Rule, schedule: Schedule = Scattered()) -> None:
+    def __init__(self, pair: ExactPair, verification: Rule, schedule: Schedule = SCATTERED) -> None:
         self.pair = pair
         self._rule = verification
         self._schedule = schedule
@@ -225,9 +131,9 @@ class Exact:
         return law
 
     def _round(self, strategy: DecodingStrategy, state: Any, oracle: Oracle) -> Any:
-        self._oracle, self._drawn, self._serial = oracle, {}, 1_000
+        self._oracle, self._drawn, self._serial = oracle, {}, 1_000  # tokens of the state before have serials below 1,000
         after = drive_at_once(strategy.step(state), self.answer)
-        return self._settled(after, {})
+        return self._normalised(after, {})
 
     def answer(self, effect: Effect[Any]) -> Any:
         match effect:
@@ -240,68 +146,105 @@ class Exact:
             case Score(committed, guess):
                 return Scores(committed, guess)
             case Verify():
-                outcome = self._rule(ExactWindow(self.pair, effect), effect.bonus, self._oracle)
-                tokens = effect.guess[: outcome.accepted].tokens
-                if outcome.token is not None:
-                    tokens += (outcome.token,)
-                return Verdict(Committed(tokens), outcome.accepted, outcome.accepted == len(effect.guess))
+                decision = self._rule(ExactWindow(self.pair, effect), effect.bonus, self._oracle)
+                tokens = effect.guess[: decision.accepted].tokens
+                if decision.token is not None:
+                    tokens += (decision.token,)
+                return Verdict(Committed(tokens), decision.accepted, decision.accepted == len(effect.guess))
+            case Fork():
+                return ExactForks(self, effect)
             case _:
-                raise StrategyError(f"the exact law cannot answer {type(effect).__name__}")
+                raise StrategyError(f"the exact law cannot answer {type(effect).__name__}: ask for effects of specdec.effects")
 
-    def draw(self, cell: Undrawn) -> int:
-        """The cell's token on this branch."""
-        if id(cell) not in self._drawn:
-            self._drawn[id(cell)] = cell, self._oracle.choose(cell.q)
-        return self._drawn[id(cell)][1]
+    def draw(self, undrawn: Undrawn) -> int:
+        """Its value on this branch, drawn when it is first read."""
+        if id(undrawn) not in self._drawn:
+            self._drawn[id(undrawn)] = undrawn, self._oracle.choose(undrawn.q)
+        return self._drawn[id(undrawn)][1]
 
     def _draft(self, effect: Draft) -> Guess:
-        cells: list[Drafted] = []
+        made: list[Drafted] = []
         context, before = self._known(effect.committed.tokens, effect.after.drafted)
         for _ in range(effect.length):
             self._serial += 1
-            cell = Undrawn(self, context, before, self._serial)
-            cells.append(cell)
-            before += (cell,)
-            if effect.stop is not None and effect.stop(cell.q, cell.token):
+            fresh = Undrawn(self, context, before, self._serial)
+            made.append(fresh)
+            before += (fresh,)
+            if effect.stop is not None and effect.stop(fresh.q, fresh.token):
                 break
-        return Guess(tuple(cells))
+        return Guess(tuple(made))
 
     def _known(self, context: Tokens, drafted: Sequence[Drafted]) -> tuple[Tokens, tuple[Undrawn, ...]]:
         """The drawn tokens at the head of `drafted`, and the undrawn rest."""
-        for i, cell in enumerate(drafted):
-            if isinstance(cell, Undrawn) and id(cell) not in self._drawn:
+        for i, token in enumerate(drafted):
+            if isinstance(token, Undrawn) and id(token) not in self._drawn:
                 rest = drafted[i:]
                 if not all(isinstance(later, Undrawn) for later in rest):  # mixed by hand: draw, so that order stays simple
                     return context + tuple(later.token for later in rest), ()
                 return context, tuple(later for later in rest if isinstance(later, Undrawn))
-            context += (cell.token,)
+            context += (token.token,)
         return context, ()
 
-    def _settled(self, value: Any, names: dict[int, Drafted]) -> Any:
-        """`value` with drawn cells as plain tokens and undrawn ones numbered by appearance, so that equal states are equal."""
+    def _normalised(self, value: Any, names: dict[int, Drafted]) -> Any:
+        """`value` with drawn tokens as plain ones and undrawn ones numbered by appearance, so that equal states are equal."""
         match value:
             case Undrawn():
                 if id(value) not in names:
-                    names[id(value)] = self._settled_cell(value, names)
+                    names[id(value)] = self._normalised_token(value, names)
                 return names[id(value)]
             case Guess(drafted):
-                return Guess(tuple(self._settled(cell, names) for cell in drafted))
+                return Guess(tuple(self._normalised(token, names) for token in drafted))
             case Known() | Committed():
                 return value
+            case ExactForks():
+                raise StrategyError("a state keeps Forks, which hold for one round: keep the guess that `after` returned")
             case tuple():
-                return tuple(self._settled(item, names) for item in value)
+                return tuple(self._normalised(item, names) for item in value)
             case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
-                inside = {f.name: self._settled(getattr(value, f.name), names) for f in dataclasses.fields(value)}
+                inside = {f.name: self._normalised(getattr(value, f.name), names) for f in dataclasses.fields(value)}
                 return dataclasses.replace(value, **inside)
             case _:
                 return value
 
-    def _settled_cell(self, cell: Undrawn, names: dict[int, Drafted]) -> Drafted:
-        if id(cell) in self._drawn:
-            return Known(self.draw(cell), cell.q)
-        context, before = self._known(cell.context, cell.before)
-        settled = tuple(self._settled(earlier, names) for earlier in before)
-        return Undrawn(self, context, settled, len(names))
+    def _normalised_token(self, token: Undrawn, names: dict[int, Drafted]) -> Drafted:
+        if id(token) in self._drawn:
+            return Known(self.draw(token), token.q)
+        context, before = self._known(token.context, token.before)
+        normalised = tuple(self._normalised(earlier, names) for earlier in before)
+        return Undrawn(self, context, normalised, len(names))
+
+
+@dataclass(frozen=True, eq=False)
+class ExactForks:
+    """The answer to a `Fork`. A continuation is drafted when it is asked for, so all others cost nothing."""
+
+    world: Exact
+    fork: Fork
+    made: dict[tuple[int, int], Guess] = field(default_factory=dict[tuple[int, int], Guess])
+
+    def after(self, verdict: Verdict) -> Guess:
+        """The continuation behind `verdict.tokens`; empty on a miss."""
+        if len(verdict.tokens) == verdict.accepted:  # it ends with a guess: outcomes end with a token of the target's own
+            return Guess.empty
+        outcome = verdict.accepted, verdict.tokens.tokens[-1]
+        if outcome not in self.made:
+            self.made[outcome] = self._drafted(*outcome)
+        return self.made[outcome]
+
+    def _drafted(self, accepted: int, last: int) -> Guess:
+        fork = self.fork
+        if accepted > len(fork.window) or last not in self._foreseen(accepted):
+            return Guess.empty
+        behind = Committed((*fork.committed.tokens, *fork.window[:accepted].tokens, last))
+        return self.world.answer(Draft(behind, Guess.empty, fork.length))
+
+    def _foreseen(self, accepted: int) -> list[int]:
+        """The next tokens that are foreseen behind so many accepted ones."""
+        fork = self.fork
+        q = self.world.pair.q(fork.committed.tokens + fork.window[:accepted].tokens)
+        left_out = [drafted.token for drafted in fork.window[accepted : accepted + 1].drafted]
+        likeliest = sorted(range(len(q)), key=lambda token: -q[token])  # a stable sort: of equals, the lowest comes first
+        return [token for token in likeliest if token not in left_out][: fork.fan_out]
 
 
 def law(
@@ -311,14 +254,14 @@ def law(
     max_new_tokens: int = 3,
     verification: str | Rule = "token",
     speed_ratio: float = 3.0,
-    schedule: Schedule = Scattered(),
+    schedule: Schedule = SCATTERED,
 ) -> ExactLaw:
     """The exact output law of `strategy` on `pair`: probabilities of every output of at most `max_new_tokens` tokens.
 
     Outputs end at `pair.eos` or at the budget. `verification` is a rule or its name; `schedule` ends the draft of a `Race`.
     """
     start = Committed(prompt)
-    world = Exact(pair, rule(verification) if isinstance(verification, str) else verification, schedule)
+    world = Exact(pair, rule(verification), schedule)
     ending = Ending(max_new_tokens, () if pair.eos is None else (pair.eos,))
     done: ExactLaw = {}
     open_states: dict[int, dict[Any, Fraction]] = {0: {strategy.init(start, KnownFacts(speed_ratio)): Fraction(1)}}
@@ -335,22 +278,3 @@ def law(
                     states = open_states.setdefault(new_tokens + len(leaves), {})
                     states[after] = states.get(after, Fraction(0)) + weight * chance
     return done
-
-
-def target_law(pair: ExactPair, prompt: Tokens = (0,), max_new_tokens: int = 3) -> ExactLaw:
-    """The target's own law of outputs: products of its rows, written without any strategy."""
-    laws: ExactLaw = {(): Fraction(1)}
-    done: ExactLaw = {}
-    for _ in range(max_new_tokens):
-        longer: ExactLaw = {}
-        for output, weight in laws.items():
-            for token, probability in enumerate(pair.p(prompt + output)):
-                if probability:
-                    (done if token == pair.eos else longer)[(*output, token)] = weight * probability
-        laws = longer
-    return done | laws
-
-
-def total_variation(left: Mapping[Any, Any], right: Mapping[Any, Any]) -> Any:
-    """Half the sum of absolute differences."""
-    return sum(abs(left.get(key, 0) - right.get(key, 0)) for key in {*left, *right}) / 2

@@ -1,11 +1,12 @@
 """Proof of losslessness by example, exhaustively on each: generated pairs, the exact law, and a smallest counterexample.
 
-    assert_lossless(MyStrategy())      in a test: raises `NotLossless`, or returns the proof
+    assert_lossless(MyStrategy())      in a test: raises `NotLossless`, or returns the proofs
 
-Pairs are tables over 2 to 4 tokens whose rows depend on the whole history. Each kind breaks some wrong rule: rows with zeros,
-with ties, p = q, disjoint supports, one-hot rows, mixtures of all, each with and without an end-of-sequence token. A wrong rule
-may be invisible on one pair, hence many, or move the law by less than any affordable sample shows, hence fractions. Each pair
-has a schedule of its own for drafts that race the target; half of these depend on the tokens.
+Pairs are tables over 2 to 4 tokens whose rows depend on the whole history. Each kind of pair breaks some wrong rule: rows
+with zeros, with ties, p = q, disjoint supports, one-hot rows, mixtures of all, each with and without an end-of-sequence
+token. There are many pairs, since a wrong rule may be invisible on one. Laws are fractions, since a wrong rule may move the
+law by less than any affordable sample shows. Each pair has its own schedule for drafts that race the target; half of the
+schedules depend on the tokens.
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ from fractions import Fraction
 from functools import cached_property, lru_cache
 from itertools import cycle, islice
 from random import Random
+from typing import Any
 
 from specdec.errors import InputError, NotLossless
-from specdec.law.exact import ExactLaw, ExactPair, ExactRow, Scattered, Schedule, Tokens, law, target_law, total_variation
+from specdec.law.exact import law
+from specdec.law.pair import ExactLaw, ExactPair, ExactRow, Scattered, Schedule, Tokens, target_law, total_variation
+from specdec.report import Report
 from specdec.strategy import DecodingStrategy
-from specdec.verification import RULES, Rule
+from specdec.verification import Rule, name_of, rules
 
 PROMPT: Tokens = (0,)
 
@@ -74,19 +78,39 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Proof:
-    """What was proved: on how many pairs, the largest total variation distance, and whether all laws were equal."""
+class Proof(Report):
+    """The exact law of one strategy under one rule, beside the target's, on generated pairs.
 
-    strategy: DecodingStrategy
+    `strategy`              its name
+    `parameters`            its parameters by name
+    `verification`          name of the rule
+    `lossless_claimed`      whether the strategy claims to be lossless
+    `pairs`                 pairs that were tried: all, or those up to the first whose laws differ
+    `max_total_variation`   the largest distance between the two laws; `None` if the law could not be computed
+    `exact`                 whether the laws were equal as fractions on every pair
+    `seconds`               time it took
+    `counterexample`        where they differ: the smallest case that was found; or the error that ended the attempt
+    """
+
+    strategy: str
+    parameters: dict[str, Any]
     verification: str
+    lossless_claimed: bool
     pairs: int
-    max_total_variation: Fraction
+    max_total_variation: float | None
+    exact: bool
     seconds: float
     counterexample: str | None = None
 
     @property
-    def exact(self) -> bool:
-        return self.max_total_variation == 0
+    def refuted(self) -> bool:
+        """Whether the strategy claims to be lossless and is not."""
+        return self.lossless_claimed and not self.exact
+
+    def __str__(self) -> str:
+        return " ".join([self.strategy, *(f"{key}={value}" for key, value in self.parameters.items())]) + (
+            f", {self.verification} rule"
+        )
 
 
 @lru_cache(maxsize=4)
@@ -129,7 +153,7 @@ def generated_row(random: Random, kind: str, model: str, context: Tokens, vocabu
             weights = [random.choice((0, 0, 1, 2, 3)) for _ in range(vocabulary)]
         case "ties" | "equal":
             weights = [random.choice((1, 1, 2)) for _ in range(vocabulary)]
-        case "disjoint":  # p on tokens of one parity, q on the other; which one turns with the length
+        case "disjoint":  # p on tokens of one parity, q on the other; the two swap with each token
             mine = (len(context) + (model == "p")) % 2
             weights = [random.randint(1, 2) if token % 2 == mine else 0 for token in range(vocabulary)]
         case _:
@@ -141,19 +165,31 @@ def generated_row(random: Random, kind: str, model: str, context: Tokens, vocabu
 
 
 def prove(strategy: DecodingStrategy, verification: str | Rule = "token", pairs: int = 200, seed: int = 0) -> Proof:
-    """Compare the exact law of `strategy` with the target's on generated pairs; stops at the first that differs."""
+    """Compare the exact law of `strategy` with the target's on generated pairs. Stops at the first that differs.
+
+    Raises the error of a strategy whose law cannot be computed: `StrategyError`, or `NotLossless` for a false `q`.
+    """
     if pairs < 1:
         raise InputError(f"{pairs} pairs prove nothing: ask for at least 1")
-    name = verification if isinstance(verification, str) else verification.__name__
     start = time.perf_counter()
-    number = 0
-    for number, case in enumerate(cases(pairs, seed), start=1):
+    tried, distance, text = 0, Fraction(0), None
+    for case in cases(pairs, seed):
+        tried += 1
         ours = case.law(strategy, verification)
         if ours != case.target_law:
-            text = counterexample(strategy, verification, case)
-            distance = total_variation(ours, case.target_law)
-            return Proof(strategy, name, number, distance, time.perf_counter() - start, text)
-    return Proof(strategy, name, number, Fraction(0), time.perf_counter() - start)
+            distance, text = total_variation(ours, case.target_law), counterexample(strategy, verification, case)
+            break
+    return Proof(
+        strategy.name,
+        strategy.parameters,
+        name_of(verification),
+        strategy.lossless,
+        tried,
+        float(distance),
+        not distance,
+        time.perf_counter() - start,
+        text,
+    )
 
 
 def assert_lossless(
@@ -161,9 +197,10 @@ def assert_lossless(
 ) -> list[Proof]:
     """Raise `NotLossless`, with a smallest counterexample, unless the law is the target's on every generated pair.
 
-    All rules of `specdec.verification` are tried unless one is named. Returns the proofs.
+    `verification` is a rule or its name; without, every installed rule is tried. Returns the proofs.
     """
-    proofs = [prove(strategy, rule, pairs, seed) for rule in ([verification] if verification else RULES)]
+    chosen = rules() if verification is None else [verification]
+    proofs = [prove(strategy, rule, pairs, seed) for rule in chosen]
     for proof in proofs:
         if proof.counterexample:
             raise NotLossless(proof.counterexample)
@@ -175,12 +212,10 @@ def counterexample(strategy: DecodingStrategy, verification: str | Rule, case: C
     case = simplified(strategy, verification, case)
     ours, targets = case.law(strategy, verification), case.target_law
     output = max({*ours, *targets}, key=lambda tokens: abs(ours.get(tokens, 0) - targets.get(tokens, 0)))
-    rule = verification if isinstance(verification, str) else verification.__name__
-    zero = Fraction(0)
+    our, its = ours.get(output, Fraction(0)), targets.get(output, Fraction(0))
     lines = [
-        f"{strategy} with the {rule} rule is not lossless: after prompt {PROMPT} it outputs {output} with probability "
-        f"{ours.get(output, zero)}, the target with {targets.get(output, zero)} "
-        f"(total variation {float(total_variation(ours, targets)):.4g})",
+        f"{strategy} with the {name_of(verification)} rule is not lossless: after prompt {PROMPT} it outputs {output} "
+        f"with probability {our}, the target with {its} (total variation {float(total_variation(ours, targets)):.4g})",
         f"vocabulary {case.vocabulary}, {case.new_tokens} new tokens, end of sequence {case.eos}; history: p | q",
     ]
     for context in sorted({*case.p.rows, *case.q.rows}, key=lambda context: (len(context), context)):

@@ -23,7 +23,7 @@ from specdec.profile import MeasuredAcceptance
 from specdec.shapes import SHAPES, build
 from specdec.synthetic import Synthetic, rule_of, synthetic
 from specdec.testing.models import byte_tokenizer, minuscule, resembling
-from specdec.verification import RULES, Outcome
+from specdec.verification import Decision, rules
 
 MARK = "synthetic acceptance 0.8: not text"
 
@@ -64,7 +64,7 @@ class Certain:
         return torch.eye(self.n + 1)[i]
 
 
-Ask = Callable[[Synthetic, int, bool, Any], Outcome]
+Ask = Callable[[Synthetic, int, bool, Any], Decision]
 ASKS: dict[str, Ask] = {
     "sampled": lambda rule, n, bonus, chance: rule(Certain(n), bonus, chance),  # type: ignore[arg-type]
     "greedy": lambda rule, n, bonus, chance: rule.greedy(range(n + 1), [-1] * n, bonus, chance),
@@ -82,8 +82,8 @@ def law_of(run: Callable[[Oracle], Any]) -> dict[Any, float]:
 @pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS)
 def test_a_rate_accepts_each_guess_alike_and_then_takes_the_targets_token(ask: Ask, bonus: bool) -> None:
     law = law_of(lambda oracle: ask(forced("synthetic:0.8"), 2, bonus, oracle))
-    last = Outcome(2, 2 if bonus else None)
-    assert law == pytest.approx({Outcome(0, 0): 0.2, Outcome(1, 1): 0.16, last: 0.64})
+    last = Decision(2, 2 if bonus else None)
+    assert law == pytest.approx({Decision(0, 0): 0.2, Decision(1, 1): 0.16, last: 0.64})
 
 
 @pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS)
@@ -179,7 +179,7 @@ def test_a_model_does_not_generate_with_it(pair: Pair) -> None:
 
 
 def test_it_is_no_rule_that_could_be_proved() -> None:
-    assert not any("synthetic" in name or isinstance(rule, Synthetic) for name, rule in RULES.items())
+    assert not any("synthetic" in name or isinstance(rule, Synthetic) for name, rule in rules().items())
     with pytest.raises(InputError, match=r"unknown verification 'synthetic:0\.8'"):
         assert_lossless(create("speculative", draft_length=1), "synthetic:0.8", pairs=1)
 

@@ -138,7 +138,7 @@ def test_commands_of_other_packages_are_found_and_broken_ones_leave_the_rest_alo
         ("profile --target {models}/target", ["draft model", "give --draft"]),
         ("profile --target {models}/target --lane process", ["--lane process", "give --draft"]),
         ("profile --draft {models}/draft", ["--draft", "give --target"]),
-        ("prove pearl --verification synthetic:0.8", ["'--verification'", "'token', 'match', 'block'"]),
+        ("prove pearl --verification synthetic:0.8", ["'synthetic:0.8'", "token, match, block"]),
         ("prove", ["nothing to prove", "--all"]),
         ("prove perl", ["'perl'", "did you mean pearl"]),
         ("prove pearl --pairs 0", ["0 pairs", "at least 1"]),
@@ -167,10 +167,11 @@ def test_a_failed_run_keeps_what_the_json_file_held(run: Callable[..., Ran], mod
 
 def test_strategies_as_json(run: Callable[..., Ran]) -> None:
     ran = run("strategies", "--json", "-")
-    found = {item["name"]: item for item in ran.json}
+    assert ran.json["format"] == "specdec.strategies/1"
+    found = {item["name"]: item for item in ran.json["strategies"]}
     assert found.keys() >= {"autoregressive", "pearl", "prompt_lookup", "speculative"}
     assert found["pearl"]["parameters"] == {"draft_length": "auto"}
     assert found["prompt_lookup"]["parameters"] == {"draft_length": 8, "longest_match": 3}
     assert found["autoregressive"]["lossless"] is True
-    assert all(item["description"].endswith(".") for item in ran.json)
+    assert all(item["description"].endswith(".") for item in found.values())
     assert "pearl" in ran.err  # the table, out of the JSON's way

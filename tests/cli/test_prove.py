@@ -45,18 +45,20 @@ def wrong_strategies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_proofs_as_json(run: Callable[..., Ran]) -> None:
     ran = run("prove", "pearl", "autoregressive", "--pairs", 12, "--json", "-")
     keys = ["strategy", "parameters", "verification", "lossless_claimed", "pairs", "max_total_variation", "exact", "seconds"]
+    rows = ran.json["proofs"]
     assert ran.code == 0
-    assert all(list(row) == keys for row in ran.json)
-    assert [(row["strategy"], row["parameters"], row["verification"]) for row in ran.json] == [
+    assert (ran.json["format"], ran.json["interrupted"]) == ("specdec.prove/1", False)
+    assert all(list(row) == [*keys, "counterexample"] for row in rows)
+    assert [(row["strategy"], row["parameters"], row["verification"]) for row in rows] == [
         *(("pearl", {"draft_length": n}, rule) for n in (1, 2, 3, 4) for rule in ("token", "match", "block")),
         *(("autoregressive", {}, rule) for rule in ("token", "match", "block")),
     ]
-    assert all(row["exact"] is True and row["max_total_variation"] == 0 and row["pairs"] == 12 for row in ran.json)
+    assert all(row["exact"] is True and row["max_total_variation"] == 0 and row["pairs"] == 12 for row in rows)
 
 
 def test_chosen_parameters_and_rules_are_proved(run: Callable[..., Ran]) -> None:
     ran = run("prove", "speculative", "--set", "draft_length=2", "--verification", "block", "--pairs", 6, "--json", "-")
-    assert [(row["parameters"], row["verification"]) for row in ran.json] == [({"draft_length": 2}, "block")]
+    assert [(row["parameters"], row["verification"]) for row in ran.json["proofs"]] == [({"draft_length": 2}, "block")]
 
 
 @pytest.mark.usefixtures("wrong_strategies")
@@ -72,4 +74,5 @@ def test_a_refuted_claim_exits_with_1_and_a_counterexample(run: Callable[..., Ra
 def test_a_strategy_without_the_claim_is_not_refuted(run: Callable[..., Ran]) -> None:
     ran = run("prove", "honest", "--verification", "token", "--pairs", 24, "--json", "-")
     assert ran.code == 0
-    assert all(not row["exact"] and row["max_total_variation"] > 0 and not row["lossless_claimed"] for row in ran.json)
+    rows = ran.json["proofs"]
+    assert all(not row["exact"] and row["max_total_variation"] > 0 and not row["lossless_claimed"] for row in rows)

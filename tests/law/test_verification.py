@@ -18,20 +18,19 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from specdec import Committed, Guess, InputError, Sampling, Scores, Verify
+from specdec import Committed, Guess, InputError, Scores, Verify
 from specdec.effects import Known
 from specdec.law import ExactPair, branches
 from specdec.law.exact import ExactWindow
-from specdec.runtime import worker
 from specdec.runtime.engine import TensorWindow
-from specdec.sampling import Dice, Sampler
-from specdec.testing.models import Scripted, fresh_logits, grid, minuscule
-from specdec.verification import RULES, Outcome, Rule, Window, greedy_rule, residual, rule, token_rule
+from specdec.sampling import Dice
+from specdec.testing.models import Scripted, grid
+from specdec.verification import Decision, Rule, Window, greedy_rule, residual, rule, rules, token_rule
 
 Rows = list[list[int]]
 """Integer weights; a row of probabilities is a row of weights over its sum."""
 
-OutcomeLaw = dict[Outcome, float]
+OutcomeLaw = dict[Decision, float]
 
 
 def fractions(weights: Sequence[int]) -> tuple[Fraction, ...]:
@@ -56,15 +55,15 @@ def tensor_window(p: Rows, q: Rows, tokens: Sequence[int], certain: Sequence[boo
     return TensorWindow(Guess(tuple(drafted)), tensor(p))
 
 
-def outcomes(verification: Rule, window: Window, bonus: bool) -> dict[Outcome, Any]:
+def outcomes(verification: Rule, window: Window, bonus: bool) -> dict[Decision, Any]:
     """The law of a rule's outcome."""
-    law: dict[Outcome, Any] = {}
+    law: dict[Decision, Any] = {}
     for outcome, weight in branches(lambda oracle: verification(window, bonus, oracle)):
         law[outcome] = law.get(outcome, 0) + (weight if isinstance(weight, Fraction) else float(weight))
     return law
 
 
-def same(ours: dict[Outcome, Any], exact: dict[Outcome, Any], tolerance: float = 1e-12) -> bool:
+def same(ours: dict[Decision, Any], exact: dict[Decision, Any], tolerance: float = 1e-12) -> bool:
     return all(abs(ours.get(outcome, 0) - exact.get(outcome, 0)) < tolerance for outcome in {*ours, *exact})
 
 
@@ -87,7 +86,7 @@ many = settings(max_examples=100, deadline=None, derandomize=True)
 
 
 @pytest.mark.parametrize("bonus", [False, True], ids=["", "bonus"])
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", rules())
 @many
 @given(window=windows())
 @example(window=([[1, 1], [1, 1]], [[1, 1]], [0], [False]))  # p = q: no residual mass
@@ -103,7 +102,7 @@ def test_rules_on_tensors_have_the_exact_law(name: str, bonus: bool, window: Any
     assert same(ours, exact)
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", rules())
 def test_the_comparison_sees_a_small_change(name: str) -> None:
     """A row that is off by one part in a million changes the law by more than the tolerance."""
     p, q, tokens, certain = [[3, 1, 2], [2, 2, 1], [1, 1, 1]], [[1, 1, 2], [1, 3, 1]], [2, 1], [False, False]
@@ -114,7 +113,7 @@ def test_the_comparison_sees_a_small_change(name: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", rules())
 def test_rules_on_model_precision_are_as_exact_as_it_is(name: str, dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(5)
     for _ in range(20):
@@ -134,7 +133,7 @@ def guess_of(tokens: Sequence[int], q: torch.Tensor) -> Guess:
 def test_block_rule_accepts_at_least_as_many_as_the_token_rule_and_that_more_than_match(window: Any) -> None:
     """In expectation over what the draft may have drafted, from rows that do not depend on the tokens before."""
     p, q, _, _ = window
-    expected = {name: Fraction(0) for name in RULES}
+    expected = {name: Fraction(0) for name in rules()}
 
     def add(tokens: tuple[int, ...], weight: Fraction) -> None:
         if len(tokens) < len(q):
@@ -142,7 +141,7 @@ def test_block_rule_accepts_at_least_as_many_as_the_token_rule_and_that_more_tha
                 if probability:
                     add((*tokens, token), weight * probability)
             return
-        for name, verification in RULES.items():
+        for name, verification in rules().items():
             law = outcomes(verification, exact_window(p, q, tokens, [False] * len(tokens)), False)
             expected[name] += weight * sum(outcome.accepted * chance for outcome, chance in law.items())
 
@@ -158,7 +157,7 @@ def test_residual_falls_back_to_p_where_nothing_is_left() -> None:
 
 
 @pytest.mark.parametrize("bonus", [False, True], ids=["", "bonus"])
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", rules())
 @many
 @given(
     best=st.lists(st.integers(0, 2), min_size=1, max_size=4),
@@ -248,7 +247,7 @@ def test_every_question_gets_a_uniform_of_its_own() -> None:
     assert Dice("a seed").uniform() != Dice("another").uniform()
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", rules())
 @pytest.mark.parametrize(
     ("p", "q", "tokens"),
     [
@@ -295,62 +294,8 @@ def denominators(name: str, p: Rows, q: Rows, tokens: list[int]) -> int:
     return lcm(*asked)
 
 
-# --- the rows that are declared are the rows that are sampled --------------------------------------------------------
-
-
-SETTINGS = [
-    {},
-    {"temperature": 0.5},
-    {"top_k": 2},
-    {"temperature": 1.7, "top_p": 0.8},
-    {"repetition_penalty": 1.8},
-    {"min_p": 0.4, "temperature": 2.0},
-]
-
-
-@pytest.mark.parametrize("options", SETTINGS, ids=str)
-def test_declared_q_is_sampled_q(monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]) -> None:
-    """Two drafted tokens of a model, over a grid of the two uniforms: frequencies are the declared rows, to a cell's width."""
-    model, cells = minuscule(4, seed=3), 16
-    firsts: Counter[int] = Counter()
-    pairs: Counter[tuple[int, int]] = Counter()
-    rows: dict[tuple[int, ...], torch.Tensor] = {}
-    drafting = worker.Worker(model, 4, eager=True)
-    for uniforms in grid(cells, 2):
-        monkeypatch.setattr(worker, "Dice", lambda seed, uniforms=uniforms: Scripted(uniforms))
-        drafting.begin(Sampling(**options), 0, [1, 2])
-        [drafted] = drafting.draft([worker.DraftRequest(0, [1, 2], 2)])
-        first, second = drafted.tokens
-        firsts[first] += 1
-        pairs[first, second] += 1
-        for history, q in zip(((), (first,)), drafted.q, strict=True):
-            assert torch.equal(rows.setdefault(history, q), q)  # a row belongs to its history, whatever is drawn from it
-    for token in range(4):
-        assert abs(firsts[token] / cells**2 - rows[()][token]) < 1 / cells
-        for second in range(4):
-            if firsts[token]:
-                assert abs(pairs[token, second] / firsts[token] - rows[token,][second]) < 1 / cells
-    expected = Sampler(Sampling(**options)).probabilities(fresh_logits(model, [1, 2]), [1, 2])[0]
-    torch.testing.assert_close(rows[()], expected, rtol=0, atol=1e-12)
-
-
-def test_a_stopped_draft_keeps_the_token_that_stopped_it() -> None:
-    model = minuscule(4, seed=3)
-    drafting = worker.Worker(model, 4, eager=True)
-    asked: list[tuple[int, int]] = []
-
-    def stop(q: Any, token: int) -> bool:
-        asked.append((token, len(q)))
-        return len(asked) == 2
-
-    drafting.begin(Sampling(), 7, [1])
-    [drafted] = drafting.draft([worker.DraftRequest(0, [1], 5, stop)])
-    assert len(drafted.tokens) == len(drafted.q) == 2
-    assert asked == [(token, 4) for token in drafted.tokens]
-
-
 def test_token_rule_on_a_tail_of_probabilities_far_below_float_precision() -> None:
     """A guess of probability 1e-30 under both models is accepted, not lost to a cut-off."""
     p = torch.tensor([[1.0, 1e-30], [0.5, 0.5]], dtype=torch.float64)
     window = TensorWindow(guess_of([1], p[:1]), p)
-    assert outcomes(token_rule, window, False) == {Outcome(1, None): 1}
+    assert outcomes(token_rule, window, False) == {Decision(1, None): 1}

@@ -22,7 +22,7 @@ import specdec
 from specdec import Decoding, DecodingStrategy, InputError, Pair, PairError, decode
 from specdec.runtime import runner
 from specdec.testing.models import greedy_tokens, minuscule, model, resembling
-from specdec.verification import RULES, Rule, match_rule, token_rule
+from specdec.verification import Rule, match_rule, rules, token_rule
 
 # --- statistics ------------------------------------------------------------------------------------------------------
 
@@ -68,7 +68,7 @@ REPRODUCIBLE = [strategy for strategy in strategies(3) if strategy.name != "elas
 """How far an elastic draft goes is the clock's affair, so that only its greedy outputs are decided by the seed."""
 
 
-@pytest.mark.parametrize("verification", RULES)
+@pytest.mark.parametrize("verification", rules())
 @pytest.mark.parametrize("strategy", REPRODUCIBLE, ids=str)
 def test_a_seed_decides_the_tokens_whatever_was_decoded_before(
     greedy_pair: Pair, strategy: DecodingStrategy, verification: str

@@ -14,7 +14,6 @@ from specdec import (
     Effect,
     Guess,
     Pair,
-    Program,
     Race,
     Sampling,
     Score,
@@ -22,13 +21,11 @@ from specdec import (
     StrategyError,
     Verdict,
     Verify,
-    decode,
     effects,
 )
 from specdec.effects import Fork
 from specdec.runtime.engine import Engine
 from specdec.runtime.slot import Slot
-from specdec.strategy import DecodingStrategy
 from specdec.testing.models import model, resembling
 
 PROMPT = Committed((1, 2, 3))
@@ -106,18 +103,3 @@ def test_a_verify_beside_another_effect_is_refused(run: Callable[[Effect[Any]], 
     for effect in beside(Verify(scores, scores.guess)):
         with pytest.raises(StrategyError, match=r"cannot answer Verify here: .* Verify alone"):
             run(effect)
-
-
-class Forking(DecodingStrategy):
-    """Asks for a fork in its round."""
-
-    name = "forking"
-
-    def step(self, state: Any) -> Program[Any]:
-        yield from Fork(state.committed, Guess.empty, 1, 1)
-        return state
-
-
-def test_decode_refuses_a_strategy_that_forks(pair: Pair) -> None:
-    with pytest.raises(StrategyError, match="cannot answer Fork yet"):
-        decode(pair, Forking(), [1, 2], max_new_tokens=4)

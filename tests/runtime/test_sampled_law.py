@@ -26,7 +26,7 @@ from specdec.law import ExactLaw, ExactPair, law, target_law
 from specdec.law.proof import Table
 from specdec.sampling import Sampler, Sampling
 from specdec.testing.models import Scripted, fresh_logits, minuscule
-from specdec.verification import Chance, Outcome, Rule, Window, token_rule
+from specdec.verification import Chance, Decision, Rule, Window, token_rule
 
 VOCABULARY, EOS, PROMPT, NEW_TOKENS = 4, 3, (0, 1, 0), 3
 SAMPLES = 300
@@ -109,7 +109,7 @@ def test_whole_sequences_have_the_target_law(
     assert ChiSquare(expected, SAMPLES).p_value(outputs) > SIGNIFICANCE
 
 
-def one_uniform(window: Window, bonus: bool, chance: Chance) -> Outcome:
+def one_uniform(window: Window, bonus: bool, chance: Chance) -> Decision:
     """The fault of the reference PEARL code: one uniform for the test and for the residual."""
     return token_rule(window, bonus, Scripted([chance.uniform()] * 9))  # type: ignore[attr-defined]
 

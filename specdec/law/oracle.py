@@ -1,0 +1,94 @@
+"""Every branch of a random program, by replaying the program once for each branch.
+
+    def run(oracle): return oracle.choose((1/2, 1/2)), oracle.choose((1/4, 3/4))
+
+    replay   repeats   returns   weight   trail afterwards: (index, weight) that are taken | still to be tried
+    1        nothing   0, 0      1/8      (0, 1/2) | (1, 1/2)    (0, 1/4) | (1, 3/4)
+    2        0, 1      0, 1      3/8      (0, 1/2) | (1, 1/2)    (1, 3/4) |
+
+Replay 3 repeats 1 alone: the last choice has no options left, and the one before it has. The program must ask the same
+questions when it gets the same answers. Weights may be numbers of any kind; the exact law uses `Fraction`. An `Oracle` is a
+`specdec.verification.Chance`, so a rule can be replayed as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+from specdec.verification import Row
+
+T = TypeVar("T")
+
+
+class Step(NamedTuple):
+    """One choice on a branch: the first of `options` is taken, the others are still to be tried.
+
+    `options`   (index, its probability) of what is possible and was not tried yet
+    `before`    weight of the branch before this choice
+    `weight`    weight of the branch with it
+    """
+
+    options: tuple[tuple[int, Any], ...]
+    before: Any
+    weight: Any
+
+    def following(self) -> Step:
+        """The same choice with the next option taken."""
+        options = self.options[1:]
+        return Step(options, self.before, self.before * options[0][1])
+
+
+class Oracle:
+    """Repeats the choices of `trail`, then takes the first option of each new one and adds it to the trail."""
+
+    def __init__(self, trail: Sequence[Step] = ()) -> None:
+        self.trail = list(trail)
+        self._made = 0
+
+    @property
+    def weight(self) -> Any:
+        """The weight of the branch so far."""
+        return self.trail[-1].weight if self.trail else 1
+
+    def choose(self, weights: Sequence[Any]) -> int:
+        """An index, with probability equal to its weight (they sum to 1). Impossible options are never taken."""
+        if self._made == len(self.trail):
+            options = tuple([(index, weight) for index, weight in enumerate(weights) if weight])
+            before = self.weight
+            self.trail.append(Step(options, before, before if len(options) == 1 else before * options[0][1]))
+        self._made += 1
+        return self.trail[self._made - 1].options[0][0]
+
+    def leading(self, probabilities: Iterable[Any]) -> int:
+        count = 0
+        for probability in probabilities:
+            if probability < 1 and self.choose((probability, 1 - probability)) == 1:
+                break
+            count += 1
+        return count
+
+    def last(self, probabilities: Sequence[Any]) -> int:
+        for index in range(len(probabilities), 0, -1):
+            probability = probabilities[index - 1]
+            if probability >= 1 or self.choose((probability, 1 - probability)) == 0:
+                return index
+        return 0
+
+    def pick(self, weights: Row) -> int:
+        total = weights.sum()
+        return self.choose([weight / total for weight in weights])
+
+
+def branches(run: Callable[[Oracle], T]) -> Iterator[tuple[T, Any]]:
+    """Every result of `run` with its weight. Weights sum to 1."""
+    trail: list[Step] = []
+    while True:
+        oracle = Oracle(trail)
+        yield run(oracle), oracle.weight
+        trail = oracle.trail
+        while trail and len(trail[-1].options) == 1:
+            trail.pop()
+        if not trail:
+            return
+        trail[-1] = trail[-1].following()

@@ -1,0 +1,67 @@
+"""What the exact law is computed of: a pair of models as tables, the schedule of a race, and laws of outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from random import Random
+from typing import Any, TypeAlias
+
+from specdec.effects import Committed, Guess
+
+Tokens: TypeAlias = tuple[int, ...]
+ExactRow: TypeAlias = tuple[Fraction, ...]
+ExactLaw: TypeAlias = dict[Tokens, Fraction]
+"""The probability of each output."""
+
+
+@dataclass(frozen=True, eq=False)
+class ExactPair:
+    """A target and a draft as functions from the whole context to a row of `vocabulary` fractions that sum to 1."""
+
+    vocabulary: int
+    p: Callable[[Tokens], ExactRow]
+    q: Callable[[Tokens], ExactRow]
+    eos: int | None = None
+
+
+Schedule: TypeAlias = Callable[[Committed, Guess], int]
+"""How many tokens the draft of a `Race` makes behind `(committed, after)`; 1 and the draft's length are its limits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scattered:
+    """A schedule of lengths from 1 to 4 that look random. They are a function of the context, so that equal states stay equal.
+
+    `by_tokens` lets them depend on the tokens, pending ones too, which are drawn for it. Else they depend on counts alone.
+    """
+
+    name: str = ""
+    by_tokens: bool = False
+
+    def __call__(self, committed: Committed, after: Guess) -> int:
+        seen = (committed.tokens, after.tokens) if self.by_tokens else (len(committed), len(after))
+        return Random(f"{self.name} {seen}").randint(1, 4)
+
+
+SCATTERED: Schedule = Scattered()
+
+
+def target_law(pair: ExactPair, prompt: Tokens = (0,), max_new_tokens: int = 3) -> ExactLaw:
+    """The target's own law of outputs: products of its rows, written without any strategy."""
+    laws: ExactLaw = {(): Fraction(1)}
+    done: ExactLaw = {}
+    for _ in range(max_new_tokens):
+        longer: ExactLaw = {}
+        for output, weight in laws.items():
+            for token, probability in enumerate(pair.p(prompt + output)):
+                if probability:
+                    (done if token == pair.eos else longer)[(*output, token)] = weight * probability
+        laws = longer
+    return done | laws
+
+
+def total_variation(left: Mapping[Any, Any], right: Mapping[Any, Any]) -> Any:
+    """Half the sum of absolute differences."""
+    return sum(abs(left.get(key, 0) - right.get(key, 0)) for key in {*left, *right}) / 2

@@ -1,0 +1,178 @@
+"""Many proofs at once: strategies times rules, in as many processes as there are cores.
+
+    proofs = prove_all([Pearl(2), Speculative(3)], ["token", "block"], pairs=200)
+    print(proofs)
+
+In a script, call it under `if __name__ == "__main__":`, since each worker process imports the script again. Strategies must be
+importable, and rules too unless they are names. Knows no command line.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import signal
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+from specdec.errors import InputError, SpecdecError
+from specdec.law.proof import Proof, prove
+from specdec.report import Progress, Report, no_progress
+from specdec.strategy import DecodingStrategy, create
+from specdec.verification import Rule, name_of, rule, rules
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+DRAFT_LENGTHS = (1, 2, 3, 4)
+
+_Claim: TypeAlias = tuple[DecodingStrategy, "str | Rule"]
+
+
+@dataclass(frozen=True)
+class Proofs(Report):
+    """What `specdec prove` writes: a proof for each strategy and rule.
+
+    `proofs`        in the order of the strategies, and of the rules for each; without those that an interruption left out
+    `interrupted`   whether Ctrl-C ended the work before all were done
+    """
+
+    format: ClassVar[str] = "specdec.prove/1"
+
+    proofs: tuple[Proof, ...]
+    interrupted: bool = False
+
+    @property
+    def refuted(self) -> tuple[Proof, ...]:
+        """The proofs that failed although the strategy claims to be lossless."""
+        return tuple(proof for proof in self.proofs if proof.refuted)
+
+    def __rich__(self) -> RenderableType:
+        from rich.console import Group
+        from rich.text import Text
+
+        refuted = self.refuted
+        faults = [
+            Text.assemble((f"Refuted: {proof}\n", "bold red"), proof.counterexample or "the law was not computed")
+            for proof in refuted
+        ]
+        exact = sum(proof.exact for proof in self.proofs)
+        pairs = sum(proof.pairs for proof in self.proofs)
+        summary = Text(
+            f"{exact} of {len(self.proofs)} laws equal the target's as fractions, on {pairs} generated model pairs in all; "
+            f"{len(refuted)} claim(s) refuted.",
+            style="bold red" if refuted else "bold green",
+        )
+        return Group(self._table(), *faults, summary)
+
+    def _table(self) -> Table:
+        from rich import box
+        from rich.table import Table
+
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for heading in ("strategy", "parameters", "rule"):
+            table.add_column(heading)
+        for heading in ("pairs", "largest total\nvariation", "exact", "seconds"):
+            table.add_column(heading, justify="right")
+        for proof in self.proofs:
+            parameters = " ".join(f"{name}={value}" for name, value in proof.parameters.items())
+            distance = "-" if proof.max_total_variation is None else f"{proof.max_total_variation:.3g}"
+            exact = "yes" if proof.exact else "NO" if proof.refuted else "no (lossy)"
+            seconds = f"{proof.seconds:.3g}" if proof.seconds < 1000 else f"{proof.seconds:.0f}"
+            cells = (proof.strategy, parameters or "-", proof.verification, str(proof.pairs), distance, exact, seconds)
+            table.add_row(*cells, style="bold red" if proof.refuted else "")
+        return table
+
+
+def prove_all(
+    strategies: Sequence[DecodingStrategy],
+    verifications: Sequence[str | Rule] = (),
+    pairs: int = 200,
+    seed: int = 0,
+    progress: Progress = no_progress,
+) -> Proofs:
+    """Prove each strategy under each rule; under every installed rule unless some are given.
+
+    A strategy whose law cannot be computed gets a proof that is not exact, with the error as its counterexample. Ctrl-C ends
+    the work and keeps what was proved until then.
+    """
+    if pairs < 1:
+        raise InputError(f"{pairs} pairs prove nothing: give at least 1")
+    chosen = list(verifications or rules())
+    for verification in chosen:
+        rule(verification)  # an unknown name is refused before any work
+    claims = [(strategy, verification) for strategy in strategies for verification in chosen]
+    for claim in claims:
+        _require_importable(claim)
+    found: dict[int, Proof] = {}
+    interrupted = False
+    try:
+        for _ in progress(_proved(claims, pairs, seed, found), len(claims)):
+            pass
+    except KeyboardInterrupt:
+        interrupted = True
+    return Proofs(tuple(found[number] for number in sorted(found)), interrupted)
+
+
+def variants(name: str, **parameters: Any) -> list[DecodingStrategy]:
+    """A strategy with these parameters, at draft lengths 1 to 4 if it has a draft length and none is given."""
+    strategy = create(name, **parameters)
+    has_length = any(field.name == "draft_length" for field in fields(strategy))  # type: ignore[arg-type]
+    if "draft_length" in parameters or not has_length:
+        return [strategy]
+    return [create(name, **parameters, draft_length=length) for length in DRAFT_LENGTHS]
+
+
+def _proved(claims: Sequence[_Claim], pairs: int, seed: int, found: dict[int, Proof]) -> Iterator[Proof]:
+    """The proofs as they are done, noted in `found` by the number of their claim. The longest begin first."""
+    longest_first = sorted(range(len(claims)), key=lambda number: _length(claims[number]), reverse=True)
+    workers = min(len(claims), os.cpu_count() or 1)
+    context, others = multiprocessing.get_context("spawn"), {*multiprocessing.active_children()}
+    executor = ProcessPoolExecutor(max(1, workers), context, _leave_interrupts_alone)
+    try:
+        waiting = {executor.submit(_prove, *claims[number], pairs, seed): number for number in longest_first}
+        for done in as_completed(waiting):
+            found[waiting[done]] = proof = done.result()
+            yield proof
+    except BrokenProcessPool as error:
+        raise InputError(
+            "a worker process ended while it loaded a strategy or the script: define strategies at the top of a module, "
+            'and call prove_all under `if __name__ == "__main__":`'
+        ) from error
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
+        for worker in {*multiprocessing.active_children()} - others:
+            worker.terminate()
+
+
+def _length(claim: _Claim) -> int:
+    length = claim[0].parameters.get("draft_length", 0)
+    return length if isinstance(length, int) else 0
+
+
+def _prove(strategy: DecodingStrategy, verification: str | Rule, pairs: int, seed: int) -> Proof:
+    try:
+        return prove(strategy, verification, pairs, seed)
+    except SpecdecError as error:
+        name, fault = name_of(verification), str(error)
+        return Proof(strategy.name, strategy.parameters, name, strategy.lossless, 0, None, False, 0.0, fault)
+
+
+def _require_importable(claim: _Claim) -> None:
+    try:
+        pickle.dumps(claim)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise InputError(
+            f"{claim[0]} under {name_of(claim[1])} cannot be sent to a worker process ({error}): "
+            "define it at the top of a module"
+        ) from error
+
+
+def _leave_interrupts_alone() -> None:
+    """In a worker: Ctrl-C is handled by the parent, which ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

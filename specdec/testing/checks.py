@@ -1,0 +1,92 @@
+"""Checks that every strategy must pass, found by entry point.
+
+A check is a function of a strategy. It raises an `AssertionError`, or a `SpecdecError`, that says what is wrong. Packages add
+checks in the entry-point group `specdec.checks`. The core brings `lossless` and `decodes`, the simulator brings `simulates`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from specdec import plugins
+from specdec.errors import CheckFailed, SpecdecError
+from specdec.law.proof import assert_lossless
+from specdec.strategy import DecodingStrategy
+
+GROUP = "specdec.checks"
+Check: TypeAlias = Callable[[DecodingStrategy], None]
+"""A check of one strategy."""
+
+BUDGETS = (1, 2, 16)
+PROMPTS = ((5,), (1, 2, 3, 1, 2))
+NOISES = (0.05, 1.0)
+"""A draft that nearly always agrees with the target, and one that seldom does."""
+
+
+def checks() -> dict[str, Check]:
+    """Every installed check by name."""
+    return plugins.installed(GROUP)
+
+
+def run_checks(strategy: DecodingStrategy) -> tuple[str, ...]:
+    """Run every installed check; the names of those that passed. Raises `CheckFailed` with all faults that were found.
+
+    Give the strategy short draft lengths, such as 2: the cost of its exact law grows fast with them.
+    """
+    found = checks()
+    faults: list[str] = []
+    for name, check in found.items():
+        try:
+            check(strategy)
+        except (AssertionError, SpecdecError) as fault:
+            faults.append(f"{name}: {fault}")
+    if faults:
+        raise CheckFailed("\n".join([f"{strategy} fails {len(faults)} of {len(found)} checks", *faults]))
+    return tuple(found)
+
+
+def lossless(strategy: DecodingStrategy) -> None:
+    """A strategy that claims to be lossless has the target's law, as fractions, under every installed rule."""
+    if strategy.lossless:
+        assert_lossless(strategy)
+
+
+def decodes(strategy: DecodingStrategy) -> None:
+    """On real models, an output ends at its budget and at an end-of-sequence token.
+
+    At temperature 0 a lossless strategy gives the target's own tokens.
+    """
+    from specdec.testing.models import greedy_tokens
+    from specdec.testing.pair import tiny_pair
+
+    for noise in NOISES:
+        with tiny_pair(noise) as pair:
+            for prompt in PROMPTS:
+                targets = greedy_tokens(pair.target, prompt, max(BUDGETS)) if strategy.lossless else None
+                for budget in BUDGETS:
+                    _decodes(strategy, pair, prompt, budget, targets)
+
+
+def _decodes(
+    strategy: DecodingStrategy, pair: Any, prompt: tuple[int, ...], budget: int, targets: tuple[int, ...] | None
+) -> None:
+    from specdec.decoding import decode
+
+    for temperature in (0.0, 1.0):
+        options: dict[str, Any] = {"max_new_tokens": budget, "temperature": temperature, "seed": budget}
+        result = decode(pair, strategy, prompt, eos=(), **options)
+        case = f"{strategy} behind prompt {prompt} at temperature {temperature:g}"
+        _expect(len(result.tokens) == budget, f"{case} made {len(result.tokens)} tokens, and {budget} were asked for")
+        if temperature == 0 and targets is not None:
+            alone = targets[:budget]
+            _expect(result.tokens == alone, f"{case} made {result.tokens}, and the target alone makes {alone}")
+        eos = result.tokens[budget // 2]
+        tokens = decode(pair, strategy, prompt, eos={eos}, **options).tokens
+        ended = tokens.index(eos) + 1 if eos in tokens else budget
+        _expect(len(tokens) == ended, f"{case} made {tokens}, which does not end at its end-of-sequence token {eos}")
+
+
+def _expect(condition: bool, fault: str) -> None:
+    if not condition:
+        raise AssertionError(fault)

@@ -1,0 +1,67 @@
+"""Forks: continuations for every outcome, drawn only for the one that came."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+
+import pytest
+from exact_pairs import uniform_pair
+from saguaro import DraftsOnAMiss, Saguaro
+
+from specdec import (
+    Committed,
+    Fork,
+    Guess,
+    Verdict,
+)
+from specdec.law import Exact, ExactPair, ExactRow, cases
+from specdec.verification import rules
+
+
+@pytest.mark.parametrize("verification", rules())
+@pytest.mark.parametrize("strategy", [Saguaro, DraftsOnAMiss], ids=["none on a miss", "drafted on a miss"])
+@pytest.mark.parametrize("fan_out", [1, 2, 3])
+@pytest.mark.parametrize("draft_length", [1, 2, 3])
+def test_forks_are_exact(strategy: type[Saguaro], draft_length: int, fan_out: int, verification: str) -> None:
+    for case in cases(24, seed=4):
+        assert case.law(strategy(draft_length, fan_out), verification) == case.target_law, case
+
+
+def test_a_fork_is_drawn_only_on_the_branch_that_uses_it(count_branches: Callable[..., int]) -> None:
+    """Drawn eagerly, leaves would multiply by all continuations."""
+    assert count_branches(Saguaro(3, 3), uniform_pair(3), 1) == 3
+    assert count_branches(Saguaro(3, 3), uniform_pair(3), 3) < 600
+
+
+def forked(q: dict[tuple[int, ...], ExactRow], window: Guess, fan_out: int) -> Callable[..., Guess]:
+    """What is ready behind (accepted, last token), of a fork of 2 tokens behind token 0."""
+    vocabulary = len(q[0,])
+    rest = tuple(Fraction(1, vocabulary) for _ in range(vocabulary))
+    world = Exact(ExactPair(vocabulary, lambda _: rest, lambda context: q.get(context, rest)), rules()["token"])
+    forks = world.answer(Fork(Committed((0,)), window, fan_out, 2))
+
+    def after(accepted: int, last: int) -> Guess:
+        return forks.after(Verdict(Committed((*window.tokens[:accepted], last)), accepted, accepted == len(window)))
+
+    return after
+
+
+def test_the_likeliest_tokens_are_foreseen_behind_each_prefix_but_the_windows_own() -> None:
+    eighth = [Fraction(weight, 8) for weight in range(9)]
+    q = {(0,): (eighth[1], eighth[4], eighth[1], eighth[2]), (0, 1): (eighth[2], eighth[2], eighth[2], eighth[2])}
+    after = forked(q, Guess.certain([1]), 2)
+    assert [last for last in range(4) if after(0, last)] == [0, 3]  # 1 is the window's own; of 0 and 2, the lower
+    assert [last for last in range(4) if after(1, last)] == [0, 1]  # behind the whole window, nothing is left out
+    assert {len(after(0, 3)), len(after(1, 0))} == {2}
+
+
+def test_a_fork_answers_outcomes_and_nothing_else() -> None:
+    row = {(0,): (Fraction(1, 2), Fraction(1, 2))}
+    after = forked(row, Guess.empty, 2)
+    first = after(0, 1)
+    assert after(0, 1).drafted[0] is first.drafted[0]  # one continuation, however often it is asked for
+    world = Exact(uniform_pair(2), rules()["token"])
+    forks = world.answer(Fork(Committed((0,)), Guess.certain([1]), 2, 2))
+    assert not forks.after(Verdict(Committed((1,)), 1, True))  # no bonus: it ends with a guess
+    assert not forks.after(Verdict(Committed((1, 0, 1)), 2, True))  # more than the window

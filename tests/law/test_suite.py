@@ -1,0 +1,118 @@
+"""`prove_all`: many proofs in worker processes, as a report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+from saguaro import KeptForks, Saguaro
+from wrong_rules import plain_p_on_reject
+
+import specdec
+from specdec import DecodingStrategy, InputError
+from specdec.law import Proof, Proofs, prove, prove_all
+from specdec.law.suite import variants
+
+SPECULATIVE = specdec.create("speculative", draft_length=1)
+PEARL = specdec.create("pearl", draft_length=1)
+
+
+@pytest.fixture(scope="module")
+def proofs() -> Proofs:
+    return prove_all([SPECULATIVE, PEARL], ["block", "token"], pairs=6, seed=1)
+
+
+def test_there_is_a_proof_for_each_strategy_and_rule_in_that_order(proofs: Proofs) -> None:
+    assert [(proof.strategy, proof.verification) for proof in proofs.proofs] == [
+        ("speculative", "block"),
+        ("speculative", "token"),
+        ("pearl", "block"),
+        ("pearl", "token"),
+    ]
+    assert not proofs.refuted
+    alone = prove(PEARL, "block", pairs=6, seed=1)
+    assert replace(proofs.proofs[2], seconds=alone.seconds) == alone
+
+
+def test_what_is_written_can_be_read_again(proofs: Proofs) -> None:
+    written = json.loads(json.dumps(proofs.to_dict()))
+    assert written["format"] == "specdec.prove/1"
+    assert Proofs.from_dict(written, "a test") == proofs
+
+
+def test_it_prints_a_table_and_a_sentence(proofs: Proofs) -> None:
+    text = str(proofs)
+    assert text.count("yes") == 4
+    assert "4 of 4 laws equal the target's as fractions, on 24 generated model pairs in all; 0 claim(s) refuted." in text
+
+
+def test_a_refuted_claim_is_printed_with_its_counterexample() -> None:
+    proof = prove(SPECULATIVE, plain_p_on_reject, pairs=24)
+    text = str(Proofs((proof, replace(proof, lossless_claimed=False))))
+    assert text.count("Refuted: speculative draft_length=1, plain_p_on_reject rule") == 1
+    assert text.count("is not lossless") == 1
+    assert "1 claim(s) refuted" in text
+    assert "no (lossy)" in text
+
+
+def test_every_installed_rule_is_proved_unless_some_are_given() -> None:
+    found = prove_all([specdec.create("autoregressive")], pairs=1)
+    assert [proof.verification for proof in found.proofs] == list(specdec.rules())
+
+
+def test_what_was_proved_before_an_interruption_is_kept() -> None:
+    def interrupted(steps: Iterable[Any], total: int) -> Iterator[Any]:
+        for number, step in enumerate(steps, start=1):
+            yield step
+            if number == 2:
+                raise KeyboardInterrupt
+
+    found = prove_all([SPECULATIVE, PEARL], ["token", "block"], pairs=2, progress=interrupted)
+    assert found.interrupted
+    assert len(found.proofs) == 2
+
+
+@dataclass(frozen=True)
+class Unsendable(Saguaro):
+    """Holds what no process can be sent."""
+
+    what: Any = None
+
+
+@pytest.mark.parametrize(
+    ("strategies", "verifications", "pairs", "message"),
+    [
+        ([PEARL], ["tokn"], 2, "did you mean token"),
+        ([PEARL], [], 0, "give at least 1"),
+        ([Unsendable(what=lambda: None)], ["token"], 2, "define it at the top of a module"),
+    ],
+)
+def test_what_cannot_be_proved_is_refused_at_once(
+    strategies: list[DecodingStrategy], verifications: list[str], pairs: int, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        prove_all(strategies, verifications, pairs)
+
+
+def test_a_strategy_that_breaks_a_rule_fails_its_proof_and_no_other() -> None:
+    found = prove_all([KeptForks(1, 1), PEARL], ["token"], pairs=24)
+    assert [proof.exact for proof in found.proofs] == [False, True]
+    [broken] = found.refuted
+    assert (broken.pairs, broken.max_total_variation) == (0, None)
+    assert "keeps Forks" in str(broken.counterexample)
+    assert "keeps Forks" in str(found)
+
+
+def test_variants_have_each_draft_length_unless_one_is_given() -> None:
+    assert [strategy.parameters["draft_length"] for strategy in variants("pearl")] == [1, 2, 3, 4]
+    assert [strategy.parameters["draft_length"] for strategy in variants("pearl", draft_length=7)] == [7]
+    assert len(variants("elastic")) == 1
+
+
+def test_a_proof_names_its_claim() -> None:
+    proof = Proof("pearl", {"draft_length": 2}, "token", True, 0, None, False, 0.0, "an error")
+    assert str(proof) == "pearl draft_length=2, token rule"
+    assert proof.refuted
