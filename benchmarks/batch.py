@@ -32,6 +32,7 @@ from specdec.cli.options import parsed_lengths
 from specdec.machine import available_cores, cpu_name, versions
 from specdec.measure import hardware
 from specdec.prompts import bundled
+from specdec.runtime.lane import leave_a_core_to_the_draft
 from specdec.summary import DescribedPair
 from specdec.text import prompt_tokens
 
@@ -42,7 +43,7 @@ RESULTS = Path(__file__).parent / "results"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the script; returns the exit code."""
     options = parsed(arguments)
-    torch.set_num_threads(max(1, available_cores() - 1))
+    leave_a_core_to_the_draft()
     try:
         sizes = parsed_lengths(options.sizes)
         machine = re.sub(r"\W+", "_", f"cpu {cpu_name()} {available_cores()} cores").lower()

@@ -41,7 +41,7 @@ def main() -> int:
             kind = signal.SIGKILL if number % 2 == 0 else signal.SIGSTOP
             strategy = create(("pearl", "speculative", "elastic")[number % 3])
             decoding = Decoding(pair, strategy, prompts[which], max_new_tokens=TOKENS, temperature=0)
-            count, victim = 0, pair.draft_lane._process  # type: ignore[union-attr]
+            count, victim = 0, pair.draft_lane()._process  # type: ignore[union-attr]
             for count, _ in enumerate(decoding, start=1):
                 if count == at:
                     os.kill(victim.pid, kind)

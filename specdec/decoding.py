@@ -3,8 +3,8 @@
     result = decode(pair, strategy, "def add(a, b):", max_new_tokens=64)
     results = decode(pair, strategy, prompts, batch_size=8)
 
-`Decoding` is the same for one prompt, a round at a time, for streaming. Whatever happens, `result()` holds what was committed
-so far. The loop itself is `specdec.batch.Batch`.
+`Decoding` decodes one prompt a round at a time, for streaming. Its `result()` holds what was committed so far, errors or not.
+The loop itself is `specdec.batch.Batch`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from specdec.strategy import DecodingStrategy
 
 
 class Decoding(Iterator[Round]):
-    """One decode, a round at a time. Parameters as for `decode`."""
+    """One decode, a round at a time. Parameters are those of `decode`."""
 
     def __init__(self, pair: Pair, strategy: DecodingStrategy, prompt: str | Sequence[int], **options: Any) -> None:
         self._batch = Batch(pair, strategy, [prompt], batch_size=1, **options)
@@ -50,24 +50,27 @@ def decode(
 def decode(
     pair: Pair, strategy: DecodingStrategy, prompt: Any, *, batch_size: int | None = None, **options: Any
 ) -> Result | list[Result]:
-    """Decode one prompt to its end; or, with a `batch_size`, a list of prompts, so many at a time.
+    """Decode one prompt to its end or, with a `batch_size`, a list of prompts, so many at a time.
 
     `prompt`              text, or token ids; a list of these with a `batch_size`
     `max_new_tokens`      budget, 128 unless given; the context limit of the pair ends an output too
     `temperature`, `top_k`, `top_p`, `min_p`, `repetition_penalty`, `logits_processor`   as in `specdec.Sampling`
-    `stop_strings`        end after any of these; `stop`: a function of all tokens so far that names a reason to end
+    `stop_strings`        end after any of these
+    `stop`                a function of all tokens so far; it names a reason to end, or returns `None`
     `eos`                 token ids that end the output; the target's own unless given
-    `verification`        `"token"`, `"match"` or `"block"`; or forced acceptance, for speed only, as in `specdec.synthetic`
-    `seed`                the same seed gives the same tokens, in whatever lane the draft works, and in whatever batch: prompt
+    `verification`        a rule's name, such as `"token"`, `"match"` or `"block"`, or a `specdec.verification.Rule`; or forced
+                          acceptance, for speed only, as in `specdec.synthetic`. At temperature 0 all rules are the same, and
+                          none is called
+    `seed`                the same seed gives the same tokens, on whatever lane the draft works, and in whatever batch: prompt
                           `i` of a list is decoded with `seed + i`
 
     Raises `InputError` for what cannot be decoded, and `ModelError` for a target that fails or whose logits are no
-    distribution; what was committed by then is in the error's `results`.
+    distribution. The error's `results` hold what was committed by then.
     """
     prompts, size = ([prompt], 1) if batch_size is None else (prompt, batch_size)
     batch = Batch(pair, strategy, prompts, batch_size=size, **options)
     try:
-        while batch.turn():
+        while batch.step():
             pass
     except ModelError as error:
         error.results = tuple(output.result() for output in batch.outputs)

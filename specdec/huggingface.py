@@ -1,7 +1,8 @@
 """A strategy as `model.generate(..., custom_generate=strategy, draft=draft_model)`.
 
-`generate` prepares logits processors and stopping criteria and hands them over; everything else is `specdec.decoding`. It never
-passes on `streamer`, `assistant_model` and `tokenizer`, hence the keyword `draft`, and `StopStringCriteria` for stop strings.
+`generate` of transformers prepares logits processors and stopping criteria, and hands them over. The rest is
+`specdec.decoding`. `generate` keeps `streamer`, `assistant_model` and `tokenizer` to itself, so the draft is given by the
+keyword `draft`, and stop strings by `StopStringCriteria`.
 """
 
 from __future__ import annotations
@@ -18,8 +19,7 @@ from specdec.errors import InputError
 from specdec.pair import Pair
 from specdec.strategy import DecodingStrategy
 from specdec.synthetic import require_text
-
-UNLIMITED = 1_000_000_000
+from specdec.verification import Rule
 
 
 def generate(
@@ -27,13 +27,13 @@ def generate(
     model: PreTrainedModel,
     input_ids: Tensor,
     draft: PreTrainedModel | Pair | None,
-    verification: str,
+    verification: str | Rule,
     prepared: dict[str, Any],
 ) -> Tensor | GenerateDecoderOnlyOutput:
-    """Decode one sequence; `input_ids` has shape (1, prompt). Returns (1, prompt + new), as `generate` would.
+    """Decode one sequence. `input_ids` has shape (1, prompt); the result has shape (1, prompt + new), as from `generate`.
 
-    `draft` is a model (it then works inline) or a `Pair` with this target (its lanes stay warm between calls). Sampling is
-    seeded from torch's global generator, so `transformers.set_seed` reproduces it.
+    `draft` is a model, which then works inline, or a `Pair` with this target, whose lanes stay warm between calls. The seed
+    comes from torch's global generator, so `transformers.set_seed` reproduces the tokens.
     """
     require_text(verification)
     config, mask = prepared["generation_config"], prepared.get("attention_mask")
@@ -54,7 +54,7 @@ def generate(
         pair,
         strategy,
         input_ids[0].tolist(),
-        max_new_tokens=UNLIMITED,
+        max_new_tokens=pair.context_limit,  # the stopping criteria know the budget
         eos=(),
         stop=stop,
         verification=verification,

@@ -1,12 +1,12 @@
 """A target and a draft that fit each other, and the lanes they work on.
 
-Loads any Hugging Face causal language model from a directory or a hub name, safetensors only, and makes those of
-`specdec.shapes`. Tokenizers must be equal; heads that were padded to different sizes are cut to the common part before softmax.
+Loads any causal language model of Hugging Face from a directory or a hub name (safetensors only), and makes the models of
+`specdec.shapes`. Both tokenizers must be equal. Heads that were padded to different sizes are cut to the common part before
+softmax.
 """
 
 from __future__ import annotations
 
-from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from types import TracebackType
@@ -32,9 +32,10 @@ class Pair:
     `target`, `draft`   models in evaluation mode; without a draft, only strategies that need none can run
     `tokenizer`         shared by both; may be missing when prompts are token ids
     `lane`              where the draft works: `"inline"`, `"thread"`, `"process"`, or `"auto"` (a thread when the draft is on
-                        CUDA, a process when two CPU cores are to be had, else inline)
-    `eager`             whether forwards are transformers' own, operation by operation. Else they are replayed as graphs on CUDA
-                        and fused on a CPU, where a copy of the weights is held (two in float32); `why_eager` says where not
+                        CUDA, a process when it is on a CPU of two cores or more, else inline)
+    `eager`             whether forwards are transformers' own, operation by operation. Otherwise they are replayed as graphs on
+                        CUDA, and fused on a CPU, which takes a copy of the weights (two in float32); `why_eager()` says where
+                        this is not possible
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Pair:
         self.tokenizer = tokenizer
         self.lane, self.eager = lane, eager
         self._speed_ratio: float | None = None
+        self._target_lane: Lane | None = None
         self._draft_lane: Lane | None = None
         models = [target] if draft is None else [target, draft]
         self.vocabulary = min(head_size(model) for model in models)
@@ -61,7 +63,7 @@ class Pair:
                 f"the tokenizer has {len(tokenizer)} tokens and the smaller head only {self.vocabulary}: "
                 "choose a draft that was trained with the target's tokenizer"
             )
-        self.context_limit = min(context_limit(model) or 1_000_000_000 for model in models)
+        self.context_limit = min(context_limit(model) for model in models)
 
     @classmethod
     def load(
@@ -77,9 +79,11 @@ class Pair:
     ) -> Pair:
         """Load a pair from directories or hub names, or make one of random weights (`shape:NAME`), without a tokenizer.
 
-        `device` defaults to CUDA where there is one; `draft_device` to the same. `dtype` defaults to the checkpoint's (to
-        bfloat16 for a shape), but to float32 on a CPU that does not multiply it natively. Raises `PairError` for what is
-        missing, is not safetensors or does not fit.
+        `device`        CUDA where there is one, else the CPU, unless given
+        `draft_device`  the same as `device` unless given
+        `dtype`         the checkpoint's unless given (bfloat16 for a shape); float32 on a CPU without instructions for it
+
+        Raises `PairError` for a model that is missing, is not safetensors or does not fit.
         """
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         tokenizer = None if is_shape(target) or is_shape(draft) else load_tokenizer(target)
@@ -104,27 +108,26 @@ class Pair:
         eos: int | list[int] | None = getattr(self.target.generation_config, "eos_token_id", None)
         return frozenset([eos] if isinstance(eos, int) else eos or ())
 
-    @cached_property
     def target_lane(self) -> Lane:
-        """Where the target works: in the caller's thread."""
-        return InlineLane(self.target, self.vocabulary, eager=self.eager)
+        """Where the target works, in the caller's thread. The first call makes the lane, which may copy weights."""
+        if self._target_lane is None:
+            self._target_lane = InlineLane(self.target, self.vocabulary, eager=self.eager)
+        return self._target_lane
 
-    @property
     def draft_lane(self) -> Lane | None:
-        """Where the draft works; a lane whose process was lost is replaced by a new one."""
+        """Where the draft works; `None` without a draft.
+
+        The first call makes the lane, and may start a process. A lane whose process was lost is replaced by a new one.
+        """
         if self.draft is not None and (self._draft_lane is None or self._draft_lane.ended):
-            if self._chosen_lane == "process":
-                self._draft_lane = ProcessLane(self.draft, self.vocabulary, eager=self.eager)
-            else:
-                kind = InlineLane if self._chosen_lane == "inline" else ThreadLane
-                self._draft_lane = kind(self.draft, self.vocabulary, eager=self.eager)
+            kinds = {"inline": InlineLane, "thread": ThreadLane, "process": ProcessLane}
+            self._draft_lane = kinds[self._chosen_lane](self.draft, self.vocabulary, eager=self.eager)
         return self._draft_lane
 
-    @property
     def why_eager(self) -> dict[str, str | None]:
-        """Why each model runs operation by operation as transformers wrote it; `None` where it does not."""
-        draft = self.draft_lane
-        return {"target": self.target_lane.why_eager, **({} if draft is None else {"draft": draft.why_eager})}
+        """Why each model runs operation by operation, as transformers wrote it; `None` where it does not. Makes both lanes."""
+        draft = self.draft_lane()
+        return {"target": self.target_lane().why_eager, **({} if draft is None else {"draft": draft.why_eager})}
 
     @property
     def _chosen_lane(self) -> str:
@@ -135,15 +138,17 @@ class Pair:
         return "process" if available_cores() > 1 and self.draft.device.type == "cpu" else "inline"
 
     def speed_ratio(self) -> float:
-        """`c`: seconds of a target step over seconds of a draft step, side by side; measured once when first asked."""
+        """`c`: seconds of a target step over seconds of a draft step, both at work. The first call times both models."""
         if self._speed_ratio is None:
-            draft, context = self.draft_lane, max(1, min(CONTEXT_TOKENS, self.context_limit - 8))
-            self._speed_ratio = 1.0 if draft is None else speed_ratio(self.target_lane, draft, context=context)
+            draft, context = self.draft_lane(), max(1, min(CONTEXT_TOKENS, self.context_limit - 8))
+            self._speed_ratio = 1.0 if draft is None else speed_ratio(self.target_lane(), draft, context=context)
         return self._speed_ratio
 
     def close(self) -> None:
         """End the lanes."""
-        self.target_lane.close()
+        if self._target_lane is not None:
+            self._target_lane.close()
+            self._target_lane = None
         if self._draft_lane is not None:
             self._draft_lane.close()
             self._draft_lane = None
@@ -167,7 +172,7 @@ def load_model(name: str | Path, device: str, dtype: str | torch.dtype | None) -
         native = torch.bfloat16 if is_native(torch.bfloat16, device) else torch.float32
         model: Any = build(str(name), device, dtype or native) if is_shape(name) else _checkpoint(name, device, dtype)
         return model.to(device).eval()
-    except (RuntimeError, AssertionError) as error:  # what torch says of a device that is not there, or too small
+    except (RuntimeError, AssertionError) as error:  # torch, of a device that is missing or too small
         reason = str(error).partition("\n")[0][:120]
         there = "cpu, cuda" if torch.cuda.is_available() else "cpu"
         raise PairError(f"device {device} cannot be used ({reason}): available here are {there}") from error
@@ -204,7 +209,7 @@ def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
 def require_equal_tokenizers(
     target: PreTrainedTokenizerBase, draft: PreTrainedTokenizerBase, target_name: str, draft_name: str
 ) -> None:
-    """Refuse a draft that numbers tokens differently."""
+    """Refuse a draft whose tokenizer numbers tokens differently."""
     theirs, ours = draft.get_vocab(), target.get_vocab()
     if theirs == ours:
         return

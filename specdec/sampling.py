@@ -1,7 +1,7 @@
 """From logits to the distribution that is sampled, the same way for `p` and for `q`.
 
-Everything is a Hugging Face logits processor, so any of them can be added; temperature 0 is greedy decoding. Softmax runs in
-float32 at least, whatever the model's dtype: drawing in bf16 and testing in float32 would be two different `q`.
+Every step is a logits processor of Hugging Face, so any other can be added. Temperature 0 is greedy decoding. Softmax runs in
+float32 at least, whatever the model's dtype: to draw in bfloat16 and to test in float32 would be two different `q`.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from specdec.errors import ModelError, SamplingError
 from specdec.verification import Row
 
 CONTEXT_FREE = (TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper, MinPLogitsWarper)
-"""Processors that never look at the tokens before, so that all rows of a window go through at once."""
+"""Processors that never look at the tokens before, so that all positions of a window go through them at once."""
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen from logits; the names and meanings of `transformers.GenerationConfig`.
+    """How the next token is chosen from logits. Names and meanings are those of `transformers.GenerationConfig`.
 
-    `temperature` 1.0 is the model's own law, 0.0 greedy. `logits_processor` come behind the repetition penalty and before the
-    temperature, as in `generate`; all apply to p and to q.
+    `temperature` 1.0 is the model's own law, 0.0 is greedy. `logits_processor` come after the repetition penalty and before the
+    temperature, as in `generate`. All of them apply to `p` and to `q`.
     """
 
     temperature: float = 1.0
@@ -86,7 +86,7 @@ def number(value: object) -> bool:
 
 
 class Sampler:
-    """Turns logits into probabilities or greedy choices; if it is `context_free`, rows of many contexts may go in at once."""
+    """Turns logits into probabilities or greedy choices. If it is `context_free`, logits of many contexts may go in at once."""
 
     def __init__(self, sampling: Sampling) -> None:
         self.sampling = sampling
@@ -109,7 +109,7 @@ class Sampler:
         return tokens
 
     def processed(self, logits: Tensor, context: Sequence[int]) -> Tensor:
-        """Logits as the softmax takes them; `context` matters only where not all processors are free of it."""
+        """Logits as the softmax takes them. `context` is not used where the sampler is `context_free`."""
         if logits.dtype in (torch.float16, torch.bfloat16):
             logits = logits.float()
         if not self._processors:
@@ -122,13 +122,13 @@ class Sampler:
 
 
 class Dice:
-    """Fresh uniforms from one seeded source; implements `verification.Chance` for torch rows."""
+    """Fresh uniforms from one seeded source. Implements `verification.Chance` for rows of torch or numpy."""
 
     def __init__(self, seed: object) -> None:
         self._random = random.Random(str(seed))
 
     def uniform(self) -> float:
-        """A new uniform in [0, 1); never handed out twice."""
+        """A new uniform in [0, 1)."""
         return self._random.random()
 
     def leading(self, probabilities: Iterable[Any]) -> int:
@@ -143,28 +143,28 @@ class Dice:
         return max((i for i, probability in enumerate(probabilities, start=1) if self.uniform() < probability), default=0)
 
     def pick(self, weights: Row) -> int:
-        """A token by inversion of the cumulative weights, in float64; a token of weight 0 is never picked."""
+        """A token by inversion of the cumulative weights, in float64. A token of weight 0 is never picked."""
         weights = weights.cpu().numpy() if isinstance(weights, Tensor) else weights
-        cumulative = weights.astype(np.float64).cumsum()  # to convert while adding takes longer
+        cumulative = weights.astype(np.float64).cumsum()  # faster than to convert while adding
         total = cumulative[-1]
         index = int(cumulative.searchsorted(self.uniform() * total, side="right"))
         return index if index < len(cumulative) else int(cumulative.searchsorted(total))  # where u * total rounds to total
 
 
 NOT_A_TOKEN = -1
-"""Stands for the token that rows without a distribution do not have, until the host looks at them."""
+"""Stands for the token of a row that is no distribution, until the host looks at it."""
 
 
 def greedy_choice(scores: Tensor) -> Tensor:
-    """The greedy choice of each row, shape (rows,), from processed logits; nothing waits for the device."""
+    """The greedy choice of each row, shape (rows,), from processed logits. Does not wait for the device."""
     values, tokens = scores.max(-1)
     return tokens.where(values.isfinite(), NOT_A_TOKEN)
 
 
 def picked(weights: Tensor, uniforms: Tensor) -> Tensor:
-    """What `Dice.pick` would answer for each row and its uniform, shape (rows,); nothing waits for the device.
+    """What `Dice.pick` would return for each row and its uniform, shape (rows,). Does not wait for the device.
 
-    Sums that run in parallel may differ in their last digit, even where a weight is 0: such tokens are left out.
+    Parallel sums may differ in their last digit, even where a weight is 0. Hence tokens of weight 0 are left out.
     """
     cumulative = weights.cumsum(-1, dtype=torch.float64).where(weights > 0, 0)
     total = cumulative.amax(-1, keepdim=True)
@@ -173,5 +173,5 @@ def picked(weights: Tensor, uniforms: Tensor) -> Tensor:
 
 
 def not_a_distribution() -> ModelError:
-    """The error for logits that no softmax can save."""
+    """The error for logits that have no softmax."""
     return ModelError("a model answered logits with NaN or without any finite value: check its weights and dtype")

@@ -1,11 +1,11 @@
-"""Models of a known shape and random weights, made on the device: the cost of a forward without a download.
+"""Models of a known shape with random weights, made on the device: the cost of a forward without a download.
 
     Pair.load("shape:llama-8b", "shape:llama-1b", device="cuda")
     specdec bench --target shape:llama-8b --draft shape:llama-1b --verification synthetic:0.8
 
-Sizes are those of the published Llama 3.1 and 3.2 configurations, the context 8,192 tokens. The 160M and 68M drafts share Llama
-3's vocabulary, as a draft must: with that larger head, they have the parameters of the published models of these names but
-fewer layers. The tiny ones are for tests on a CPU. There is no tokenizer, and what these models say means nothing.
+Sizes are those of the published Llama 3.1 and 3.2 configurations; the context is 8,192 tokens. The 160M and 68M drafts have
+Llama 3's vocabulary, as its draft must. Their heads are larger than those of the published models of these names; they have
+as many parameters, in fewer layers. The tiny shapes are for tests on a CPU. There is no tokenizer, and tokens mean nothing.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 
 def is_shape(name: object) -> bool:
-    """Whether a model's name names a shape."""
+    """Whether a name is that of a shape."""
     return str(name).startswith(PREFIX)
 
 

@@ -2,10 +2,10 @@
 
     mean_acceptance_length   1 + accepted / rounds
     draft_acceptance_rate    accepted / drafted, where drafted counts every drafted token, wasted ones too
-    acceptance_rate          accepted / tested, where the guesses behind a rejected one were not tested: the `a` of closed forms
+    acceptance_rate          accepted / tested, where guesses behind a rejected one are not tested: the `a` of closed forms
     acceptance_histogram     accepted tokens in a round -> number of rounds
 
-PEARL's "MAT" is another thing (the run length between rejections, uncapped) and is not comparable.
+PEARL's "MAT" is not comparable: it is the run length between rejections, without a cap.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Statistics:
-    """Counts in tokens, times in seconds. A round is one verification; `decode_seconds` leaves the prefill out.
+    """Counts in tokens, times in seconds. A round is one verification.
 
+    `decode_seconds`    without the prefill
     `forward_seconds`   in which at least one model worked: models side by side count as the longer of both
-    `window_forwards`   rows scored in one forward of the target -> how often; `window_seconds` the seconds of these forwards
-    `draft_failure` says why the draft was given up in mid-decode; the rest was decoded autoregressively then. `synthetic` says
-    that acceptance was forced, so that the tokens are no text. Both are empty otherwise.
+    `window_forwards`   positions scored in one forward of the target -> number of forwards
+    `window_seconds`    positions scored in one forward of the target -> seconds of these forwards
+    `draft_failure`     why the draft was lost, after which decoding was autoregressive; empty otherwise
+    `synthetic`         says that acceptance was forced, so that the tokens are no text; empty otherwise
     """
 
     rounds: int = 0
@@ -42,14 +44,14 @@ class Statistics:
     window_seconds: Counter[int] = field(default_factory=Counter[int])
 
     def count_forward(self, width: int, seconds: float) -> None:
-        """Add one forward of the target over `width` rows."""
+        """Add one forward of the target over `width` positions."""
         self.target_forwards += 1
         self.target_busy_seconds += seconds
         self.window_forwards[width] += 1
         self.window_seconds[width] += seconds  # type: ignore[assignment]  # a Counter that counts seconds, so that it adds up
 
     def count_round(self, accepted: int, guessed: int, certain: int) -> None:
-        """Add one verification of `guessed` tokens; `certain` of them were computed by the strategy, not drafted by a model."""
+        """Add one verification of `guessed` tokens, `certain` of which the strategy computed, without a draft model."""
         self.rounds += 1
         self.accepted_tokens += accepted
         self.tested_tokens += min(accepted + 1, guessed)

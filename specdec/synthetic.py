@@ -1,11 +1,11 @@
-"""Forced acceptance: real forwards, but whether a guess is accepted is drawn, whatever `p` and `q` are. For speed only.
+"""Forced acceptance: forwards are real, but chance alone decides whether a guess is accepted. For speed only.
 
     synthetic:0.8           every guess is accepted with this probability
     synthetic:profile.json  runs of accepted guesses as in a file that `specdec profile` wrote
 
-So the speed of a strategy can be measured at any acceptance, on models without trained weights. What comes out is no text, and
-every output says so. It is not among the rules of `specdec.verification`: nothing proves it, the exact law does not know it.
-The idea is vLLM's; the runs have the law that the simulator's recorded acceptance has.
+This measures the speed of a strategy at any acceptance, on models without trained weights. The tokens are no text, and every
+output says so. Forced acceptance is no rule of `specdec.verification`: nothing proves it, and the exact law does not know it.
+The idea is vLLM's. Runs have the same law as recorded acceptance in the simulator.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from specdec.verification import Chance, Decision, Rule, Window, rule
 
 
 class Synthetic:
-    """Accepts guesses by chance, then takes a token from `p`. The run goes on from window to window: one object a decode.
+    """Accepts guesses by chance, then takes a token from `p`. A run goes on from window to window, so each decode has its own.
 
     `chances`   chances[r] is the probability that a guess is accepted behind r accepted ones; the last holds for longer runs
     `rate`      share of all guesses that are accepted in the long run
-    `mark`      what outputs say of it
+    `mark`      the words by which outputs say that they are no text
     """
 
     def __init__(self, chances: Sequence[float], rate: float, mark: str) -> None:
@@ -39,15 +39,17 @@ class Synthetic:
         return Decision(accepted, best[accepted] if bonus or accepted < len(guess) else None)
 
     def _accepted(self, n: int, bonus: bool, chance: Chance) -> int:
-        tests = n + bonus  # the position of a bonus has luck too, that nobody looks at: so runs do not depend on the windows
+        tests = n + bonus  # a bonus position is drawn too, and not used, so that runs do not depend on the windows
         last = len(self._chances) - 1
         passed = chance.leading(self._chances[min(self._run + i, last)] for i in range(tests))
         self._run = self._run + passed if passed == tests else 0
         return min(passed, n)
 
 
-def synthetic(verification: str) -> Synthetic | None:
+def synthetic(verification: str | Rule) -> Synthetic | None:
     """The forced acceptance that `synthetic:RATE` or `synthetic:FILE` names; `None` for any other verification."""
+    if not isinstance(verification, str):
+        return verification if isinstance(verification, Synthetic) else None
     kind, _, source = verification.partition(":")
     if kind != "synthetic":
         return None
@@ -61,13 +63,13 @@ def synthetic(verification: str) -> Synthetic | None:
     return Synthetic((rate,), rate, mark)
 
 
-def rule_of(verification: str) -> Rule:
-    """What a decode may be asked for: a rule by name, or forced acceptance."""
+def rule_of(verification: str | Rule) -> Rule:
+    """What a decode may be asked for: a rule, a rule by name, or forced acceptance."""
     return synthetic(verification) or rule(verification)
 
 
-def require_text(verification: str) -> None:
-    """Refuse forced acceptance where its tokens would be taken for text."""
+def require_text(verification: str | Rule) -> None:
+    """Refuse forced acceptance where its tokens would be read as text."""
     if synthetic(verification):
         raise InputError(f"{verification} forces acceptance, so there is no text to show: measure it with specdec bench")
 

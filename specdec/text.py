@@ -27,7 +27,7 @@ def prompt_tokens(pair: Pair, prompt: str | Sequence[int]) -> tuple[int, ...]:
 
 
 class Text:
-    """Text of growing outputs: new characters only once they are complete, and stop strings wherever they end."""
+    """Text of an output that grows: new characters once they are complete, and stop strings wherever they end."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase | None, stop_strings: Sequence[str], prompt_tokens: int) -> None:
         if stop_strings and tokenizer is None:
@@ -46,7 +46,7 @@ class Text:
         return "" if self._tokenizer is None else str(self._tokenizer.decode(list(tokens), skip_special_tokens=True))
 
     def grown(self, tokens: tuple[int, ...], *, final: bool) -> str:
-        """What was not shown yet; a character whose bytes are not all there waits for the rest."""
+        """What was not shown yet. A character waits until all of its bytes are there."""
         text = self.of(tokens)
         if not final:
             text = text.rstrip("\ufffd")

@@ -59,7 +59,7 @@ def _hardware(benchmark: Benchmark) -> BenchHardware:
 def settings(benchmark: Benchmark, prompts_file: str, interrupted: bool) -> BenchSettings:
     """What all contenders had in common."""
     repeats, prompts = benchmark.shape
-    lane, forced = benchmark.pair.draft_lane, synthetic(benchmark.verification)
+    lane, forced = benchmark.pair.draft_lane(), synthetic(benchmark.verification)
     return BenchSettings(
         temperatures=tuple(benchmark.temperatures),
         max_new_tokens=benchmark.max_new_tokens,
@@ -68,7 +68,7 @@ def settings(benchmark: Benchmark, prompts_file: str, interrupted: bool) -> Benc
         prompts=prompts,
         verification=benchmark.verification,
         synthetic=forced.mark if forced else "",
-        why_eager=benchmark.pair.why_eager,
+        why_eager=benchmark.pair.why_eager(),
         seed=benchmark.seed,
         dtype=str(benchmark.pair.target.dtype).removeprefix("torch."),
         target_threads=torch.get_num_threads(),

@@ -217,13 +217,13 @@ def measured(pair: Pair, prompts: Sequence[Sequence[int]], temperatures: Sequenc
 
     Forced acceptance is not measured: its rate is known.
     """
-    draft, forced = pair.draft_lane, synthetic(verification)
+    draft, forced = pair.draft_lane(), synthetic(verification)
     draft_seconds = None if draft is None else step_seconds(draft)  # first: its process then runs while the target is timed
-    widths = window_seconds(pair.target_lane, WIDTHS)
+    widths = window_seconds(pair.target_lane(), WIDTHS)
     asked = () if draft is None else {1.0, *temperatures}
     rates = {t: (forced or acceptance(pair, prompts, temperature=t)).rate for t in asked}
     return PairSteps(
-        target_step_seconds=step_seconds(pair.target_lane),
+        target_step_seconds=step_seconds(pair.target_lane()),
         target_window_seconds=widths,
         draft_step_seconds=draft_seconds,
         speed_ratio=None if draft is None else pair.speed_ratio(),

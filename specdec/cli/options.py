@@ -144,12 +144,10 @@ class ModelOptions:
     def load(self, *, eager: bool = False) -> Pair:
         """The pair that the options name, or the bundled one. Takes seconds; one core is left to the draft."""
         self.check()
-        import torch
-
-        from specdec.machine import available_cores
         from specdec.pair import Pair
+        from specdec.runtime.lane import leave_a_core_to_the_draft
 
-        torch.set_num_threads(max(1, available_cores() - 1))
+        leave_a_core_to_the_draft()
         where = {"device": self.device, "draft_device": self.draft_device, "dtype": self.dtype and self.dtype.value}
         if self.target is None:
             return Pair.bundled(**where, lane=self.lane.value, eager=eager)

@@ -14,8 +14,9 @@ from typing import TypeVar
 from specdec.effects import Both, Committed, Draft, Effect, Guess, Score, Scores, Verify
 from specdec.pair import Pair
 from specdec.profile import Slowdown
-from specdec.runtime.engine import Engine, Seat
+from specdec.runtime.engine import Engine
 from specdec.runtime.lane import Lane
+from specdec.runtime.slot import Slot
 from specdec.runtime.timing import Timing, interleaved, made_up_context
 from specdec.sampling import Sampling
 
@@ -29,23 +30,23 @@ class _Rounds:
     """Answers effects by the lanes of a decode, round after round behind the same made-up context."""
 
     def __init__(self, pair: Pair, draft: Lane | None, context: int) -> None:
-        self._engine, self._seat = Engine(pair.target_lane, draft, Sampling(), pair.context_limit), Seat(0)
+        self._engine, self._slot = Engine(pair.target_lane(), draft, Sampling(), pair.context_limit), Slot(0)
         self._most = pair.context_limit - 2 * max(LENGTHS)
         self.base = Committed(tuple(made_up_context(context)))
-        self._engine.begin(self._seat, self.base.tokens)
+        self._engine.begin(self._slot, self.base.tokens)
 
     def answer(self, effect: Effect[T]) -> T:
-        return self._engine.answer([(self._seat, effect)])[0]
+        return self._engine.run(self._slot, iter(effect))
 
     def verified(self, scores: Scores, guess: Guess) -> Committed:
         """What is committed after a verification; the base again where the context is nearly full."""
-        longer = scores.committed + self._engine.verify(self._seat, Verify(scores, guess, bonus=True)).tokens
+        longer = scores.committed + self.answer(Verify(scores, guess, bonus=True)).tokens
         return longer if len(longer) < self._most else self.base
 
     @property
     def busy_seconds(self) -> tuple[float, float]:
         """Of the target and of the draft, up to now."""
-        return self._seat.statistics.target_busy_seconds, self._seat.statistics.draft_busy_seconds
+        return self._slot.statistics.target_busy_seconds, self._slot.statistics.draft_busy_seconds
 
 
 def _busy_since(rounds: _Rounds, before: tuple[float, float]) -> tuple[float, float]:
@@ -98,7 +99,7 @@ class InTurn:
 
 def in_turn(pair: Pair, repeats: int, context: int, alone: Alone) -> InTurn:
     """Time drafts of several lengths in turn with windows over them, behind `context` tokens and what is committed after."""
-    rounds = _Rounds(pair, pair.draft_lane, context)
+    rounds = _Rounds(pair, pair.draft_lane(), context)
 
     def rounds_of(length: int) -> Iterator[tuple[float, float, float, float]]:
         """Seconds of the target, of the draft, of its transport, and of the rest."""
@@ -125,7 +126,7 @@ def together(pair: Pair, repeats: int, context: int, alone: Alone, start_seconds
     Forwards of width 1 alternate with windows, since tokens drafted during one forward are scored in the next.
     `start_seconds` is that of `InTurn`.
     """
-    rounds = _Rounds(pair, pair.draft_lane, context)
+    rounds = _Rounds(pair, pair.draft_lane(), context)
     tokens = max(1, round(alone.target[1] / alone.draft))
     length = max(length for length in LENGTHS if length <= tokens)
 

@@ -54,7 +54,7 @@ def profile(
     `repeats`      of each timing
     `new_tokens`   sampled behind each prompt for the acceptance, from `seed`
     """
-    target_lane, draft_lane = pair.target_lane, pair.draft_lane
+    target_lane, draft_lane = pair.target_lane(), pair.draft_lane()
     if pair.draft is None or draft_lane is None:
         raise InputError("a profile needs a draft model too: give the pair one")
     widths = sorted({1, *widths, *(length + 1 for length in LENGTHS)})

@@ -1,9 +1,14 @@
-"""One cache of static shapes: many rows of different lengths, or one row under CUDA graphs.
+"""A cache of static shapes: for many sequences of different lengths, or for one sequence under CUDA graphs.
 
-Keys and values stand in buffers of shape (rows, length, heads, dim), each token's in the slot of its position. A forward
-writes wherever its tokens stand and sees, in each row, the slots up to the token's own: what lies behind is invisible until
-it is written again. So rolling back is going on from an earlier position, rows need not be equally long, and rows shorter
-than the window are padded behind their end with any token. The cache does not know how long its rows are; its caller does.
+Keys and values are buffers of shape (slots, length, heads, dim). Each sequence has a slot, and each token of it has the cell
+of its position. A forward writes the cells of the tokens it is fed. Each of these tokens sees the cells of its slot up to its
+own; a mask hides the cells behind it until they are written again. Three things follow:
+
+- to roll back is to go on from an earlier position;
+- sequences may differ in length;
+- a sequence that is fed fewer tokens than others is padded at the end, with any token.
+
+The cache does not know how long its sequences are; its caller does.
 """
 
 from __future__ import annotations
@@ -20,35 +25,35 @@ from transformers.cache_utils import CacheLayerMixin, DynamicLayer
 from specdec.runtime.runner import context_limit
 
 MASKED_ATTENTION = ("eager", "sdpa")
-"""Attention implementations of transformers that take a mask with a column for every slot."""
+"""Attention implementations of transformers that take a mask with a column for every cell."""
 
 
 @dataclass
-class Slots:
-    """Where the next forward writes and how far it sees; all layers of a cache share one.
+class Cells:
+    """Which cells the next forward writes and sees. All layers of a cache share one of these.
 
-    `rows`       of the cache, `length` slots each
-    `first_row`  that is fed; those that are follow each other
-    `fed`        slots of the tokens that are fed, counted through all rows, shape (rows that are fed * width,)
-    `visible`    how many slots, from the first, attention reads
+    `slots`       of the cache, `length` cells each
+    `first_slot`  that is fed; the slots that are fed follow each other
+    `fed`         cells of the tokens that are fed, numbered through all slots, shape (slots that are fed * width,)
+    `visible`     how many cells of each slot, from the first, attention reads
     """
 
-    rows: int
+    slots: int
     length: int
-    first_row: int
+    first_slot: int
     fed: Tensor
     visible: int
 
 
 class StaticLayer(CacheLayerMixin):
-    """Keys and values of one attention layer, of shape (rows, length, heads, dim): a token's are written at once."""
+    """Keys and values of one attention layer, shape (slots, length, heads, dim)."""
 
     is_sliding = False
     _layer_type = None
 
-    def __init__(self, slots: Slots) -> None:
+    def __init__(self, cells: Cells) -> None:
         super().__init__()
-        self._slots = slots
+        self._cells = cells
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         self.dtype, self.device = key_states.dtype, key_states.device
@@ -57,8 +62,8 @@ class StaticLayer(CacheLayerMixin):
 
     def _empty(self, states: Tensor) -> Tensor:
         _, heads, _, dim = states.shape
-        # Zeros, since masked slots weigh 0, and 0 x NaN would be NaN.
-        return states.new_zeros(self._slots.rows, self._slots.length, heads, dim)
+        # Zeros: a hidden cell has weight 0, and 0 x NaN would be NaN.
+        return states.new_zeros(self._cells.slots, self._cells.length, heads, dim)
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         if not self.is_initialized:
@@ -68,12 +73,12 @@ class StaticLayer(CacheLayerMixin):
         return self._updated(self.keys, key_states), self._updated(self.values, value_states)
 
     def _updated(self, held: Tensor, states: Tensor) -> Tensor:
-        """Write what is fed; what attention reads of the rows that are fed, shape (rows, heads, visible, dim)."""
-        held.flatten(0, 1).index_copy_(0, self._slots.fed, states.transpose(1, 2).flatten(0, 1))
-        return held.narrow(0, self._slots.first_row, len(states)).narrow(1, 0, self._slots.visible).transpose(1, 2)
+        """Write what is fed. Returns what attention reads of the slots that are fed, shape (slots, heads, visible, dim)."""
+        held.flatten(0, 1).index_copy_(0, self._cells.fed, states.transpose(1, 2).flatten(0, 1))
+        return held.narrow(0, self._cells.first_slot, len(states)).narrow(1, 0, self._cells.visible).transpose(1, 2)
 
     def grow(self) -> None:
-        """Move to buffers of the slots' new length."""
+        """Move to buffers of the new length."""
         if self.keys is not None and self.values is not None:
             held = self.keys, self.values
             self.keys, self.values = (self._empty(old.transpose(1, 2)) for old in held)
@@ -81,59 +86,59 @@ class StaticLayer(CacheLayerMixin):
                 new[:, : old.shape[1]] = old
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self._slots.visible, 0
+        return self._cells.visible, 0
 
     def get_seq_length(self) -> int:
-        return 0  # rows differ; where tokens stand is said by `StaticCache.at`
+        return 0  # sequences differ; `StaticCache.at` says where tokens stand
 
     def get_max_length(self) -> int:
-        return self._slots.length
+        return self._cells.length
 
 
 class StaticCache(Cache):
-    """The cache of one model, for `rows` sequences of up to `length` tokens.
+    """The cache of one model for `slots` sequences of up to `length` tokens. It serves the models that `why_not_static` allows.
 
-    Use it with `torch.inference_mode`. Only models that `why_not_static` has nothing against are served.
+    Use it with `torch.inference_mode`.
     """
 
-    def __init__(self, model: PreTrainedModel, length: int, rows: int = 1) -> None:
+    def __init__(self, model: PreTrainedModel, length: int, slots: int = 1) -> None:
         config = model.config.get_text_config(decoder=True)
-        self._slots = Slots(rows, length, 0, torch.empty(0), length)
-        super().__init__(layers=[StaticLayer(self._slots) for _ in DynamicCache(config=config).layers])
+        self._cells = Cells(slots, length, 0, torch.empty(0), length)
+        super().__init__(layers=[StaticLayer(self._cells) for _ in DynamicCache(config=config).layers])
         self._dtype = model.dtype
-        self._last_position = (context_limit(model) or 1_000_000_000) - 1
+        self._last_position = context_limit(model) - 1
         self._columns = torch.arange(length, device=model.device)
-        self._rows = torch.arange(rows, device=model.device).unsqueeze(1)
-        self._starts = length * self._rows
+        self._slots = torch.arange(slots, device=model.device).unsqueeze(1)
+        self._starts = length * self._slots
 
     @property
     def length(self) -> int:
-        """Slots of each row; every position that is fed lies below it, those of padding too."""
-        return self._slots.length
+        """Cells of each slot. Every position that is fed must be below, padding too."""
+        return self._cells.length
 
-    def at(self, positions: Tensor, visible: int | None = None, first_row: int = 0) -> dict[str, Any]:
+    def at(self, positions: Tensor, visible: int | None = None, first_slot: int = 0) -> dict[str, Any]:
         """What a forward needs beside its tokens: `forward(input_ids=ids, **cache.at(positions))`.
 
-        `positions` are the tokens' own, integers of shape (rows, width), different within a row; the rows that are fed begin
-        with `first_row`. `visible` bounds the slots that attention reads, all of them unless the caller knows that every
-        position lies below it.
+        `positions`   of the tokens, integers of shape (slots that are fed, width), all different within a slot
+        `visible`     how many cells attention reads, all of them unless given; every position must be below
+        `first_slot`  the first of the slots that are fed
         """
-        starts = self._starts[first_row : first_row + len(positions)]
-        self._slots.first_row, self._slots.fed = first_row, (starts + positions).flatten()
-        self._slots.visible = self.length if visible is None else visible
-        hidden = self._columns[: self._slots.visible] > positions[:, None, :, None]
-        mask = torch.zeros_like(hidden, dtype=self._dtype)  # to be added: eager attention adds a boolean one, too
+        starts = self._starts[first_slot : first_slot + len(positions)]
+        self._cells.first_slot, self._cells.fed = first_slot, (starts + positions).flatten()
+        self._cells.visible = self.length if visible is None else visible
+        hidden = self._columns[: self._cells.visible] > positions[:, None, :, None]
+        mask = torch.zeros_like(hidden, dtype=self._dtype)  # a mask to add, since eager attention adds a boolean one too
         return {
             "attention_mask": mask.masked_fill_(hidden, torch.finfo(self._dtype).min),
-            "position_ids": positions.clamp(max=self._last_position),  # padding may stand behind the longest context
+            "position_ids": positions.clamp(max=self._last_position),  # padding may lie beyond the longest context
             "past_key_values": self,
         }
 
     def grow(self, length: int) -> None:
-        """Give each row `length` slots; what is held stays."""
-        self._slots.length = length
+        """Give each slot `length` cells. What the cache holds stays."""
+        self._cells.length = length
         self._columns = torch.arange(length, device=self._columns.device)
-        self._starts = length * self._rows
+        self._starts = length * self._slots
         for layer in self.layers:
             assert isinstance(layer, StaticLayer)
             layer.grow()
@@ -154,5 +159,5 @@ def why_not_static(model: PreTrainedModel) -> str | None:
     if attention not in MASKED_ATTENTION:
         return f"its attention implementation {attention} takes no mask of ours: load it with one of {MASKED_ATTENTION}"
     if rope == "longrope" or "dynamic" in rope:
-        return f"{name}'s rotary angles ({rope}) depend on the longest row"
+        return f"{name}'s rotary angles ({rope}) depend on the longest sequence"
     return None

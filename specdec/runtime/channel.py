@@ -1,7 +1,7 @@
-"""Messages between two processes of one machine that both wait on a core of their own.
+"""Messages between two processes of one machine. Each process waits on a core of its own.
 
-A round sends and receives one each, and finds its caches cold from the models' weights: every line here costs it ten times
-what it would cost in a loop. So a message is one system call where it can be.
+A round sends one message and receives one. By then the models' weights have pushed this code out of the CPU's caches, so a
+line costs ten times what it costs in a loop. Hence one system call a message where possible.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import socket
 import time
 
 SPIN_SECONDS = 0.03
-"""How long to look for a message before sleeping: longer than a round, since a core that slept is slow for a while."""
+"""How long to look for a message before sleeping. Longer than a round, since a core that slept is slow for a while."""
 
 HEADER = 8
 """Bytes that hold a message's length."""
@@ -21,7 +21,7 @@ CHUNK = 1 << 13
 
 
 class Channel:
-    """One end of a socket pair. Raises `EOFError` or `OSError` where the other end is gone."""
+    """One end of a socket pair. Raises `EOFError` or `OSError` when the other end is gone."""
 
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
@@ -30,13 +30,19 @@ class Channel:
         self._held = b""
 
     def send(self, message: bytes) -> None:
+        """Send one message, however long."""
         self._socket.sendall(len(message).to_bytes(HEADER, "little") + message)
 
     def receive(self, within_seconds: float | None = None) -> bytes | None:
-        """The next message; `None` if nothing arrived for so long. Looks for it for a while before it sleeps."""
+        """The next message. It looks for `SPIN_SECONDS`, then sleeps; `None` if it slept `within_seconds` in vain."""
         sleeps_at, end = time.perf_counter() + SPIN_SECONDS, HEADER
         patience = None if within_seconds is None else 1000 * within_seconds
-        while len(self._held) < end or len(self._held) < (end := HEADER + int.from_bytes(self._held[:HEADER], "little")):
+        while True:
+            if len(self._held) >= end:
+                end = HEADER + int.from_bytes(self._held[:HEADER], "little")
+                if len(self._held) >= end:
+                    message, self._held = self._held[HEADER:end], self._held[end:]
+                    return message
             try:
                 more = self._socket.recv(max(CHUNK, end - len(self._held)), socket.MSG_DONTWAIT)
             except BlockingIOError:
@@ -46,8 +52,7 @@ class Channel:
             if not more:
                 raise EOFError
             self._held += more
-        message, self._held = self._held[HEADER:end], self._held[end:]
-        return message
 
     def close(self) -> None:
+        """Close this end; the other end sees that."""
         self._socket.close()

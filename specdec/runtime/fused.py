@@ -1,11 +1,14 @@
 """A model's forward in few operations, for CPUs.
 
-transformers' forward of a small model takes twice as long as its matrix products, and these about twice as long as they need,
-since each rearranges its weight again. Here weights were rearranged beforehand (oneDNN's packed format), queries, keys and
-values come from one product, and so do both halves of the gate; a residual is added where the product writes; heads that share
-keys are attended to at once. The answers are the model's own, but for rounding.
+transformers' forward of a small model takes twice as long as its matrix products. These take about twice as long as they need,
+since each product rearranges its weight again. What is different here:
 
-Layers must be Llama's, as transformers wrote them; every other model runs as it is.
+- weights are rearranged once, beforehand (oneDNN's packed format);
+- one product gives queries, keys and values; another gives both halves of the gate;
+- a product adds the residual where it writes;
+- heads that share keys are attended to at once.
+
+The logits are the model's own up to rounding. Layers must be Llama's, as transformers wrote them; other models run as they are.
 """
 
 from __future__ import annotations
@@ -23,27 +26,27 @@ from specdec.runtime.cache import why_not_static
 from specdec.runtime.runner import Forward
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
-"""Model types of transformers whose layers are Llama's, with a bias or a norm of the heads at most."""
+"""Model types of transformers with Llama's layers; biases and a norm of the heads are the only extras."""
 
 NARROW = 16
-"""Widest window whose heads are grouped. Wider ones are prompts, whose mask would grow with the groups."""
+"""Widest window whose heads are grouped. Wider windows are prompts; their mask would grow with the groups."""
 
 SHARE_OF_MEMORY = 0.75
-"""Of what is free, the most that packed weights may take."""
+"""The most that packed weights may take, of the memory that is free."""
 
 MEMINFO = Path("/proc/meminfo")
 
 
 class Product:
-    """`x @ weight.T + bias` of several linear layers side by side; `added` is added to it.
+    """`x @ weight.T + bias` of several linear layers side by side, plus `added` if given.
 
-    bfloat16 is packed: a window of 5 then costs what a row does. float32 is packed too, but for single rows, which are faster
-    by a plain product with the weight stored by columns. Other types have that one only.
+    bfloat16 is packed: 5 positions then cost what one does. float32 is packed too, but a single position is faster by a plain
+    product with the weight stored by columns. Other types have the plain product only.
     """
 
     def __init__(self, *layers: nn.Linear) -> None:
         weight = torch.cat([layer.weight.detach() for layer in layers])
-        biases: list[Any] = [layer.bias for layer in layers]  # all have one, or none
+        biases: list[Any] = [layer.bias for layer in layers]  # all layers have one, or none has
         self._bias = None if None in biases else torch.cat(biases).detach()
         self._packed = self._plain = None
         if can_pack(weight.dtype):
@@ -89,10 +92,10 @@ class Layer(NamedTuple):
 
 
 class FusedForward(Forward):
-    """Is called as a model is, with a cache of this package, and answers logits of shape (rows, kept, vocabulary).
+    """Is called as a model is, with a cache of this package, and returns logits of shape (slots, kept, vocabulary).
 
-    Holds a copy of the weights of all products, two in float32: what is done to the model later is not seen, hooks included.
-    Only for models that `why_not_fused` has nothing against.
+    It holds a copy of the weights of all products (two copies in float32), so it does not see later changes of the model, nor
+    hooks. It serves the models that `why_not_fused` allows.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -133,7 +136,7 @@ class FusedForward(Forward):
         logits_to_keep: int = 0,
     ) -> Tensor:
         assert position_ids is not None
-        rows, width = input_ids.shape
+        slots, width = input_ids.shape
         start = past_key_values.get_seq_length()
         narrow = width <= NARROW and (width == 1 or start > 0 or attention_mask is not None)
         if attention_mask is None and width > 1 and start > 0:
@@ -146,37 +149,37 @@ class FusedForward(Forward):
         x = F.embedding(input_ids.reshape(-1), self._embedding)
         held: Any  # a layer of one of our caches
         for layer, held in zip(self._layers, past_key_values.layers, strict=True):
-            states = layer.heads(layer.attention_norm(x)).view(rows, width, -1, self._dim)
+            states = layer.heads(layer.attention_norm(x)).view(slots, width, -1, self._dim)
             turned = states[:, :, :turning_heads]
             if layer.heads_norm is not None:
                 turned = layer.heads_norm(turned)
             turned = torch.addcmul(turned * cosines, turned.roll(self._dim // 2, -1), sines).transpose(1, 2)
             keys, values = held.update(turned[:, self._heads :], states[:, :, turning_heads:].transpose(1, 2))
             mixed = attend(turned[:, : self._heads], keys, values, attention_mask)
-            x = layer.mixed(mixed.reshape(rows * width, -1), x)
+            x = layer.mixed(mixed.reshape(slots * width, -1), x)
             gate, up = layer.gates(layer.mlp_norm(x)).chunk(2, -1)
             x = layer.down(F.silu(gate).mul_(up), x)
-        kept = x.view(rows, width, -1)[:, -logits_to_keep:]
-        return self._head(self._norm(kept.reshape(-1, x.shape[-1]))).view(rows, kept.shape[1], -1)
+        kept = x.view(slots, width, -1)[:, -logits_to_keep:]
+        return self._head(self._norm(kept.reshape(-1, x.shape[-1]))).view(slots, kept.shape[1], -1)
 
     def _attend(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-        """What a window attends to, shape (rows, width, heads, dim)."""
+        """The attention of a window, shape (slots, width, heads, dim)."""
         grouped, causal = self._heads > self._kv_heads, mask is None
         mixed = F.scaled_dot_product_attention(queries, keys, values, mask, is_causal=causal, enable_gqa=grouped)
         return mixed.transpose(1, 2)
 
     def _attend_grouped(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-        """The same of a narrow window; heads that share keys are so many more queries, which `mask` has rows for."""
-        rows, heads, width, dim = queries.shape
-        queries = queries.reshape(rows, self._kv_heads, -1, dim)
+        """The same for a narrow window. Heads that share keys become more queries of one head; `mask` has a line for each."""
+        slots, heads, width, dim = queries.shape
+        queries = queries.reshape(slots, self._kv_heads, -1, dim)
         count = queries.shape[2]
         if count == 1:
             queries = queries.expand(-1, -1, 2, -1)  # a single bfloat16 query takes torch 2.13 three times longer than two
         mixed = F.scaled_dot_product_attention(queries, keys, values, mask)[:, :, :count]
-        return mixed.reshape(rows, heads, width, dim).transpose(1, 2)
+        return mixed.reshape(slots, heads, width, dim).transpose(1, 2)
 
     def _rotation(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines and sines to turn heads by, shape (rows, width, 1, dim); the sines' first half is negative."""
+        """Cosines and sines to turn heads by, shape (slots, width, 1, dim). The first half of the sines is negative."""
         try:
             angles = F.embedding(positions, self._angles)
         except IndexError:
@@ -186,25 +189,25 @@ class FusedForward(Forward):
         return cosines, sines
 
     def _table(self, length: int) -> Tensor:
-        """Cosines, then sines, of the positions below `length`, shape (length, 2 * dim)."""
+        """Cosines, then sines, of the positions below `length`: shape (length, 2 * dim)."""
         cosines, sines = self._rotary(self._embedding, torch.arange(length)[None])
         half = self._dim // 2
         return torch.cat([cosines[0], -sines[0, :, :half], sines[0, :, half:]], -1)
 
 
 def new_forward(model: PreTrainedModel, *, eager: bool) -> Forward:
-    """The fastest forward of `model`, or its own if `eager`."""
+    """The fastest forward of `model`, or the model's own if `eager`."""
     reason = why_own(model, eager=eager)
     return FusedForward(model) if reason is None else Forward(model, reason)
 
 
 def why_own(model: PreTrainedModel, *, eager: bool) -> str | None:
-    """Why a `new_forward` is the model's own, in words that follow "because"; `None` when it is fused."""
+    """Why `new_forward` returns the model's own, in words that follow "because"; `None` when it returns a fused one."""
     return "eager forwards were asked for" if eager else why_not_fused(model)
 
 
 def can_pack(dtype: torch.dtype) -> bool:
-    """Whether this build of torch, on this CPU, has packed products for the type."""
+    """Whether this build of torch has packed products for the type on this CPU."""
     if dtype == torch.bfloat16:
         return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     return dtype == torch.float32 and torch.backends.mkldnn.is_available()
@@ -232,13 +235,13 @@ def why_not_fused(model: PreTrainedModel) -> str | None:
 
 
 def packed_bytes(model: PreTrainedModel) -> int:
-    """What a `FusedForward` holds beside the model."""
+    """Bytes that a `FusedForward` holds beside the model."""
     copies = 2 if model.dtype == torch.float32 and can_pack(model.dtype) else 1
     linear = [module.weight for module in model.modules() if isinstance(module, nn.Linear)]
     return copies * sum(weight.numel() * weight.element_size() for weight in linear)
 
 
 def available_bytes() -> int | None:
-    """Memory that can be had without swapping, where Linux tells."""
+    """Bytes that can be had without swapping; `None` where the system is not Linux."""
     lines = MEMINFO.read_text().splitlines() if MEMINFO.exists() else []
     return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)

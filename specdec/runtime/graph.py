@@ -1,12 +1,17 @@
-"""One model under CUDA graphs: what `specdec.runtime.runner` answers, launched as a whole.
+"""One model under CUDA graphs. It answers what a `Runner` answers, and whole drafts.
 
-A forward of a small model is hundreds of kernels that take less time than their launches. A graph launches them at once, if
-shapes and addresses stay: so the cache is static, windows have one of few widths and are padded up to it, and inputs and
-outputs have tensors of their own. A draft never leaves the device: the token sampled in one step is fed by the next, and the
-host waits once, at its end. The target's rows need no such care: their softmax is launched while the forward still runs.
+A forward of a small model is hundreds of kernels, each shorter than its launch. A graph launches all of them at once, as long
+as shapes and addresses stay the same. Hence:
 
-Only `CudaCapture` is CUDA's; without it the same functions run as they are, which is how they are tested. Source: "CUDA Graphs"
-in torch's notes on CUDA semantics.
+- the cache is static;
+- a window is padded up to one of a few widths;
+- inputs and outputs have tensors of their own.
+
+A draft never leaves the device: each step feeds the token that the step before sampled, and the host waits once, at the end.
+The target needs no such care: the softmax of its rows is launched while the forward still runs.
+
+Only `CudaCapture` needs CUDA. Without it the same functions run uncaptured, and so they are tested. Source: "CUDA Graphs" in
+torch's notes on CUDA semantics.
 """
 
 from __future__ import annotations
@@ -26,25 +31,25 @@ from specdec.runtime.runner import PREFILL_CHUNK, Forward, Runner, common_prefix
 from specdec.sampling import NOT_A_TOKEN, Sampler, greedy_choice, not_a_distribution, picked
 
 WIDTHS = (1, 2, 4, 8, 16, 32)
-"""Widths that have a graph of their own, made when first needed; wider windows are prompts, and run without."""
+"""Widths that have a graph, captured when first needed. Wider windows are prompts, and run without one."""
 
 LENGTH = 512
-"""Tokens that the cache holds at first. Attention reads all of them in every step; the cache doubles when it is full."""
+"""Tokens that the cache holds at first. Attention reads all of its cells in every step. The cache doubles when it is full."""
 
 DRAFT_ROOM = 16
 """Tokens that a draft's tensors hold at first."""
 
 WARM_UPS = 3
-"""Runs before a capture, as torch asks: libraries set themselves up in them."""
+"""Runs before a capture, as torch asks, for libraries to set themselves up."""
 
 Step: TypeAlias = Callable[[], None]
-"""Work on tensors that stay where they are, by the same kernels in every run. A capture runs it before anything counts."""
+"""Work on tensors that keep their addresses, by the same kernels in every run. A capture runs it before its results count."""
 
 
 class CudaCapture:
-    """Turns steps into CUDA graphs, which share memory since they run one after another, and keep nothing in it."""
+    """Turns steps into CUDA graphs. They share memory, since they run one after another and keep nothing in it."""
 
-    _one_at_a_time = threading.Lock()  # a process may not capture twice at once, and lanes have their own threads
+    _one_at_a_time = threading.Lock()  # a process may capture once at a time, and lanes have threads
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -57,7 +62,7 @@ class CudaCapture:
             caller = torch.cuda.current_stream()
             self._stream.wait_stream(caller)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.stream(self._stream):  # `torch.cuda.graph` does not come back from it when a capture fails
+            with torch.cuda.stream(self._stream):  # `torch.cuda.graph` does not leave it when a capture fails
                 for _ in range(WARM_UPS):
                     step()
                 with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
@@ -67,8 +72,8 @@ class CudaCapture:
 
 
 @dataclass
-class Window:
-    """A forward over a fixed number of tokens. `inputs` are their ids and the position of the first, shape (1, width + 1)."""
+class CapturedForward:
+    """A forward over a fixed number of tokens. `inputs` are their ids, then the position of the first: shape (1, width + 1)."""
 
     inputs: Tensor
     logits: Tensor
@@ -77,7 +82,13 @@ class Window:
 
 @dataclass
 class DraftTensors:
-    """A draft on the device: `uniforms` to sample by, and `tokens` and `q` so far, `drafted` in number, shape (1,)."""
+    """A draft on the device.
+
+    `uniforms`     to sample by
+    `tokens`, `q`  drafted so far
+    `drafted`      how many these are, shape (1,)
+    `pick`         samples one token more
+    """
 
     sampler: Sampler
     uniforms: Tensor
@@ -90,7 +101,7 @@ class DraftTensors:
 class GraphRunner:
     """Answers what a `Runner` does, and whole drafts. Not thread-safe: one runner belongs to one lane.
 
-    `capture` turns steps into graphs; without one they run as they are. `why_eager` says why none are replayed, if so.
+    `capture` turns steps into graphs; without a capture, steps run as they are. `why_eager` says why no graph is replayed.
     """
 
     def __init__(
@@ -100,7 +111,7 @@ class GraphRunner:
         self.vocabulary = vocabulary
         self.device = model.device
         self.why_eager = None if capture else "no capture was given"
-        self._own_forward = Forward(model)
+        self._forward = Forward(model)
         self._capture = capture
         self._length = length
         self.forget()
@@ -112,70 +123,71 @@ class GraphRunner:
         self._drop_steps()
 
     def _drop_steps(self) -> None:
-        self._windows: dict[int, Window] = {}
+        self._forwards: dict[int, CapturedForward] = {}
         self._draft: DraftTensors | None = None
 
     @torch.inference_mode()
-    def logits(self, context: Sequence[int], rows: int) -> Tensor:
-        """As `Runner.logits`: after the last `rows` prefixes of `context`, shape (rows, vocabulary)."""
+    def logits(self, context: Sequence[int], positions: int) -> Tensor:
+        """As `Runner.logits`: after the last `positions` prefixes of `context`, shape (positions, vocabulary)."""
         tokens = list(context)
-        del self._held[min(common_prefix(self._held, tokens), len(tokens) - rows) :]
-        while len(fresh := tokens[len(self._held) :]) > max(PREFILL_CHUNK, rows):
-            self._feed(fresh[: min(PREFILL_CHUNK, len(fresh) - rows)], 1)
-        return self._feed(fresh, rows)
+        del self._held[min(common_prefix(self._held, tokens), len(tokens) - positions) :]
+        while len(fresh := tokens[len(self._held) :]) > max(PREFILL_CHUNK, positions):
+            self._feed(fresh[: min(PREFILL_CHUNK, len(fresh) - positions)], 1)
+        return self._feed(fresh, positions)
 
     @torch.inference_mode()
     def draft(
         self, context: Sequence[int], length: int, sampler: Sampler, uniforms: Sequence[float]
     ) -> tuple[list[int], Tensor | None]:
-        """Continue `context` by `length` tokens, sampled by `length` uniforms as `Dice.pick` would (ignored when greedy).
+        """Continue `context` by `length` tokens. They are sampled by `length` uniforms as `Dice.pick` would; greedily, by none.
 
-        Answers the tokens and their rows `q`, shape (tokens, vocabulary), `None` when greedy. A row that is no distribution
-        ends the draft with the tokens before it, and is an error only where there are none. Ask `why_stepwise` before.
+        Returns the tokens and their rows `q`, shape (tokens, vocabulary), `None` when greedy. A row that is no distribution
+        ends the draft; the tokens before it are kept. Raises `ModelError` when there are none. Ask `why_stepwise` before.
         """
         tokens = list(context)
-        row = self.logits(tokens, 1)
+        logits = self.logits(tokens, 1)
         self._reserve(len(tokens) + length)
-        window, draft = self._window(1), self._draft_tensors(sampler, length)
-        window.logits.copy_(row)
-        window.inputs.fill_(len(tokens) - 1)  # a pick moves on from this position, and sets the token
+        forward, draft = self._forward_of(1), self._draft_tensors(sampler, length)
+        forward.logits.copy_(logits)
+        forward.inputs.fill_(len(tokens) - 1)  # a pick sets the token and moves on from this position
         draft.uniforms[: len(uniforms)].copy_(torch.tensor(uniforms, dtype=torch.float64), non_blocking=True)
         draft.drafted.zero_()
         for number in range(length):
             if number:
-                window.run()
+                forward.run()
             draft.pick()
         drafted: list[int] = draft.tokens[:length].tolist()  # the host waits here, and nowhere else
         self._held = tokens + drafted[:-1]
         if NOT_A_TOKEN in drafted:
-            self.forget()  # the cache may hold NaN, which no mask hides
+            self.forget()  # the cache may hold NaN, and no mask hides that
             del drafted[drafted.index(NOT_A_TOKEN) :]
             if not drafted:
                 raise not_a_distribution()
         return drafted, None if sampler.greedy else draft.q[: len(drafted)].clone()
 
-    def _feed(self, tokens: list[int], rows: int) -> Tensor:
+    def _feed(self, tokens: list[int], positions: int) -> Tensor:
         start, width = len(self._held), next((width for width in WIDTHS if width >= len(tokens)), None)
         self._reserve(start + (width or len(tokens)))
         if width is None:
-            positions = torch.arange(start, start + len(tokens), device=self.device).unsqueeze(0)
+            token_positions = torch.arange(start, start + len(tokens), device=self.device).unsqueeze(0)
             ids = torch.tensor([tokens], device=self.device)
-            logits = self._forward(ids, positions, rows, visible=start + len(tokens))
+            logits = self._uncaptured(ids, token_positions, positions, visible=start + len(tokens))
         else:
-            window = self._window(width)
+            forward = self._forward_of(width)
             padding = [0] * (width - len(tokens))
-            window.inputs.copy_(torch.tensor([[*tokens, *padding, start]]), non_blocking=True)
-            window.run()
-            logits = window.logits[len(tokens) - rows : len(tokens)].clone()
+            forward.inputs.copy_(torch.tensor([[*tokens, *padding, start]]), non_blocking=True)
+            forward.run()
+            logits = forward.logits[len(tokens) - positions : len(tokens)].clone()
         self._held += tokens
         return logits
 
-    def _forward(self, ids: Tensor, positions: Tensor, rows: int, visible: int | None = None) -> Tensor:
-        logits = self._own_forward(input_ids=ids, logits_to_keep=rows, **self._cache.at(positions, visible))
-        return logits[0, -rows:, : self.vocabulary]
+    def _uncaptured(self, ids: Tensor, token_positions: Tensor, kept: int, visible: int | None = None) -> Tensor:
+        """Logits after the last `kept` of these tokens, shape (kept, vocabulary)."""
+        logits = self._forward(input_ids=ids, logits_to_keep=kept, **self._cache.at(token_positions, visible))
+        return logits[0, -kept:, : self.vocabulary]
 
     def _reserve(self, length: int) -> None:
-        """Let the cache hold `length` tokens; what was captured on its old buffers is dropped."""
+        """Let the cache hold `length` tokens. If it grows, drop what was captured on its old buffers."""
         grown = self._cache.length
         while grown < length:
             grown *= 2
@@ -183,22 +195,22 @@ class GraphRunner:
             self._drop_steps()
             try:
                 self._cache.grow(grown)
-            except BaseException:  # out of memory, or Ctrl-C: some layers are longer than others
+            except BaseException:  # out of memory, or Ctrl-C: some layers may have grown
                 self.forget()
                 raise
 
-    def _window(self, width: int) -> Window:
-        if width not in self._windows:
+    def _forward_of(self, width: int) -> CapturedForward:
+        if width not in self._forwards:
             inputs = torch.zeros(1, width + 1, dtype=torch.long, device=self.device)
-            inputs[:, -1].fill_(len(self._held))  # a capture runs it, and may overwrite nothing that is held
+            inputs[:, -1].fill_(len(self._held))  # a capture runs the step, and must not overwrite what the cache holds
             offsets = torch.arange(width, device=self.device)
             logits = torch.zeros(width, self.vocabulary, dtype=self.model.dtype, device=self.device)
 
             def run() -> None:
-                logits.copy_(self._forward(inputs[:, :-1], inputs[:, -1:] + offsets, width))
+                logits.copy_(self._uncaptured(inputs[:, :-1], inputs[:, -1:] + offsets, width))
 
-            self._windows[width] = Window(inputs, logits, self._captured(run))
-        return self._windows[width]
+            self._forwards[width] = CapturedForward(inputs, logits, self._captured(run))
+        return self._forwards[width]
 
     def _draft_tensors(self, sampler: Sampler, length: int) -> DraftTensors:
         if self._draft is None or self._draft.sampler.sampling != sampler.sampling or len(self._draft.tokens) < length:
@@ -206,7 +218,7 @@ class GraphRunner:
         return self._draft
 
     def _new_draft(self, sampler: Sampler, room: int) -> DraftTensors:
-        window = self._window(1)
+        forward = self._forward_of(1)
         uniforms = torch.zeros(room, dtype=torch.float64, device=self.device)
         tokens = torch.zeros(room, dtype=torch.long, device=self.device)
         dtype = torch.promote_types(self.model.dtype, torch.float32)
@@ -214,7 +226,7 @@ class GraphRunner:
         drafted = torch.zeros(1, dtype=torch.long, device=self.device)
 
         def pick() -> None:
-            scores = sampler.processed(window.logits, ())
+            scores = sampler.processed(forward.logits, ())
             if sampler.greedy:
                 token = greedy_choice(scores)
             else:
@@ -222,8 +234,8 @@ class GraphRunner:
                 token = picked(row, uniforms.index_select(0, drafted))
                 q.index_copy_(0, drafted, row)
             tokens.index_copy_(0, drafted, token)
-            window.inputs[:, 0].copy_(token.clamp(min=0))
-            window.inputs[:, 1].add_(1)
+            forward.inputs[:, 0].copy_(token.clamp(min=0))
+            forward.inputs[:, 1].add_(1)
             drafted.add_(1)
 
         return DraftTensors(sampler, uniforms, tokens, q, drafted, self._captured(pick))
@@ -240,7 +252,7 @@ class GraphRunner:
 
 
 def new_runner(model: PreTrainedModel, vocabulary: int, forward: Forward, *, eager: bool) -> Runner | GraphRunner:
-    """The runner for `model`: one that replays CUDA graphs where that is possible, unless `eager`; else one of `forward`."""
+    """The runner for `model`: one that replays CUDA graphs where possible and not `eager`, else one that calls `forward`."""
     why_eager = why_no_graphs(model)
     if why_eager is None and not eager:
         return GraphRunner(model, vocabulary, CudaCapture(model.device))

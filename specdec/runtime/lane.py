@@ -1,8 +1,8 @@
-"""A lane is one model on one executor, answering requests in order: inline, in a thread, or in a process.
+"""A lane is one model on one executor: inline, in a thread, or in a process. It answers requests in order.
 
-    inline    now, in the caller's thread, when the answer is asked for
-    thread    on a thread of its own, on CUDA with a stream of its own (one GPU), or simply another device
-    process   on a core of its own; on a CPU a thread would lose to the interpreter lock
+    inline    works in the caller's thread, when the caller waits for the answer
+    thread    works on a thread of its own and, on CUDA, a stream of its own: for two models on one GPU, or on two devices
+    process   works on a core of its own: on a CPU, a thread would wait for the interpreter lock
 
 All three give the same answers for the same seed.
 """
@@ -37,21 +37,32 @@ from specdec.runtime.runner import new_cache
 from specdec.runtime.worker import Worker
 
 MOST_DRAFTED = 512
-"""Rows of `q` that a process lane can hand over at once, shared out among all drafts of a batch."""
+"""Rows of `q` that a process lane can hand over at once. All drafts of a batch share them."""
 
 PATIENCE_SECONDS = 30.0
 """How long a process lane may be silent before it counts as hung."""
 
 START_SECONDS = 300.0
-"""How long a process may take to start: it imports torch and transformers."""
+"""How long a process may take to start. It imports torch and transformers."""
 
 Wait = Callable[[], Any]
+
+
+def leave_a_core_to_the_draft() -> int:
+    """Let torch use one thread less here than there are cores, for the whole process: the draft works on the core that is left.
+
+    With a thread on every core, target and draft would wait for each other. Returns how many threads torch used before.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, min(before, available_cores() - 1)))
+    return before
 
 
 class Lane(ABC):
     """One model at work. `submit` starts a request and returns a function that waits for its answer.
 
     `overlaps`  whether it works while the caller does something else
+    `ended`     whether it can no longer be used, since it was closed or its process was lost
     """
 
     ended = False
@@ -60,14 +71,15 @@ class Lane(ABC):
     @property
     @abstractmethod
     def why_eager(self) -> str | None:
-        """Why forwards are transformers' own, launched operation by operation, if so."""
+        """Why forwards are transformers' own, launched operation by operation; `None` when they are not."""
 
     @abstractmethod
-    def submit(self, method: str, *arguments: Any) -> Wait: ...
+    def submit(self, method: str, *arguments: Any) -> Wait:
+        """Start a method of the lane's `Worker`."""
 
     @abstractmethod
-    def hurry(self, seconds: float) -> None:
-        """The other side of a race has answered, after so many seconds of work: racing drafts end with their next token."""
+    def target_answered(self, seconds: float) -> None:
+        """Called when the target has answered, `seconds` after it began: racing drafts end after the token in progress."""
 
     @abstractmethod
     def close(self) -> None:
@@ -75,7 +87,7 @@ class Lane(ABC):
 
 
 class InlineLane(Lane):
-    """Works when waited for. Nothing overlaps, so a racing draft is given the time that the other side took."""
+    """Works while the caller waits. Nothing overlaps, so a racing draft gets as much time as the target took."""
 
     overlaps = False
 
@@ -96,7 +108,7 @@ class InlineLane(Lane):
     def why_eager(self) -> str | None:
         return self._worker.why_eager
 
-    def hurry(self, seconds: float) -> None:
+    def target_answered(self, seconds: float) -> None:
         self._racing_seconds = seconds
 
     def close(self) -> None:
@@ -108,31 +120,31 @@ class ThreadLane(Lane):
 
     def __init__(self, model: PreTrainedModel, vocabulary: int, *, eager: bool = False) -> None:
         self._worker = Worker(model, vocabulary, eager=eager)
-        self._submitted = self._hurried = 0
+        self._submitted = self._answered = 0
         self._executor = ThreadPoolExecutor(1, "draft-lane")
         self._stream = torch.cuda.Stream(model.device) if model.device.type == "cuda" else None
 
     def submit(self, method: str, *arguments: Any) -> Wait:
         self._submitted += 1
         if method == "draft":
-            arguments += (partial(self._is_hurried, self._submitted),)
+            arguments += (partial(self._is_answered, self._submitted),)
         return self._executor.submit(self._work, method, arguments).result
 
-    def _is_hurried(self, ticket: int) -> bool:
-        return self._hurried >= ticket
+    def _is_answered(self, ticket: int) -> bool:
+        return self._answered >= ticket
 
     @property
     def why_eager(self) -> str | None:
         return self._worker.why_eager
 
-    def hurry(self, seconds: float) -> None:
-        self._hurried = self._submitted
+    def target_answered(self, seconds: float) -> None:
+        self._answered = self._submitted
 
     def _work(self, method: str, arguments: tuple[Any, ...]) -> Any:
-        with torch.cuda.stream(self._stream):  # no effect without a stream
+        with torch.cuda.stream(self._stream):  # does nothing without a stream
             answer = getattr(self._worker, method)(*arguments)
             if self._stream is not None:
-                self._stream.synchronize()  # the driver reads the rows from another stream
+                self._stream.synchronize()  # the caller reads the rows from another stream
             return answer
 
     def close(self) -> None:
@@ -140,9 +152,9 @@ class ThreadLane(Lane):
 
 
 class ProcessLane(Lane):
-    """Works in a subprocess; rows of `q` come back through shared memory, and only when sampling needs them.
+    """Works in a subprocess. Rows of `q` come back through shared memory, and only when sampling needs them.
 
-    The worker takes one core: while it lives, torch uses one thread less here, or the two would wait for each other.
+    While the subprocess lives, torch leaves a core to it here (`leave_a_core_to_the_draft`).
     """
 
     def __init__(self, model: PreTrainedModel, vocabulary: int, *, eager: bool = False) -> None:
@@ -153,13 +165,13 @@ class ProcessLane(Lane):
         folder = Path(tempfile.mkdtemp(prefix="specdec-", dir=shm if shm.is_dir() else None))
         rows = torch.from_file(str(folder / "q"), shared=True, size=MOST_DRAFTED * vocabulary, dtype=dtype)
         self._shared = rows.view(MOST_DRAFTED, vocabulary).numpy()
-        self._hurried = torch.from_file(str(folder / "hurried"), shared=True, size=1, dtype=torch.int64).numpy()
+        self._answered = torch.from_file(str(folder / "answered"), shared=True, size=1, dtype=torch.int64).numpy()
         torch.save(Hosted(model, vocabulary, MOST_DRAFTED, dtype, eager), folder / "hosted.pt")
         ours, theirs = socket.socketpair()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "specdec.runtime.worker", str(theirs.fileno()), str(folder)],
             pass_fds=[theirs.fileno()],
-            start_new_session=True,  # Ctrl-C is the driver's business; the worker leaves when its socket closes
+            start_new_session=True,  # Ctrl-C is for the caller; the worker ends when its socket closes
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
         )
         theirs.close()
@@ -167,16 +179,15 @@ class ProcessLane(Lane):
         self._finalizer = weakref.finalize(self, _end, self._process, self._channel, folder)
         self._folder: Path | None = folder
         self._ticket = 0
-        self._threads = torch.get_num_threads()
-        torch.set_num_threads(max(1, min(self._threads, available_cores() - 1)))
+        self._threads_before = leave_a_core_to_the_draft()
 
     def submit(self, method: str, *arguments: Any) -> Wait:
         if self._folder is not None:
-            self._receive(START_SECONDS)  # "ready": both sides hold the files open, so their names can go
+            self._receive(START_SECONDS)  # "ready": both sides hold the files open, so the folder can go
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
         if method == "draft":
-            arguments = tuple(map(tuple, *arguments))  # a plain tuple is pickled in a fraction of the time
+            arguments = tuple(map(tuple, *arguments))  # plain tuples are pickled in a fraction of the time
         try:
             self._channel.send(pickle.dumps((method, arguments)))
         except (pickle.PicklingError, AttributeError, TypeError) as error:  # what pickle says of lambdas and local classes
@@ -190,19 +201,19 @@ class ProcessLane(Lane):
     def why_eager(self) -> str | None:
         return self._why_eager
 
-    def hurry(self, seconds: float) -> None:
-        self._hurried[0] = self._ticket
+    def target_answered(self, seconds: float) -> None:
+        self._answered[0] = self._ticket
 
     def close(self) -> None:
         if not self.ended:
-            torch.set_num_threads(self._threads)
+            torch.set_num_threads(self._threads_before)
         self.ended = True
         self._finalizer()
 
     def _answer(self, wanted: int) -> Any:
         ticket = 0
         answer: Any = None
-        while ticket < wanted:  # answers that an interrupted round never fetched are skipped
+        while ticket < wanted:  # skip answers that an interrupted round never fetched
             ticket, answer = self._receive(PATIENCE_SECONDS)
         if isinstance(answer, SpecdecError):
             raise answer
@@ -228,7 +239,7 @@ class ProcessLane(Lane):
 
 
 def _end(process: subprocess.Popen[bytes], channel: Channel, folder: Path) -> None:
-    channel.close()  # the worker sees the end of its input and leaves
+    channel.close()  # the worker sees the end of its input, and ends
     try:
         process.wait(timeout=2)
     except subprocess.TimeoutExpired:

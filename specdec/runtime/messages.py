@@ -1,4 +1,4 @@
-"""What a lane is asked and what it answers, and how an answer crosses a process."""
+"""What a lane is asked, what it answers, and how an answer crosses to another process."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from specdec.effects import StopRule
 from specdec.verification import Row
 
 ARGMAX = "argmax"
-"""Stands for `q` of a greedily drafted token, whose row nobody needs."""
+"""Stands for `q` of a greedily drafted token, since that row is not needed."""
 
 
 class DraftRequest(NamedTuple):
-    """Continue the sequence in `row`, whose context is given in full, by up to `length` tokens; if `racing`, until hurried."""
+    """Continue the sequence in `slot` by up to `length` tokens; `context` is its whole context.
 
-    row: int
+    A `racing` draft also ends when the target has answered (`Lane.target_answered`).
+    """
+
+    slot: int
     context: Sequence[int]
     length: int
     stop: StopRule | None = None
@@ -29,18 +32,21 @@ class DraftRequest(NamedTuple):
 
 
 class ScoreRequest(NamedTuple):
-    """Score the last `rows` prefixes of the context of the sequence in `row`."""
+    """Score the last `positions` prefixes of `context`, the whole context of the sequence in `slot`."""
 
-    row: int
+    slot: int
     context: Sequence[int]
-    rows: int
+    positions: int
 
 
 @dataclass(frozen=True)
 class Drafting:
-    """A drafted run: `tokens`, their rows `q` of shape (len, vocabulary) (`None` when greedy), seconds until it was done.
+    """The answer to a `DraftRequest`.
 
-    `failure` says why there is no token at all.
+    `tokens`        the drafted tokens
+    `q`             the rows they were sampled from, shape (tokens, vocabulary); `None` when greedy
+    `busy_seconds`  until this draft was done
+    `failure`       why there is no token at all; empty otherwise
     """
 
     tokens: list[int]
@@ -51,17 +57,22 @@ class Drafting:
 
 @dataclass(frozen=True)
 class Scoring:
-    """The target's rows: `p` of shape (rows, vocabulary), or the greedy choice of each row; seconds of the whole forward."""
+    """The answer to a `ScoreRequest`.
+
+    `p`             the target's rows, shape (positions, vocabulary); `None` when greedy
+    `best`          the greedy choice at each position; `None` when sampling
+    `busy_seconds`  of the whole forward, which may serve several sequences
+    """
 
     p: Tensor | None
     best: list[int] | None
-    rows: int
+    positions: int
     busy_seconds: float
 
 
 @dataclass(frozen=True)
 class Hosted:
-    """What a worker process needs: the model, and the shape of the shared rows of `q`."""
+    """What a worker process needs: the model, and the shape (`rows`, `vocabulary`) and type of the shared memory for `q`."""
 
     model: PreTrainedModel
     vocabulary: int
@@ -74,7 +85,7 @@ Packed: TypeAlias = tuple[tuple[list[int], bool, float, str], ...]
 
 
 def packed(draftings: Sequence[Drafting], shared: NDArray[Any]) -> Packed:
-    """Draftings without their rows, which are written to `shared` one after the other."""
+    """Draftings without `q`. Their rows are written to `shared`, one draft behind the other."""
     end = 0
     for drafting in draftings:
         if drafting.q is not None:
@@ -84,7 +95,7 @@ def packed(draftings: Sequence[Drafting], shared: NDArray[Any]) -> Packed:
 
 
 def unpacked(draftings: Packed, shared: NDArray[Any]) -> list[Drafting]:
-    """The other side of `packed`. The buffer is written again by the next draft, so its rows are copied."""
+    """The inverse of `packed`. It copies the rows, since the next draft overwrites `shared`."""
     end = 0
     found: list[Drafting] = []
     for tokens, sampled, seconds, failure in draftings:

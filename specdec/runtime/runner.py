@@ -1,8 +1,8 @@
 """One model with its cache: logits after any context, by computing only what the cache does not hold.
 
-Nobody tells a runner to roll back. It is asked for whole contexts, keeps the longest common prefix with what it holds and
-feeds the rest (rule 4 of `specdec.effects`). Works with every causal language model of transformers whose cache can be
-trimmed; plain attention layers get a preallocated cache, where trimming is setting a length.
+A runner is never told to roll back. It is asked for whole contexts, keeps the longest common prefix with what its cache holds,
+and feeds the rest (rule 4 of `specdec.effects`). It works with every causal language model of transformers whose cache can be
+trimmed. Plain attention layers get a preallocated cache, where trimming sets a length.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidi
 from specdec.errors import PairError
 
 PREFILL_CHUNK = 1024
-"""Tokens fed at once, so that the attention mask of a long prompt stays small."""
+"""Tokens that are fed at once, so that the attention mask of a long prompt stays small."""
+
+UNLIMITED = 1_000_000_000
+"""The context limit, in tokens, of a model whose configuration names none."""
 
 
 class TrimmableLayer(CacheLayerMixin):
@@ -74,9 +77,9 @@ class TrimmableLayer(CacheLayerMixin):
 
 
 class WindowLayer(DynamicSlidingWindowLayer):
-    """A sliding window that answers what the mask expects, also where it holds more for a roll-back.
+    """A sliding window that returns what the mask expects, even while it holds more tokens for a rollback.
 
-    transformers 5.17 answers all of it, 5.23 does this by itself.
+    transformers 5.17 returns all it holds; 5.23 returns what the mask expects.
     """
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
@@ -86,9 +89,9 @@ class WindowLayer(DynamicSlidingWindowLayer):
 
 
 class Forward:
-    """The model's own forward: is called as a model of transformers is, and answers logits, shape (rows, kept, vocabulary).
+    """The model's own forward. It is called as a model of transformers is, and returns logits, shape (slots, kept, vocabulary).
 
-    `why_eager` says why the model runs operation by operation as transformers wrote it, if so and somebody asked.
+    `why_eager` says why the model runs operation by operation, as transformers wrote it; `None` when not asked.
     """
 
     why_eager: str | None = None
@@ -116,7 +119,7 @@ class Forward:
 
 
 class Runner:
-    """A model that answers logits for whole contexts. Not thread-safe: one runner belongs to one lane."""
+    """A model with a cache for one sequence. Not thread-safe: one runner belongs to one lane."""
 
     def __init__(self, model: PreTrainedModel, vocabulary: int, forward: Forward | None = None) -> None:
         self.model = model
@@ -124,39 +127,39 @@ class Runner:
         self.device = model.device
         self._forward = forward or Forward(model)
         self.why_eager = self._forward.why_eager
-        self._positions = positions(model)
+        self._position_ids = position_ids(model)
         self._held: list[int] = []
         self._cache, self._plain = new_cache(model)
         self._oldest = 0  # the shortest context that a cropped cache can still be cut back to
 
-    def logits(self, context: Sequence[int], rows: int) -> Tensor:
-        """Logits after the last `rows` prefixes of `context`, shape (rows, vocabulary); the last row follows all of it.
+    def logits(self, context: Sequence[int], positions: int) -> Tensor:
+        """Logits after the last `positions` prefixes of `context`, the whole context the last: shape (positions, vocabulary).
 
-        Shapes: `context` has at least `rows` tokens. Units: raw logits, in the model's dtype, cut to the common vocabulary.
+        `context` has at least `positions` tokens. Logits are raw, in the model's dtype, cut to the common vocabulary.
         """
         tokens = context if isinstance(context, list) else list(context)
-        self._trim(min(common_prefix(self._held, tokens), len(tokens) - rows))
-        while len(tokens) - len(self._held) > max(PREFILL_CHUNK, rows):
+        self._trim(min(common_prefix(self._held, tokens), len(tokens) - positions))
+        while len(tokens) - len(self._held) > max(PREFILL_CHUNK, positions):
             start = len(self._held)
-            self._feed(tokens[start : min(start + PREFILL_CHUNK, len(tokens) - rows)], 1)
-        return self._feed(tokens[len(self._held) :], rows)
+            self._feed(tokens[start : min(start + PREFILL_CHUNK, len(tokens) - positions)], 1)
+        return self._feed(tokens[len(self._held) :], positions)
 
     def forget(self) -> None:
         """Empty the cache."""
         self._trim(0)
 
-    def _feed(self, tokens: list[int], rows: int) -> Tensor:
+    def _feed(self, tokens: list[int], positions: int) -> Tensor:
         ids = torch.tensor([tokens], device=self.device)
         start = len(self._held)
-        where = None if self._positions is None else self._positions[:, start : start + len(tokens)]
+        where = None if self._position_ids is None else self._position_ids[:, start : start + len(tokens)]
         try:
             with torch.inference_mode():
-                logits = self._forward(ids, self._cache, where, logits_to_keep=rows)[0]
-        except BaseException:  # Ctrl-C too: some layers hold the new keys and some do not
+                logits = self._forward(ids, self._cache, where, logits_to_keep=positions)[0]
+        except BaseException:  # Ctrl-C too: some layers hold the new keys, some do not
             self._start_again()
             raise
         self._held += tokens
-        return logits if logits.shape == (rows, self.vocabulary) else logits[-rows:, : self.vocabulary]
+        return logits if logits.shape == (positions, self.vocabulary) else logits[-positions:, : self.vocabulary]
 
     def _start_again(self) -> None:
         self._cache, self._plain = new_cache(self.model)
@@ -164,20 +167,20 @@ class Runner:
         self._held = []
 
     def _trim(self, keep: int) -> None:
-        """Hold at most the first `keep` tokens; a cache that no longer knows them starts again from nothing."""
+        """Hold at most the first `keep` tokens. A cache that no longer has them starts again from nothing."""
         surplus = len(self._held) - keep
         if surplus == 0:
             return
         if self._plain or max(self._oldest, 1) <= keep:
             self._cache.crop(-surplus)
-            self._oldest = keep  # a sliding window forgets what lies behind it when it is cropped
+            self._oldest = keep  # a sliding window drops older tokens when it is cropped
             del self._held[keep:]
         else:
             self._start_again()
 
 
 def new_cache(model: PreTrainedModel) -> tuple[DynamicCache, bool]:
-    """An empty cache that can be trimmed, and whether it is the preallocated one."""
+    """An empty cache that can be trimmed, and whether it is the preallocated one. Refuses models that have none."""
     cache = DynamicCache(config=model.config)
     plain = bool(cache.layers) and all(type(layer) is DynamicLayer for layer in cache.layers)
     if plain:
@@ -195,22 +198,22 @@ def new_cache(model: PreTrainedModel) -> tuple[DynamicCache, bool]:
     return cache, plain
 
 
-def positions(model: PreTrainedModel) -> Tensor | None:
-    """All positions of the context, shape (1, limit), for models that take them ready-made: it saves them a little work."""
+def position_ids(model: PreTrainedModel) -> Tensor | None:
+    """All positions of the context, shape (1, limit), for models that take them ready-made. That saves these a little work."""
     limit = context_limit(model)
-    if limit is None or "position_ids" not in signature(model.forward).parameters:
+    if limit == UNLIMITED or "position_ids" not in signature(model.forward).parameters:
         return None
     return torch.arange(limit, device=model.device).unsqueeze(0)
 
 
-def context_limit(model: PreTrainedModel) -> int | None:
-    """The longest context in tokens that the configuration allows, `None` when it names none."""
+def context_limit(model: PreTrainedModel) -> int:
+    """The longest context, in tokens, that the configuration allows; `UNLIMITED` when it names none."""
     config = model.config.get_text_config(decoder=True)
-    return getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    return getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or UNLIMITED
 
 
 def common_prefix(held: Sequence[int], wanted: Sequence[int]) -> int:
-    """How many leading tokens are equal. Both are lists; long equal heads are compared at C speed."""
+    """How many leading tokens of two lists are equal. Whole slices are compared, at C speed."""
     low, high = 0, min(len(held), len(wanted))
     if held[:high] == wanted[:high]:
         return high

@@ -1,7 +1,8 @@
 """Many sequences of one model: logits after the context of each, in as few forwards as its cache allows.
 
-A batch stands in one static cache, a row for each sequence, whatever their lengths. Rows that are fed fewer tokens than others
-are padded behind their end, where nothing is seen of it; prompts are read row by row, so that nobody is padded to their length.
+Each sequence has a slot. A batch shares one static cache, whatever the lengths of its sequences. Shorter inputs are padded at
+the end, in cells that the mask hides. Prompts are read one sequence at a time, so that no other sequence is padded to their
+length.
 """
 
 from __future__ import annotations
@@ -21,76 +22,79 @@ from specdec.runtime.runner import PREFILL_CHUNK, Forward, common_prefix
 from specdec.sampling import Dice, Sampler
 
 Asked: TypeAlias = tuple[int, Sequence[int], int]
-"""Row, whole context, and how many of its last prefixes logits are wanted after."""
+"""A slot, the whole context of its sequence, and the number of positions, from the last, to give logits for."""
 
 LENGTH = 512
-"""Tokens that a row of a batch holds at first; doubled when it is full."""
+"""Tokens that a slot of a batch holds at first; doubled when it is full."""
 
-LONGEST_WAIT = 8
-"""Tokens beyond its last rows that a sequence may bring into a common forward; more of them are read alone before."""
+LONGEST_PADDED = 8
+"""Tokens before its scored positions that a sequence may bring into a common forward. More are read alone, before it."""
 
 
-class Rows(ABC):
-    """A model with a cache for several sequences, by row. Not thread-safe: it belongs to one lane.
-
-    `why_eager` says why its forwards are transformers' own, launched operation by operation, if so.
-    """
-
-    why_eager: str | None
+class BatchRunner(ABC):
+    """A model with a cache for several sequences, each in its slot. Not thread-safe: it belongs to one lane."""
 
     def __init__(self, model: PreTrainedModel, vocabulary: int) -> None:
         self.model, self.vocabulary = model, vocabulary
 
+    @property
+    @abstractmethod
+    def why_eager(self) -> str | None:
+        """Why forwards are transformers' own, launched operation by operation; `None` when they are not."""
+
     @abstractmethod
     def logits(self, asked: Sequence[Asked]) -> list[Tensor]:
-        """Logits of shape (rows, vocabulary) for each of `asked`, in order. A row may be asked for once at a time."""
+        """Logits of shape (positions, vocabulary) for each of `asked`, in order. One call asks for a slot at most once."""
 
     @abstractmethod
     def forget(self) -> None:
         """Empty the caches."""
 
     def draft(
-        self, row: int, context: Sequence[int], length: int, stop: StopRule | None, sampler: Sampler, dice: Dice
+        self, slot: int, context: Sequence[int], length: int, stop: StopRule | None, sampler: Sampler, dice: Dice
     ) -> tuple[list[int], Tensor | None] | None:
-        """A whole draft at once, `(tokens, q)`, where that is possible without coming to the host after each token."""
+        """A whole draft at once, `(tokens, q)`; `None` where each token must come to the host before the next."""
         return None
 
 
-class Apart(Rows):
-    """A runner for each row, one after the other: for a single sequence, and for models whose caches cannot be batched."""
+class OneByOne(BatchRunner):
+    """A runner for each slot, one after the other: for a single sequence, and for models whose caches cannot be batched."""
 
     def __init__(self, model: PreTrainedModel, vocabulary: int, size: int, forward: Forward, *, eager: bool) -> None:
         super().__init__(model, vocabulary)
         self._runners = [new_runner(model, vocabulary, forward, eager=eager) for _ in range(size)]
 
     @property
-    def why_eager(self) -> str | None:  # type: ignore[override]  # a capture may fail at any time
+    def why_eager(self) -> str | None:
         return self._runners[0].why_eager
 
     def logits(self, asked: Sequence[Asked]) -> list[Tensor]:
-        return [self._runners[row].logits(context, rows) for row, context, rows in asked]
+        return [self._runners[slot].logits(context, positions) for slot, context, positions in asked]
 
     def forget(self) -> None:
         for runner in self._runners:
             runner.forget()
 
     def draft(
-        self, row: int, context: Sequence[int], length: int, stop: StopRule | None, sampler: Sampler, dice: Dice
+        self, slot: int, context: Sequence[int], length: int, stop: StopRule | None, sampler: Sampler, dice: Dice
     ) -> tuple[list[int], Tensor | None] | None:
-        runner = self._runners[row]
+        runner = self._runners[slot]
         if not isinstance(runner, GraphRunner) or why_stepwise(sampler, stop) is not None:
             return None
         return runner.draft(context, length, sampler, [dice.uniform() for _ in range(0 if sampler.greedy else length)])
 
 
-class Together(Rows):
-    """One forward for all rows that are asked for."""
+class Batched(BatchRunner):
+    """One forward for all slots that are asked for."""
 
     def __init__(self, model: PreTrainedModel, vocabulary: int, size: int, forward: Forward) -> None:
         super().__init__(model, vocabulary)
         self._size, self._forward = size, forward
-        self.why_eager = "batches run without graphs" if model.device.type == "cuda" else forward.why_eager
         self.forget()
+
+    @property
+    def why_eager(self) -> str | None:
+        return "batches run without graphs" if self.model.device.type == "cuda" else self._forward.why_eager
 
     def forget(self) -> None:
         self._held: list[list[int]] = [[] for _ in range(self._size)]
@@ -98,34 +102,50 @@ class Together(Rows):
 
     @torch.inference_mode()
     def logits(self, asked: Sequence[Asked]) -> list[Tensor]:
-        for row, context, rows in asked:
-            held = self._held[row]
-            del held[min(common_prefix(held, list(context)), len(context) - rows) :]
-            while len(context) - rows - len(held) > LONGEST_WAIT:
-                self._feed({row: list(context[len(held) : min(len(context) - rows, len(held) + PREFILL_CHUNK)])}, keep=1)
-        fresh = {row: list(context[len(self._held[row]) :]) for row, context, _ in asked}
+        for slot, context, positions in asked:
+            self._prepare(slot, context, len(context) - positions)
+        fresh = {slot: list(context[len(self._held[slot]) :]) for slot, context, _ in asked}
         logits = self._feed(fresh)
         first = min(fresh)
-        return [logits[row - first, len(fresh[row]) - rows : len(fresh[row])] for row, _, rows in asked]
+        return [logits[slot - first, len(fresh[slot]) - positions : len(fresh[slot])] for slot, _, positions in asked]
+
+    def _prepare(self, slot: int, context: Sequence[int], scored: int) -> None:
+        """Roll a slot back to what it shares with `context`, then read what is too long for a common forward.
+
+        The first position to give logits for is `scored`; it and those behind it are left to the common forward.
+        """
+        held = self._held[slot]
+        del held[min(common_prefix(held, list(context)), scored) :]
+        while scored - len(held) > LONGEST_PADDED:
+            self._feed({slot: list(context[len(held) : min(scored, len(held) + PREFILL_CHUNK)])}, keep=1)
 
     def _feed(self, fresh: dict[int, list[int]], keep: int = 0) -> Tensor:
-        """Feed some rows their tokens; logits of shape (rows from the first to the last, width or `keep`, vocabulary)."""
+        """Feed some slots their tokens. Logits of all slots from the first to the last of them, and of the last `keep` tokens.
+
+        Shape (slots, `keep`, vocabulary); without a `keep`, all tokens: (slots, width, vocabulary).
+        """
         first, last, width = min(fresh), max(fresh), max(map(len, fresh.values()))
-        ids = [(tokens := fresh.get(row, [])) + [0] * (width - len(tokens)) for row in range(first, last + 1)]
-        starts = [len(self._held[row]) for row in range(first, last + 1)]
+        slots = range(first, last + 1)
+        ids = [padded(fresh.get(slot, ()), width) for slot in slots]
+        starts = [len(self._held[slot]) for slot in slots]
         end = max(starts) + width
         if end > self._cache.length:
             self._cache.grow(max(end, 2 * self._cache.length))
         positions = torch.tensor(starts).unsqueeze(1) + torch.arange(width)
-        where = self._cache.at(positions.to(self.model.device), visible=end, first_row=first)
+        where = self._cache.at(positions.to(self.model.device), visible=end, first_slot=first)
         logits = self._forward(input_ids=torch.tensor(ids, device=self.model.device), logits_to_keep=keep, **where)
-        for row, tokens in fresh.items():
-            self._held[row] += tokens
+        for slot, tokens in fresh.items():
+            self._held[slot] += tokens
         return logits[:, :, : self.vocabulary]
 
 
-def new_rows(model: PreTrainedModel, vocabulary: int, size: int, forward: Forward, *, eager: bool) -> Rows:
-    """Room for `size` sequences: together where the model can be batched, else apart."""
+def padded(tokens: Sequence[int], width: int) -> list[int]:
+    """Tokens and, behind them, any token up to `width`."""
+    return [*tokens, *[0] * (width - len(tokens))]
+
+
+def new_batch_runner(model: PreTrainedModel, vocabulary: int, size: int, forward: Forward, *, eager: bool) -> BatchRunner:
+    """A runner for `size` sequences: batched where the model allows it, else one by one."""
     if size == 1 or why_not_static(model) is not None:
-        return Apart(model, vocabulary, size, forward, eager=eager)
-    return Together(model, vocabulary, size, forward)
+        return OneByOne(model, vocabulary, size, forward, eager=eager)
+    return Batched(model, vocabulary, size, forward)

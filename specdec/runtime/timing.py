@@ -1,7 +1,7 @@
-"""How long the models on two lanes take: steps, windows and batches of each alone, and the ratio of the two side by side.
+"""How long two models take on their lanes: steps, windows and batches of each alone, and the ratio of the two side by side.
 
-Settings are timed in short blocks that alternate, so that drifts of the machine hit all of them
-alike. Knows lanes, and no pair.
+Settings are timed in short blocks that alternate, so that a drift of the machine hits all of them alike. This module knows
+lanes, and no pair.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from specdec.runtime.messages import DraftRequest, ScoreRequest
 from specdec.sampling import Sampling
 
 CONTEXT_TOKENS = 128
-"""Length of the made-up context at which steps are timed unless another is asked for."""
+"""Length of the made-up context behind which steps are timed, unless another length is given."""
 
 WARM_UP, BLOCK = 2, 4
-"""Repeats of a setting in a row: some that are not counted, then some that are."""
+"""Repeats of a setting in a row: the first are not counted, the others are."""
 
 T = TypeVar("T")
 
@@ -34,14 +34,14 @@ class Timing:
 
     @classmethod
     def of(cls, seconds: Sequence[float]) -> Timing:
-        """From repeats, without those over three times the median (the machine was elsewhere)."""
+        """From repeats. Those over three times the median are left out: the machine was busy with something else."""
         middle = median(seconds)
         kept = [value for value in seconds if value <= 3 * middle]
         return cls(mean(kept), stdev(kept) / mean(kept) if len(kept) > 1 else 0.0)
 
 
 def interleaved(settings: Sequence[Any], repeats: int, work: Callable[[Any], Iterator[T]]) -> dict[Any, list[T]]:
-    """At least `repeats` results of each setting, in blocks of its own; `work(setting)` repeats it without end."""
+    """At least `repeats` results of each setting, in alternating blocks. `work(setting)` yields results without end."""
     found: dict[Any, list[T]] = {setting: [] for setting in settings}
     for _ in range(0, repeats, BLOCK):
         for setting in settings:
@@ -50,22 +50,22 @@ def interleaved(settings: Sequence[Any], repeats: int, work: Callable[[Any], Ite
 
 
 def made_up_context(tokens: int) -> list[int]:
-    """A context of the given length, of token ids that every vocabulary has: what is timed does not depend on them."""
+    """A context of the given length, of token ids that every vocabulary has. Times do not depend on the ids."""
     return [i % 2 for i in range(tokens)]
 
 
 def step_seconds(lane: Lane, repeats: int = 12, context: int = CONTEXT_TOKENS) -> float:
-    """Median seconds of a greedy step, one token after another, measured alike for target and draft where they work."""
+    """Median seconds of a greedy step, one token after another. Target and draft are measured alike, each on its lane."""
     return median(timed_drafts(lane, repeats, context, Sampling(temperature=0)))
 
 
 def speed_ratio(target: Lane, draft: Lane, repeats: int = 6, context: int = CONTEXT_TOKENS) -> float:
-    """`c` where both models work at once, as they will: median seconds of a target step over those of a draft step.
+    """`c`: median seconds of a target step over median seconds of a draft step.
 
-    Lanes that cannot overlap are timed one after the other.
+    Both models work at the same time, as in a decode. Lanes that cannot overlap work one after the other.
     """
     sampling, base = Sampling(temperature=0), made_up_context(context)
-    for lane in (draft, target):  # the draft first, so that its process is up by then
+    for lane in (draft, target):  # the draft first, so that its process is up when timing begins
         lane.submit("begin", sampling, 0, base)()
     window, steps = [*base, 0], 8
     found: tuple[list[float], list[float]] = ([], [])
@@ -80,12 +80,13 @@ def speed_ratio(target: Lane, draft: Lane, repeats: int = 6, context: int = CONT
 
 
 def window_seconds(lane: Lane, widths: Sequence[int], repeats: int = 12, context: int = CONTEXT_TOKENS) -> dict[int, float]:
-    """Median seconds of a forward over each width, behind `context` tokens; the choice of a token is left out."""
+    """Median seconds of a greedy forward over each width, behind `context` tokens."""
     found = timed_windows(lane, widths, repeats, context, Sampling(temperature=0))
     return {width: median(seconds) for width, seconds in found.items()}
 
 
 def timed_windows(lane: Lane, widths: Sequence[int], repeats: int, context: int, sampling: Sampling) -> dict[int, list[float]]:
+    """Seconds of forwards over each width, behind `context` tokens."""
     base = made_up_context(context)
     lane.submit("begin", sampling, 0, base)()
 
@@ -110,17 +111,17 @@ def timed_drafts(lane: Lane, repeats: int, context: int, sampling: Sampling) -> 
 
 
 def batched_seconds(lane: Lane, batches: Sequence[int], repeats: int, context: int, drafting: bool) -> dict[int, list[float]]:
-    """Seconds of a forward of width 1 over a batch of sequences, or of a token `drafting` them, by batch size."""
+    """By batch size: seconds of a forward of width 1 or, if `drafting`, seconds in which each sequence gets one more token."""
     base = made_up_context(context)
 
     def forwards(batch: int) -> Iterator[float]:
-        for row in range(batch):
-            lane.submit("begin", Sampling(), row, base, row, batch)()
+        for slot in range(batch):
+            lane.submit("begin", Sampling(), slot, base, slot, batch)()
         while True:
             if drafting:
-                drafted = lane.submit("draft", [DraftRequest(row, [*base, 0], BLOCK) for row in range(batch)])()
+                drafted = lane.submit("draft", [DraftRequest(slot, [*base, 0], BLOCK) for slot in range(batch)])()
                 yield drafted[0].busy_seconds / BLOCK
             else:
-                yield lane.submit("score", [ScoreRequest(row, [*base, 0], 1) for row in range(batch)])()[0].busy_seconds
+                yield lane.submit("score", [ScoreRequest(slot, [*base, 0], 1) for slot in range(batch)])()[0].busy_seconds
 
     return interleaved(batches, repeats, forwards)

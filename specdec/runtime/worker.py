@@ -1,7 +1,7 @@
 """What a lane runs: one model that drafts or scores for a batch of sequences, and the process that hosts it.
 
-`python -m specdec.runtime.worker SOCKET MODEL` answers requests on an inherited socket until the other side closes it. A plain
-subprocess needs no `if __name__ == "__main__"` in the user's script, and dies with its parent.
+`python -m specdec.runtime.worker SOCKET FOLDER` answers requests on an inherited socket until the other side closes it. It is a
+plain subprocess, so the user's script needs no `if __name__ == "__main__"`, and the worker ends with its parent.
 """
 
 from __future__ import annotations
@@ -27,13 +27,16 @@ from specdec.errors import ModelError, PairError
 from specdec.runtime.channel import Channel
 from specdec.runtime.fused import new_forward
 from specdec.runtime.messages import Drafting, DraftRequest, Hosted, ScoreRequest, Scoring, packed
-from specdec.runtime.sequences import Asked, new_rows
+from specdec.runtime.sequences import Asked, new_batch_runner
 from specdec.sampling import Dice, Sampler, Sampling
 
 
 @dataclass(slots=True)
-class _Run:
-    """A draft under way: `context` grows by its tokens, `rows` are those they were sampled from (`whole`: all in one)."""
+class _OpenDraft:
+    """A draft under way. `context` grows by its tokens.
+
+    `rows`  that its tokens were sampled from, one by one; `whole` the same in one tensor, when it was drafted at once
+    """
 
     request: DraftRequest
     context: list[int]
@@ -52,13 +55,13 @@ class _Run:
         return torch.stack(self.rows) if self.rows else self.whole
 
     def add(self, token: int, row: Tensor) -> None:
-        """One token more; `row` is what a stop rule looks at."""
+        """Add a token. The stop rule looks at `row`."""
         self.context.append(token)
         full = len(self.context) - len(self.request.context) == self.request.length
         self.ended = full or (self.request.stop is not None and self.request.stop(row, token))
 
     def fail(self, reason: str) -> None:
-        """End with the tokens so far; without any, say why."""
+        """End with the tokens so far. If there are none, `reason` is the failure."""
         self.ended = True
         self.failure = "" if self.tokens else reason
 
@@ -69,142 +72,139 @@ class Worker:
     def __init__(self, model: PreTrainedModel, vocabulary: int, *, eager: bool = False) -> None:
         self._eager = eager
         self._forward = new_forward(model, eager=eager)
-        self._rows = new_rows(model, vocabulary, 1, self._forward, eager=eager)
+        self._runner = new_batch_runner(model, vocabulary, 1, self._forward, eager=eager)
         self._sampler = Sampler(Sampling())
         self._dice = [Dice(0)]
 
-    def begin(self, sampling: Sampling, seed: object, prompt: Sequence[int], row: int = 0, size: int = 1) -> None:
-        """Start a sequence in `row` of `size`: reseed it, and fill its cache with all of the prompt but its last token.
+    def begin(self, sampling: Sampling, seed: object, prompt: Sequence[int], slot: int = 0, size: int = 1) -> None:
+        """Start a sequence in one of `size` slots: seed its dice, and fill its cache with all of the prompt but the last token.
 
-        The sampling is that of all sequences at work.
+        From now on, all sequences are sampled by `sampling`.
         """
         self._sampler = Sampler(sampling)
         if size != len(self._dice):
-            self._rows = new_rows(self._rows.model, self._rows.vocabulary, size, self._forward, eager=self._eager)
+            model, vocabulary = self._runner.model, self._runner.vocabulary
+            self._runner = new_batch_runner(model, vocabulary, size, self._forward, eager=self._eager)
             self._dice = [Dice(0)] * size
-        self._dice[row] = Dice(seed)
+        self._dice[slot] = Dice(seed)
         if len(prompt) > 1:
-            self._logits([(row, prompt[:-1], 1)])
+            self._logits([(slot, prompt[:-1], 1)])
 
     @property
     def why_eager(self) -> str | None:
-        """Why forwards are transformers' own, launched operation by operation, if so."""
-        return self._rows.why_eager
+        """Why forwards are transformers' own, launched operation by operation; `None` when they are not."""
+        return self._runner.why_eager
 
     def forget(self) -> None:
         """Empty the caches."""
-        self._rows.forget()
+        self._runner.forget()
 
-    def draft(self, requests: Sequence[DraftRequest], hurried: Callable[[], bool] = lambda: False) -> list[Drafting]:
-        """Continue every context, a token of each at a time; racing ones end with the token during which they are `hurried`.
+    def draft(self, requests: Sequence[DraftRequest], answered: Callable[[], bool] = lambda: False) -> list[Drafting]:
+        """Continue every context, one token of each at a time.
 
-        A row that is no distribution ends its draft with the tokens before it, and is a failure only where there are none: to
-        drop drafted tokens because of what came of them would bias the output.
+        A racing draft ends with the token in progress once the target has `answered`. A row that is no distribution ends its
+        draft; the tokens before it are kept, and only a draft without any is a failure: to drop drafted tokens because of what
+        came after them would bias the output.
         """
         start = time.perf_counter()
-        runs = [_Run(request, list(request.context)) for request in requests]
+        drafts = [_OpenDraft(request, list(request.context)) for request in requests]
         with torch.inference_mode():
-            live = [run for run in runs if not self._whole(run, start)]
-            while live:
-                self._step(live)
-                late = hurried()
-                for run in live:
-                    run.ended = run.ended or (late and run.request.racing)
-                    run.seconds = time.perf_counter() - start
-                live = [run for run in live if not run.ended]
-        return [Drafting(run.tokens, run.q, run.seconds, run.failure) for run in runs]
+            going_on = [draft for draft in drafts if not self._drafted_at_once(draft, start)]
+            while going_on:
+                self._step(going_on)
+                race_is_over = answered()
+                for draft in going_on:
+                    draft.ended = draft.ended or (race_is_over and draft.request.racing)
+                    draft.seconds = time.perf_counter() - start
+                going_on = [draft for draft in going_on if not draft.ended]
+        return [Drafting(draft.tokens, draft.q, draft.seconds, draft.failure) for draft in drafts]
 
-    def _whole(self, run: _Run, start: float) -> bool:
-        """Draft at once where nobody needs to look at the tokens one by one; whether it could be done."""
-        request = run.request
-        dice = self._dice[request.row]
+    def _drafted_at_once(self, draft: _OpenDraft, start: float) -> bool:
+        """Draft all tokens at once where none must be looked at before the next is drawn. Returns whether that was possible."""
+        slot, context, length, stop, racing = draft.request
         try:
-            found = (
-                None
-                if request.racing
-                else self._rows.draft(request.row, request.context, request.length, request.stop, self._sampler, dice)
-            )
+            found = None if racing else self._runner.draft(slot, context, length, stop, self._sampler, self._dice[slot])
         except ModelError as error:
-            run.fail(str(error))
+            draft.fail(str(error))
             return True
         if found is None:
             return False
-        tokens, run.whole = found
-        run.context += tokens
-        run.seconds = time.perf_counter() - start
+        tokens, draft.whole = found
+        draft.context += tokens
+        draft.seconds = time.perf_counter() - start
         return True
 
-    def _step(self, runs: Sequence[_Run]) -> None:
-        """One token more for every run."""
-        contexts = [run.context for run in runs]
-        logits = self._logits([(run.request.row, run.context, 1) for run in runs])
-        greedy, stops = self._sampler.greedy, any(run.request.stop is not None for run in runs)
+    def _step(self, drafts: Sequence[_OpenDraft]) -> None:
+        """Add one token to every draft."""
+        contexts = [draft.context for draft in drafts]
+        logits = self._logits([(draft.request.slot, draft.context, 1) for draft in drafts])
+        greedy, stops = self._sampler.greedy, any(draft.request.stop is not None for draft in drafts)
         chosen = self._over(self._sampler.best if greedy else self._sampler.probabilities, logits, contexts)
         rows = self._over(self._sampler.probabilities, logits, contexts) if greedy and stops else chosen
-        for run, found, row in zip(runs, chosen, rows, strict=True):
+        for draft, found, row in zip(drafts, chosen, rows, strict=True):
             if isinstance(found, ModelError) or isinstance(row, ModelError):
-                run.fail(str(found))
+                draft.fail(str(found))
             elif greedy:
-                run.add(int(found), row[0])
+                draft.add(int(found), row[0])
             else:
-                run.add(self._dice[run.request.row].pick(found[0]), found[0])
-                run.rows.append(found[0])
+                draft.add(self._dice[draft.request.slot].pick(found[0]), found[0])
+                draft.rows.append(found[0])
 
     def _logits(self, asked: Sequence[Asked]) -> list[Tensor]:
         try:
-            return self._rows.logits(asked)
+            return self._runner.logits(asked)
         except RuntimeError as error:  # what torch says of memory, devices and shapes
-            reason, name = str(error).partition("\n")[0][:160], self._rows.model.name_or_path or "a model"
+            reason, name = str(error).partition("\n")[0][:160], self._runner.model.name_or_path or "a model"
             raise ModelError(f"{name} failed in a forward ({reason}): check its memory and its device") from error
 
     def _over(
         self, choose: Callable[[Tensor, Sequence[int]], Tensor], logits: Sequence[Tensor], contexts: Sequence[Sequence[int]]
     ) -> list[Tensor | ModelError]:
-        """`choose(logits, context)` of every sequence, in one call where the contexts do not matter to it."""
+        """`choose(logits, context)` of every sequence, in one call where the result does not depend on the contexts."""
         if len(logits) > 1 and self._sampler.context_free:
             try:
-                return list(choose(torch.cat(list(logits)), ()).split([len(rows) for rows in logits]))
+                return list(choose(torch.cat(list(logits)), ()).split([len(own) for own in logits]))
             except ModelError:
-                pass  # of one of them: find out whose
+                pass  # one of the sequences failed: the loop finds out which
         found: list[Tensor | ModelError] = []
-        for rows, context in zip(logits, contexts, strict=True):
+        for own, context in zip(logits, contexts, strict=True):
             try:
-                found.append(choose(rows, context))
+                found.append(choose(own, context))
             except ModelError as error:
-                self._rows.forget()  # no mask hides a NaN that a static cache may hold now
+                self._runner.forget()  # a static cache may hold NaN now, and no mask hides that
                 found.append(error)
         return found
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Scoring]:
-        """The rows that every request asks for, from one forward."""
+        """Score the positions of every request, all in one forward."""
         start = time.perf_counter()
         with torch.inference_mode():
-            logits = self._logits([(request.row, request.context, request.rows) for request in requests])
+            logits = self._logits([(request.slot, request.context, request.positions) for request in requests])
             choose = self._sampler.best if self._sampler.greedy else self._sampler.probabilities
             chosen = self._over(choose, logits, [request.context for request in requests])
-        lists = [rows.tolist() if self._sampler.greedy and isinstance(rows, Tensor) else None for rows in chosen]
+        best_tokens = [own.tolist() if self._sampler.greedy and isinstance(own, Tensor) else None for own in chosen]
         seconds = time.perf_counter() - start
         found: list[Scoring] = []
-        for request, rows, best in zip(requests, chosen, lists, strict=True):
-            if isinstance(rows, ModelError):
-                raise rows
-            found.append(Scoring(None if best is not None else rows, best, request.rows, seconds))
+        for request, own, best in zip(requests, chosen, best_tokens, strict=True):
+            if isinstance(own, ModelError):
+                raise own
+            found.append(Scoring(None if best is not None else own, best, request.positions, seconds))
         return found
 
 
 def unpickled(request: bytes) -> tuple[str, tuple[Any, ...]]:
-    """A request; what it names must be importable here."""
+    """A request. What it names must be importable here."""
     try:
         return pickle.loads(request)
     except (AttributeError, ImportError) as error:  # a class of the user's own script
         raise PairError(f"the draft process cannot load what it was sent ({error}): use lane='thread' or 'inline'") from error
 
 
-def serve(channel: Channel, worker: Worker, shared: NDArray[Any], hurried: NDArray[np.int64]) -> None:
+def serve(channel: Channel, worker: Worker, shared: NDArray[Any], answered: NDArray[np.int64]) -> None:
     """Answer `(method, arguments)` with `(number of the request, result or error)` until the other side is gone.
 
-    Rows of `q` go through `shared`, of shape (rows, vocabulary), everything else through the channel. `hurried` holds the
-    number of the last request that is to end its racing drafts.
+    Rows of `q` go through `shared`, of shape (rows, vocabulary); everything else goes through the channel. `answered` holds the
+    number of a request: racing drafts of requests up to that number end, since the target has answered.
     """
     for ticket in count(1):
         try:
@@ -216,7 +216,7 @@ def serve(channel: Channel, worker: Worker, shared: NDArray[Any], hurried: NDArr
             method, arguments = unpickled(request)
             if method == "draft":
                 requests = [DraftRequest(*request) for request in arguments]
-                answer = packed(worker.draft(requests, hurried=lambda ticket=ticket: hurried[0] >= ticket), shared)
+                answer = packed(worker.draft(requests, answered=lambda ticket=ticket: answered[0] >= ticket), shared)
             else:
                 answer = getattr(worker, method)(*arguments)
         except Exception as error:
@@ -225,20 +225,20 @@ def serve(channel: Channel, worker: Worker, shared: NDArray[Any], hurried: NDArr
 
 
 def main(descriptor: str, folder: str) -> None:
-    """Host the model pickled in `folder` on the socket `descriptor`."""
+    """Host the model pickled in `folder`, and answer on the socket `descriptor`."""
     channel = Channel(socket.socket(fileno=int(descriptor)))
     torch.set_num_threads(1)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     hosted: Hosted = torch.load(Path(folder) / "hosted.pt", weights_only=False)
     shared = torch.from_file(str(Path(folder) / "q"), shared=True, size=hosted.rows * hosted.vocabulary, dtype=hosted.dtype)
-    hurried = torch.from_file(str(Path(folder) / "hurried"), shared=True, size=1, dtype=torch.int64)
+    answered = torch.from_file(str(Path(folder) / "answered"), shared=True, size=1, dtype=torch.int64)
     try:
         channel.send(pickle.dumps("ready"))
     except BrokenPipeError:
-        return  # nobody waits for this worker any more
+        return  # the parent has closed the lane already
     worker = Worker(hosted.model, hosted.vocabulary, eager=hosted.eager)
-    serve(channel, worker, shared.view(hosted.rows, hosted.vocabulary).numpy(), hurried.numpy())
+    serve(channel, worker, shared.view(hosted.rows, hosted.vocabulary).numpy(), answered.numpy())
 
 
 if __name__ == "__main__":

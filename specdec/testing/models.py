@@ -82,7 +82,8 @@ def model(
 def minuscule(vocabulary: int, seed: int, **more: Any) -> Any:
     """The fastest model there is: one layer, one head."""
     sizes: dict[str, Any] = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
-    return model("llama", vocabulary, seed, **(sizes | {"initializer_range": 0.8} | more))
+    sizes["initializer_range"] = 0.8
+    return model("llama", vocabulary, seed, **(sizes | more))
 
 
 def resembling(target: Any, noise: float = 0.05, seed: int = 1) -> Any:

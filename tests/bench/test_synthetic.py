@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import reduce
 from operator import add
 from pathlib import Path
@@ -18,7 +18,8 @@ from specdec import Decoding, InputError, Pair, PairError, Statistics, assert_lo
 from specdec.bench import bench
 from specdec.bench.chart import speedup_chart
 from specdec.law import Oracle, branches
-from specdec.profile import profile
+from specdec.measure import profile
+from specdec.profile import MeasuredAcceptance
 from specdec.shapes import SHAPES, build
 from specdec.synthetic import Synthetic, rule_of, synthetic
 from specdec.testing.models import byte_tokenizer, minuscule, resembling
@@ -39,9 +40,14 @@ def forced(verification: str) -> Synthetic:
     return rule
 
 
+def profile_with(run_lengths: Mapping[str, int]) -> str:
+    """A profile that holds nothing else."""
+    return json.dumps({"target_seconds": [], "draft_seconds": [], "acceptance": {"run_lengths": run_lengths}})
+
+
 def recorded(folder: Path, run_lengths: dict[str, int]) -> str:
     """A verification that names a profile with these run lengths."""
-    (folder / "profile.json").write_text(json.dumps({"acceptance": {"run_lengths": run_lengths}}))
+    (folder / "profile.json").write_text(profile_with(run_lengths))
     return f"synthetic:{folder / 'profile.json'}"
 
 
@@ -85,7 +91,7 @@ def test_a_rate_accepts_each_guess_alike_and_then_takes_the_targets_token(ask: A
 def test_recorded_runs_go_on_across_windows(tmp_path: Path, ask: Ask, bonus: bool, windows: Sequence[int]) -> None:
     """What windows accept is what they would of a text whose bits are runs drawn from the recording, one after another."""
     verification = recorded(tmp_path, {"0": 1, "1": 2, "3": 5})
-    places = sum(windows) + len(windows)
+    positions = sum(windows) + len(windows)
 
     def decoded(oracle: Oracle) -> tuple[int, ...]:
         rule = forced(verification)
@@ -93,13 +99,13 @@ def test_recorded_runs_go_on_across_windows(tmp_path: Path, ask: Ask, bonus: boo
 
     def of_text(oracle: Oracle) -> tuple[int, ...]:
         bits: list[int] = []
-        while len(bits) < places:
+        while len(bits) < positions:
             bits += [1] * (0, 1, 3)[oracle.choose((1 / 8, 2 / 8, 5 / 8))] + [0]
-        place, accepted = 0, []
+        position, accepted = 0, []
         for n in windows:
-            run = bits[place:].index(0) if 0 in bits[place:] else places
+            run = bits[position:].index(0) if 0 in bits[position:] else positions
             accepted.append(min(run, n))
-            place += accepted[-1] + (bonus or run < n)
+            position += accepted[-1] + (bonus or run < n)
         return tuple(accepted)
 
     assert law_of(decoded) == pytest.approx(law_of(of_text))
@@ -166,9 +172,10 @@ def test_no_text_comes_of_it() -> None:
 
 
 def test_a_model_does_not_generate_with_it(pair: Pair) -> None:
+    target: Any = pair.target
     ask = {"custom_generate": create("speculative", draft_length=2), "draft": pair, "max_new_tokens": 4}
     with pytest.raises(InputError, match="no text to show"):
-        pair.target.generate(torch.tensor([[1, 2]]), verification="synthetic:0.8", **ask)
+        target.generate(torch.tensor([[1, 2]]), verification="synthetic:0.8", **ask)
 
 
 def test_it_is_no_rule_that_could_be_proved() -> None:
@@ -207,9 +214,9 @@ def test_a_benchmark_says_it_everywhere_and_neither_compares_nor_measures_accept
         ("-0.1", "-0.1 is no probability"),
         ("nan", "nan is no probability"),
         ("absent.json", "No such file"),
-        ("{tmp}/text", "JSONDecodeError"),
-        ("{tmp}/list", "TypeError"),
-        ("{tmp}/other", "KeyError: 'acceptance'"),
+        ("{tmp}/text", "is no JSON"),
+        ("{tmp}/list", "holds no JSON object"),
+        ("{tmp}/other", "target_seconds is missing"),
         ("{tmp}/empty", "no run"),
         ("{tmp}/negative", "negative number"),
     ],
@@ -219,8 +226,8 @@ def test_sources_that_name_no_acceptance_are_refused(tmp_path: Path, source: str
         "text": "0.8 or so",
         "list": "[1, 2]",
         "other": "{}",
-        "empty": '{"acceptance": {"run_lengths": {}}}',
-        "negative": '{"acceptance": {"run_lengths": {"1": 3, "-2": 1}}}',
+        "empty": profile_with({}),
+        "negative": profile_with({"1": 3, "-2": 1}),
     }
     for name, text in contents.items():
         (tmp_path / name).write_text(text)
@@ -276,8 +283,8 @@ def test_unknown_shapes_and_absent_devices_are_refused() -> None:
 
 def test_a_profile_of_shapes_has_times_and_no_acceptance(pair: Pair) -> None:
     found = profile(pair, {}, widths=(1, 2), batches=(1,), contexts=(16,), repeats=2)
-    assert found["acceptance"] == {}
-    assert {row["width"] for row in found["target_seconds"]} >= {1, 2}
+    assert found.acceptance == MeasuredAcceptance()
+    assert {timing.width for timing in found.target_seconds} >= {1, 2}
 
 
 # --- the script for a GPU, on tiny shapes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,13 +31,13 @@ from specdec import (
 from specdec.lengths import Confident
 from specdec.runtime.fused import new_forward
 from specdec.runtime.messages import DraftRequest
-from specdec.runtime.sequences import LENGTH, LONGEST_WAIT, Apart, Together, new_rows
+from specdec.runtime.sequences import LENGTH, LONGEST_PADDED, Batched, OneByOne, new_batch_runner
 from specdec.runtime.worker import Worker
 from specdec.testing.models import Broken, fresh_logits, model, resembling
 
 VOCABULARY = 12
 ARCHITECTURES = ["gpt2", "llama", "qwen3", "gemma2"]
-"""Three that share one cache, and one with sliding windows, whose rows stand apart."""
+"""Three whose sequences share one cache, and one with sliding windows, whose sequences have caches of their own."""
 
 SAMPLED = {"temperature": 1.0, "top_k": 9}
 STRATEGIES = [create(name) for name in available() if name != "elastic"] + [
@@ -46,9 +46,9 @@ STRATEGIES = [create(name) for name in available() if name != "elastic"] + [
 ]
 
 
-def pair_of(architecture: str, **options: Any) -> Pair:
+def pair_of(architecture: str, *, eager: bool = False) -> Pair:
     target = model(architecture, VOCABULARY, seed=1)
-    return Pair(target, resembling(target, 0.05), **{"lane": "inline", **options})
+    return Pair(target, resembling(target, 0.05), lane="inline", eager=eager)
 
 
 def prompts(count: int, seed: int = 0) -> list[list[int]]:
@@ -78,23 +78,30 @@ def test_a_batch_decodes_what_each_prompt_does_alone(pair: Pair, strategy: Any, 
             assert ours.statistics.drafted_tokens == theirs.statistics.drafted_tokens
 
 
-@pytest.mark.parametrize("lane", ["thread", "process"])
-def test_a_batch_decodes_the_same_in_every_lane(lane: str) -> None:
-    with pair_of("llama", lane=lane) as other:
-        for strategy in ("speculative", "pearl"):
-            options: dict[str, Any] = {"batch_size": 3, "max_new_tokens": 12, "seed": 1, **SAMPLED}
-            expected = decode(pair_of("llama"), create(strategy, draft_length=3), prompts(5), **options)
-            found = decode(other, create(strategy, draft_length=3), prompts(5), **options)
-            assert [result.tokens for result in found] == [result.tokens for result in expected]
+@pytest.fixture(params=["inline", "thread", "process"])
+def other(request: pytest.FixtureRequest, process_pair: Pair) -> Iterator[Pair]:
+    """The same pair on every kind of lane."""
+    if request.param == "process":
+        yield process_pair
+        return
+    with Pair(process_pair.target, process_pair.draft, lane=request.param) as made:
+        yield made
 
 
-@pytest.mark.parametrize("lane", ["inline", "thread", "process"])
-def test_elastic_is_greedily_the_target_alone_and_in_a_batch(lane: str) -> None:
-    with pair_of("llama", lane=lane) as other:
-        expected = decode(other, create("autoregressive"), prompts(5), batch_size=1, max_new_tokens=20, temperature=0)
-        for size in (1, 3):
-            found = decode(other, create("elastic"), prompts(5), batch_size=size, max_new_tokens=20, temperature=0)
-            assert [result.tokens for result in found] == [result.tokens for result in expected]
+def test_a_batch_decodes_the_same_on_every_lane(other: Pair) -> None:
+    inline = Pair(other.target, other.draft, lane="inline")
+    for strategy in ("speculative", "pearl"):
+        options: dict[str, Any] = {"batch_size": 3, "max_new_tokens": 12, "seed": 1, **SAMPLED}
+        expected = decode(inline, create(strategy, draft_length=3), prompts(5), **options)
+        found = decode(other, create(strategy, draft_length=3), prompts(5), **options)
+        assert [result.tokens for result in found] == [result.tokens for result in expected]
+
+
+def test_elastic_is_greedily_the_target_alone_and_in_a_batch(other: Pair) -> None:
+    expected = decode(other, create("autoregressive"), prompts(5), batch_size=1, max_new_tokens=20, temperature=0)
+    for size in (1, 3):
+        found = decode(other, create("elastic"), prompts(5), batch_size=size, max_new_tokens=20, temperature=0)
+        assert [result.tokens for result in found] == [result.tokens for result in expected]
 
 
 def test_the_rounds_of_a_batch_are_its_outputs() -> None:
@@ -146,48 +153,48 @@ def test_few_forwards_serve_many_sequences(monkeypatch: pytest.MonkeyPatch) -> N
     """Eight sequences of one length take the forwards of one."""
     pair = pair_of("llama")
     counted: list[int] = []
-    feed = Together._feed
-    monkeypatch.setattr(Together, "_feed", lambda self, fresh, keep=0: counted.append(len(fresh)) or feed(self, fresh, keep))
+    feed = Batched._feed
+    monkeypatch.setattr(Batched, "_feed", lambda self, fresh, keep=0: counted.append(len(fresh)) or feed(self, fresh, keep))
     decode(pair, create("autoregressive"), [[number] for number in range(8)], batch_size=8, max_new_tokens=6)
     assert counted == [8] * 6
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_rows_that_are_asked_for_in_any_company_are_right(architecture: str) -> None:
-    """Some rows at a time, grown and cut back at random; the cache grows beyond its first length."""
+def test_logits_are_right_whatever_slots_are_asked_for_together(architecture: str) -> None:
+    """Some slots at a time, whose sequences grow and are cut back at random; the cache grows beyond its first length."""
     of = model(architecture, VOCABULARY, seed=2, max_position_embeddings=4 * LENGTH)
-    rows, source = new_rows(of, VOCABULARY, 4, new_forward(of, eager=False), eager=False), random.Random(3)
-    assert type(rows) is (Apart if architecture == "gemma2" else Together)
+    runner, source = new_batch_runner(of, VOCABULARY, 4, new_forward(of, eager=False), eager=False), random.Random(3)
+    assert type(runner) is (OneByOne if architecture == "gemma2" else Batched)
     contexts: list[list[int]] = [[source.randrange(VOCABULARY)] for _ in range(4)]
     contexts[2] = [source.randrange(VOCABULARY) for _ in range(LENGTH + 3)]
     for _ in range(25):
         asked: list[tuple[int, Sequence[int], int]] = []
-        for row in source.sample(range(4), source.randint(1, 4)):
-            context = contexts[row]
+        for slot in source.sample(range(4), source.randint(1, 4)):
+            context = contexts[slot]
             del context[max(1, len(context) - source.randint(0, 3)) :]
-            context += [source.randrange(VOCABULARY) for _ in range(source.choice([1, 2, LONGEST_WAIT + 5]))]
-            asked.append((row, context, source.randint(1, min(4, len(context)))))
-        for (_, context, wanted), logits in zip(asked, rows.logits(asked), strict=True):
+            context += [source.randrange(VOCABULARY) for _ in range(source.choice([1, 2, LONGEST_PADDED + 5]))]
+            asked.append((slot, context, source.randint(1, min(4, len(context)))))
+        for (_, context, wanted), logits in zip(asked, runner.logits(asked), strict=True):
             torch.testing.assert_close(logits, fresh_logits(of, list(context), wanted), rtol=0, atol=2e-5)
 
 
-def test_a_sequence_whose_row_is_broken_fails_the_batch_and_hands_over_what_is_committed() -> None:
+def test_a_sequence_without_a_distribution_fails_the_batch_and_hands_over_what_is_committed() -> None:
     with pytest.raises(ModelError, match="NaN or without any finite value") as failure:
         decode(pair_of("llama"), create("pearl", draft_length=2), prompts(3), batch_size=3, logits_processor=[Broken()])
     assert len(failure.value.results) == 3
 
 
 def test_a_broken_sequence_leaves_no_trace_for_those_that_come_after() -> None:
-    """A NaN in the cache would be seen through the mask by whoever is in its row next, beside a longer one."""
+    """Through the mask, the next sequence of the slot would see a NaN in the cache, beside a longer sequence."""
     of = model("llama", VOCABULARY, seed=1)
     with torch.no_grad():
         of.get_input_embeddings().weight[VOCABULARY - 1] = float("nan")
     worker = Worker(of, VOCABULARY)
-    worker.begin(Sampling(temperature=0), 0, [1], row=0, size=2)
+    worker.begin(Sampling(temperature=0), 0, [1], slot=0, size=2)
     [drafting] = worker.draft([DraftRequest(0, [1, 1, 1, VOCABULARY - 1], 2)])
     assert drafting.failure
-    for row, prompt in enumerate(([1, 2], [1, 2, 3, 4, 5, 1])):
-        worker.begin(Sampling(temperature=0), 0, prompt, row=row, size=2)
+    for slot, prompt in enumerate(([1, 2], [1, 2, 3, 4, 5, 1])):
+        worker.begin(Sampling(temperature=0), 0, prompt, slot=slot, size=2)
     draftings = worker.draft([DraftRequest(0, [1, 2], 1), DraftRequest(1, [1, 2, 3, 4, 5, 1], 1)])
     assert [drafting.failure for drafting in draftings] == ["", ""]
     assert [len(drafting.tokens) for drafting in draftings] == [1, 1]

@@ -10,8 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import specdec
-from specdec import Pair, decode
+from specdec import DecodingStrategy, Pair, create, decode
 from specdec.pair import is_native
 from specdec.runtime import fused
 from specdec.runtime.fused import FAMILIES, NARROW, FusedForward, can_pack, new_forward, packed_bytes, why_not_fused
@@ -19,6 +18,7 @@ from specdec.runtime.runner import Forward, Runner
 from specdec.testing.models import fresh_logits, minuscule, model
 
 VOCABULARY = 12
+DRAFTING = ("speculative", "pearl")
 
 LLAMA3_ANGLES = {
     "rope_type": "llama3",
@@ -96,17 +96,17 @@ def test_a_type_that_cannot_be_packed_is_multiplied_plainly(monkeypatch: pytest.
         torch.testing.assert_close(ours, own, rtol=0, atol=1e-3 if dtype == torch.float32 else 2)
 
 
-@pytest.mark.parametrize("strategy", ["autoregressive", "speculative", "pearl"])
+@pytest.mark.parametrize("strategy", [create("autoregressive"), *(create(name, draft_length=3) for name in DRAFTING)], ids=str)
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_an_eager_decode_gives_the_same_tokens(strategy: str, batch_size: int) -> None:
+def test_an_eager_decode_gives_the_same_tokens(strategy: DecodingStrategy, batch_size: int) -> None:
     """In float64, and other tokens than another seed gives."""
     target, draft = served("llama"), served("llama, biases")
     prompts = [[1, 2, 3], [4], [5, 6, 7, 8, 9]]
     found = []
     for eager, seed in ((False, 3), (True, 3), (True, 4)):
         with Pair(target, draft, lane="inline", eager=eager) as pair:
-            assert pair.why_eager == dict.fromkeys(("target", "draft"), "eager forwards were asked for" if eager else None)
-            results = decode(pair, specdec.create(strategy), prompts, batch_size=batch_size, max_new_tokens=20, seed=seed)
+            assert pair.why_eager() == dict.fromkeys(("target", "draft"), "eager forwards were asked for" if eager else None)
+            results = decode(pair, strategy, prompts, batch_size=batch_size, max_new_tokens=20, seed=seed)
             found.append([result.tokens for result in results])
     assert found[0] == found[1] != found[2]
 
@@ -141,12 +141,12 @@ def test_how_much_the_packed_weights_take() -> None:
     assert packed_bytes(of.float()) == 4 * linear * (2 if can_pack(torch.float32) else 1)
 
 
-def test_memory_that_is_free_is_read_where_linux_tells(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    told = tmp_path / "meminfo"
-    told.write_text("MemTotal:       200 kB\nMemAvailable:   100 kB\n")
-    monkeypatch.setattr(fused, "MEMINFO", told)
+def test_free_memory_is_read_where_linux_reports_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal:       200 kB\nMemAvailable:   100 kB\n")
+    monkeypatch.setattr(fused, "MEMINFO", meminfo)
     assert fused.available_bytes() == 102_400
-    told.unlink()
+    meminfo.unlink()
     assert fused.available_bytes() is None
 
 
@@ -159,6 +159,7 @@ def test_a_cpu_gets_the_format_of_the_checkpoint_if_it_has_it(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     with Pair.bundled(device="cpu", lane="inline") as pair:
+        assert pair.draft is not None
         assert pair.target.dtype == pair.draft.dtype == dtype
     with Pair.load("shape:tiny-draft", device="cpu") as pair:
         assert pair.target.dtype == dtype

@@ -1,4 +1,4 @@
-"""Static shapes: the cache of ragged rows, and the runner that CUDA replays as graphs, run here uncaptured."""
+"""Static shapes: the cache of sequences of different lengths, and the runner that CUDA replays as graphs, here uncaptured."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def tolerance(architecture: str, attention: str = "eager") -> float:
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("architecture", STATIC)
 @torch.inference_mode()
-def test_logits_of_ragged_rows_are_recomputed_logits(architecture: str, attention: str) -> None:
-    """Rows grow, are cut back and start anew on their own, padded to the widest; the cache grows, and is read in part."""
+def test_logits_of_sequences_of_different_lengths_are_recomputed_logits(architecture: str, attention: str) -> None:
+    """Sequences grow, are cut back and start anew, padded to the widest; the cache grows, and is read in part."""
     of = model(architecture, VOCABULARY, seed=1, max_position_embeddings=20)
     of.set_attn_implementation(attention)
-    cache = StaticCache(of, 8, rows=3)
+    cache = StaticCache(of, 8, slots=3)
     source = random.Random(1)
     rows: list[list[int]] = [[], [], []]
     lengths, ends = set(), set()
@@ -146,7 +146,7 @@ def test_logits_are_those_of_the_eager_runner(architecture: str, capture: Any) -
     ours, eager = GraphRunner(of, VOCABULARY, capture, length=4), Runner(of, VOCABULARY)
     for context, rows in random_histories(steps=60, longest=40, seed=3):
         torch.testing.assert_close(ours.logits(context, rows), eager.logits(context, rows), rtol=0, atol=1e-9)
-    assert sorted(ours._windows) == list(WIDTHS)
+    assert sorted(ours._forwards) == list(WIDTHS)
 
 
 def test_windows_and_prompts_of_every_length(monkeypatch: pytest.MonkeyPatch, capture: Any) -> None:
@@ -306,7 +306,7 @@ def test_what_cannot_be_drafted_on_the_device_says_why() -> None:
 # --- which runner ----------------------------------------------------------------------------------------------------
 
 
-def test_a_failed_capture_is_told_and_goes_on_without() -> None:
+def test_a_failed_capture_is_reported_and_goes_on_without() -> None:
     asked = []
 
     def refuse(step: Step) -> Step:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -89,7 +90,8 @@ def generates_own_chain(of: Any, options: dict[str, Any]) -> LogitsProcessorList
 @pytest.mark.parametrize("options", OPTIONS, ids=named)
 def test_probabilities_are_those_of_generate(tiny: Any, options: dict[str, Any]) -> None:
     raw = logits(1)
-    expected = generates_own_chain(tiny, options)(torch.tensor([CONTEXT]), raw.clone()).softmax(-1)
+    chain: Any = generates_own_chain(tiny, options)
+    expected = chain(torch.tensor([CONTEXT]), raw.clone()).softmax(-1)
     torch.testing.assert_close(Sampler(Sampling(**options)).probabilities(raw, CONTEXT), expected, rtol=0, atol=1e-15)
 
 
@@ -109,7 +111,7 @@ def test_rows_of_a_window_are_the_rows_one_by_one(options: dict[str, Any]) -> No
     for i in range(4):
         alone = sampler.probabilities(raw[i : i + 1], CONTEXT[: len(CONTEXT) - 3 + i])
         torch.testing.assert_close(window[i : i + 1], alone, rtol=0, atol=1e-15)
-    greedy = Sampler(Sampling(**{**options, "temperature": 0}))
+    greedy = Sampler(replace(Sampling(**options), temperature=0))
     best = greedy.best(raw, CONTEXT)
     assert best.tolist() == [greedy.best(raw[i : i + 1], CONTEXT[: len(CONTEXT) - 3 + i])[0] for i in range(4)]
 
@@ -133,7 +135,7 @@ def test_processors_leave_the_logits_alone() -> None:
     kept = raw.clone()
     for options in OPTIONS:
         Sampler(Sampling(**options)).probabilities(raw, CONTEXT)
-        Sampler(Sampling(**{**options, "temperature": 0})).best(raw, CONTEXT)
+        Sampler(replace(Sampling(**options), temperature=0)).best(raw, CONTEXT)
     assert torch.equal(raw, kept)
 
 
@@ -226,7 +228,7 @@ def test_logits_that_are_no_distribution_are_a_model_error(options: dict[str, An
     with pytest.raises(ModelError, match="NaN or without any finite value: check its weights and dtype"):
         Sampler(Sampling(**options)).probabilities(raw, CONTEXT)
     with pytest.raises(ModelError, match="NaN or without any finite value: check its weights and dtype"):
-        Sampler(Sampling(**{**options, "temperature": 0})).best(raw, CONTEXT)
+        Sampler(replace(Sampling(**options), temperature=0)).best(raw, CONTEXT)
 
 
 def test_a_processor_that_answers_nan_is_a_model_error() -> None:

@@ -1,0 +1,45 @@
+"""What tests of decoding share: every strategy, pairs that work inline, prompts, and transformers' own output."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import torch
+
+import specdec
+from specdec import Confident, DecodingStrategy, Pair
+
+Tokens = tuple[int, ...]
+
+GREEDY_VOCABULARY, GREEDY_TOKENS, GREEDY_PROMPTS = 24, 8, 100
+
+WORDS = ["a", "b", "c", "d", "e", "f", "Ġ", "Ã", "©", "ab", "cd", "Ġe", "bc", "!", "?", "Ċ", "â", "Ĥ", "¬", "xyz"]
+"""Tokens of one to three bytes; `Ã©` is é in two tokens, `âĤ¬` the euro sign in three."""
+
+
+def strategies(*lengths: int) -> list[DecodingStrategy]:
+    """Every installed strategy with these draft lengths, and one that stops on confidence."""
+    chosen: list[DecodingStrategy] = []
+    for name, cls in specdec.available().items():
+        bound = {"autoregressive": None, "elastic": "most_drafted"}.get(name, "draft_length")
+        chosen += [cls(**{bound: length}) for length in lengths] if bound else [cls()]
+    return [*chosen, specdec.create("speculative", draft_length=Confident(max(lengths), 0.5))]
+
+
+def inline(target: Any, draft: Any, **more: Any) -> Pair:
+    return Pair(target, draft, lane="inline", **more)
+
+
+def random_prompts(count: int, vocabulary: int, longest: int, seed: int = 0) -> list[Tokens]:
+    source = random.Random(seed)
+    return [tuple(source.randrange(vocabulary) for _ in range(source.randint(1, longest))) for _ in range(count)]
+
+
+def generated(target: Any, prompt: Tokens, new_tokens: int) -> Tokens:
+    """What transformers makes of it."""
+    ids = torch.tensor([prompt])
+    output = target.generate(
+        ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=new_tokens, pad_token_id=0, use_cache=True
+    )
+    return tuple(output[0, len(prompt) :].tolist())

@@ -1,0 +1,105 @@
+"""The runtime as an interpreter: it answers every effect, or refuses it by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from specdec import (
+    Both,
+    Committed,
+    Draft,
+    Effect,
+    Guess,
+    Pair,
+    Race,
+    Sampling,
+    Score,
+    Scores,
+    StrategyError,
+    Verdict,
+    Verify,
+    effects,
+)
+from specdec.effects import Fork
+from specdec.runtime.engine import Engine
+from specdec.runtime.slot import Slot
+from specdec.testing.models import model, resembling
+
+PROMPT = Committed((1, 2, 3))
+DRAFT, SCORE, FORK = Draft(PROMPT, Guess.empty, 2), Score(PROMPT, Guess.certain([4])), Fork(PROMPT, Guess.empty, 2, 2)
+
+
+@pytest.fixture(scope="module")
+def pair() -> Pair:
+    target = model("llama", seed=1)
+    return Pair(target, resembling(target), lane="inline")
+
+
+@pytest.fixture
+def run(pair: Pair) -> Callable[[Effect[Any]], Any]:
+    """Ask one effect of an engine, as the only effect of a round."""
+    engine, slot = Engine(pair.target_lane(), pair.draft_lane(), Sampling(), pair.context_limit), Slot(0)
+    engine.begin(slot, PROMPT.tokens)
+    return lambda effect: engine.run(slot, iter(effect))
+
+
+def drafted(answer: Any) -> bool:
+    return isinstance(answer, Guess) and 1 <= len(answer) <= 2
+
+
+def scored(answer: Any) -> bool:
+    return isinstance(answer, Scores) and answer.committed == PROMPT and answer.rows.positions == 2
+
+
+ANSWERED: dict[type[Effect[Any]], tuple[Effect[Any], Callable[[Any], bool]]] = {
+    Draft: (DRAFT, drafted),
+    Score: (SCORE, scored),
+    Both: (Both(SCORE, DRAFT), lambda answer: scored(answer[0]) and drafted(answer[1])),
+    Race: (Race(SCORE, DRAFT), lambda answer: scored(answer[0]) and drafted(answer[1])),
+}
+REFUSED: dict[type[Effect[Any]], Effect[Any]] = {Fork: FORK}
+
+
+def every_effect() -> set[type[Effect[Any]]]:
+    values = [value for value in vars(effects).values() if isinstance(value, type)]
+    return {value for value in values if issubclass(value, Effect)} - {Effect}
+
+
+def test_every_effect_is_listed_here() -> None:
+    assert every_effect() == {*ANSWERED, *REFUSED, Verify}
+
+
+@pytest.mark.parametrize(("effect", "is_answer"), ANSWERED.values(), ids=[kind.__name__ for kind in ANSWERED])
+def test_an_effect_of_the_lanes_is_answered(
+    run: Callable[[Effect[Any]], Any], effect: Effect[Any], is_answer: Callable[[Any], bool]
+) -> None:
+    assert is_answer(run(effect))
+
+
+def test_a_verify_is_answered_without_the_lanes(pair: Pair, run: Callable[[Effect[Any]], Any]) -> None:
+    scores = run(SCORE)
+    lanes_are_not_asked: Any = None
+    engine = Engine(lanes_are_not_asked, None, Sampling(), pair.context_limit)
+    verdict = engine.answer(Slot(0), Verify(scores, scores.guess, bonus=True))
+    assert isinstance(verdict, Verdict)
+    assert len(verdict.tokens) == verdict.accepted + 1
+
+
+def beside(effect: Effect[Any]) -> list[Effect[Any]]:
+    return [Both(effect, DRAFT), Both(SCORE, effect), Both(SCORE, Both(DRAFT, effect)), Race(effect, DRAFT)]
+
+
+@pytest.mark.parametrize("effect", [FORK, *beside(FORK)], ids=str)
+def test_a_fork_is_refused_by_name_wherever_it_is_asked(run: Callable[[Effect[Any]], Any], effect: Effect[Any]) -> None:
+    with pytest.raises(StrategyError, match="cannot answer Fork yet: prove the strategy"):
+        run(effect)
+
+
+def test_a_verify_beside_another_effect_is_refused(run: Callable[[Effect[Any]], Any]) -> None:
+    scores = run(SCORE)
+    for effect in beside(Verify(scores, scores.guess)):
+        with pytest.raises(StrategyError, match=r"cannot answer Verify here: .* Verify alone"):
+            run(effect)
