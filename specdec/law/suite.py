@@ -145,9 +145,9 @@ def _proved(claims: Sequence[_Claim], pairs: int, seed: int, found: dict[int, Pr
             'and call prove_all under `if __name__ == "__main__":`'
         ) from error
     finally:
-        executor.shutdown(wait=False, cancel_futures=True)
         for worker in {*multiprocessing.active_children()} - others:
             worker.terminate()
+        executor.shutdown(cancel_futures=True)
 
 
 def _length(claim: _Claim) -> int:
