@@ -22,8 +22,8 @@ RESULT = benchmarks/results/cpu_$(or $(CPU),$(shell uname -m))_$(shell getconf _
 bench: .venv/.run  ## the full benchmark against Hugging Face's generate, into benchmarks/results/; takes long
 	$(BIN)/specdec bench --full --against hf --json $(RESULT).json --output $(RESULT).png --output $(RESULT).svg
 
-test: .venv/.test  ## all tests
-	$(BIN)/python -m pytest
+test: .venv/.test  ## all tests, in two processes
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 check: .venv/.check  ## lint, format, strict types here and from an installed wheel, exports, and who may import whom
 	$(BIN)/ruff check .

@@ -18,6 +18,7 @@ from specdec.effects import Committed, Program
 from specdec.errors import InputError, StrategyError
 from specdec.lengths import AnyDraftLength, DraftLength, Fixed, as_draft_length
 from specdec.state import Facts, State
+from specdec.verification import Rule
 
 
 class DecodingStrategy(ABC):
@@ -46,7 +47,9 @@ class DecodingStrategy(ABC):
         values = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
         return {name: value if isinstance(value, (int, float)) else str(value) for name, value in values.items()}
 
-    def __call__(self, model: Any, input_ids: Any, *, draft: Any = None, verification: str = "token", **prepared: Any) -> Any:
+    def __call__(
+        self, model: Any, input_ids: Any, *, draft: Any = None, verification: str | Rule = "token", **prepared: Any
+    ) -> Any:
         """Be a `custom_generate`: `model.generate(**inputs, custom_generate=self, draft=draft_model)`.
 
         `draft` is a model or a `specdec.Pair`; see `specdec.huggingface`.

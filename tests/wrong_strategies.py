@@ -16,6 +16,7 @@ from specdec import (
     Program,
     Race,
     Score,
+    Scores,
     State,
     Verify,
 )
@@ -108,7 +109,7 @@ class StaleScores(Wrong):
     """Keeps the scores of a rejected window for the next round, since they are paid for."""
 
     def step(self, state: State) -> Program[State]:
-        if state.memory is not None:
+        if isinstance(state.memory, Scores):
             verdict = yield from Verify(state.memory, Guess.empty, bonus=True)
             return state.then(verdict)
         guess = yield from Draft(state.committed, Guess.empty, self.draft_length)

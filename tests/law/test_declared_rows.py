@@ -36,6 +36,7 @@ def test_declared_q_is_sampled_q(monkeypatch: pytest.MonkeyPatch, options: dict[
         drafting.begin(Sampling(**options), 0, [1, 2])
         [drafted] = drafting.draft([worker.DraftRequest(0, [1, 2], 2)])
         first, second = drafted.tokens
+        assert drafted.q is not None
         firsts[first] += 1
         pairs[first, second] += 1
         for history, q in zip(((), (first,)), drafted.q, strict=True):
@@ -60,5 +61,6 @@ def test_a_stopped_draft_keeps_the_token_that_stopped_it() -> None:
 
     drafting.begin(Sampling(), 7, [1])
     [drafted] = drafting.draft([worker.DraftRequest(0, [1], 5, stop)])
+    assert drafted.q is not None
     assert len(drafted.tokens) == len(drafted.q) == 2
     assert asked == [(token, 4) for token in drafted.tokens]

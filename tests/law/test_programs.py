@@ -111,6 +111,8 @@ class Faulty(DecodingStrategy):
             case "keeps a list":
                 verdict = yield from Verify(scores, guess, bonus=True)
                 return State(state.committed + verdict.tokens, memory=[])  # type: ignore[arg-type]
+            case _:
+                pass
         raise AssertionError(self.fault)
 
 

@@ -83,7 +83,7 @@ def test_mean_lengths_are_converted_by_their_definition() -> None:
         (lambda: mean_length(7, 4), "between 1 and 5"),
     ],
 )
-def test_impossible_acceptance_is_refused_by_name(make, culprit: str) -> None:
+def test_impossible_acceptance_is_refused_by_name(make: Callable[[], object], culprit: str) -> None:
     with pytest.raises(InputError, match=culprit) as caught:
         make()
     assert "\n" not in str(caught.value)

@@ -152,7 +152,8 @@ class Patient(DraftingStrategy):
     name: ClassVar[str] = "patient"
 
     def step(self, state: State) -> Program[State]:
-        length = self.draft_length if state.pending.drafted else max(1, self.draft_length // 2)
+        full = self.policy.length(state.memory)
+        length = full if state.pending.drafted else max(1, full // 2)
         scores, fresh = yield from Both(Score(state.committed, state.pending), Draft(state.committed, state.pending, length))
         verdict = yield from Verify(scores, state.pending + fresh[:1])
         return state.then(verdict, fresh[1:] if verdict.complete else Guess.empty)
@@ -186,7 +187,7 @@ class Afterthought(DraftingStrategy):
         scores = yield from Score(state.committed, state.pending)
         verdict = yield from Verify(scores, state.pending, bonus=True)
         after = state.committed + verdict.tokens
-        guess = yield from Draft(after, Guess.empty, self.draft_length * (2 if verdict.complete else 1))
+        guess = yield from Draft(after, Guess.empty, self.policy.length(state.memory) * (2 if verdict.complete else 1))
         return State(after, guess)
 
 
@@ -321,7 +322,7 @@ def test_a_race_is_not_compiled_for_a_grid_of_speeds() -> None:
 def test_the_table_of_a_race_holds_for_its_own_system_only() -> None:
     system, other = (System(Constant(1e-3, target)) for target in (5e-3, 9e-3))
     race, plain = compile_strategy(Elastic(), system), compile_strategy(Pearl(5), system)
-    workload = Workload(np.zeros(1), np.ones(1), np.full(1, 20))
+    workload = Workload(np.zeros(1), np.ones(1, int), np.full(1, 20))
     for ask in (
         lambda compiled, on: rates(compiled, Rate(0.8), on),
         lambda compiled, on: expected_seconds(compiled, Rate(0.8), on, 20),
@@ -351,6 +352,6 @@ def test_a_column_is_found_by_its_outcome_not_by_its_number(strategy: DecodingSt
     assert [float(value) for value in after.values()] == pytest.approx([float(value) for value in before.values()], rel=1e-12)
     seconds = [float(expected_seconds(table, model, system, 30)) for table in (compiled, moved)]
     assert seconds[1] == pytest.approx(seconds[0], rel=1e-12)
-    workload = Workload(np.zeros(3), np.ones(3), np.array([40, 1, 25]))
+    workload = Workload(np.zeros(3), np.ones(3, int), np.array([40, 1, 25]))
     served = [simulate_serving(table, model, system, workload).finish_seconds.tolist() for table in (compiled, moved)]
     assert served[1] == served[0]

@@ -96,7 +96,7 @@ def test_one_device_in_turn_takes_the_sum() -> None:
         (lambda: System(Constant(1.0, 1.0), shared=True, network_seconds=1.0), "two devices"),
     ],
 )
-def test_impossible_devices_are_refused_by_name(make, culprit: str) -> None:
+def test_impossible_devices_are_refused_by_name(make: Callable[[], object], culprit: str) -> None:
     with pytest.raises(InputError, match=culprit):
         make()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from scipy.optimize import brentq
 
@@ -71,7 +73,8 @@ def test_verdicts_flip_for_every_model_of_acceptance(model: Acceptance) -> None:
     flips = acceptance_flips(found, model, system)
     assert flips[0].below.strategy == str(Autoregressive())
     for flip in flips:
-        odds = brentq(lambda odds, at: model.at_odds(odds).mean_rate - at, 1e-3, 1e3, args=(flip.at,))
+        found_odds: Any = brentq(lambda odds, at: model.at_odds(odds).mean_rate - at, 1e-3, 1e3, args=(flip.at,))
+        odds = float(found_odds)
         for side, better in ((flip.below, 0.999), (flip.above, 1.001)):
             assert best_of(found, model.at_odds(odds * better), system).strategy == side.strategy
 

@@ -5,7 +5,9 @@ Strategies that are served: `test_traffic.py`.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import factorial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,7 +52,7 @@ def by_events(workload: Workload, paths: Paths, server: Server) -> tuple[np.ndar
     """The same replicas as SimPy processes, one event an iteration, one object a sequence; nothing is shared with `sim`."""
     env = simpy.Environment()
     queues: list[list[int]] = [[] for _ in range(server.replicas)]
-    batches: list[list[dict]] = [[] for _ in range(server.replicas)]
+    batches: list[list[dict[str, Any]]] = [[] for _ in range(server.replicas)]
     wake: list[simpy.Event] = [env.event() for _ in range(server.replicas)]
     admitted, first, finish = np.full((3, len(workload)), np.nan)
     chosen = np.zeros(len(workload), int)
@@ -66,7 +68,7 @@ def by_events(workload: Workload, paths: Paths, server: Server) -> tuple[np.ndar
             if not wake[chosen[request]].triggered:
                 wake[chosen[request]].succeed()
 
-    def fits(batch: list[dict], request: int) -> bool:
+    def fits(batch: list[dict[str, Any]], request: int) -> bool:
         held = sum(paths.kv_tokens[sequence["request"]] for sequence in batch)
         return len(batch) < server.max_batch and held + paths.kv_tokens[request] <= (server.kv_tokens or np.inf)
 
@@ -133,7 +135,7 @@ def test_a_jump_gives_the_clock_of_stepping_and_of_events(seed: int, requests: i
     paths = any_paths(random, requests)
     together = random.random(requests) < 0.2  # some arrive at the same moment
     arrivals = np.cumsum(np.where(together, 0, random.exponential(gap, requests)))
-    workload = Workload(arrivals, np.ones(requests), np.ones(requests))
+    workload = Workload(arrivals, np.ones(requests, int), np.ones(requests, int))
     jumped = serve(workload, paths, [any_price] * server.replicas, server)
     assert_same(jumped, serve(workload, paths, [any_price] * server.replicas, server, longest_jump=1))
     chosen, *times = by_events(workload, paths, server)
@@ -163,7 +165,7 @@ def constant(seconds: float) -> Price:
 
 
 def queue(arrivals: np.ndarray, rounds: np.ndarray, seconds: float, server: Server) -> Served:
-    workload = Workload(arrivals, np.ones(len(arrivals)), np.ones(len(arrivals)))
+    workload = Workload(arrivals, np.ones(len(arrivals), int), np.ones(len(arrivals), int))
     return serve(workload, plain_paths(rounds), [constant(seconds)], server)
 
 
@@ -211,7 +213,7 @@ def test_littles_law_holds_in_the_record() -> None:
 
 def by_hand() -> Served:
     """Two requests on one replica, iterations of 1 s: A (2 rounds) from 0 s, B (3 rounds) joins at 1 s having waited 0.5 s."""
-    workload = Workload(np.array([0.0, 0.5]), np.ones(2), np.array([5, 1]))
+    workload = Workload(np.array([0.0, 0.5]), np.ones(2, int), np.array([5, 1]))
     return serve(workload, plain_paths(np.array([2, 3])), [constant(1.0)], Server())
 
 
@@ -293,7 +295,7 @@ def test_intervals_are_students_and_pairing_cancels_what_is_shared() -> None:
 def test_impossible_settings_are_refused_by_name() -> None:
     for setting in ("replicas", "max_batch", "kv_tokens", "prefill_chunk"):
         with pytest.raises(InputError, match=f"{setting} 0"):
-            Server(**{setting: 0})
+            replace(Server(), **{setting: 0})
     with pytest.raises(InputError, match="routing 'random'"):
         Server(routing="random")  # type: ignore[arg-type]
     for setting in ("ttft_seconds", "tpot_seconds", "e2e_seconds"):
@@ -305,4 +307,4 @@ def test_impossible_settings_are_refused_by_name() -> None:
     paths = plain_paths(np.array([1, 1]))
     paths.kv_tokens[1] = 2
     with pytest.raises(InputError, match="kv_tokens 1 is too small for request 1, which needs 2"):
-        serve(Workload(np.zeros(2), np.ones(2), np.ones(2)), paths, [constant(1.0)], Server(kv_tokens=1))
+        serve(Workload(np.zeros(2), np.ones(2, int), np.ones(2, int)), paths, [constant(1.0)], Server(kv_tokens=1))

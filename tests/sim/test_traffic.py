@@ -57,7 +57,8 @@ class Twice(DecodingStrategy):
 
 def requests(*columns: tuple[float, int, int]) -> Workload:
     """Arrival, input and output of each."""
-    return Workload(*(np.array(column) for column in zip(*columns, strict=True)))
+    arrivals, inputs, outputs = (np.array(column) for column in zip(*columns, strict=True))
+    return Workload(arrivals, inputs, outputs)
 
 
 def served(strategy: DecodingStrategy, workload: Workload, system: System = PLAIN, rate: float = 0.8, **server: Any) -> Served:
@@ -159,10 +160,12 @@ def test_prompts_take_time_by_their_tokens_and_stall_the_others() -> None:
 
 
 def test_a_table_that_noise_made_fall_is_continued_level() -> None:
-    falling = Measured(*[[Measurement(1, 1, context, seconds) for context, seconds in ((0, 0.005), (1000, 0.004))]] * 2)
+    rows = [Measurement(1, 1, context, seconds) for context, seconds in ((0, 0.005), (1000, 0.004))]
+    falling = Measured(rows, rows)
     assert falling.target_seconds(1, 1, 500) == pytest.approx(0.0045)
     assert falling.target_seconds(1, 1, 7000) == pytest.approx(0.004)
-    rising = Measured(*[[Measurement(1, 1, context, seconds) for context, seconds in ((0, 0.004), (1000, 0.005))]] * 2)
+    rows = [Measurement(1, 1, context, seconds) for context, seconds in ((0, 0.004), (1000, 0.005))]
+    rising = Measured(rows, rows)
     assert rising.target_seconds(1, 1, 7000) == pytest.approx(0.011)
 
 
