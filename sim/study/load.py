@@ -105,7 +105,7 @@ class Load(Report):
         good, finished, queue = map(three_digits, (self.goodput, self.requests_per_second, self.mean_queue))
         tokens, simulated = map(three_digits, (self.output_tokens_per_second, self.simulated_requests_per_wall_second))
         return Group(
-            f"\n[bold]Serving {self.requests:,} requests[/]: {self.saturation}{more}",
+            f"[bold]Serving {self.requests:,} requests[/]: {self.saturation}{more}",
             self._latencies(),
             f"  goodput     {good} requests/s; {share(self.goodput_share)} of requests meet the objectives",
             f"  throughput  {finished} requests/s, {tokens} output tok/s",

@@ -77,7 +77,7 @@ class Simulation(Report):
             f"  speed-up    {three_digits(self.speedup_over_ar)}x over autoregressive decoding",
             f"  idle        target {share(self.target_idle_share)}, draft {share(self.draft_idle_share)} of the time",
             f"  rounds      {self.rounds:,}",
-            *([] if self.load is None else [self.load]),
+            *([] if self.load is None else ["", self.load]),
         )
 
 
