@@ -17,6 +17,7 @@ from typing import Any
 from specdec.effects import Committed, drive
 from specdec.ending import Ending, Stop, committed
 from specdec.errors import InputError
+from specdec.inputs import at_least_one
 from specdec.pair import Pair
 from specdec.runtime.engine import Engine
 from specdec.runtime.sides import Waiting
@@ -202,13 +203,6 @@ class Batch(Iterator[tuple[int, Round]]):
 
 def _reason(text: Text, stop: Stop | None, tokens: tuple[int, ...]) -> str | None:
     return text.stops(tokens) or (stop(tokens) if stop else None)
-
-
-def at_least_one(**numbers: int) -> None:
-    """Refuse by name every number that is not an integer of at least 1."""
-    for name, value in numbers.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise InputError(f"{name} {value!r} is not possible: give an integer of at least 1")
 
 
 def sampling_of(options: dict[str, Any]) -> Sampling:
