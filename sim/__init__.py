@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from sim.stream.chain import Compiled, compile_strategy
     from sim.stream.events import run_stream
     from sim.stream.intervals import paired_interval
-    from sim.stream.rates import Rates, expected_seconds, plain_tokens_per_second, rates
     from sim.stream.run import Run
+    from sim.stream.speed import Speed, expected_seconds, long_run_speed, plain_tokens_per_second
     from sim.stream.stage import Outcome, Stage
     from sim.stream.timeline import Timeline, timeline
     from sim.study.load import Load, simulate_traffic
@@ -60,7 +60,7 @@ _NAMES = {
     "stream.chain": "Compiled compile_strategy",
     "stream.events": "run_stream",
     "stream.intervals": "paired_interval",
-    "stream.rates": "Rates expected_seconds plain_tokens_per_second rates",
+    "stream.speed": "Speed expected_seconds long_run_speed plain_tokens_per_second",
     "stream.run": "Run",
     "stream.stage": "Outcome Stage",
     "stream.timeline": "Timeline timeline",
@@ -106,13 +106,13 @@ __all__ = [
     "Outcome",
     "PerPosition",
     "Rate",
-    "Rates",
     "Roofline",
     "Run",
     "Served",
     "Server",
     "Simulation",
     "Slowdown",
+    "Speed",
     "Stage",
     "Summary",
     "System",
@@ -124,6 +124,7 @@ __all__ = [
     "chrome_trace",
     "compile_strategy",
     "expected_seconds",
+    "long_run_speed",
     "markov",
     "mean_length",
     "measure",
@@ -132,7 +133,6 @@ __all__ = [
     "paired_interval",
     "plain_tokens_per_second",
     "predict",
-    "rates",
     "read_model",
     "read_trace",
     "recorded",

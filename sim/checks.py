@@ -7,7 +7,7 @@ from sim.setup.latency import Constant
 from sim.setup.system import System
 from sim.stream.chain import compile_strategy
 from sim.stream.events import run_stream
-from sim.stream.rates import rates
+from sim.stream.speed import long_run_speed
 from specdec.errors import StrategyError
 from specdec.strategy import DecodingStrategy
 
@@ -29,7 +29,7 @@ def simulates(strategy: DecodingStrategy) -> None:
     """
     for name, (system, acceptance) in SETUPS.items():
         try:
-            exact = float(rates(compile_strategy(strategy, system), acceptance, system).tokens_per_second)
+            exact = float(long_run_speed(compile_strategy(strategy, system), acceptance, system).tokens_per_second)
         except StrategyError as refused:
             if str(refused):
                 return

@@ -148,7 +148,7 @@ class SystemOptions:
             system = replace(system, overhead_seconds=overhead, drafting_overhead_seconds=None)
         return system if self.jitter is None else replace(system, jitter=self._jitter(self.jitter))
 
-    def accepting(self) -> Acceptance:
+    def acceptance_model(self) -> Acceptance:
         """How often it accepts."""
         from sim.setup.acceptance import PerPosition, Rate, markov, mean_length
         from sim.setup.profiles import measured_acceptance

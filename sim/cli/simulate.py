@@ -37,7 +37,7 @@ def simulate(
     from sim.study.load import simulate_traffic
     from sim.study.one import simulate as simulate_one
 
-    strategy, system, acceptance = chosen.create(), setup.system(), setup.accepting()
+    strategy, system, acceptance = chosen.create(), setup.system(), setup.acceptance_model()
     traffic, server, objectives = serving.traffic(), serving.server(), serving.objectives()
     result = simulate_one(strategy, acceptance, system, tokens=tokens, seed=seed)
     if traffic is not None:

@@ -45,7 +45,7 @@ def timeline(
     from sim.stream.timeline import timeline as simulate
 
     paths, strategy = pictures.paths(".json"), chosen.create()
-    result = simulate(strategy, setup.accepting(), setup.system(), rounds=rounds, seed=seed)
+    result = simulate(strategy, setup.acceptance_model(), setup.system(), rounds=rounds, seed=seed)
     terminal.console.print(result)
     terminal.write(result.to_dict())
     traces = [path for path in paths if path.suffix == ".json"]

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 
-from sim.setup.arrays import Counts, Flags, Floats
+from sim.setup.arrays import Counts, Flags, Floats, Int32s
 from specdec import InputError
 
 
@@ -83,7 +83,7 @@ def _at_odds(chance: float | Floats, odds: ArrayLike) -> Floats:
     return passing / (passing + (1 - chance))
 
 
-def runs_of(accepted: Flags) -> NDArray[np.int32]:
+def runs_of(accepted: Flags) -> Int32s:
     """For each position how many accepted ones follow from it on, itself included."""
     stops = np.append(np.flatnonzero(~accepted), len(accepted)).astype(np.int32)
     next_stop = np.repeat(stops, np.diff(stops, prepend=-1))[: len(accepted)]
@@ -109,7 +109,7 @@ class Rate(Acceptance):
     def at_odds(self, odds: ArrayLike) -> Rate:
         return Rate(_at_odds(self.rate, odds))
 
-    def draws(self, random: np.random.Generator, tokens: int) -> NDArray[np.int32]:
+    def draws(self, random: np.random.Generator, tokens: int) -> Int32s:
         return runs_of(random.random(tokens) < self.rate)
 
 
@@ -177,7 +177,7 @@ class Hidden(Acceptance):
         fails = np.divide(self.fails, failing, out=np.zeros_like(self.fails), where=failing > 0)
         return Hidden(chance * passes, (1 - chance) * fails, self.first)
 
-    def draws(self, random: np.random.Generator, tokens: int) -> NDArray[np.int32]:
+    def draws(self, random: np.random.Generator, tokens: int) -> Int32s:
         hidden = len(self.first)
         steps = np.cumsum(np.concatenate((self.passes, self.fails), axis=1), axis=1)
         steps[:, -1] = 1  # sums of roundings

@@ -119,7 +119,7 @@ class System:
         """Mean seconds of a forward over so many positions, alone."""
         return self.latency.target_seconds(width, 1, self.context)
 
-    def lanes(self, draft: Any, target: Any) -> tuple[Any, Any]:
+    def busy_seconds(self, draft: Any, target: Any) -> tuple[Any, Any]:
         """Seconds that the draft and the target work in a stage, from what they take alone; numbers or arrays.
 
         The stage takes the longer of the two, network delay of the draft included; if `in_turn`, it takes the sum.

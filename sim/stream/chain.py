@@ -6,7 +6,7 @@ strategy is known here: whoever writes `step` has a simulator too.
 
 The table has one *node* for each point where a verdict is awaited: a round with one `Verify` is one node, a round with two goes
 through a node more. An *edge* leads from a node for each outcome of its verification. Probabilities and seconds are not in the
-table; `sim.stream.rates` and the serving simulation bring them. Only the length of a draft that races the target depends on
+table; `sim.stream.speed` and the serving simulation bring them. Only the length of a draft that races the target depends on
 time. It is decided here, by the mean seconds of the system (with jitter, an approximation).
 
 A draft's `stop` rule looks at `q`, which is not known here: drafts run to their full length. Memory that never repeats (the
@@ -44,9 +44,9 @@ class Compiled:
     `system`        the system it was compiled for
     `races`         whether a draft raced the target: the table then holds for this system, and for no other
     `outcomes`      the outcome of each column
-    `verified`      shape (nodes,): guesses tested at a node; edges of outcomes that accept more do not exist and hold zeros
+    `tested`        shape (nodes,): guesses tested at a node; edges of outcomes that accept more do not exist and hold zeros
     `bonus`         shape (nodes,): whether a full acceptance is followed by a token of the target's
-    `next_state`    shape (nodes, outcomes): where the edge leads
+    `next_node`     shape (nodes, outcomes): where the edge leads
     `tokens`        shape (nodes, outcomes): committed when the round ends with this edge, else 0
     `ends_round`    shape (nodes, outcomes): whether it does; always, when rounds hold a single `Verify`
     `drafted`       shape (nodes, outcomes): guesses made on the way, those of the draft and certain ones
@@ -60,9 +60,9 @@ class Compiled:
     system: System
     races: bool
     outcomes: tuple[Outcome, ...]
-    verified: Counts
+    tested: Counts
     bonus: Flags
-    next_state: Counts
+    next_node: Counts
     tokens: Counts
     ends_round: Flags
     drafted: Counts
@@ -70,7 +70,7 @@ class Compiled:
     positions: Counts
 
     def __len__(self) -> int:
-        return len(self.verified)
+        return len(self.tested)
 
     @property
     def accepted(self) -> Counts:
@@ -231,9 +231,9 @@ def _table(
         system=system,
         races=any(edge.raced for edge in edges.values()),
         outcomes=tuple(outcomes),
-        verified=np.array([nodes[node].tests for node in range(len(numbers))]),
+        tested=np.array([nodes[node].tests for node in range(len(numbers))]),
         bonus=np.array([nodes[node].bonus for node in range(len(numbers))]),
-        next_state=of_edges(lambda edge: numbers[edge.next_node]),
+        next_node=of_edges(lambda edge: numbers[edge.next_node]),
         tokens=of_edges(lambda edge: edge.tokens),
         ends_round=of_edges(lambda edge: edge.ends_round).astype(bool),
         drafted=of_edges(lambda edge: edge.drafted),

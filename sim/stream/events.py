@@ -36,7 +36,7 @@ from specdec.strategy import DecodingStrategy
 
 TICKS_PER_SECOND = 10**12
 MODELS: tuple[Model, ...] = ("draft", "target")
-Waiting: TypeAlias = "Generator[simpy.Event, Any, Any]"
+Process: TypeAlias = "Generator[simpy.Event, Any, Any]"
 
 
 def run_stream(
@@ -56,7 +56,7 @@ def run_stream(
     """
     if tokens < 1 or (rounds is not None and rounds < 1):
         raise InputError(f"{tokens} tokens in {rounds} rounds are nothing to simulate: give at least 1 of each")
-    machine = (_Detailed if detailed else _Rounds)(acceptance, system.used_by(strategy), tokens, seed, request)
+    machine = (_DetailedMode if detailed else _RoundMode)(acceptance, system.used_by(strategy), tokens, seed, request)
     state, _ = normalised(strategy.init(PREFIX, KnownFacts(system.speed_ratio)))
     machine.env.run(machine.env.process(machine.decode(strategy, state, tokens, rounds)))
     return machine.result()
@@ -78,7 +78,7 @@ class _Machine:
         self.ends: list[int] = []
         self.round_tokens: list[int] = []
 
-    def decode(self, strategy: DecodingStrategy, state: Any, tokens: int, rounds: int | None) -> Waiting:
+    def decode(self, strategy: DecodingStrategy, state: Any, tokens: int, rounds: int | None) -> Process:
         """The process of the whole decode."""
         overhead = _ticks(self.system.overhead_seconds)
         while self.base < tokens and len(self.ends) != rounds:
@@ -97,7 +97,7 @@ class _Machine:
         """The answer to an effect that occupies devices or, where the clock runs meanwhile, a generator that returns it."""
         raise NotImplementedError
 
-    def _close(self, overhead: int) -> Waiting:
+    def _close(self, overhead: int) -> Process:
         """The end of a round, after so many ticks of overhead."""
         raise NotImplementedError
 
@@ -150,7 +150,7 @@ class _Machine:
             draft = float(seconds[stage.draft_steps - 1])
         else:
             draft = self._alone("draft", stage.draft_steps)
-        draft, target = self.system.lanes(draft, target)
+        draft, target = self.system.busy_seconds(draft, target)
         away = 2 * self.system.network_seconds if stage.draft_steps else 0.0
         return effect, stage, {"draft": _ticks(draft + away), "target": _ticks(target)}
 
@@ -171,7 +171,7 @@ class _Machine:
         )
 
 
-class _Rounds(_Machine):
+class _RoundMode(_Machine):
     """One event a round."""
 
     elapsed = 0
@@ -183,7 +183,7 @@ class _Rounds(_Machine):
         self.busy["target"] += ticks["target"]
         return self._done(effect, stage)
 
-    def _close(self, overhead: int) -> Waiting:
+    def _close(self, overhead: int) -> Process:
         yield self.env.timeout(self.elapsed + overhead)
         self.elapsed = 0
 
@@ -209,7 +209,7 @@ class _Work:
     order: _Order = field(repr=False)
 
 
-class _Detailed(_Machine):
+class _DetailedMode(_Machine):
     """A process for each model, with a queue of orders of its own; on one device in turn both need the one resource."""
 
     def __init__(self, *setup: Any) -> None:
@@ -222,7 +222,7 @@ class _Detailed(_Machine):
         for model in MODELS:
             self.env.process(self._model(model))
 
-    def _model(self, model: Model) -> Waiting:
+    def _model(self, model: Model) -> Process:
         """The process of a model: take an order, travel, hold the device, work, travel back, report."""
         away = _ticks(self.system.network_seconds) if model == "draft" else 0
         while True:
@@ -239,7 +239,7 @@ class _Detailed(_Machine):
                 yield self.env.timeout(self._away - away)
             order.done.succeed()
 
-    def _work(self, effect: Effect[Any]) -> Waiting:
+    def _work(self, effect: Effect[Any]) -> Process:
         effect, stage, ticks = self._timed(effect)
         waiting: list[simpy.Event] = []
         for model, amount in zip(MODELS, (stage.draft_steps, stage.positions), strict=True):
@@ -251,7 +251,7 @@ class _Detailed(_Machine):
         yield self.env.all_of(waiting)
         return answer
 
-    def _close(self, overhead: int) -> Waiting:
+    def _close(self, overhead: int) -> Process:
         if overhead:
             yield self.env.timeout(overhead)
 

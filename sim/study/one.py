@@ -10,7 +10,7 @@ from sim.setup.acceptance import Acceptance
 from sim.setup.system import System
 from sim.stream.chain import compile_strategy
 from sim.stream.events import run_stream
-from sim.stream.rates import plain_tokens_per_second, rates
+from sim.stream.speed import long_run_speed, plain_tokens_per_second
 from sim.study.load import Load
 from specdec.errors import StrategyError
 from specdec.report import Report, share, spelled, three_digits
@@ -90,7 +90,7 @@ def simulate(
     """
     run = run_stream(strategy, acceptance, system, tokens=tokens, seed=seed)
     try:
-        exact = float(rates(compile_strategy(strategy, system), acceptance, system).tokens_per_second)
+        exact = float(long_run_speed(compile_strategy(strategy, system), acceptance, system).tokens_per_second)
     except StrategyError:  # a memory that does not repeat: simulated, but not compiled
         exact = None
     return Simulation(

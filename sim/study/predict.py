@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from sim.setup.profiles import measured_acceptance, measured_system
 from sim.stream.chain import compile_strategy
-from sim.stream.rates import expected_seconds
+from sim.stream.speed import expected_seconds
 from specdec.profile import Profile
 from specdec.strategy import DecodingStrategy
 

@@ -19,7 +19,7 @@ from sim.setup.acceptance import Rate
 from sim.setup.latency import Constant
 from sim.setup.system import System
 from sim.stream.chain import compile_strategy
-from sim.stream.rates import plain_tokens_per_second, rates
+from sim.stream.speed import long_run_speed, plain_tokens_per_second
 from specdec.errors import InputError
 from specdec.report import Report
 from specdec.strategy import create
@@ -102,7 +102,7 @@ def pearl_speedups(acceptances: Sequence[float], draft_length: int) -> np.ndarra
     """PEARL over autoregressive when `draft_length` draft steps take as long as a target step (its speed ratio)."""
     system = System(Constant(1 / draft_length, 1.0))
     compiled = compile_strategy(create("pearl", draft_length=draft_length))
-    speeds = rates(compiled, Rate(np.array(acceptances)), system).tokens_per_second
+    speeds = long_run_speed(compiled, Rate(np.array(acceptances)), system).tokens_per_second
     return speeds / plain_tokens_per_second(system)
 
 

@@ -17,7 +17,7 @@ from sim.setup.acceptance import Acceptance, Rate
 from sim.setup.latency import Latency
 from sim.setup.system import System
 from sim.stream.chain import RATIO_3, Compiled, compile_strategy
-from sim.stream.rates import plain_tokens_per_second, rates
+from sim.stream.speed import long_run_speed, plain_tokens_per_second
 from specdec.errors import InputError
 from specdec.report import Report, named, three_digits
 from specdec.strategy import DecodingStrategy
@@ -97,7 +97,7 @@ class Candidate:
     def speedup(self, acceptance: Acceptance, system: System) -> Floats:
         """Long-run speed over autoregressive decoding; arrays for grids."""
         compiled = compile_strategy(self.compiled.strategy, system) if self.races else self.compiled
-        return rates(compiled, acceptance, system).tokens_per_second / plain_tokens_per_second(system)
+        return long_run_speed(compiled, acceptance, system).tokens_per_second / plain_tokens_per_second(system)
 
     def choice(self, acceptance: Acceptance, system: System) -> Choice:
         return Choice(self.strategy, self.draft_length, float(self.speedup(acceptance, system)))

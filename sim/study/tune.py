@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeAlias
 from sim.setup.acceptance import Acceptance
 from sim.setup.system import System
 from sim.stream.events import run_stream
-from sim.stream.rates import plain_tokens_per_second
+from sim.stream.speed import plain_tokens_per_second
 from sim.study.search import (
     Candidate,
     Choice,

@@ -14,11 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.setup.acceptance import Acceptance
-from sim.setup.arrays import Counts
+from sim.setup.arrays import Counts, Int32s
 from sim.stream.chain import Compiled
 from sim.traffic.workload import Workload
-
-Narrow = NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,8 +31,8 @@ class Paths:
     """
 
     offsets: list[int]
-    totals: Narrow
-    draft_steps: Narrow
+    totals: Int32s
+    draft_steps: Int32s
     first_commit: Counts
     prompt_tokens: Counts
     kv_tokens: Counts
@@ -50,10 +48,10 @@ class _Rounds:
     `position`  where the round begins in the tokens of all answers
     """
 
-    request: Narrow
-    round: Narrow
-    edge: Narrow
-    position: Narrow
+    request: Int32s
+    round: Int32s
+    edge: Int32s
+    position: Int32s
 
 
 def draw_paths(compiled: Compiled, acceptance: Acceptance, workload: Workload, seed: np.random.SeedSequence) -> Paths:
@@ -99,18 +97,18 @@ def _walk(compiled: Compiled, acceptance: Acceptance, draws: NDArray[np.generic]
     The last round of an answer may read draws of the next answer. That is harmless: whatever they say, the round reaches the
     end, and tokens behind it are dropped.
     """
-    outcomes, verified, column = len(compiled.outcomes), compiled.verified, compiled.columns().astype(np.int32)
-    tokens, next_state = compiled.tokens.astype(np.int32).ravel(), compiled.next_state.astype(np.int32).ravel()
+    outcomes, tested, column = len(compiled.outcomes), compiled.tested, compiled.columns().astype(np.int32)
+    tokens, next_node = compiled.tokens.astype(np.int32).ravel(), compiled.next_node.astype(np.int32).ravel()
     end = np.cumsum(output_tokens).astype(np.int32)
     position = end - output_tokens.astype(np.int32)
-    request, state = np.arange(len(end), dtype=np.int32), np.zeros(len(end), np.int32)
-    steps: list[tuple[Narrow, Narrow, Narrow]] = []
+    request, node = np.arange(len(end), dtype=np.int32), np.zeros(len(end), np.int32)
+    steps: list[tuple[Int32s, Int32s, Int32s]] = []
     while len(request):
-        edge = state * outcomes + column[acceptance.accepted(draws, position, verified[state])]
+        edge = node * outcomes + column[acceptance.accepted(draws, position, tested[node])]
         steps.append((request, edge, position))
-        position, state = position + tokens[edge], next_state[edge]
+        position, node = position + tokens[edge], next_node[edge]
         if (ended := position >= end).any():
-            request, state, position, end = (array[~ended] for array in (request, state, position, end))
+            request, node, position, end = (array[~ended] for array in (request, node, position, end))
     number = np.repeat(np.arange(len(steps), dtype=np.int32), [len(step[0]) for step in steps])
     requests, edges, positions = (np.concatenate(one) for one in zip(*steps, strict=True))
     return _Rounds(requests, number, edges, positions)

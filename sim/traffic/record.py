@@ -66,7 +66,7 @@ class Work:
     draft_steps: Counts
 
 
-Price: TypeAlias = Callable[[Work], tuple[Floats, Floats, Floats]]
+Cost: TypeAlias = Callable[[Work], tuple[Floats, Floats, Floats]]
 """Seconds of each iteration of some work, and those in which the target's and the draft's device are busy; (k,) each."""
 
 

@@ -1,7 +1,7 @@
 """One replica while it runs: a queue, totals per iteration, and a clock that always stands at an iteration's end.
 
 `sim.traffic.serving` says what is modelled. A request that joins adds its path to the totals of the iterations to come;
-`advance` prices a run of them at once. Seconds come from a `Price`, so nothing here knows a strategy or a latency.
+`advance` prices a run of them at once. Seconds come from a `Cost`, so nothing here knows a strategy or a latency.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import numpy as np
 
 from sim.setup.arrays import Floats
 from sim.traffic.paths import Paths
-from sim.traffic.record import Iterations, Price, Server, Work
+from sim.traffic.record import Cost, Iterations, Server, Work
 
 
 class Replica:
     """A queue and a batch. At `clock` seconds the last iteration ended; the next one has the number `_now`."""
 
-    def __init__(self, server: Server, paths: Paths, price: Price, longest_jump: int) -> None:
-        self._server, self._paths, self._price, self._longest_jump = server, paths, price, longest_jump
+    def __init__(self, server: Server, paths: Paths, cost: Cost, longest_jump: int) -> None:
+        self._server, self._paths, self._cost, self._longest_jump = server, paths, cost, longest_jump
         self._kv_tokens = inf if server.kv_tokens is None else server.kv_tokens
         self._chunk = server.prefill_chunk or int(paths.prompt_tokens.sum()) + 1
         self.clock = self._last_seconds = 0.0
@@ -124,7 +124,7 @@ class Replica:
         The count is an estimate; if it was too small, `advance` calls again.
         """
         stop = self._horizon(until)
-        self._keep(until, *self._price(self._work(self._now, stop)))
+        self._keep(until, *self._cost(self._work(self._now, stop)))
 
     def _horizon(self, until: float) -> int:
         """The iteration before which to stop pricing: the totals up to there are known, and most of it will be kept."""

@@ -24,9 +24,9 @@ import numpy as np
 from sim.setup.acceptance import Acceptance
 from sim.setup.system import System
 from sim.stream.chain import Compiled
+from sim.traffic.costs import IterationCost
 from sim.traffic.paths import Paths, draw_paths
-from sim.traffic.pricing import IterationPrice
-from sim.traffic.record import ONE_REPLICA, Price, Served, Server
+from sim.traffic.record import ONE_REPLICA, Cost, Served, Server
 from sim.traffic.replica import Replica
 from sim.traffic.workload import Workload, streams
 from specdec import InputError
@@ -46,17 +46,17 @@ def simulate_serving(
     """
     seed = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
     draws, *jitter = streams(seed, 1 + server.replicas)
-    prices = [IterationPrice(compiled, system, stream) for stream in jitter]
-    return serve(workload, draw_paths(compiled, acceptance, workload, draws), prices, server)
+    costs = [IterationCost(compiled, system, stream) for stream in jitter]
+    return serve(workload, draw_paths(compiled, acceptance, workload, draws), costs, server)
 
 
-def serve(workload: Workload, paths: Paths, prices: Sequence[Price], server: Server, longest_jump: int = 4096) -> Served:
-    """Run every request to its end, with one price for each replica.
+def serve(workload: Workload, paths: Paths, costs: Sequence[Cost], server: Server, longest_jump: int = 4096) -> Served:
+    """Run every request to its end, with one cost for each replica.
 
     `longest_jump=1` steps through the iterations one by one, to the same record.
     """
     _check_memory(paths, server)
-    replicas = [Replica(server, paths, price, longest_jump) for price in prices]
+    replicas = [Replica(server, paths, cost, longest_jump) for cost in costs]
     chosen = np.zeros(len(workload), np.int64)
     for request, arrival in enumerate(workload.arrival_seconds.tolist()):
         for replica in replicas:

@@ -12,7 +12,7 @@ from sim.setup.acceptance import Acceptance, Rate
 from sim.setup.latency import Constant, Measured, Measurement
 from sim.setup.system import Jitter, System
 from sim.stream.chain import compile_strategy
-from sim.stream.rates import plain_tokens_per_second
+from sim.stream.speed import plain_tokens_per_second
 from specdec import DecodingStrategy, InputError
 from specdec.profile import Slowdown
 from strategies import Autoregressive, Elastic, Pearl, PromptLookup, Speculative
@@ -38,7 +38,7 @@ def test_the_mean_of_a_stage_is_that_of_drawn_ones(system: System) -> None:
     for cv, mean in ((system.jitter.draft_cv / 2, draft), (system.jitter.target_cv, target)):
         spread = np.log1p(cv**2)
         found.append(mean * random.lognormal(-spread / 2, spread**0.5, draws))
-    draft, target = system.lanes(*found)
+    draft, target = system.busy_seconds(*found)
     longest = draft + target if system.in_turn else np.maximum(draft + 2 * system.network_seconds, target)
     exact = [float(value) for value in system.stage(4, 5)]
     assert (longest.mean(), draft.mean(), target.mean()) == pytest.approx(exact, rel=0.003)

@@ -16,8 +16,8 @@ from sim.setup.latency import Constant
 from sim.setup.system import Jitter, System
 from sim.stream.chain import compile_strategy
 from sim.stream.events import run_stream
-from sim.stream.rates import rates
 from sim.stream.run import Run
+from sim.stream.speed import long_run_speed
 from specdec import DecodingStrategy, DraftLength, InputError, Verdict, available
 from specdec.profile import Slowdown
 from strategies import Autoregressive, Elastic, Pearl, PromptLookup, Speculative
@@ -45,7 +45,7 @@ SYSTEMS = {
 def test_events_agree_with_the_chain(name: str, system: System) -> None:
     strategy = available()[name]()
     compiled = compile_strategy(strategy, system)
-    exact = rates(compiled, Rate(0.8), system)
+    exact = long_run_speed(compiled, Rate(0.8), system)
     tokens = 40_000 if system is SYSTEMS["overhead"] else 8_000
     bound = 0.01 * (40_000 / tokens) ** 0.5
     run = run_stream(strategy, Rate(0.8), system, tokens=tokens, seed=7)
@@ -60,7 +60,7 @@ def test_events_agree_with_the_chain(name: str, system: System) -> None:
 
 def test_intervals_cover_as_often_as_they_say() -> None:
     system = SYSTEMS["two devices"]
-    expected = float(rates(compile_strategy(Pearl(4)), Rate(0.8), system).tokens_per_second)
+    expected = float(long_run_speed(compile_strategy(Pearl(4)), Rate(0.8), system).tokens_per_second)
     found = [run_stream(Pearl(4), Rate(0.8), system, tokens=1500, seed=seed).interval(0.9) or (0, 0) for seed in range(120)]
     covered = sum(low <= expected <= high for low, high in found)
     assert 98 <= covered <= 118  # 108 of 120 are expected, the binomial's 99.8 % range

@@ -19,9 +19,9 @@ from sim.setup.system import Jitter, System
 from sim.stream.chain import compile_strategy
 from sim.stream.events import run_stream
 from sim.stream.intervals import paired_interval
+from sim.traffic.costs import IterationCost
 from sim.traffic.metrics import Metrics, measure
 from sim.traffic.paths import draw_paths
-from sim.traffic.pricing import IterationPrice
 from sim.traffic.serving import Served, Server, serve, simulate_serving
 from sim.traffic.workload import Arrivals, Lengths, Traffic, Workload, streams
 from specdec import Both, DecodingStrategy, Draft, Guess, InputError, Score, Verify
@@ -77,8 +77,8 @@ def test_a_lone_request_has_the_clock_of_the_event_simulation(
     events = run_stream(strategy, acceptance, system, tokens=700, seed=3)
     compiled = compile_strategy(strategy, system)
     paths = draw_paths(compiled, acceptance, workload, np.random.SeedSequence([3, 0]).spawn(3)[0])
-    price = IterationPrice(compiled, system, np.random.SeedSequence(0))
-    record = serve(workload, paths, [price], Server())
+    cost = IterationCost(compiled, system, np.random.SeedSequence(0))
+    record = serve(workload, paths, [cost], Server())
     assert record.finish_seconds[0] == pytest.approx(events.seconds, rel=1e-9)
     assert record.first_token_seconds[0] == pytest.approx(events.round_end_seconds[0], rel=1e-9)
     target, draft = record.busy_seconds(0, np.inf)
@@ -106,8 +106,8 @@ def test_a_jump_of_a_strategy_gives_the_clock_of_stepping(
     compiled, server = compile_strategy(strategy, system), Server(replicas, max_batch, prefill_chunk=64)
 
     def run(longest_jump: int) -> Served:
-        prices = [IterationPrice(compiled, system, stream) for stream in streams(root, replicas)]
-        return serve(workload, draw_paths(compiled, Rate(0.7), workload, root), prices, server, longest_jump)
+        costs = [IterationCost(compiled, system, stream) for stream in streams(root, replicas)]
+        return serve(workload, draw_paths(compiled, Rate(0.7), workload, root), costs, server, longest_jump)
 
     jumped, stepped = run(4096), run(1)
     assert np.array_equal(jumped.finish_seconds, stepped.finish_seconds)

@@ -23,7 +23,7 @@ from specdec.errors import StrategyError
 
 
 @dataclass(frozen=True, eq=False)
-class Rates:
+class Speed:
     """Long-run means of a strategy on a system; arrays of the grid's shape. Definitions are those of `specdec.Statistics`.
 
     `tokens_per_second`       committed tokens
@@ -44,7 +44,7 @@ class Rates:
 
 
 @dataclass(frozen=True, eq=False)
-class Prices:
+class EdgeCosts:
     """Mean seconds of every edge of a table, shape (nodes, outcomes, *grid)."""
 
     seconds: Floats
@@ -52,10 +52,10 @@ class Prices:
     target_busy: Floats
 
 
-def rates(compiled: Compiled, acceptance: Acceptance, system: System) -> Rates:
+def long_run_speed(compiled: Compiled, acceptance: Acceptance, system: System) -> Speed:
     """Long-run speed. Raises `StrategyError` when the chain has no single long run, or holds for another system only."""
     flow = _flow(compiled, acceptance)
-    cost = prices(compiled, system)
+    cost = edge_costs(compiled, system)
 
     def mean(values: NDArray[Any]) -> Floats:
         """Of the values of all edges, over verifications."""
@@ -64,7 +64,7 @@ def rates(compiled: Compiled, acceptance: Acceptance, system: System) -> Rates:
 
     rounds, tokens, seconds = mean(compiled.ends_round), mean(compiled.tokens), mean(cost.seconds)
     drafted, accepted = mean(compiled.drafted), mean(compiled.accepted[None])
-    return Rates(
+    return Speed(
         tokens / seconds,
         1 - mean(cost.target_busy) / seconds,
         1 - mean(cost.draft_busy) / seconds,
@@ -80,13 +80,13 @@ def expected_seconds(compiled: Compiled, acceptance: Acceptance, system: System,
 
     Exact dynamic programme over what is left to commit, O(tokens x edges).
     """
-    cost, weights = _aligned(prices(compiled, system).seconds[..., None, None], _weights(compiled, acceptance))
+    cost, weights = _aligned(edge_costs(compiled, system).seconds[..., None, None], _weights(compiled, acceptance))
     grid, hidden = np.broadcast_shapes(weights.shape[2:-2], cost.shape[2:-2]), weights.shape[-1]
     left = np.zeros((tokens + 1, len(compiled), *grid, hidden, 1))  # seconds, by what is left to commit
     for open_tokens in range(1, tokens + 1):
         for node in reversed(range(len(compiled))):  # edges without tokens lead to later nodes: those are known by now
             rest = np.maximum(open_tokens - compiled.tokens[node], 0)
-            value = cost[node] + left[rest, compiled.next_state[node]]
+            value = cost[node] + left[rest, compiled.next_node[node]]
             left[open_tokens, node] = (weights[node] @ value).sum(axis=0)
     return left[tokens, 0, ..., 0] @ acceptance.start
 
@@ -96,18 +96,18 @@ def plain_tokens_per_second(system: System) -> Floats:
     return 1 / (system.target_seconds(1) + system.overhead_seconds)
 
 
-def prices(compiled: Compiled, system: System) -> Prices:
+def edge_costs(compiled: Compiled, system: System) -> EdgeCosts:
     """What every edge costs; a distinct stage is priced once."""
     system = compiled.used_on(system)
     stages = np.stack((compiled.draft_steps, compiled.positions), axis=-1)
     distinct, which = np.unique(stages.reshape(-1, 2), axis=0, return_inverse=True)
-    priced = [system.stage(steps, positions) for steps, positions in distinct.tolist()]
+    costs = [system.stage(steps, positions) for steps, positions in distinct.tolist()]
     seconds, draft, target = (
         np.stack(np.broadcast_arrays(*column))[which.reshape(compiled.draft_steps.shape)].sum(axis=2)
-        for column in zip(*priced, strict=True)
+        for column in zip(*costs, strict=True)
     )
     overhead, seconds = _aligned(system.overhead_seconds * compiled.ends_round, seconds)
-    return Prices(seconds + overhead, draft, target)
+    return EdgeCosts(seconds + overhead, draft, target)
 
 
 def _aligned(*arrays: NDArray[Any]) -> list[NDArray[Any]]:
@@ -121,11 +121,11 @@ def _weights(compiled: Compiled, acceptance: Acceptance) -> Floats:
     passed = [np.eye(len(acceptance.start)) + 0 * acceptance.accept(0)]  # the first 0, 1, 2, ... guesses pass
     for index in range(compiled.accepted.max()):
         passed.append(passed[-1] @ acceptance.accept(index))
-    weights = np.zeros((*compiled.next_state.shape, *passed[0].shape))
+    weights = np.zeros((*compiled.next_node.shape, *passed[0].shape))
     for column, accepted in enumerate(compiled.accepted.tolist()):
         accept, reject = acceptance.accept(accepted), acceptance.reject(accepted)
-        complete = compiled.verified == accepted
-        weights[compiled.verified > accepted, column] = passed[accepted] @ reject
+        complete = compiled.tested == accepted
+        weights[compiled.tested > accepted, column] = passed[accepted] @ reject
         weights[complete & ~compiled.bonus, column] = passed[accepted]
         weights[complete & compiled.bonus, column] = passed[accepted] @ (accept + reject)
     return weights
@@ -136,8 +136,8 @@ def _flow(compiled: Compiled, acceptance: Acceptance) -> Floats:
     weights = _weights(compiled, acceptance)
     nodes, grid, hidden = len(compiled), weights.shape[2:-2], weights.shape[-1]
     moves = np.zeros((*grid, nodes, hidden, nodes, hidden))
-    for node, outcome in np.ndindex(*compiled.next_state.shape):
-        moves[..., node, :, compiled.next_state[node, outcome], :] += weights[node, outcome]
+    for node, outcome in np.ndindex(*compiled.next_node.shape):
+        moves[..., node, :, compiled.next_node[node, outcome], :] += weights[node, outcome]
     size = nodes * hidden
     balance = np.swapaxes(moves.reshape(*grid, size, size), -1, -2) - np.eye(size)
     balance[..., -1, :] = 1  # one equation of balance follows from the others: the shares add up to 1 instead

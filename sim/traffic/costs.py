@@ -22,8 +22,8 @@ PROMPT_POINTS = np.unique(np.concatenate((np.arange(65), 2 ** np.arange(7, 21)))
 NOISE_BLOCK = 4096
 
 
-class IterationPrice:
-    """A `sim.traffic.record.Price`. Each replica has one of its own, which draws jitter by the number of the iteration."""
+class IterationCost:
+    """A `sim.traffic.record.Cost`. Each replica has one of its own, which draws jitter by the number of the iteration."""
 
     def __init__(self, compiled: Compiled, system: System, seed: np.random.SeedSequence) -> None:
         self._system, self._random = compiled.used_on(system), np.random.default_rng(seed)
@@ -94,7 +94,7 @@ class IterationPrice:
         self, target: Floats | float, draft: Floats | float
     ) -> tuple[Floats | float, Floats | float, Floats | float]:
         """A stage: how long it takes, and the target's and the draft's busy seconds."""
-        draft, target = self._system.lanes(draft, target)
+        draft, target = self._system.busy_seconds(draft, target)
         if self._system.in_turn:
             return draft + target, target, draft
         away = 2 * self._system.network_seconds
