@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sim.pictures.timeline import timeline_chart
     from sim.pictures.trace import chrome_trace
     from sim.setup.acceptance import Acceptance, Hidden, PerPosition, Rate, markov, mean_length, recorded
-    from sim.setup.latency import Constant, Latency, Measured, Measurement
+    from sim.setup.latency import Constant, Latency, Measured
     from sim.setup.profiles import measured_acceptance, measured_system
     from sim.setup.roofline import ModelSize, Roofline, read_model
     from sim.setup.system import Jitter, System
@@ -53,7 +53,7 @@ _NAMES = {
     "pictures.timeline": "timeline_chart",
     "pictures.trace": "chrome_trace",
     "setup.acceptance": "Acceptance Hidden PerPosition Rate markov mean_length recorded",
-    "setup.latency": "Constant Latency Measured Measurement",
+    "setup.latency": "Constant Latency Measured",
     "setup.profiles": "measured_acceptance measured_system",
     "setup.roofline": "ModelSize Roofline read_model",
     "setup.system": "Jitter System",
@@ -99,7 +99,6 @@ __all__ = [
     "Lengths",
     "Load",
     "Measured",
-    "Measurement",
     "Metrics",
     "ModelSize",
     "Objectives",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sim.setup.acceptance import Acceptance, Rate
 from sim.setup.acceptance import recorded as recorded_runs
-from sim.setup.latency import Measured, Measurement
+from sim.setup.latency import Measured
 from sim.setup.system import Jitter, System
 from specdec import InputError
 from specdec.profile import DraftTiming, Profile, TargetTiming
@@ -20,8 +20,8 @@ def measured_system(profile: Profile, context: int = 256, source: str = "the pro
     overhead, drafting = profile.round_overhead_seconds, profile.drafting_overhead_seconds
     return System(
         Measured(
-            [Measurement(one.width, one.batch, one.context, one.mean) for one in profile.target_seconds],
-            [Measurement(1, one.batch, one.context, one.mean) for one in profile.draft_seconds],
+            profile.target_seconds,
+            profile.draft_seconds,
             source,
             profile.draft_start_seconds,
         ),

@@ -269,7 +269,7 @@ class _DetailedMode(_Machine):
         at = work.start / TICKS_PER_SECOND, work.end / TICKS_PER_SECOND
         order = work.order
         if work.model == "target":
-            return Span("target", *at, order.round, width=order.amount)
+            return Span("target", *at, order.round, positions=order.amount)
         serials = range(order.serial, order.serial + order.amount)
         fates: tuple[Fate, ...] = tuple(self._fates.get(serial, "wasted") for serial in serials)
         return Span("draft", *at, order.round, fates=fates)

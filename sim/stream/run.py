@@ -19,11 +19,11 @@ Fate: TypeAlias = Literal["accepted", "rejected", "wasted"]
 class Span:
     """A stretch of work of one model: a draft with the fates of its tokens, in order, or a forward over `width` positions."""
 
-    lane: Model
+    model: Model
     start_seconds: float
     end_seconds: float
     round: int
-    width: int = 0
+    positions: int = 0
     fates: tuple[Fate, ...] = ()
 
 

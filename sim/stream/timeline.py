@@ -146,15 +146,15 @@ def timeline(
     )
 
 
-def _idle_share(spans: Sequence[Span], lane: Model, seconds: float) -> float:
-    return 1 - sum(span.end_seconds - span.start_seconds for span in spans if span.lane == lane) / seconds
+def _idle_share(spans: Sequence[Span], model: Model, seconds: float) -> float:
+    return 1 - sum(span.end_seconds - span.start_seconds for span in spans if span.model == model) / seconds
 
 
 def _pieces(span: Span) -> Iterator[Piece]:
     """A target forward, or each token of a draft by itself."""
     start, end = span.start_seconds, span.end_seconds
-    if span.lane == "target":
-        yield Piece("target", "target forward", span.round + 1, start, end, span.width)
+    if span.model == "target":
+        yield Piece("target", "target forward", span.round + 1, start, end, span.positions)
         return
     step = (end - start) / max(1, len(span.fates))
     for number, fate in enumerate(span.fates):

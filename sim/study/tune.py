@@ -19,12 +19,11 @@ from sim.study.search import (
     Candidate,
     Choice,
     Flip,
-    Parameter,
-    Trial,
+    Varied,
     acceptance_flips,
     best_of,
+    candidates,
     speed_ratio_flips,
-    trials,
 )
 from specdec.report import Progress, Report, no_progress, three_digits
 from specdec.strategy import DecodingStrategy, DraftingStrategy, available, create
@@ -73,7 +72,7 @@ class Tuning(Report):
 
     def flips_nearby(self) -> Iterator[Flip]:
         """Of each parameter the last flip below and the first one above; farther off, equal strategies take turns."""
-        here: dict[Parameter, float] = {"acceptance": self.acceptance_rate, "speed_ratio": self.speed_ratio}
+        here: dict[Varied, float] = {"acceptance": self.acceptance_rate, "speed_ratio": self.speed_ratio}
         for parameter, value in here.items():
             ours = [flip for flip in self.flips if flip.parameter == parameter]
             yield from [flip for flip in ours if flip.at <= value][-1:]
@@ -128,14 +127,12 @@ def tune(
     strategy changes.
     """
     lengths = list(draft_lengths)
-    steps = [trial for one in _in_order(strategies) for trial in _trials(one, lengths)]
+    found = [candidate for one in _in_order(strategies) for candidate in _candidates(one, lengths, system)]
     curves: dict[str, list[Point]] = {}
-    found: list[Candidate] = []
-    for trial in progress(steps, len(steps)):
-        found.append(trial.compiled(system))
-        exact = float(found[-1].speedup(acceptance, system))
-        simulated = _simulated(trial.strategy, acceptance, system, tokens, seed) if tokens else None
-        curves.setdefault(trial.name, []).append(Point(trial.draft_length, exact, simulated))
+    for one in progress(found, len(found)):
+        exact = float(one.speedup(acceptance, system))
+        simulated = _simulated(one.strategy, acceptance, system, tokens, seed) if tokens else None
+        curves.setdefault(one.name, []).append(Point(one.draft_length, exact, simulated))
     return Tuning(
         best_of(found, acceptance, system),
         {name: tuple(points) for name, points in curves.items()},
@@ -158,10 +155,10 @@ def _in_order(strategies: Iterable[Tunable] | None) -> list[Tunable]:
     return [BASELINE, *(cls.name for cls in sorted(drafting, key=lambda cls: not issubclass(cls, DraftingStrategy)))]
 
 
-def _trials(one: Tunable, lengths: Sequence[int]) -> list[Trial]:
+def _candidates(one: Tunable, lengths: Sequence[int], system: System) -> list[Candidate]:
     if isinstance(one, DecodingStrategy):
         length = one.draft_length if isinstance(one, DraftingStrategy) else None
-        return [Trial(one.name, length if isinstance(length, int) else None, one)]
+        return [Candidate(one.name, length if isinstance(length, int) else None, one, system)]
     maker = partial(create, one) if isinstance(one, str) else one
     single = maker()
-    return trials(single.name, maker if isinstance(single, DraftingStrategy) else single, lengths)
+    return candidates(single.name, maker if isinstance(single, DraftingStrategy) else single, lengths, system)

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from sim.setup.acceptance import Acceptance, Rate
-from sim.setup.latency import Constant, Measured, Measurement
+from sim.setup.latency import Constant, Measured
 from sim.setup.system import Jitter, System
 from sim.stream.chain import compile_strategy
 from sim.stream.speed import plain_tokens_per_second
 from specdec import DecodingStrategy, InputError
-from specdec.profile import Slowdown
+from specdec.profile import DraftTiming, Slowdown, TargetTiming
 from strategies import Autoregressive, Elastic, Pearl, PromptLookup, Speculative
 
 Speed = Callable[[DecodingStrategy, Acceptance, System], float]
@@ -71,7 +71,7 @@ def test_only_strategies_that_draft_pay_for_taking_turns(speed: Speed) -> None:
 
 
 def test_a_draft_takes_its_start_once() -> None:
-    table = Measured([Measurement(1, 1, 0, 5e-3)], [Measurement(1, 1, 0, 1e-3)], draft_start=7e-4)
+    table = Measured([TargetTiming(1, 1, 0, 5e-3)], [DraftTiming(1, 0, 1e-3)], draft_start=7e-4)
     assert table.draft_seconds([0, 1, 4]) == pytest.approx([0, 1.7e-3, 4.7e-3])
     assert System(table).speed_ratio == pytest.approx(5)
 

@@ -138,7 +138,7 @@ def test_a_draft_in_a_race_ends_with_the_token_in_progress(together: Slowdown | 
     system = System(Constant(1e-3, 5e-3, {8: 7e-3}), together=together, jitter=Jitter(0.4, 0.0))
     run = run_stream(Elastic(9), Rate(0.8), system, tokens=10_000, rounds=400, detailed=True)
     made = set[int]()
-    for draft, target in zip(*([s for s in run.spans if s.lane == lane] for lane in ("draft", "target")), strict=True):
+    for draft, target in zip(*([s for s in run.spans if s.model == model] for model in ("draft", "target")), strict=True):
         made.add(len(draft.fates))
         assert draft.end_seconds >= target.end_seconds or len(draft.fates) == 9
         pace = (target.end_seconds - target.start_seconds) / (together.draft_factor if together else 1.0)
@@ -148,8 +148,8 @@ def test_a_draft_in_a_race_ends_with_the_token_in_progress(together: Slowdown | 
 
 def check_spans(run: Run) -> None:
     """A model does one thing at a time, all it did is there, and every accepted token was drafted once."""
-    for lane, busy in (("draft", run.draft_busy_seconds), ("target", run.target_busy_seconds)):
-        spans = [span for span in run.spans if span.lane == lane]
+    for model, busy in (("draft", run.draft_busy_seconds), ("target", run.target_busy_seconds)):
+        spans = [span for span in run.spans if span.model == model]
         for before, after in pairwise(spans):
             assert before.end_seconds <= after.start_seconds
         assert sum(span.end_seconds - span.start_seconds for span in spans) == pytest.approx(busy, abs=1e-9)

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from sim.setup.acceptance import Acceptance, PerPosition, Rate, markov
-from sim.setup.latency import Constant, Measured, Measurement
+from sim.setup.latency import Constant, Measured
 from sim.setup.system import Jitter, System
 from sim.stream.chain import compile_strategy
 from sim.stream.events import run_stream
@@ -25,7 +25,7 @@ from sim.traffic.paths import draw_paths
 from sim.traffic.serving import Served, Server, serve, simulate_serving
 from sim.traffic.workload import Arrivals, Lengths, Traffic, Workload, streams
 from specdec import Both, DecodingStrategy, Draft, Guess, InputError, Score, Verify
-from specdec.profile import Slowdown
+from specdec.profile import DraftTiming, Slowdown, TargetTiming
 from strategies import Autoregressive, Elastic, Pearl, PromptLookup, Speculative
 
 BUILT_IN = [Autoregressive(), Elastic(), Speculative(4), Pearl(2), Pearl("auto"), PromptLookup(3)]
@@ -139,8 +139,8 @@ SETTINGS = [(width, batch, context) for width in (1, 16) for batch in (1, 8) for
 GROWING = (
     System(  # a position costs 0.1 ms, a thousand tokens of context in a batch 1 ms, a draft step a tenth of a target step
         Measured(
-            [Measurement(w, b, c, 0.005 + 1e-4 * (w * b - 1) + 1e-6 * b * c) for w, b, c in SETTINGS],
-            [Measurement(1, b, c, 0.0005) for _, b, c in SETTINGS],
+            [TargetTiming(w, b, c, 0.005 + 1e-4 * (w * b - 1) + 1e-6 * b * c) for w, b, c in SETTINGS],
+            [DraftTiming(b, c, 0.0005) for _, b, c in SETTINGS],
         )
     )
 )
@@ -160,12 +160,11 @@ def test_prompts_take_time_by_their_tokens_and_stall_the_others() -> None:
 
 
 def test_a_table_that_noise_made_fall_is_continued_level() -> None:
-    rows = [Measurement(1, 1, context, seconds) for context, seconds in ((0, 0.005), (1000, 0.004))]
-    falling = Measured(rows, rows)
+    draft = [DraftTiming(1, 0, 0.001)]
+    falling = Measured([TargetTiming(1, 1, context, seconds) for context, seconds in ((0, 0.005), (1000, 0.004))], draft)
     assert falling.target_seconds(1, 1, 500) == pytest.approx(0.0045)
     assert falling.target_seconds(1, 1, 7000) == pytest.approx(0.004)
-    rows = [Measurement(1, 1, context, seconds) for context, seconds in ((0, 0.004), (1000, 0.005))]
-    rising = Measured(rows, rows)
+    rising = Measured([TargetTiming(1, 1, context, seconds) for context, seconds in ((0, 0.004), (1000, 0.005))], draft)
     assert rising.target_seconds(1, 1, 7000) == pytest.approx(0.011)
 
 
