@@ -1,20 +1,20 @@
-"""Strategies on simulated devices: compiled to exact chains, run by events, served under load, tuned and drawn.
+"""The simulator: a strategy's exact speed, its timeline, its latency under load, its best draft length; no model is run.
 
     from sim import Constant, Rate, System, tune
 
     print(tune(Rate(0.8), System(Constant(draft_step=1e-3, target_step=5e-3))))
 
-This is the one door: everything a user needs is imported from here. The rooms behind it, each may import those above it:
+Everything that a user needs is imported from here. The folders are rooms, and each may import the rooms above it:
 
     setup      what is assumed of a pair and its devices: acceptance, latency, system
     stream     one sequence: the compiled chain and its exact speed, the simulation by events, the timeline
-    traffic    many sequences: requests, replicas, serving, metrics
+    traffic    many sequences: requests, replicas, costs, metrics
     study      questions: how fast, under which load, which length and strategy, how far off
     pictures   studies and timelines as charts
     cli        the commands: parse, call, print, write
 
-`checks` (for `specdec.testing`) imports stream. Strategies come in as objects: the simulator
-imports `specdec`, and no strategy. A name is imported when it is first used, so `import sim` costs nothing.
+`checks`, for `specdec.testing`, imports setup and stream. The simulator imports `specdec` and no strategy: strategies are
+passed in as objects. A name is imported when it is first used, so `import sim` imports nothing else.
 """
 
 from importlib import import_module

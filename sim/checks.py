@@ -1,4 +1,4 @@
-"""A check of a strategy for `specdec.testing`: its compiled chain and its simulation by events must agree."""
+"""A check of a strategy for `specdec.testing`: its compiled chain and its simulation by events agree."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SETUPS = {
 TOKENS = 8000
 CONFIDENCE = 1 - 1e-7
 ROUNDS = 2
-"""A run may begin and end anywhere in the chain: its speed may be off by what so many rounds commit."""
+"""A run begins and ends somewhere in the chain, so its tokens may be off by those of this many rounds."""
 
 
 def simulates(strategy: DecodingStrategy) -> None:

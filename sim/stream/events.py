@@ -1,16 +1,17 @@
-"""The same strategy objects on simulated devices, round by round in SimPy.
+"""One sequence simulated by events: runs a strategy's program on simulated devices, round by round, in SimPy.
 
     run_stream(strategy, acceptance, system, tokens=..., seed=..., detailed=...)
 
-*Round* mode holds the clock once a round. *Detailed* mode has a process for the draft and one for the target, which take
-orders, work and report; every span of work is recorded with what became of its tokens, for timelines. Their clocks are equal.
+*Round* mode advances the clock once a round. *Detailed* mode has one process for the draft and one for the target, which take
+orders, work and report. It records every span of work with what became of its tokens, for timelines. Both modes read the same
+clock.
 
-The length of a race is decided when the race begins, since all that decides it is drawn then: the draft ends with the token
-that will be in progress when the target answers.
+The length of a race is decided when the race begins, since everything that it depends on is drawn then: the draft ends with the
+token that will be in progress when the target answers.
 
-The clock counts whole picoseconds, so that sums do not depend on their order. Every process waits for what it asked for and
-nothing is abandoned: a `get` left behind in SimPy swallows an item. One `SeedSequence` is spawned into a stream for acceptance
-draws (by position in the answer) and one for each model's jitter; nothing else is random.
+The clock counts whole picoseconds, so that sums do not depend on their order. Every process waits for everything that it asked
+for: in SimPy, a `get` that nobody waits for takes an item all the same. One `SeedSequence` is spawned into a stream for
+acceptance draws (by position in the answer) and one for each model's jitter; nothing else is random.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ from sim.setup.system import System
 from sim.stream.placeholder import PREFIX, Placeholder, normalised, verdict, work_done
 from sim.stream.run import Fate, Model, Run, Span
 from sim.stream.stage import Outcome, Stage, stage_of
-from specdec import InputError
 from specdec.effects import Effect, Known, Race, Verify, drive
 from specdec.errors import StrategyError
+from specdec.inputs import at_least_one
 from specdec.state import KnownFacts
 from specdec.strategy import DecodingStrategy
 
@@ -50,12 +51,13 @@ def run_stream(
     rounds: int | None = None,
     detailed: bool = False,
 ) -> Run:
-    """Decode until `tokens` are committed, or for so many `rounds`.
+    """Decode until `tokens` tokens are committed, or for `rounds` rounds, whichever comes first.
 
-    `seed` and `request` decide all acceptance draws: equal ones give every strategy the same text to guess.
+    `seed` and `request` decide all acceptance draws: equal ones give every strategy the same text to guess. A `detailed` run
+    records spans too, and takes longer. Raises `InputError` for a number below 1, `StrategyError` for a strategy whose rounds
+    commit nothing or ask for work that cannot be timed.
     """
-    if tokens < 1 or (rounds is not None and rounds < 1):
-        raise InputError(f"{tokens} tokens in {rounds} rounds are nothing to simulate: give at least 1 of each")
+    at_least_one(tokens=tokens, rounds=1 if rounds is None else rounds)
     machine = (_DetailedMode if detailed else _RoundMode)(acceptance, system.used_by(strategy), tokens, seed, request)
     state, _ = normalised(strategy.init(PREFIX, KnownFacts(system.speed_ratio)))
     machine.env.run(machine.env.process(machine.decode(strategy, state, tokens, rounds)))
@@ -63,7 +65,7 @@ def run_stream(
 
 
 class _Machine:
-    """What both modes share: answers to effects, counts, and the loop over rounds."""
+    """What both modes share: answers to effects, counts, and the loop over rounds. Times are in ticks of the clock."""
 
     def __init__(self, acceptance: Acceptance, system: System, tokens: int, seed: int, request: int) -> None:
         draws, target, draft = np.random.SeedSequence([seed, request]).spawn(3)
@@ -94,7 +96,7 @@ class _Machine:
         return self._verdict(effect) if isinstance(effect, Verify) else self._work(effect)
 
     def _work(self, effect: Effect[Any]) -> Any:
-        """The answer to an effect that occupies devices or, where the clock runs meanwhile, a generator that returns it."""
+        """The answer to an effect that occupies devices; a generator that returns it, if the clock runs in the meantime."""
         raise NotImplementedError
 
     def _close(self, overhead: int) -> Process:
@@ -140,7 +142,7 @@ class _Machine:
         return self._jitter[model].lognormal(-spread / 2, spread**0.5, size)
 
     def _timed(self, effect: Effect[Any]) -> tuple[Effect[Any], Stage, dict[Model, int]]:
-        """The effect, a race as it ended; its stage; the ticks that each model works, and the draft's tokens travel."""
+        """The effect, a race as it ends; its stage; each model's ticks of work, the draft's with its network delay."""
         stage = stage_of(effect)
         target = self._alone("target", stage.positions)
         if isinstance(effect, Race):
@@ -172,7 +174,7 @@ class _Machine:
 
 
 class _RoundMode(_Machine):
-    """One event a round."""
+    """Advances the clock once a round."""
 
     elapsed = 0
 
@@ -201,7 +203,7 @@ class _Order:
 
 @dataclass(slots=True)
 class _Work:
-    """A span whose tokens' fates are not known yet; they are `serial`, `serial + 1`, ..."""
+    """A span before the fates of its tokens are known; the tokens are `order.serial`, `order.serial + 1`, ..."""
 
     model: Model
     start: int
@@ -210,7 +212,7 @@ class _Work:
 
 
 class _DetailedMode(_Machine):
-    """A process for each model, with a queue of orders of its own; on one device in turn both need the one resource."""
+    """A process for each model, with a queue of orders of its own. Where models work in turn, both need the same resource."""
 
     def __init__(self, *setup: Any) -> None:
         super().__init__(*setup)
@@ -223,7 +225,7 @@ class _DetailedMode(_Machine):
             self.env.process(self._model(model))
 
     def _model(self, model: Model) -> Process:
-        """The process of a model: take an order, travel, hold the device, work, travel back, report."""
+        """The process of a model: take an order, travel, occupy the device, work, travel back, report."""
         away = _ticks(self.system.network_seconds) if model == "draft" else 0
         while True:
             order: _Order = yield self._orders[model].get()
@@ -276,7 +278,7 @@ class _DetailedMode(_Machine):
 
 
 class _Once:
-    """Remembers the seconds of each amount: latencies are written for arrays, and slow for one number."""
+    """Remembers the seconds of each amount, since a latency is written for arrays and slow for one number."""
 
     def __init__(self, seconds: Callable[[int], Any]) -> None:
         self._seconds, self._known = seconds, dict[int, float]()

@@ -1,7 +1,7 @@
-"""Exact speed of a compiled strategy: its stationary law, and its finite answers, summed over edges.
+"""Exact speed of a compiled strategy: means over its edges in the long run, and the seconds of an answer of given length.
 
-Acceptance and latency may hold grids, arrays that broadcast against each other; the answers then have the grid's shape.
-Nothing here knows a strategy, or draws random numbers.
+Acceptance and latency may be grids: arrays that broadcast against each other. The answers then have the grid's shape. No
+strategy is known here, and no random number is drawn.
 
 Axes of arrays are, in this order: node, outcome, the grid's (any number), hidden state (one or two). `_aligned` gives arrays
 with grids of different numbers of axes the same number, so that formulas can multiply them.
@@ -24,14 +24,17 @@ from specdec.errors import StrategyError
 
 @dataclass(frozen=True, eq=False)
 class Speed:
-    """Long-run means of a strategy on a system; arrays of the grid's shape. Definitions are those of `specdec.Statistics`.
+    """Long-run means of a strategy on a system: arrays of the grid's shape, () without a grid.
 
-    `tokens_per_second`       committed tokens
-    `target_idle_share`       share of time that the target does not work; `draft_idle_share` likewise
-    `tokens_per_round`        committed in a `step`
-    `seconds_per_round`       of a `step`
-    `mean_acceptance_length`  1 + accepted guesses in a verification
-    `draft_acceptance_rate`   accepted over all guesses that were made, the wasted ones too; 0 when none are made
+    `tokens_per_second`        committed tokens
+    `target_idle_share`        share of time in which the target does nothing
+    `draft_idle_share`         the same of the draft
+    `tokens_per_round`         tokens committed in a `step`
+    `seconds_per_round`        seconds of a `step`
+    `mean_acceptance_length`   1 + accepted guesses of a verification
+    `draft_acceptance_rate`    accepted guesses over all that were made, the wasted ones too; 0 where none are made
+
+    Definitions are those of `specdec.Statistics`.
     """
 
     tokens_per_second: Floats
@@ -45,7 +48,7 @@ class Speed:
 
 @dataclass(frozen=True, eq=False)
 class EdgeCosts:
-    """Mean seconds of every edge of a table, shape (nodes, outcomes, *grid)."""
+    """Mean seconds of every edge of a table, and those in which draft and target work; shape (nodes, outcomes, *grid)."""
 
     seconds: Floats
     draft_busy: Floats
@@ -53,7 +56,11 @@ class EdgeCosts:
 
 
 def long_run_speed(compiled: Compiled, acceptance: Acceptance, system: System) -> Speed:
-    """Long-run speed. Raises `StrategyError` when the chain has no single long run, or holds for another system only."""
+    """Long-run speed of a compiled strategy, exactly.
+
+    Raises `StrategyError` if the chain holds for another system only, or if chance decides which of several parts of it a
+    decode stays in, so that there is no one long run.
+    """
     flow = _flow(compiled, acceptance)
     cost = edge_costs(compiled, system)
 
@@ -76,9 +83,10 @@ def long_run_speed(compiled: Compiled, acceptance: Acceptance, system: System) -
 
 
 def expected_seconds(compiled: Compiled, acceptance: Acceptance, system: System, tokens: int) -> Floats:
-    """Mean seconds until `tokens` tokens are committed from a fresh start; the last round counts in full.
+    """Mean seconds until `tokens` tokens are committed, from the start of a decode; of the grid's shape.
 
-    Exact dynamic programme over what is left to commit, O(tokens x edges).
+    The last round counts in full. Raises `StrategyError` if the chain holds for another system only. Exact, by a dynamic
+    programme over the tokens that are left to commit, in O(tokens x edges).
     """
     cost, weights = _aligned(edge_costs(compiled, system).seconds[..., None, None], _weights(compiled, acceptance))
     grid, hidden = np.broadcast_shapes(weights.shape[2:-2], cost.shape[2:-2]), weights.shape[-1]
@@ -92,12 +100,12 @@ def expected_seconds(compiled: Compiled, acceptance: Acceptance, system: System,
 
 
 def plain_tokens_per_second(system: System) -> Floats:
-    """Autoregressive decoding on the same target: what speed-ups are measured against."""
+    """Tokens per second of autoregressive decoding on the same target, which speed-ups are over; of the grid's shape."""
     return 1 / (system.target_seconds(1) + system.overhead_seconds)
 
 
 def edge_costs(compiled: Compiled, system: System) -> EdgeCosts:
-    """What every edge costs; a distinct stage is priced once."""
+    """Seconds of every edge; each distinct stage is computed once."""
     system = compiled.used_on(system)
     stages = np.stack((compiled.draft_steps, compiled.positions), axis=-1)
     distinct, which = np.unique(stages.reshape(-1, 2), axis=0, return_inverse=True)
@@ -111,7 +119,7 @@ def edge_costs(compiled: Compiled, system: System) -> EdgeCosts:
 
 
 def _aligned(*arrays: NDArray[Any]) -> list[NDArray[Any]]:
-    """The arrays with as many axes each: those of a smaller grid are put behind axes of length 1, as broadcasting does."""
+    """The arrays with equally many axes: a smaller grid gets axes of length 1 before its own, as broadcasting does."""
     axes = max(array.ndim for array in arrays)
     return [array.reshape(*array.shape[:2], *(1,) * (axes - array.ndim), *array.shape[2:]) for array in arrays]
 

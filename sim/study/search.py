@@ -1,7 +1,7 @@
-"""Which draft length, which strategy, and where the answer changes: searches over compiled chains.
+"""Searches over compiled chains: the fastest of several candidates, and where another one becomes the fastest.
 
-A strategy comes in as a *maker*: a strategy class or another function of `draft_length`, or a strategy object, which has no
-length to choose.
+A candidate is a strategy at one draft length. Candidates come from a *maker*: a strategy class or another function of
+`draft_length`, or a strategy object, which has no length to choose.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ROUNDING = 1e-12
 
 @dataclass(frozen=True)
 class Choice(Report):
-    """A strategy at a draft length, and its speed.
+    """A strategy at a draft length, with its speed-up.
 
     `strategy`          name of the strategy
     `draft_length`      tokens; `None` (null) where the strategy has none to choose
@@ -107,14 +107,14 @@ class Candidate:
         return compile_strategy(self.strategy, self.system)
 
     def speedup(self, acceptance: Acceptance, system: System) -> Floats:
-        """Long-run speed over autoregressive decoding; arrays for grids."""
+        """Exact long-run speed over that of autoregressive decoding; an array of the grid's shape."""
         again = self.compiled.races and system is not self.system
         compiled = compile_strategy(self.strategy, system) if again else self.compiled
         return long_run_speed(compiled, acceptance, system).tokens_per_second / plain_tokens_per_second(system)
 
 
 def candidates(name: str, maker: Maker, lengths: Iterable[int] = LENGTHS, system: System = RATIO_3) -> list[Candidate]:
-    """A strategy at every draft length; a strategy object is one candidate."""
+    """A strategy at every draft length; a strategy object is one candidate. Raises `InputError` if there is no length."""
     if isinstance(maker, DecodingStrategy):
         return [Candidate(name, None, maker, system)]
     found = [Candidate(name, length, maker(draft_length=length), system) for length in lengths]
@@ -131,9 +131,9 @@ def best_of(found: Iterable[Candidate], acceptance: Acceptance, system: System) 
 
 
 def acceptance_flips(found: Iterable[Candidate], acceptance: Acceptance, system: System) -> list[Flip]:
-    """Mean rates at which the best strategy changes; all lengths of a strategy count as one strategy.
+    """Mean acceptance rates at which the best strategy changes; all draft lengths of a strategy count as one strategy.
 
-    The odds of every guess are multiplied by one factor, which is varied: hard guesses stay harder than easy ones.
+    What is varied is one factor, which the odds of every guess are multiplied by: hard guesses stay harder than easy ones.
     """
     path = Rate(0.5) if isinstance(acceptance, Rate) else acceptance  # not stuck where the rate is 0 or 1
     points = RATES if len(path.start) == 1 else RATES[::5]  # hidden states are many numbers at each point
@@ -144,7 +144,7 @@ def acceptance_flips(found: Iterable[Candidate], acceptance: Acceptance, system:
 
 
 def speed_ratio_flips(found: Iterable[Candidate], acceptance: Acceptance, system: System) -> list[Flip]:
-    """Ratios target step / draft step, from 1 to 64, at which the best strategy changes; the draft's speed is varied."""
+    """Ratios target step / draft step from 1 to 64 at which the best strategy changes. The draft's seconds are varied."""
 
     def scaled(at: ArrayLike) -> tuple[Acceptance, System]:
         return acceptance, replace(system, latency=Scaled(system.latency, system.speed_ratio / np.asarray(at, float)))

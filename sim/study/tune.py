@@ -1,7 +1,7 @@
-"""Which strategy at which draft length is best, and where that answer changes.
+"""The study of choices: which strategy at which draft length is best, and where the best strategy changes.
 
-Two rules settle ties: autoregressive decoding is tried first and wins them; a strategy that finds its own draft length is tried
-last and loses them.
+Of equally fast strategies, the one that is tried first is best. Autoregressive decoding is tried first, a strategy that finds
+its own draft length last.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 BASELINE = "autoregressive"
 Tunable: TypeAlias = "str | DecodingStrategy | type[DecodingStrategy]"
-"""A name, at every draft length; a class, likewise; or an object, as it is."""
+"""A strategy by name or class, which is tried at every draft length, or an object, which is tried as it is."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,10 @@ class Tuning(Report):
     speed_ratio: float
 
     def flips_nearby(self) -> Iterator[Flip]:
-        """Of each parameter the last flip below and the first one above; farther off, equal strategies take turns."""
+        """For each parameter, the nearest flip below the value given and the nearest above it.
+
+        Farther away, equally fast strategies may alternate.
+        """
         here: dict[Varied, float] = {"acceptance": self.acceptance_rate, "speed_ratio": self.speed_ratio}
         for parameter, value in here.items():
             ours = [flip for flip in self.flips if flip.parameter == parameter]
@@ -120,11 +123,11 @@ def tune(
     seed: int = 0,
     progress: Progress = no_progress,
 ) -> Tuning:
-    """Compare strategies, all installed ones that draft unless given, each at every draft length.
+    """Compare strategies, each at every draft length; all installed strategies that draft unless `strategies` are given.
 
-    Every point is exact, by the compiled chain; `tokens` tokens are simulated too, to check it, unless that is 0. If acceptance
+    Every point is exact, by the compiled chain. To check it, `tokens` tokens are simulated too, unless that is 0. If acceptance
     depends on position or text, its flip is a mean rate: the odds of every guess are multiplied by one factor until the best
-    strategy changes.
+    strategy changes. Raises `StrategyError` for a strategy that cannot be compiled.
     """
     lengths = list(draft_lengths)
     found = [candidate for one in _in_order(strategies) for candidate in _candidates(one, lengths, system)]

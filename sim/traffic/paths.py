@@ -1,9 +1,9 @@
-"""The rounds of every request, drawn before any clock runs.
+"""The rounds of every request, drawn before time is simulated.
 
-What a round commits does not depend on when it runs, so all requests walk through the compiled table at once, as arrays over
-requests. Whether a drafted token is accepted is keyed by request and position in the answer, whatever the strategy. Two
-strategies on the same seed see the same easy and hard tokens (common random numbers), and their difference is known far better
-than either.
+What a round commits does not depend on when it runs. So all requests walk through the compiled table at once, as arrays over
+requests. Acceptance draws belong to a request and a position in its answer, whatever the strategy. Two strategies on the same
+seed meet the same easy and hard tokens (common random numbers), so their difference is known far more precisely than the
+figures of either.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from sim.traffic.workload import Workload
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Paths:
-    """Rounds of `n` requests one after the other; request `i` has those from `offsets[i]` to `offsets[i + 1]`.
+    """The rounds of `n` requests, those of one request after those of another.
 
-    `totals`         shape (2 + stages, rounds): 1, tokens in the cache, positions scored in each stage: what adds up in a batch
-    `draft_steps`    shape (stages, rounds): of which a batch takes the maximum
-    `first_commit`   shape (n,): the round of a request that brings its first tokens, 0 unless a round has several verdicts
-    `prompt_tokens`  shape (n,), to prefill; the last token of a prompt belongs to the first round
-    `kv_tokens`      shape (n,), KV tokens of prompt, answer and look-ahead, of target and draft
+    `offsets`         n + 1 numbers of rounds: request `i` has the rounds from `offsets[i]` up to `offsets[i + 1]`, excluded
+    `totals`          shape (2 + stages, rounds): 1, tokens in the cache, positions in each stage; a batch adds them up
+    `draft_steps`     shape (stages, rounds): draft steps in each stage; a batch takes the maximum
+    `first_commit`    shape (n,): the round that brings a request's first tokens; 0 unless a round has several verdicts
+    `prompt_tokens`   shape (n,): tokens to prefill; the last token of a prompt belongs to the first round
+    `kv_tokens`       shape (n,): KV tokens of prompt, answer and look-ahead, of target and draft together
     """
 
     offsets: list[int]
@@ -40,12 +41,12 @@ class Paths:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Rounds:
-    """A table with a line for each round of each request: first all first rounds, then all second ones. Shape (rounds,) each.
+    """The rounds in the order in which they are drawn: first all first rounds, then all second ones. Shape (rounds,) each.
 
-    `request`   whose round it is
-    `round`     its number in the request
-    `edge`      of the compiled table: node x number of outcomes + column
-    `position`  where the round begins in the tokens of all answers
+    `request`    number of the request
+    `round`      number of the round in the request
+    `edge`       edge of the compiled table: node x number of outcomes + column
+    `position`   where the round begins in the tokens of all answers, one answer after another
     """
 
     request: Int32s
@@ -57,7 +58,7 @@ class _Rounds:
 def draw_paths(compiled: Compiled, acceptance: Acceptance, workload: Workload, seed: np.random.SeedSequence) -> Paths:
     """The rounds of all requests. Acceptance draws depend on `seed` and the lengths of the answers alone.
 
-    A round with several verdicts is taken as several, of which only the last one commits (each is charged overhead).
+    A round with several verdicts is taken as several rounds, of which only the last one commits. Each has overhead.
     """
     rounds = _walk(compiled, acceptance, _draws(acceptance, workload.output_tokens, seed), workload.output_tokens)
     count = np.bincount(rounds.request, minlength=len(workload))
@@ -84,7 +85,7 @@ def draw_paths(compiled: Compiled, acceptance: Acceptance, workload: Workload, s
 
 
 def _draws(acceptance: Acceptance, output_tokens: Counts, seed: np.random.SeedSequence) -> NDArray[np.generic]:
-    """The draw of every position of every answer; answers that have a hidden state each begin with their own."""
+    """The acceptance draw of every position of every answer. With hidden states, each answer begins with its own."""
     random = np.random.default_rng(seed)
     if len(acceptance.start) == 1:
         return acceptance.draws(random, int(output_tokens.sum()))
@@ -92,10 +93,10 @@ def _draws(acceptance: Acceptance, output_tokens: Counts, seed: np.random.SeedSe
 
 
 def _walk(compiled: Compiled, acceptance: Acceptance, draws: NDArray[np.generic], output_tokens: Counts) -> _Rounds:
-    """Round by round through the table, all requests that are not done at once.
+    """Walk through the table round by round, with all requests that are not done at once.
 
     The last round of an answer may read draws of the next answer. That is harmless: whatever they say, the round reaches the
-    end, and tokens behind it are dropped.
+    end, and tokens after it are dropped.
     """
     outcomes, tested, column = len(compiled.outcomes), compiled.tested, compiled.columns().astype(np.int32)
     tokens, next_node = compiled.tokens.astype(np.int32).ravel(), compiled.next_node.astype(np.int32).ravel()
@@ -115,7 +116,7 @@ def _walk(compiled: Compiled, acceptance: Acceptance, draws: NDArray[np.generic]
 
 
 def _kv_tokens(compiled: Compiled, workload: Workload) -> Counts:
-    """When a request is longest: its text in each model that takes part, and the guesses beyond it."""
+    """Shape (n,): KV tokens of a request when it is longest: its text in each model that works, and the guesses after it."""
     text = workload.input_tokens + workload.output_tokens
     positions, steps = compiled.positions, compiled.draft_steps
     held = text + int(positions.max())

@@ -89,7 +89,7 @@ def test_one_device_in_turn_takes_the_sum() -> None:
         (lambda: Constant(1.0, float("nan")), "target step"),
         (lambda: Constant(1.0, 1.0, {4: -1.0}), "window of 4"),
         (lambda: Jitter(-0.1), "target_cv"),
-        (lambda: System(Constant(1.0, 1.0), together=Slowdown(0.9, 1.0)), "target_factor 0.9 .* nobody faster"),
+        (lambda: System(Constant(1.0, 1.0), together=Slowdown(0.9, 1.0)), "target_factor 0.9 .* work together"),
         (lambda: System(Constant(1.0, 1.0), turns=Slowdown(1.0, 0.0)), "draft_factor 0.0 is no slowdown"),
         (lambda: System(Constant(1.0, 1.0), overhead_seconds=-1.0), "overhead_seconds"),
         (lambda: System(Constant(1.0, 1.0), drafting_overhead_seconds=-1.0), "drafting_overhead_seconds"),
