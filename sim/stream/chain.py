@@ -28,11 +28,11 @@ from sim.stream.placeholder import PREFIX, normalised, verdict, work_done
 from sim.stream.stage import Outcome, Stage, stage_of
 from specdec.effects import Effect, Known, Race, Verify, drive_at_once
 from specdec.errors import StrategyError
-from specdec.state import KnownFacts
-from specdec.strategy import DecodingStrategy
+from specdec.state import SPEED_RATIO, KnownFacts
+from specdec.strategy import DecodingStrategy, require_strategy
 
 MOST_EDGES = 5000
-RATIO_3 = System(Constant(1.0, 3.0))
+RATIO_3 = System(Constant(1.0, SPEED_RATIO))
 NONE_PASSES = Outcome(0)
 
 
@@ -168,6 +168,7 @@ def compile_strategy(strategy: DecodingStrategy, system: System = RATIO_3, speed
     `speed_ratio` (target step / draft step) is what `draft_length="auto"` reads, the system's unless given. Raises
     `StrategyError` when more than 5000 edges are found: the strategy's memory does not repeat itself.
     """
+    require_strategy(strategy)
     facts = KnownFacts(system.speed_ratio if speed_ratio is None else speed_ratio)
     start, _ = normalised(strategy.init(PREFIX, facts))
     numbers: dict[Any, int] = {(start, ()): 0}

@@ -32,7 +32,7 @@ from specdec import InputError
 from specdec.effects import Effect, Known, Race, Verify, drive
 from specdec.errors import StrategyError
 from specdec.state import KnownFacts
-from specdec.strategy import DecodingStrategy
+from specdec.strategy import DecodingStrategy, require_strategy
 
 TICKS_PER_SECOND = 10**12
 MODELS: tuple[Model, ...] = ("draft", "target")
@@ -56,6 +56,7 @@ def run_stream(
     """
     if tokens < 1 or (rounds is not None and rounds < 1):
         raise InputError(f"{tokens} tokens in {rounds} rounds are nothing to simulate: give at least 1 of each")
+    require_strategy(strategy)
     machine = (_Detailed if detailed else _Rounds)(acceptance, system.used_by(strategy), tokens, seed, request)
     state, _ = normalised(strategy.init(PREFIX, KnownFacts(system.speed_ratio)))
     machine.env.run(machine.env.process(machine.decode(strategy, state, tokens, rounds)))
