@@ -24,7 +24,7 @@ from specdec.runtime.sides import Waiting
 from specdec.runtime.slot import Slot
 from specdec.sampling import Sampling
 from specdec.statistics import Statistics
-from specdec.strategy import DecodingStrategy
+from specdec.strategy import DecodingStrategy, require_strategy
 from specdec.synthetic import synthetic
 from specdec.text import Text, prompt_tokens
 from specdec.verification import Rule
@@ -116,6 +116,7 @@ class Batch(Iterator[tuple[int, Round]]):
         seed: int | None = None,
         **sampling: Any,
     ) -> None:
+        require_strategy(strategy)
         at_least_one(max_new_tokens=max_new_tokens, batch_size=batch_size)
         self._pair, self._strategy = pair, strategy
         size = min(batch_size, len(prompts))

@@ -28,11 +28,11 @@ from sim.stream.placeholder import PREFIX, normalised, verdict, work_done
 from sim.stream.stage import Outcome, Stage, stage_of
 from specdec.effects import Effect, Known, Race, Verify, drive_at_once
 from specdec.errors import StrategyError
-from specdec.state import KnownFacts
-from specdec.strategy import DecodingStrategy
+from specdec.state import SPEED_RATIO, KnownFacts
+from specdec.strategy import DecodingStrategy, require_strategy
 
 MOST_EDGES = 5000
-RATIO_3 = System(Constant(1.0, 3.0))
+RATIO_3 = System(Constant(1.0, SPEED_RATIO))
 NONE_PASSES = Outcome(0)
 
 
@@ -169,6 +169,7 @@ def compile_strategy(strategy: DecodingStrategy, system: System = RATIO_3, speed
     that `draft_length="auto"` reads, unless another one is given. Raises `StrategyError` for a strategy with more than 5000
     edges, since its memory does not repeat, and for one whose rounds commit nothing or ask for work that cannot be timed.
     """
+    require_strategy(strategy)
     facts = KnownFacts(system.speed_ratio if speed_ratio is None else speed_ratio)
     start, _ = normalised(strategy.init(PREFIX, facts))
     numbers: dict[Any, int] = {(start, ()): 0}

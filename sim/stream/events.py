@@ -33,7 +33,7 @@ from specdec.effects import Effect, Known, Race, Verify, drive
 from specdec.errors import StrategyError
 from specdec.inputs import at_least_one
 from specdec.state import KnownFacts
-from specdec.strategy import DecodingStrategy
+from specdec.strategy import DecodingStrategy, require_strategy
 
 TICKS_PER_SECOND = 10**12
 MODELS: tuple[Model, ...] = ("draft", "target")
@@ -58,6 +58,7 @@ def run_stream(
     commit nothing or ask for work that cannot be timed.
     """
     at_least_one(tokens=tokens, rounds=1 if rounds is None else rounds)
+    require_strategy(strategy)
     machine = (_DetailedMode if detailed else _RoundMode)(acceptance, system.used_by(strategy), tokens, seed, request)
     state, _ = normalised(strategy.init(PREFIX, KnownFacts(system.speed_ratio)))
     machine.env.run(machine.env.process(machine.decode(strategy, state, tokens, rounds)))

@@ -54,9 +54,8 @@ def work_done(effect: Effect[Any], serial: int = 0) -> Any:
 
 def verdict(effect: Verify, outcome: Outcome) -> Verdict:
     """The answer to a `Verify` with this outcome: the accepted guesses pass, and the next one, if any, fails."""
-    complete = outcome.accepted == len(effect.guess)
-    own = () if complete and not effect.bonus else (TARGET_TOKEN,)
-    return Verdict(Committed(effect.guess[: outcome.accepted].tokens + own), outcome.accepted, complete)
+    ends_with_a_guess = outcome.accepted == len(effect.guess) and not effect.bonus
+    return Verdict.of(effect.guess, outcome.accepted, None if ends_with_a_guess else TARGET_TOKEN)
 
 
 def normalised(state: Any) -> tuple[Any, int]:
