@@ -1,20 +1,20 @@
-"""Strategies on simulated devices: compiled to exact chains, run by events, served under load, tuned and drawn.
+"""The simulator: a strategy's exact speed, its timeline, its latency under load, its best draft length; no model is run.
 
     from sim import Constant, Rate, System, tune
 
     print(tune(Rate(0.8), System(Constant(draft_step=1e-3, target_step=5e-3))))
 
-This is the one door: everything a user needs is imported from here. The rooms behind it, each may import those above it:
+Everything that a user needs is imported from here. The folders are rooms, and each may import the rooms above it:
 
     setup      what is assumed of a pair and its devices: acceptance, latency, system
     stream     one sequence: the compiled chain and its exact speed, the simulation by events, the timeline
-    traffic    many sequences: requests, replicas, serving, metrics
+    traffic    many sequences: requests, replicas, costs, metrics
     study      questions: how fast, under which load, which length and strategy, how far off
     pictures   studies and timelines as charts
     cli        the commands: parse, call, print, write
 
-`checks` (for `specdec.testing`) imports stream. Strategies come in as objects: the simulator
-imports `specdec`, and no strategy. A name is imported when it is first used, so `import sim` costs nothing.
+`checks`, for `specdec.testing`, imports setup and stream. The simulator imports `specdec` and no strategy: strategies are
+passed in as objects. A name is imported when it is first used, so `import sim` imports nothing else.
 """
 
 from importlib import import_module
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from sim.pictures.timeline import timeline_chart
     from sim.pictures.trace import chrome_trace
     from sim.setup.acceptance import Acceptance, Hidden, PerPosition, Rate, markov, mean_length, recorded
-    from sim.setup.latency import Constant, Latency, Measured, Measurement
+    from sim.setup.latency import Constant, Latency, Measured
     from sim.setup.profiles import measured_acceptance, measured_system
     from sim.setup.roofline import ModelSize, Roofline, read_model
     from sim.setup.system import Jitter, System
     from sim.stream.chain import Compiled, compile_strategy
     from sim.stream.events import run_stream
     from sim.stream.intervals import paired_interval
-    from sim.stream.rates import Rates, expected_seconds, plain_tokens_per_second, rates
     from sim.stream.run import Run
+    from sim.stream.speed import Speed, expected_seconds, long_run_speed, plain_tokens_per_second
     from sim.stream.stage import Outcome, Stage
     from sim.stream.timeline import Timeline, timeline
     from sim.study.load import Load, simulate_traffic
@@ -53,14 +53,14 @@ _NAMES = {
     "pictures.timeline": "timeline_chart",
     "pictures.trace": "chrome_trace",
     "setup.acceptance": "Acceptance Hidden PerPosition Rate markov mean_length recorded",
-    "setup.latency": "Constant Latency Measured Measurement",
+    "setup.latency": "Constant Latency Measured",
     "setup.profiles": "measured_acceptance measured_system",
     "setup.roofline": "ModelSize Roofline read_model",
     "setup.system": "Jitter System",
     "stream.chain": "Compiled compile_strategy",
     "stream.events": "run_stream",
     "stream.intervals": "paired_interval",
-    "stream.rates": "Rates expected_seconds plain_tokens_per_second rates",
+    "stream.speed": "Speed expected_seconds long_run_speed plain_tokens_per_second",
     "stream.run": "Run",
     "stream.stage": "Outcome Stage",
     "stream.timeline": "Timeline timeline",
@@ -99,20 +99,19 @@ __all__ = [
     "Lengths",
     "Load",
     "Measured",
-    "Measurement",
     "Metrics",
     "ModelSize",
     "Objectives",
     "Outcome",
     "PerPosition",
     "Rate",
-    "Rates",
     "Roofline",
     "Run",
     "Served",
     "Server",
     "Simulation",
     "Slowdown",
+    "Speed",
     "Stage",
     "Summary",
     "System",
@@ -124,6 +123,7 @@ __all__ = [
     "chrome_trace",
     "compile_strategy",
     "expected_seconds",
+    "long_run_speed",
     "markov",
     "mean_length",
     "measure",
@@ -132,7 +132,6 @@ __all__ = [
     "paired_interval",
     "plain_tokens_per_second",
     "predict",
-    "rates",
     "read_model",
     "read_trace",
     "recorded",

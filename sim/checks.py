@@ -1,4 +1,4 @@
-"""A check of a strategy for `specdec.testing`: its compiled chain and its simulation by events must agree."""
+"""A check of a strategy for `specdec.testing`: its compiled chain and its simulation by events agree."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from sim.setup.latency import Constant
 from sim.setup.system import System
 from sim.stream.chain import compile_strategy
 from sim.stream.events import run_stream
-from sim.stream.rates import rates
+from sim.stream.speed import long_run_speed
 from specdec.errors import StrategyError
 from specdec.strategy import DecodingStrategy
 
@@ -18,7 +18,7 @@ SETUPS = {
 TOKENS = 8000
 CONFIDENCE = 1 - 1e-7
 ROUNDS = 2
-"""A run may begin and end anywhere in the chain: its speed may be off by what so many rounds commit."""
+"""A run begins and ends somewhere in the chain, so its tokens may be off by those of this many rounds."""
 
 
 def simulates(strategy: DecodingStrategy) -> None:
@@ -29,7 +29,7 @@ def simulates(strategy: DecodingStrategy) -> None:
     """
     for name, (system, acceptance) in SETUPS.items():
         try:
-            exact = float(rates(compile_strategy(strategy, system), acceptance, system).tokens_per_second)
+            exact = float(long_run_speed(compile_strategy(strategy, system), acceptance, system).tokens_per_second)
         except StrategyError as refused:
             if str(refused):
                 return

@@ -1,6 +1,6 @@
 """Speculative decoding as programs of effects: run on real pairs, proved exactly, compiled and simulated.
 
-What a strategy needs is imported at once; what needs torch, only when it is first used.
+Everything that a strategy needs is imported at once. Names whose modules need torch are imported when they are first used.
 """
 
 from importlib import import_module

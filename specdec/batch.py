@@ -17,13 +17,14 @@ from typing import Any
 from specdec.effects import Committed, drive
 from specdec.ending import Ending, Stop, committed
 from specdec.errors import InputError
+from specdec.inputs import at_least_one
 from specdec.pair import Pair
 from specdec.runtime.engine import Engine
 from specdec.runtime.sides import Waiting
 from specdec.runtime.slot import Slot
 from specdec.sampling import Sampling
 from specdec.statistics import Statistics
-from specdec.strategy import DecodingStrategy
+from specdec.strategy import DecodingStrategy, require_strategy
 from specdec.synthetic import synthetic
 from specdec.text import Text, prompt_tokens
 from specdec.verification import Rule
@@ -115,6 +116,7 @@ class Batch(Iterator[tuple[int, Round]]):
         seed: int | None = None,
         **sampling: Any,
     ) -> None:
+        require_strategy(strategy)
         at_least_one(max_new_tokens=max_new_tokens, batch_size=batch_size)
         self._pair, self._strategy = pair, strategy
         size = min(batch_size, len(prompts))
@@ -202,13 +204,6 @@ class Batch(Iterator[tuple[int, Round]]):
 
 def _reason(text: Text, stop: Stop | None, tokens: tuple[int, ...]) -> str | None:
     return text.stops(tokens) or (stop(tokens) if stop else None)
-
-
-def at_least_one(**numbers: int) -> None:
-    """Refuse by name every number that is not an integer of at least 1."""
-    for name, value in numbers.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise InputError(f"{name} {value!r} is not possible: give an integer of at least 1")
 
 
 def sampling_of(options: dict[str, Any]) -> Sampling:

@@ -4,19 +4,26 @@ Rules
 
 1. A strategy holds no randomness, clock, model, cache, device or logger. It asks.
 2. A strategy never sees a probability. `p` is always the target's, `q` always the draft's.
-3. Committed and guessed tokens have different types, and only committed ones can leave. `Committed + Guess` does not exist.
+3. Committed tokens and guesses have different types, and only committed tokens are output. `Committed + Guess` does not exist.
 4. A strategy rolls no cache back. Effects carry whole contexts; a runner keeps the longest common prefix with what it holds.
-5. Effects carry meaning, not mechanism. An interpreter may fuse, delay or overlap the work behind them.
-6. A sampled token is never thrown away for what it is. What ends a draft (`stop`, `Race`) may look at anything except tokens
-   that are not drawn yet. Each token of the draft then still has the law `q` that it was sampled from.
+5. Effects say what is wanted, not how it is done. An interpreter may fuse, delay or overlap the work.
+6. Never drop a drafted token because of its value, or of the values of later tokens: that biases the output. What ends a draft
+   (`stop`, `Race`) may look at anything that is drawn already. Each token of the draft then has the law `q` that it was
+   sampled from.
 
 Theory of operation
 
 A round is a generator. It yields effects and returns the next state. `answer = yield from Effect(...)` is one question and
-its answer. Four interpreters answer: `specdec.runtime` (two models), `specdec.law` (every branch, exactly),
-`sim.stream.chain` (one run for each outcome) and `sim.stream.events` (simulated devices). `drive` is the loop of all four. An
-interpreter that cannot answer an effect refuses it by name, with a `StrategyError`. Effects and answers are frozen values, so
-equal states are equal.
+its answer. Four interpreters answer, and `drive` is the loop of all four. To add an effect, teach it to these functions:
+
+    specdec.runtime.engine   `Engine.answer`: two models (the work of their lanes is in `runtime.sides`)
+    specdec.law.exact        `Exact.answer`: every branch, exactly
+    sim.stream.chain         `_Round.answer`: one run for each outcome of a verification
+    sim.stream.events        `_Machine._answer`: simulated devices
+    sim.stream.stage         `stage_of`, and `work_done` of `sim.stream.placeholder`: what both simulators share
+
+An interpreter that cannot answer an effect refuses it by name, with a `StrategyError`. Effects and answers are frozen values,
+so equal states are equal.
 """
 
 from __future__ import annotations
@@ -37,7 +44,7 @@ S = TypeVar("S")
 @final
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """Tokens that belong to the output (or to the prompt) for good. Only a verdict makes new ones."""
+    """Tokens that belong to the output (or to the prompt) for good. Only a verdict brings new ones."""
 
     tokens: tuple[int, ...] = ()
 
@@ -57,19 +64,19 @@ class Committed:
 
 
 class StopRule(Protocol):
-    """Ends a draft early: `rule(q, token)` is called after each token.
+    """Ends a draft early: `rule(q, token)` is called after each token, and returns whether to end there.
 
     `q` is the row that the token was sampled from: any array, of shape (vocabulary,). A rule may use the draft's
-    probabilities up to and including this token. The target's would bias the output.
+    probabilities up to and including this token. Never let it use the target's: that would bias the output.
     """
 
     def __call__(self, q: Any, token: int) -> bool: ...
 
 
 class Drafted(Protocol):
-    """One guessed token and the row `q` it was really sampled from, `None` when it was certain (`q(token) = 1`).
+    """One guessed token, and the row `q` that it was really sampled from; `None` where it is certain (`q(token) = 1`).
 
-    Each interpreter brings its own kind. The exact law draws `token` only when `token` is read.
+    Each interpreter has its own class for it. The exact law draws the token when `token` is first read.
     """
 
     @property
@@ -82,7 +89,7 @@ class Drafted(Protocol):
 @final
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A drafted token that is a plain value."""
+    """A drafted token whose value is known."""
 
     token: int
     q: Any = None
@@ -91,7 +98,7 @@ class Known:
 @final
 @dataclass(frozen=True, slots=True)
 class Guess:
-    """Tokens that are not verified yet, in order. Slices and sums are guesses again."""
+    """Tokens that are not verified yet, in order. A slice of a guess is a guess, and so is the sum of two."""
 
     drafted: tuple[Drafted, ...] = ()
 
@@ -99,11 +106,12 @@ class Guess:
 
     @classmethod
     def certain(cls, tokens: Iterable[int]) -> Guess:
-        """Tokens that were computed, not sampled (an n-gram look-up): `q` puts all its mass on each."""
+        """Tokens that were computed, not sampled (an n-gram look-up): the `q` of each is one-hot."""
         return cls(tuple(Known(token) for token in tokens))
 
     @property
     def tokens(self) -> tuple[int, ...]:
+        """Their ids."""
         return tuple([drafted.token for drafted in self.drafted])  # asked often: a list takes one call, a generator n
 
     def __len__(self) -> int:
@@ -123,9 +131,12 @@ Guess.empty = Guess()
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """The target's rows for one window: row `i` is `p` after `committed + guess[:i]`, `len(guess) + 1` rows in all.
+    """The target's rows for one window. A strategy passes the whole value on to `Verify`.
 
-    `rows` belongs to the interpreter. A strategy passes the whole value on to `Verify`.
+    `committed`   the context that was scored
+    `guess`       the window after it
+    `rows`        row `i` is `p` after `committed + guess[:i]`: `len(guess) + 1` rows, fewer where the context is full. Their
+                  form is the interpreter's own; a strategy does not read them
     """
 
     committed: Committed
@@ -146,6 +157,12 @@ class Verdict:
     accepted: int
     complete: bool
 
+    @classmethod
+    def of(cls, guess: Guess, accepted: int, token: int | None) -> Verdict:
+        """The first `accepted` tokens of `guess`, then the target's own `token`, if there is one."""
+        own = () if token is None else (token,)
+        return cls(Committed(guess[:accepted].tokens + own), accepted, accepted == len(guess))
+
 
 class Effect(Generic[T]):
     """A question to the interpreter; `answer = yield from effect`."""
@@ -163,10 +180,16 @@ Program: TypeAlias = Generator[Effect[Any], Any, S]
 @final
 @dataclass(frozen=True, slots=True)
 class Draft(Effect[Guess]):
-    """Let the draft continue `committed + after` by up to `length` tokens (at least one, unless its context is full).
+    """Let the draft continue a text. The answer is the new tokens alone, as a `Guess`.
 
-    `stop`, if given, is called after each token (`StopRule`). The token that triggers it is *kept*: discarding it would bias
-    the output. The mutation tests hold that case.
+    `committed`   the text
+    `after`       guesses that follow it, such as the pending window
+    `length`      how many tokens to draft, at least 1
+    `stop`        called after each token (`StopRule`); the token at which it ends the draft is *kept*, since dropping it would
+                  bias the output
+
+    The answer is shorter where `stop` ended the draft, or where its context is full. It is empty where no token fits, and once
+    the draft has failed.
     """
 
     committed: Committed
@@ -182,7 +205,7 @@ class Draft(Effect[Guess]):
 @final
 @dataclass(frozen=True, slots=True)
 class Score(Effect[Scores]):
-    """Let the target score the whole window in one forward pass: `len(guess) + 1` rows."""
+    """Let the target score `guess` after `committed` in one forward: `len(guess) + 1` rows, fewer where its context is full."""
 
     committed: Committed
     guess: Guess
@@ -193,9 +216,12 @@ class Score(Effect[Scores]):
 class Verify(Effect[Verdict]):
     """Test `guess` against `scores` by the verification rule of the run.
 
-    `guess` must begin with the window that was scored. It may hold one token more, since the last row was scored too (PEARL
-    spends that row on the first fresh token). `bonus=True` asks for one token from the row after the last accepted one. An
-    empty guess is answered with one token from the first row, with or without `bonus`: a round never ends without progress.
+    `scores`   the target's rows: one for each token of the scored window, and one for the token after it
+    `guess`    the scored window, a beginning of it, or the window and one token more: the last row tests that token (so does
+               PEARL with its first fresh token)
+    `bonus`    whether to add a token from the next row if all of `guess` is accepted; that row must be left
+
+    An empty guess is answered with one token from the first row, with or without `bonus`. So a round always commits a token.
     """
 
     scores: Scores
@@ -219,7 +245,7 @@ class Verify(Effect[Verdict]):
 @final
 @dataclass(frozen=True, slots=True)
 class Both(Effect[tuple[L, R]], Generic[L, R]):
-    """Answer two effects side by side; it takes as long as the slower one."""
+    """Answer two effects at the same time; it takes as long as the slower one."""
 
     left: Effect[L]
     right: Effect[R]
@@ -231,28 +257,25 @@ class Race(Effect[tuple[L, Guess]], Generic[L]):
     """Answer `left` while the draft goes on: like `Both`, but `right` ends when `left` is answered.
 
     The draft has then made at least one token (unless its context is full) and at most `right.length`. The interpreter
-    decides how many: by the clock where there is one, by a given *schedule* in the exact law. All that was drafted is kept,
-    the token in progress included.
+    decides how many: by the clock where there is one, by a given *schedule* in the exact law. The token in progress is
+    finished and kept.
     """
 
     left: Effect[L]
     right: Draft
 
     def ended(self, tokens: int) -> Both[L, Guess]:
-        """The `Both` that this race was in hindsight, when the draft made `tokens` tokens; within the limits of a race."""
+        """The `Both` with the same answer, for a draft that made `tokens` tokens (at least 1, at most `right.length`)."""
         return Both(self.left, replace(self.right, length=min(max(tokens, 1), self.right.length)))
 
 
 class Forks(Protocol):
-    """Continuations that the draft prepared for outcomes of a verification.
-
-    They hold for one round; a state cannot keep them.
-    """
+    """The answer to a `Fork`: a continuation for each outcome that the draft foresaw. It holds for one round."""
 
     def after(self, verdict: Verdict) -> Guess:
-        """The continuation behind `verdict.tokens`, or an empty guess if that outcome was not foreseen (a miss).
+        """The continuation after `verdict.tokens`; an empty guess if that outcome was not foreseen (a miss).
 
-        An outcome is (how many guesses were accepted, which token came last). The same verdict has the same continuation.
+        The same verdict has the same continuation.
         """
         ...
 
@@ -260,14 +283,15 @@ class Forks(Protocol):
 @final
 @dataclass(frozen=True, slots=True)
 class Fork(Effect[Forks]):
-    """Let the draft prepare for the outcomes of verifying `window` behind `committed`: the effect of SSD (arXiv 2603.03251).
+    """Let the draft prepare for outcomes of a verification: the effect of SSD (arXiv 2603.03251).
 
-    After each of the `len(window) + 1` prefixes of the window the draft foresees `fan_out` next tokens, those with the
-    highest `q` (of equals, those with the lowest token id). The window's own next token is left out, since a rejection there
-    commits another one. Behind each foreseen token the draft samples a continuation of `length` tokens.
+    An *outcome* of verifying `window` is how many of its tokens are accepted (0 to `len(window)`), and which token the target
+    adds after them. For each number of accepted tokens the draft foresees `fan_out` such tokens: those with the highest `q`,
+    the lowest ids among equals. The next token of the window is left out, since a rejection there commits another one. For
+    each foreseen outcome the draft samples a continuation of `length` tokens.
 
-    Which tokens are foreseen depends on the draft's rows alone. Which continuation is used depends on the outcome alone: a
-    choice that looks at the target's rows, or at the tokens of a continuation, would bias the output.
+    Foresee outcomes by the draft's rows alone, and choose the continuation by the outcome alone. A choice that looks at the
+    target's rows, or at the tokens of a continuation, would bias the output.
     """
 
     committed: Committed
@@ -283,10 +307,10 @@ class Fork(Effect[Forks]):
 def drive(program: Program[S], answer: Callable[[Effect[Any]], Any]) -> Generator[Any, Any, S]:
     """Run one round: the one loop of every interpreter. Returns what the program returns.
 
-    `answer(effect)` is called for each effect in turn. It returns the answer, or a generator that returns it where an answer
-    takes time. What that generator yields is yielded here, so the caller knows what the round waits for.
+    `answer(effect)` is called for each effect in turn. It returns the answer or, where that takes time, a generator that
+    returns the answer. What that generator yields is yielded here: it tells the caller what the round waits for.
     """
-    started(program)
+    _require_program(program)
     given: Any = None
     while True:
         try:
@@ -307,8 +331,6 @@ def drive_at_once(program: Program[S], answer: Callable[[Effect[Any]], Any]) -> 
     raise StrategyError("an answer that takes time was given where none may")
 
 
-def started(program: Program[S]) -> Program[S]:
-    """What `step` returned, checked: it must be a program."""
+def _require_program(program: object) -> None:
     if not isinstance(program, Generator):
         raise StrategyError(f"step() returned {type(program).__name__}, not a program: it must `yield from` its effects")
-    return program

@@ -1,7 +1,7 @@
-"""What leaves a decode: the commit rule, written once for every strategy and every interpreter.
+"""Decides which committed tokens are output, and why the output ends (end of sequence, stop condition, budget).
 
-Tokens are committed one by one, so that end-of-sequence tokens, stop conditions, budgets and streaming are right in the
-middle of a block: what a round committed beyond the end is dropped.
+Written once, for every strategy. Looks at the tokens of a round one by one, since an output may end in the middle of a round:
+what was committed after the end is dropped.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ class Ending:
     stop: Stop | None = None
 
     def cut(self, before: Committed, after: Committed, new_tokens: int) -> tuple[tuple[int, ...], str | None]:
-        """What of a round's commits leaves, and why the output ends there (`None`: it goes on).
+        """Which tokens of a round are output, and why the output ends with them (`None`: it goes on).
 
-        `new_tokens` counts those that left in earlier rounds. The reason is `"eos"`, `"length"` or what `stop` returned.
+        `before` and `after` are what was committed before the round and after it; `new_tokens` counts the tokens that earlier
+        rounds output. The reason is `"eos"`, `"length"` or what `stop` returned.
         """
         fresh = after.tokens[len(before) :]
         if after.tokens[: len(before)] != before.tokens or not fresh:
@@ -46,7 +47,7 @@ class Ending:
 
 
 def committed(state: Any) -> Committed:
-    """The committed tokens of any state, checked."""
+    """The committed tokens of a state of any class; a `StrategyError` for a state that has none."""
     tokens = getattr(state, "committed", None)
     if not isinstance(tokens, Committed):
         raise StrategyError(f"a state must hold `committed: Committed`, {type(state).__name__} holds {type(tokens).__name__}")

@@ -1,12 +1,12 @@
-"""Every error the project raises on purpose.
+"""The errors that the project raises.
 
     SpecdecError
       ├── InputError      what a person typed, passed or pointed to is wrong
       │     ├── PairError       two models that cannot work together, or cannot be loaded
       │     └── SamplingError   a sampling setting out of range
-      ├── StrategyError   a strategy broke a rule at the head of `specdec.effects`
+      ├── StrategyError   a strategy does what it must not, or asks for what an interpreter cannot answer
       ├── ModelError      a model failed, or answered something that is not a distribution
-      ├── LaneError       a draft or target worker died or stopped answering
+      ├── LaneError       a draft worker died, failed or stopped answering
       ├── NotLossless     the exact law found a counterexample
       └── CheckFailed     a strategy fails a check of `specdec.testing`
 
@@ -17,7 +17,7 @@ from typing import Any
 
 
 class SpecdecError(Exception):
-    """The root: catch this to catch all of ours."""
+    """Base of all errors here: catch this one to catch all."""
 
 
 class InputError(SpecdecError, ValueError):
@@ -33,7 +33,7 @@ class SamplingError(InputError):
 
 
 class StrategyError(SpecdecError):
-    """A strategy that asks for something no interpreter can answer."""
+    """A strategy that breaks a rule of `specdec.effects`, or asks for an effect that the interpreter cannot answer."""
 
 
 class ModelError(SpecdecError):
@@ -46,7 +46,7 @@ class ModelError(SpecdecError):
 
 
 class LaneError(SpecdecError):
-    """A worker that died, hung or answered in the wrong order."""
+    """A worker that died, failed or did not answer in time."""
 
 
 class NotLossless(SpecdecError, AssertionError):

@@ -1,13 +1,13 @@
-"""Which strategies are installed, as a report."""
+"""Lists the installed strategies, and those that are installed but cannot be used."""
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from inspect import getdoc
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from specdec.report import Report
-from specdec.strategy import DecodingStrategy, available
+from specdec.strategy import STRATEGIES, DecodingStrategy
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class InstalledStrategy(Report):
     """One strategy.
 
-    `name`          what it is called on the command line
+    `name`          its name on the command line
     `lossless`      whether it claims that its output has the target's own law; `specdec prove` checks the claim
     `parameters`    its parameters with their defaults; `"required"` for one that has none
     `description`   first line of its docstring
@@ -33,16 +33,20 @@ class InstalledStrategy(Report):
 class Strategies(Report):
     """What `specdec strategies` writes.
 
-    `strategies`   every installed one, in order of names
+    `strategies`   every installed one that can be used, in order of names
+    `broken`       what is wrong with each of the others, by name
     """
 
     format: ClassVar[str] = "specdec.strategies/1"
 
     strategies: tuple[InstalledStrategy, ...]
+    broken: dict[str, str] = field(default_factory=dict[str, str])
 
     def __rich__(self) -> RenderableType:
         from rich import box
+        from rich.console import Group
         from rich.table import Table
+        from rich.text import Text
 
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for heading in ("strategy", "lossless", "parameters", "description"):
@@ -50,22 +54,23 @@ class Strategies(Report):
         for found in self.strategies:
             parameters = "\n".join(f"{name} = {value}" for name, value in found.parameters.items())
             table.add_row(found.name, "yes" if found.lossless else "NO", parameters or "-", found.description)
-        return table
+        return Group(table, *(Text(f"Cannot be used: {fault}", style="bold red") for fault in self.broken.values()))
 
 
 def installed() -> Strategies:
-    """Every installed strategy, with its claim, its parameters and what it does."""
-    return Strategies(tuple(_described(cls) for cls in available().values()))
+    """Every installed strategy, with its claim, its parameters and what it does; and those that cannot be used."""
+    found, faults = STRATEGIES.sorted_out()
+    return Strategies(tuple(_described(cls) for cls in found.values()), faults)
 
 
 def _described(cls: type[DecodingStrategy]) -> InstalledStrategy:
-    parameters = {field.name: _default(field) for field in fields(cls)}  # type: ignore[arg-type]
+    parameters = {parameter.name: _default(parameter) for parameter in fields(cls)}  # type: ignore[arg-type]
     return InstalledStrategy(cls.name, cls.lossless, parameters, (getdoc(cls) or "").partition("\n")[0])
 
 
-def _default(field: Any) -> Any:
-    if field.default_factory is not MISSING:
-        return str(field.default_factory())
-    if field.default is MISSING:
+def _default(parameter: Any) -> Any:
+    if parameter.default_factory is not MISSING:
+        return str(parameter.default_factory())
+    if parameter.default is MISSING:
         return "required"
-    return field.default if isinstance(field.default, (int, float, str)) else str(field.default)
+    return parameter.default if isinstance(parameter.default, (int, float, str)) else str(parameter.default)

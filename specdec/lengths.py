@@ -1,8 +1,8 @@
 """Draft-length policies: how many tokens to draft next.
 
-They are separate from strategies, as step-size control is separate from solvers in an ODE library. A policy is a frozen
-value. What it learns is its *memory*, which the strategy carries in its state. A policy sees verdicts, and its stop rule sees
-the draft's own rows. Neither ever sees the target's probabilities.
+A policy is separate from the strategies that use it, as step-size control is separate from solvers in an ODE library. It is a
+frozen value. What it learns is its *memory*, which the strategy carries in its state. A policy sees verdicts, and its stop rule
+sees the draft's own rows. Neither sees the target's probabilities.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from specdec.state import Facts, State
 
 
 class DraftLength(ABC):
-    """How many tokens to draft next. A policy is given its memory and returns the next one; it keeps none itself."""
+    """How many tokens to draft next. A policy is given its memory, and returns the next one; it keeps none itself."""
 
     @property
     def stop(self) -> StopRule | None:
-        """What may end a draft early; nothing, unless a policy says so."""
+        """The rule that may end a draft early; none unless a policy brings one."""
         return None
 
     def init(self, facts: Facts) -> Hashable:
@@ -38,7 +38,7 @@ class DraftLength(ABC):
         return memory
 
     def draft(self, state: State) -> Draft:
-        """The effect that drafts on from `state`."""
+        """The effect that continues the draft after `state`, pending guesses included."""
         return Draft(state.committed, state.pending, self.length(state.memory), self.stop)
 
 
@@ -61,7 +61,10 @@ class Fixed(DraftLength):
 
 @dataclass(frozen=True, slots=True)
 class SpeedRatio(DraftLength):
-    """`"auto"`: the rounded speed ratio `c`, at which drafting and verifying take the same time (PEARL, section 4.3)."""
+    """`"auto"`: the rounded speed ratio `c`. Drafting so many tokens takes as long as one forward of the target.
+
+    From PEARL, section 4.3.
+    """
 
     def init(self, facts: Facts) -> Hashable:
         return max(1, round(facts.speed_ratio()))
@@ -75,7 +78,7 @@ class SpeedRatio(DraftLength):
 
 @dataclass(frozen=True, slots=True)
 class BelowConfidence:
-    """A stop rule: true when the token was sampled with a probability below `threshold`."""
+    """A stop rule: true where the token was sampled with a probability below `threshold`."""
 
     threshold: float
 

@@ -1,37 +1,93 @@
-"""What installed packages bring: strategies, verification rules and checks, found by entry point.
+"""Finds what installed packages bring: strategies, verification rules, checks and commands, by entry point.
 
-A package registers an object under a name in a group, such as `specdec.rules`. The built-in ones are registered the same way.
+A package registers an object under a name in a group, such as `specdec.rules`. The built-in ones are registered the same way. A
+plug-in that cannot be used is refused by name when it is asked for; all others go on working.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from difflib import get_close_matches
-from importlib.metadata import entry_points
-from typing import Any, TypeVar
+import warnings
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Generic, TypeVar
 
 from specdec.errors import InputError
+from specdec.inputs import did_you_mean
 
 T = TypeVar("T")
 
 
-def installed(group: str) -> dict[str, Any]:
-    """The objects of an entry-point group by name, in order of names; one that cannot be imported is an `InputError`."""
-    found: dict[str, Any] = {}
-    for entry in sorted(entry_points(group=group), key=lambda entry: entry.name):
-        try:
-            found[entry.name] = entry.load()
-        except (ImportError, AttributeError) as error:
+@dataclass(frozen=True)
+class Plugins(Generic[T]):
+    """The plug-ins of one group.
+
+    `group`   entry-point group
+    `kind`    what one is called in messages
+    `needed`  what one must be, for messages; `fits(name, object)` tells whether it is
+    `first`   the names that are listed first
+    """
+
+    group: str
+    kind: str
+    needed: str
+    fits: Callable[[str, Any], bool]
+    first: tuple[str, ...] = ()
+
+    def names(self) -> list[str]:
+        """Every registered name: the `first` ones, then the others in order."""
+        return self._in_order(entry_points(group=self.group).names)
+
+    def find(self, name: str) -> T:
+        """The object of that name. An `InputError` says what is wrong with a name that is unknown or cannot be used."""
+        entries = entry_points(group=self.group, name=name)
+        if not entries:
+            known = self.names()
+            hint = did_you_mean(name, known)
+            raise InputError(f"unknown {self.kind} {name!r}: {f'{hint} I' if hint else 'i'}nstalled are {', '.join(known)}")
+        return self._loaded(name, entries)
+
+    def sorted_out(self) -> tuple[dict[str, T], dict[str, str]]:
+        """The objects that can be used, by name, and what is wrong with each of the others."""
+        found: dict[str, T] = {}
+        faults: dict[str, str] = {}
+        every = entry_points(group=self.group)
+        for name in self._in_order(every.names):
+            try:
+                found[name] = self._loaded(name, every.select(name=name))
+            except InputError as error:
+                faults[name] = str(error)
+        return found, faults
+
+    def usable(self) -> dict[str, T]:
+        """The objects that can be used, by name. A `RuntimeWarning` names each other one."""
+        found, faults = self.sorted_out()
+        for fault in faults.values():
+            warnings.warn(f"left out: {fault}", RuntimeWarning, stacklevel=3)
+        return found
+
+    def _in_order(self, names: Collection[str]) -> list[str]:
+        return [*(name for name in self.first if name in names), *sorted({*names} - {*self.first})]
+
+    def _loaded(self, name: str, entries: Iterable[EntryPoint]) -> T:
+        sources = {entry.value: entry for entry in entries}
+        if len(sources) > 1:
             raise InputError(
-                f"{entry.name} of {group} cannot be loaded from {entry.value} ({error}): reinstall the package that brings it"
+                f"{name} of {self.group} is registered more than once, by {' and by '.join(map(_source, sources.values()))}: "
+                "uninstall all packages but one"
+            )
+        [entry] = sources.values()
+        try:
+            thing = entry.load()
+        except Exception as error:  # a module of a stranger's may raise anything when it is imported
+            raise InputError(
+                f"{name} of {self.group} cannot be loaded from {_source(entry)} ({type(error).__name__}: {error}): "
+                "reinstall the package that brings it"
             ) from error
-    return found
+        if not self.fits(name, thing):
+            raise InputError(f"{name} of {self.group} is {thing!r}, no {self.needed}: correct {_source(entry)}")
+        return thing
 
 
-def named(kind: str, name: str, found: Mapping[str, T]) -> T:
-    """`found[name]`; for an unknown name, an `InputError` with the closest one and all there are."""
-    if name in found:
-        return found[name]
-    close = get_close_matches(name, found, n=1)
-    hint = f"did you mean {close[0]}? Installed are" if close else "installed are"
-    raise InputError(f"unknown {kind} {name!r}: {hint} {', '.join(found)}")
+def _source(entry: EntryPoint) -> str:
+    return entry.value if entry.dist is None else f"{entry.value} of the package {entry.dist.name}"

@@ -10,10 +10,10 @@ as many parameters, in fewer layers. The tiny shapes are for tests on a CPU. The
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from specdec.errors import PairError
+from specdec.inputs import did_you_mean
 
 if TYPE_CHECKING:
     import torch
@@ -65,10 +65,7 @@ def build(name: str, device: str, dtype: str | torch.dtype) -> PreTrainedModel:
 
     shape = name.removeprefix(PREFIX)
     if shape not in SHAPES:
-        close = get_close_matches(shape, SHAPES, n=1)
-        raise PairError(
-            f"unknown shape {shape!r}: " + (f"did you mean {close[0]}?" if close else f"there are {', '.join(SHAPES)}")
-        )
+        raise PairError(f"unknown shape {shape!r}: {did_you_mean(shape, SHAPES) or 'there are ' + ', '.join(SHAPES)}")
     where = torch.device(device)
     config = LlamaConfig(**SHAPES[shape], max_position_embeddings=CONTEXT_LIMIT, bos_token_id=None, eos_token_id=None)
     config.name_or_path = name

@@ -1,4 +1,4 @@
-"""What a strategy starts from and carries from round to round: facts, and a frozen state."""
+"""Facts, which a strategy starts from, and its frozen state, which it carries from round to round."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from specdec.effects import Committed, Guess, Verdict
+
+SPEED_RATIO = 3.0
+"""The speed ratio where nothing is measured. Only strategies with `draft_length="auto"` ask for it."""
 
 
 class Facts(Protocol):
@@ -18,9 +21,9 @@ class Facts(Protocol):
 
 
 class KnownFacts:
-    """Facts that are simply given."""
+    """Facts that are given, not measured."""
 
-    def __init__(self, speed_ratio: float = 3.0) -> None:
+    def __init__(self, speed_ratio: float = SPEED_RATIO) -> None:
         self._speed_ratio = speed_ratio
 
     def speed_ratio(self) -> float:
@@ -30,9 +33,13 @@ class KnownFacts:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Between two rounds: what is committed, what is guessed beyond it, and what the draft-length policy remembers.
+    """What a strategy keeps between two rounds.
 
-    A strategy that needs more defines its own frozen dataclass with a field `committed`.
+    `committed`   the prompt, and all tokens that verdicts brought
+    `pending`     guesses that follow it and are not verified yet
+    `memory`      what the draft-length policy remembers
+
+    A strategy that needs more defines a frozen dataclass of its own, with a field `committed`.
     """
 
     committed: Committed
@@ -40,5 +47,5 @@ class State:
     memory: Hashable = None
 
     def then(self, verdict: Verdict, pending: Guess = Guess.empty, memory: Hashable = None) -> State:
-        """The state after `verdict`."""
+        """The state after `verdict`: its tokens are committed; nothing is pending or remembered unless given."""
         return State(self.committed + verdict.tokens, pending, memory)

@@ -1,7 +1,7 @@
 """What a strategy is: `init(prompt) -> State`, `step(state) -> Program[State]`, and a few facts.
 
-A strategy says what happens in one round. It does not know the loop around it, caches, random numbers or clocks. How far to
-draft is a separate object (`DraftLength`), as step-size control is in an ODE library.
+A strategy says what happens in one round. It knows no loop, cache, random number or clock. How many tokens it drafts may be a
+separate object (`DraftLength`), as step-size control is in an ODE library.
 
 Strategies are found through the entry-point group `specdec.strategies`. The built-in ones are registered there too.
 """
@@ -9,14 +9,16 @@ Strategies are found through the entry-point group `specdec.strategies`. The bui
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
+from inspect import isabstract
 from typing import Any, ClassVar
 
-from specdec import plugins
 from specdec.effects import Committed, Program
-from specdec.errors import InputError, StrategyError
+from specdec.errors import InputError
 from specdec.lengths import AnyDraftLength, DraftLength, Fixed, as_draft_length
+from specdec.plugins import Plugins
+from specdec.report import spelled
 from specdec.state import Facts, State
 from specdec.verification import Rule
 
@@ -25,8 +27,8 @@ class DecodingStrategy(ABC):
     """Base class of all strategies: frozen dataclasses whose fields are their parameters.
 
     `name`      how it is registered and reported
-    `drafts`    whether it asks a draft model at all; without, no draft is loaded or started for it
-    `lossless`  whether its output law is claimed to be the target's; `specdec prove` checks the claim
+    `drafts`    whether it uses a draft model; where it does not, none is started for it
+    `lossless`  whether it claims that its output law is the target's; `specdec prove` checks the claim
     """
 
     name: ClassVar[str]
@@ -39,7 +41,10 @@ class DecodingStrategy(ABC):
 
     @abstractmethod
     def step(self, state: Any) -> Program[Any]:
-        """One round. Must commit at least one token."""
+        """One round, which must commit at least one token. Returns a generator of effects that returns the next state.
+
+        It must be a function of the strategy's parameters, of `state` and of the answers: the exact law runs it many times.
+        """
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -59,7 +64,7 @@ class DecodingStrategy(ABC):
         return generate(self, model, input_ids, draft, verification, prepared)
 
     def __str__(self) -> str:
-        return " ".join([self.name, *(f"{name}={value}" for name, value in self.parameters.items())])
+        return spelled(self.name, self.parameters)
 
 
 @dataclass(frozen=True)
@@ -81,23 +86,47 @@ class DraftingStrategy(DecodingStrategy):
         return State(prompt, memory=self.policy.init(facts))
 
 
-GROUP = "specdec.strategies"
+def _is_strategy(name: str, thing: Any) -> bool:
+    is_class = isinstance(thing, type) and issubclass(thing, DecodingStrategy) and is_dataclass(thing)
+    return is_class and not isabstract(thing) and getattr(thing, "name", None) == name
+
+
+STRATEGIES: Plugins[type[DecodingStrategy]] = Plugins(
+    "specdec.strategies", "strategy", "dataclass of DecodingStrategy with that name and a step", _is_strategy
+)
 
 
 def available() -> dict[str, type[DecodingStrategy]]:
-    """Every installed strategy by name, from the entry-point group `specdec.strategies`."""
-    found = plugins.installed(GROUP)
-    for name, cls in found.items():
-        if not (isinstance(cls, type) and issubclass(cls, DecodingStrategy) and cls.name == name):
-            raise StrategyError(f"{name} of {GROUP} is {cls!r}, no DecodingStrategy of that name: correct its package")
-    return found
+    """Every installed strategy by name, from the entry-point group `specdec.strategies`.
+
+    A `RuntimeWarning` names those that cannot be used: `create` says why, and so does `installed`.
+    """
+    return STRATEGIES.usable()
 
 
 def create(name: str, **parameters: Any) -> DecodingStrategy:
-    """A strategy by name and parameters; unknown names and parameters are refused by an `InputError`."""
-    cls = plugins.named("strategy", name, available())
+    """A strategy by name and parameters. An `InputError` refuses unknown names and parameters."""
+    cls = STRATEGIES.find(name)
     known = [field.name for field in fields(cls)]  # type: ignore[arg-type]
     for parameter in parameters:
         if parameter not in known:
             raise InputError(f"strategy {name} has no parameter {parameter!r}: it takes {', '.join(known) or 'none'}")
     return cls(**parameters)
+
+
+def require_strategy(value: Any) -> DecodingStrategy:
+    """`value`, if it is a strategy that can be used; else an `InputError` that says what to pass."""
+    if isinstance(value, str):
+        raise InputError(f"{value!r} is the name of a strategy, not a strategy: pass specdec.create({value!r})")
+    if isinstance(value, type):
+        raise InputError(f"{value.__name__} is a class, not a strategy: pass {value.__name__}(), with its parameters")
+    if not isinstance(value, DecodingStrategy):
+        raise InputError(f"{value!r} is no strategy: pass an object of a class that extends DecodingStrategy")
+    try:
+        hash(value)
+    except TypeError as error:
+        raise InputError(
+            f"{type(value).__name__} can change or hold what changes ({error}): write @dataclass(frozen=True) above the class, "
+            "and use frozen values as parameters"
+        ) from error
+    return value

@@ -1,11 +1,10 @@
-"""Verification rules: from the target's rows `p` and the draft's rows `q` to accepted tokens and one token more.
+"""Verification rules: how many guesses are accepted, and which token the target adds, by the rows `p` and `q`.
 
-A rule is a pure function of a `Window` and a `Chance`. It is written once, for numbers and arrays of any kind. The runtime
-calls it with torch tensors and floats, the exact law with arrays of `Fraction`: the rule that is proved is the rule that
-runs.
+A rule is written once, for numbers and arrays of any kind. The runtime calls it with torch tensors and floats, the exact law
+with arrays of `Fraction`: the rule that is proved is the rule that runs.
 
-Only the `Chance` draws random numbers. It answers three questions, each with a known law and with fresh randomness. Reusing one
-uniform for several positions makes the reference PEARL code lossy.
+A rule draws no random numbers; its `Chance` does. Each question to it has a known law, and is answered with fresh randomness.
+(The reference code of PEARL uses one uniform number for several positions. Its output is biased.)
 
 Rules are found through the entry-point group `specdec.rules`. The built-in ones are registered there too.
 
@@ -20,22 +19,19 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Protocol, TypeAlias
 
-from specdec import plugins
-from specdec.errors import InputError
-
-GROUP = "specdec.rules"
-FIRST = ("token", "match", "block")
-"""The order in which rules are listed and proved; others follow by name."""
+from specdec.plugins import Plugins
 
 Row: TypeAlias = Any
 """Probabilities over the vocabulary: an array with `-`, `*`, `clip`, `sum` and indexing (torch, or numpy of `Fraction`)."""
 
 
 class Window(Protocol):
-    """`n` guessed tokens `x_0 .. x_{n-1}` before the rule, in rows of shape (vocabulary,)."""
+    """What a rule decides on: `n` guesses `x_0 .. x_(n-1)`, and rows of shape (vocabulary,)."""
 
     @property
-    def n(self) -> int: ...
+    def n(self) -> int:
+        """How many guesses there are."""
+        ...
 
     def p_at(self, i: int) -> Any:
         """`p_i(x_i)`, a number."""
@@ -46,39 +42,43 @@ class Window(Protocol):
         ...
 
     def p(self, i: int) -> Row:
-        """The target's row before token `i`; `i = n` is the bonus row."""
+        """`p_i`, the target's row for guess `i`; the row for the bonus token if `i = n`."""
         ...
 
     def q(self, i: int) -> Row:
-        """The row token `i` was sampled from; one-hot where it was certain."""
+        """`q_i`, the row that guess `i` was sampled from; one-hot where it was certain."""
         ...
 
     def without(self, i: int) -> Row:
-        """`p_i` with token `x_i` removed (not normalised)."""
+        """`p_i` with 0 in place of `p_i(x_i)`, not normalised."""
         ...
 
 
 class Chance(Protocol):
-    """Where randomness comes from."""
+    """Draws the random numbers of a rule. No draw uses the randomness of another."""
 
     def leading(self, probabilities: Iterable[Any]) -> int:
-        """Independent trials in order: how many succeed before the first failure. Values above 1 count as 1."""
+        """How many trials succeed before the first that fails. Trial `i` succeeds with probability `min(1, probabilities[i])`.
+
+        Trials are made in order, and none after a failure, so an iterator is read no further than is needed.
+        """
         ...
 
     def last(self, probabilities: Sequence[Any]) -> int:
-        """Independent trials, all of them made: 1 + the index of the last success, 0 without any."""
+        """1 + the index of the last trial that succeeds; 0 if none does. Trial `i` succeeds with `min(1, probabilities[i])`."""
         ...
 
     def pick(self, weights: Row) -> int:
-        """A token with probability proportional to its weight."""
+        """A token, with a probability proportional to its weight."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a rule decides: commit `accepted` guesses, then `token`.
+    """What a rule decides.
 
-    `token` is `None` when all guesses were accepted and no bonus was asked for.
+    `accepted`   how many guesses are committed, from the first on
+    `token`      the token that the target adds after them; `None` if all are accepted and no bonus is wanted
     """
 
     accepted: int
@@ -86,10 +86,14 @@ class Decision:
 
 
 Rule: TypeAlias = Callable[[Window, bool, Chance], Decision]
+"""A verification rule, `rule(window, bonus, chance) -> Decision`; `bonus` says whether to add a token if all are accepted.
+
+It must be pure: equal windows and equal answers of `chance` give equal decisions. All randomness is asked of `chance`.
+"""
 
 
 def residual(p: Row, q: Row, scale: Any = 1) -> Row:
-    """`[scale p - q]+`, not normalised; `p` itself where nothing is left (a rejection that only rounding can reach)."""
+    """`[scale p - q]+`, not normalised; `p` where nothing is left (only after a rejection that rounding made possible)."""
     left = (scale * p - q).clip(0)
     return left if left.sum() > 0 else p
 
@@ -103,9 +107,9 @@ def token_rule(window: Window, bonus: bool, chance: Chance) -> Decision:
 
 
 def match_rule(window: Window, bonus: bool, chance: Chance) -> Decision:
-    """Sample from `p_i` and go on while the sample equals the guess. Needs no `q`; accepts less than the token rule.
+    """Sample a token from `p_i`, and go on while it equals the guess. Needs no `q`; accepts less than the token rule.
 
-    Drawn as: equal with probability `p_i(x_i)`, else one of the other tokens. The law is the same.
+    The sample is drawn in two steps with the same law: it is `x_i` with probability `p_i(x_i)`, else one of the other tokens.
     """
     accepted = chance.leading(window.p_at(i) for i in range(window.n))
     if accepted < window.n:
@@ -135,24 +139,30 @@ def greedy_rule(best: Sequence[int], guess: Sequence[int], bonus: bool) -> Decis
     return Decision(accepted, best[accepted] if accepted < len(guess) or bonus else None)
 
 
-def rules() -> dict[str, Rule]:
-    """Every installed rule by name."""
-    return _installed()
+RULES: Plugins[Rule] = Plugins(
+    "specdec.rules",
+    "verification",
+    "function (window, bonus, chance)",
+    lambda _, it: callable(it),
+    first=("token", "match", "block"),
+)
 
 
 @cache
-def _installed() -> dict[str, Rule]:
-    """Read once in a process, since each decode asks."""
-    found = plugins.installed(GROUP)
-    for name, function in found.items():
-        if not callable(function):
-            raise InputError(f"{name} of {GROUP} is {function!r}, no function (window, bonus, chance): correct its package")
-    return {name: found[name] for name in (*FIRST, *found) if name in found}
+def rules() -> dict[str, Rule]:
+    """Every installed rule by name, read once in a process. A `RuntimeWarning` names those that cannot be used."""
+    return RULES.usable()
+
+
+@cache
+def _named(name: str) -> Rule:
+    """Looked up once in a process, since each decode asks."""
+    return RULES.find(name)
 
 
 def rule(verification: str | Rule) -> Rule:
-    """A rule by name; a rule itself is passed through."""
-    return plugins.named("verification", verification, rules()) if isinstance(verification, str) else verification
+    """A rule by name; a rule itself is passed through. An `InputError` refuses an unknown name."""
+    return _named(verification) if isinstance(verification, str) else verification
 
 
 def name_of(verification: str | Rule) -> str:

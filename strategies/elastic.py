@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from specdec import DecodingStrategy, Draft, Guess, InputError, Program, Race, Score, State, Verify
+from specdec import DecodingStrategy, Draft, Guess, Program, Race, Score, State, Verify
+from specdec.inputs import at_least_one
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,7 @@ class Elastic(DecodingStrategy):
     most_drafted: int = 16
 
     def __post_init__(self) -> None:
-        if not isinstance(self.most_drafted, int) or self.most_drafted < 1:
-            raise InputError(f"most_drafted {self.most_drafted!r} is not possible: give an integer of at least 1")
+        at_least_one(most_drafted=self.most_drafted)
 
     def step(self, state: State) -> Program[State]:
         drafting = Draft(state.committed, state.pending, self.most_drafted)

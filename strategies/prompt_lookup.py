@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from specdec import DecodingStrategy, Guess, InputError, Program, Score, State, Verify
+from specdec import DecodingStrategy, Guess, Program, Score, State, Verify
+from specdec.inputs import at_least_one
 
 
 @dataclass(frozen=True)
@@ -22,9 +23,7 @@ class PromptLookup(DecodingStrategy):
     longest_match: int = 3
 
     def __post_init__(self) -> None:
-        for parameter, value in self.parameters.items():
-            if not isinstance(value, int) or value < 1:
-                raise InputError(f"{parameter} {value!r} is not possible: give an integer of at least 1")
+        at_least_one(draft_length=self.draft_length, longest_match=self.longest_match)
 
     def step(self, state: State) -> Program[State]:
         guess = Guess.certain(self._continuation(state.committed.tokens))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import specdec
 from specdec.law import ExactPair
-from specdec.law.proof import Table
+from specdec.law.proof import TabledModel
 
 STRATEGIES = specdec.available()
 DRAFTING = sorted(name for name, cls in STRATEGIES.items() if issubclass(cls, specdec.DraftingStrategy))
@@ -24,7 +24,7 @@ def rows(vocabulary: int) -> st.SearchStrategy[tuple[Fraction, ...]]:
 def any_pair(data: st.DataObject) -> ExactPair:
     """Tables whose row is drawn when a history is first asked for, so every history has a row of its own."""
     vocabulary = data.draw(st.integers(2, 3))
-    p, q = (Table(lambda _: data.draw(rows(vocabulary))) for _ in "pq")
+    p, q = (TabledModel(lambda _: data.draw(rows(vocabulary))) for _ in "pq")
     return ExactPair(vocabulary, p, q, eos=data.draw(st.sampled_from([None, vocabulary - 1])))
 
 
@@ -33,4 +33,4 @@ def uniform_pair(vocabulary: int) -> ExactPair:
     return ExactPair(vocabulary, lambda _: row, lambda _: row)
 
 
-few = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[*HealthCheck.__members__.values()])
+few = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[*HealthCheck])  # type: ignore[arg-type]

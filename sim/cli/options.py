@@ -1,4 +1,4 @@
-"""Options that the simulator's commands share, declared once, and what is made of them.
+"""Options that the simulator's commands share, and the values that they stand for: a system and a model of acceptance.
 
 An option that would be ignored is refused by name. To know what was given, such options default to `None`.
 """
@@ -38,7 +38,7 @@ Seed = Annotated[
 
 @dataclass(frozen=True)
 class SystemOptions:
-    """How often guesses are accepted, and what models and devices take."""
+    """How often guesses are accepted, and the times of models and devices."""
 
     acceptance: Annotated[
         str | None,
@@ -103,7 +103,7 @@ class SystemOptions:
     overhead: Annotated[
         str | None,
         typer.Option(
-            metavar="TIME", help="What a round takes beside its forwards; 0 or the profile's.", rich_help_panel=_SYSTEM
+            metavar="TIME", help="What a round takes in addition to its forwards; 0 or the profile's.", rich_help_panel=_SYSTEM
         ),
     ] = None
     jitter: Annotated[
@@ -148,8 +148,8 @@ class SystemOptions:
             system = replace(system, overhead_seconds=overhead, drafting_overhead_seconds=None)
         return system if self.jitter is None else replace(system, jitter=self._jitter(self.jitter))
 
-    def accepting(self) -> Acceptance:
-        """How often it accepts."""
+    def acceptance_model(self) -> Acceptance:
+        """The model of acceptance."""
         from sim.setup.acceptance import PerPosition, Rate, markov, mean_length
         from sim.setup.profiles import measured_acceptance
 
@@ -208,9 +208,9 @@ class SystemOptions:
         }
         models = {"--target-config": self.target_config, "--draft-config": self.draft_config}
         if self.profile is not None:
-            refuse({**steps, "--gpu": self.gpu}, f"has no effect beside --profile {self.profile}: give one of the two")
+            refuse({**steps, "--gpu": self.gpu}, f"has no effect with --profile {self.profile}: give one of the two")
         if self.gpu is not None:
-            refuse(steps, f"has no effect beside --gpu {self.gpu}: give one of the two")
+            refuse(steps, f"has no effect with --gpu {self.gpu}: give one of the two")
         else:
             refuse(models, "has no effect without --gpu: give the name of a GPU, or leave it out")
         if self.profile is None and self.gpu is None:

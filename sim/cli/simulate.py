@@ -23,9 +23,9 @@ def simulate(
 ) -> None:
     """Simulate one strategy: throughput with its interval, idle time of both models, rounds.
 
-    The strategy object itself is run, on devices that only hold the clock. The exact long-run speed is that of its compiled
-    chain; only where a draft races the target under jitter, the chain takes mean times. With --arrivals or --trace, requests
-    queue for replicas that decode in batches.
+    The strategy object itself is run, on simulated devices. The exact long-run speed is that of its compiled chain; only where
+    a draft races the target under jitter, the chain takes mean times. With --arrivals or --trace, requests queue for replicas
+    that decode in batches.
 
     Examples:
       specdec simulate --strategy pearl --draft-length 5 --acceptance 0.8 --draft-step 1ms --target-step 5ms
@@ -37,7 +37,7 @@ def simulate(
     from sim.study.load import simulate_traffic
     from sim.study.one import simulate as simulate_one
 
-    strategy, system, acceptance = chosen.create(), setup.system(), setup.accepting()
+    strategy, system, acceptance = chosen.create(), setup.system(), setup.acceptance_model()
     traffic, server, objectives = serving.traffic(), serving.server(), serving.objectives()
     result = simulate_one(strategy, acceptance, system, tokens=tokens, seed=seed)
     if traffic is not None:

@@ -1,4 +1,4 @@
-"""`specdec timeline`: a few rounds, who works when and who waits for whom."""
+"""`specdec timeline`: when each model works and waits in the first rounds of a decode."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def timeline(
     seed: Seed = 0,
     json: Json = None,
 ) -> None:
-    """Show who works when: a few rounds of a strategy, with the fate of every drafted token.
+    """Show who works when: a few rounds of a strategy, and what became of every drafted token.
 
     Prints bars as text; --output draws them, or writes a trace that https://ui.perfetto.dev opens.
 
@@ -45,7 +45,7 @@ def timeline(
     from sim.stream.timeline import timeline as simulate
 
     paths, strategy = pictures.paths(".json"), chosen.create()
-    result = simulate(strategy, setup.accepting(), setup.system(), rounds=rounds, seed=seed)
+    result = simulate(strategy, setup.acceptance_model(), setup.system(), rounds=rounds, seed=seed)
     terminal.console.print(result)
     terminal.write(result.to_dict())
     traces = [path for path in paths if path.suffix == ".json"]

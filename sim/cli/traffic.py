@@ -1,4 +1,4 @@
-"""Options of requests and servers: what people type, as values of `sim.traffic`."""
+"""Options of requests and servers, and the values of `sim.traffic` that they stand for."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class TrafficOptions:
     ] = None
 
     def traffic(self) -> Traffic | Workload | None:
-        """The requests, or `None` where none are asked for; options without effect are refused."""
+        """The requests, or `None` where none are asked for. Options that would have no effect are refused."""
         from sim.traffic.workload import Arrivals, Traffic, read_trace
 
         if self.arrivals is None and self.trace is None:
@@ -99,7 +99,7 @@ class TrafficOptions:
             raise InputError(f"--time-scale {scale:g} is not possible: give a number above 0 (0.5 doubles the load)")
         if self.trace is not None:
             lengths = {"--input-tokens": self.input_tokens, "--output-tokens": self.output_tokens}
-            refuse({"--arrivals": self.arrivals, **lengths}, f"has no effect beside --trace {self.trace}: give one of the two")
+            refuse({"--arrivals": self.arrivals, **lengths}, f"has no effect with --trace {self.trace}: give one of the two")
             return read_trace(self.trace, time_scale=scale, requests=self.requests)
         drawn = parse_arrivals(self.arrivals or "")
         return Traffic(

@@ -59,7 +59,7 @@ def tune(
             f"--draft-lengths {draft_lengths} is for strategies with a draft length, and none is compared: leave it out"
         )
     crosses = [] if measured is None else read_bench(measured)
-    system, acceptance = setup.system(), setup.accepting()
+    system, acceptance = setup.system(), setup.acceptance_model()
     result = compare(acceptance, system, strategy or None, lengths, tokens=tokens, seed=seed, progress=terminal.follow)
     terminal.console.print(result)
     terminal.write(result.to_dict())

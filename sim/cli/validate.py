@@ -1,4 +1,4 @@
-"""`specdec validate`: predicted against measured, here and in print."""
+"""`specdec validate`: the simulator's predictions, compared with published and with measured speeds."""
 
 from __future__ import annotations
 
@@ -32,8 +32,9 @@ def validate(
 ) -> None:
     """Compare what the simulator predicts with what is measured.
 
-    On a real pair, strategies are timed, and predicted from profiles taken in the same run. Of a published table (nano-PEARL's
-    on H200 unless another is given), two tasks fit a draft length for each pair; other tasks are predicted with that length.
+    On a real pair, strategies are timed, and predicted from profiles taken in the same run. For a published table (nano-PEARL's
+    on H200 unless another is given), a draft length is fitted for each pair on two tasks, or on those given. All other tasks
+    are predicted with that length.
 
     Examples:
       specdec validate

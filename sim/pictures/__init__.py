@@ -1,0 +1,1 @@
+"""Timelines and tunings as charts. Imports all rooms but `cli` and `checks`."""

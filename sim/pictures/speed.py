@@ -1,4 +1,4 @@
-"""The chart of speed against draft length; the look is `specdec.pictures`."""
+"""A tuning as a chart of speed-up against draft length. Themes are `specdec.pictures`."""
 
 from __future__ import annotations
 

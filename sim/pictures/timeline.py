@@ -1,4 +1,4 @@
-"""A timeline as a picture of two bars. A drafted token has the colour of its fate; the look is `specdec.pictures`."""
+"""A timeline as a chart of two bars. A drafted token has the colour of what became of it. Themes are `specdec.pictures`."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ COLOURS: dict[Kind, str] = {
 
 
 def timeline_chart(shown: Timeline, theme: Theme = "light") -> Any:
-    """The picture. Thin lines end rounds, with the tokens they committed; numbers in target bars are positions scored."""
+    """The chart, of altair. Thin lines end rounds. Numbers are tokens committed in a round, and positions of a forward."""
     ink = INKS[theme]
     total = 1e3 * shown.seconds
     x = alt.X("start:Q", title="milliseconds", scale=alt.Scale(domain=[0, total], nice=False), axis=alt.Axis(grid=False))
     y = alt.Y(
-        "lane:N",
+        "model:N",
         title=None,
         sort=["target", "draft"],
         axis=alt.Axis(domain=False, ticks=False, labelFontSize=14),
@@ -41,13 +41,13 @@ def timeline_chart(shown: Timeline, theme: Theme = "light") -> Any:
     bars = alt.Chart(alt.Data(values=pieces)).encode(x=x, x2="end:Q", y=y)
     blocks = bars.mark_bar(stroke=ink.ground, strokeWidth=1, height=alt.RelativeBandSize(1)).encode(
         color=color,
-        tooltip=["kind:N", "round:Q", alt.Tooltip("start:Q", format=".3f"), alt.Tooltip("end:Q", format=".3f"), "rows:Q"],
+        tooltip=["kind:N", "round:Q", alt.Tooltip("start:Q", format=".3f"), alt.Tooltip("end:Q", format=".3f"), "positions:Q"],
     )
-    rows = (
+    positions = (
         bars.transform_filter("datum.kind == 'target forward'")
         .transform_calculate(middle="(datum.start + datum.end) / 2")
         .mark_text(color="white", fontSize=13)
-        .encode(x="middle:Q", x2=alt.Undefined, text="rows:Q")
+        .encode(x="middle:Q", x2=alt.Undefined, text="positions:Q")
     )
     rounds = alt.Chart(alt.Data(values=_rounds(shown)))
     ends = rounds.mark_rule(color=ink.text, strokeDash=[3, 3], opacity=0.7).encode(x="end:Q")
@@ -59,7 +59,7 @@ def timeline_chart(shown: Timeline, theme: Theme = "light") -> Any:
         "Above each round: tokens committed. In target bars: positions scored."
     )
     title = alt.TitleParams(spelled(shown.strategy, shown.parameters), subtitle=subtitle, offset=22)
-    chart = alt.layer(blocks, rows, ends, counts).properties(
+    chart = alt.layer(blocks, positions, ends, counts).properties(
         width=max(1000, 50 * len(shown.round_tokens)), height=150, title=title
     )
     return themed(chart, theme)
@@ -67,7 +67,7 @@ def timeline_chart(shown: Timeline, theme: Theme = "light") -> Any:
 
 def _in_milliseconds(piece: Piece) -> dict[str, Any]:
     times = {"start": 1e3 * piece.start_seconds, "end": 1e3 * piece.end_seconds}
-    return {"lane": piece.lane, "kind": piece.kind, "round": piece.round, **times, "rows": piece.rows}
+    return {"model": piece.lane, "kind": piece.kind, "round": piece.round, **times, "positions": piece.rows}
 
 
 def _rounds(shown: Timeline) -> list[dict[str, Any]]:

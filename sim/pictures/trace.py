@@ -12,7 +12,8 @@ THREADS = {"target": 1, "draft": 2}
 def chrome_trace(shown: Timeline) -> dict[str, Any]:
     """The trace as plain values for JSON; its times are in microseconds."""
     names = [
-        {"name": "thread_name", "ph": "M", "pid": 1, "tid": thread, "args": {"name": lane}} for lane, thread in THREADS.items()
+        {"name": "thread_name", "ph": "M", "pid": 1, "tid": thread, "args": {"name": model}}
+        for model, thread in THREADS.items()
     ]
     events = [
         {
@@ -23,7 +24,7 @@ def chrome_trace(shown: Timeline) -> dict[str, Any]:
             "tid": THREADS[piece.lane],
             "ts": 1e6 * piece.start_seconds,
             "dur": 1e6 * (piece.end_seconds - piece.start_seconds),
-            "args": {"round": piece.round} | ({"rows": piece.rows} if piece.rows else {}),
+            "args": {"round": piece.round} | ({"positions": piece.rows} if piece.rows else {}),
         }
         for piece in shown.work
     ]

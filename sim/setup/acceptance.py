@@ -1,4 +1,4 @@
-"""How likely a guess is accepted: the one thing about text that timing depends on.
+"""Models of acceptance: how likely the target accepts a guess. Time depends on the text through nothing else.
 
 A model answers in two ways, for the two kinds of interpreter:
 
@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 
-from sim.setup.arrays import Counts, Flags, Floats
+from sim.setup.arrays import Counts, Flags, Floats, Int32s
 from specdec import InputError
 
 
@@ -33,22 +33,22 @@ class Acceptance(ABC):
 
     @property
     def start(self) -> Floats:
-        """Shape (hidden,): where the first token of an answer finds the hidden state."""
+        """Shape (hidden,): the chance of each hidden state at the first token of an answer."""
         return np.ones(1)
 
     @abstractmethod
     def accept(self, index: int) -> Floats:
-        """Shape (..., hidden, hidden): guess number `index` (from 0) of a verified window passes."""
+        """Shape (..., hidden, hidden): chance that guess `index` (from 0) of a window passes, by old and new hidden state."""
 
     @abstractmethod
     def reject(self, index: int) -> Floats:
-        """Shape (..., hidden, hidden): it fails."""
+        """Shape (..., hidden, hidden): chance that this guess fails, by old and new hidden state."""
 
     @abstractmethod
     def at_odds(self, odds: ArrayLike) -> Acceptance:
-        """The same text for a better or worse draft: the odds of every guess, passing to failing, multiplied by `odds` above 0.
+        """The same text for a better or worse draft: the odds of every guess (passing to failing) multiplied by `odds` > 0.
 
-        An array is a grid, for exact answers only.
+        An array of odds is a grid, for exact answers only.
         """
 
     @property
@@ -61,10 +61,10 @@ class Acceptance(ABC):
 
     @abstractmethod
     def draws(self, random: np.random.Generator, tokens: int) -> NDArray[Any]:
-        """The acceptance draw of each of `tokens` positions."""
+        """The acceptance draw of each of `tokens` positions, shape (tokens,)."""
 
     def accepted(self, draws: NDArray[Any], position: ArrayLike, tests: ArrayLike) -> Counts:
-        """How many of `tests` guesses pass from `position` (index into `draws`) on; both may be arrays.
+        """How many of `tests` guesses pass from `position` (an index into `draws`) on. Both may be arrays, which broadcast.
 
         Here the draw of a position is how many positions from this one on would be accepted in a row.
         """
@@ -72,7 +72,7 @@ class Acceptance(ABC):
 
 
 def probability(value: float, what: str) -> float:
-    """`value` if it is a probability, else an `InputError`."""
+    """`value` if it is a number from 0 to 1, else an `InputError`."""
     if not (isfinite(value) and 0 <= value <= 1):
         raise InputError(f"{what} {value} is no probability: give a number from 0 to 1")
     return float(value)
@@ -83,7 +83,7 @@ def _at_odds(chance: float | Floats, odds: ArrayLike) -> Floats:
     return passing / (passing + (1 - chance))
 
 
-def runs_of(accepted: Flags) -> NDArray[np.int32]:
+def runs_of(accepted: Flags) -> Int32s:
     """For each position how many accepted ones follow from it on, itself included."""
     stops = np.append(np.flatnonzero(~accepted), len(accepted)).astype(np.int32)
     next_stop = np.repeat(stops, np.diff(stops, prepend=-1))[: len(accepted)]
@@ -92,7 +92,10 @@ def runs_of(accepted: Flags) -> NDArray[np.int32]:
 
 @dataclass(frozen=True, eq=False)
 class Rate(Acceptance):
-    """Every guess passes with probability `rate`, independently. An array of rates is a grid: exact answers only."""
+    """Every guess passes with probability `rate`, independently of all others.
+
+    An array of rates is a grid, for exact answers only. Raises `InputError` for a rate that is no probability.
+    """
 
     rate: float | Floats
 
@@ -109,7 +112,7 @@ class Rate(Acceptance):
     def at_odds(self, odds: ArrayLike) -> Rate:
         return Rate(_at_odds(self.rate, odds))
 
-    def draws(self, random: np.random.Generator, tokens: int) -> NDArray[np.int32]:
+    def draws(self, random: np.random.Generator, tokens: int) -> Int32s:
         return runs_of(random.random(tokens) < self.rate)
 
 
@@ -118,6 +121,7 @@ class PerPosition(Acceptance):
     """Guess number `i` of a verified window passes with probability `rates[i]`, given that those before it passed.
 
     The last rate holds for all later guesses. Engines report *unconditional* rates: divide each by the one before it.
+    Raises `InputError` if there is no rate, or one that is no probability.
     """
 
     rates: Sequence[float | Floats]
@@ -154,7 +158,12 @@ class PerPosition(Acceptance):
 
 @dataclass(frozen=True)
 class Hidden(Acceptance):
-    """Acceptance along the text is a Markov chain: `passes[x, y]` and `fails[x, y]` are its accepting and rejecting moves."""
+    """Acceptance along the text is a Markov chain over hidden states.
+
+    `passes`   shape (hidden, hidden): chance that a guess passes in state x and state y follows; a grid has axes before these
+    `fails`    shape (hidden, hidden): chance that the guess fails and y follows; `passes + fails` adds up to 1 over y
+    `first`    shape (hidden,): chance of each state at the first token of an answer
+    """
 
     passes: Floats
     fails: Floats
@@ -177,7 +186,7 @@ class Hidden(Acceptance):
         fails = np.divide(self.fails, failing, out=np.zeros_like(self.fails), where=failing > 0)
         return Hidden(chance * passes, (1 - chance) * fails, self.first)
 
-    def draws(self, random: np.random.Generator, tokens: int) -> NDArray[np.int32]:
+    def draws(self, random: np.random.Generator, tokens: int) -> Int32s:
         hidden = len(self.first)
         steps = np.cumsum(np.concatenate((self.passes, self.fails), axis=1), axis=1)
         steps[:, -1] = 1  # sums of roundings
@@ -190,7 +199,11 @@ class Hidden(Acceptance):
 
 
 def markov(after_accepted: float, after_rejected: float) -> Hidden:
-    """A guess passes with one probability when the position before it passed, with another when it failed."""
+    """A guess passes with one probability if the position before it passed, and with another if that position failed.
+
+    An answer begins in the long-run mix of both. Raises `InputError` for a number that is no probability, and for 1 after
+    accepted with 0 after rejected positions.
+    """
     a1 = probability(after_accepted, "acceptance after an accepted position")
     a0 = probability(after_rejected, "acceptance after a rejected position")
     if a0 == 0 and a1 == 1:
@@ -202,7 +215,8 @@ def markov(after_accepted: float, after_rejected: float) -> Hidden:
 def recorded(run_lengths: Mapping[int, int]) -> Hidden:
     """Runs of accepted tokens between two rejections, drawn from a recorded histogram {length: how often}.
 
-    An answer begins as after a rejection. The order of the runs in the recording is not kept.
+    An answer begins as after a rejection. The order of the runs in the recording is not kept. Raises `InputError` for a
+    negative number, or no run.
     """
     if any(length < 0 or count < 0 for length, count in run_lengths.items()) or not sum(run_lengths.values()):
         raise InputError(f"run lengths {dict(run_lengths)!r} hold no run, or a negative number: give {{length: how often}}")
@@ -216,10 +230,11 @@ def recorded(run_lengths: Mapping[int, int]) -> Hidden:
 
 
 def mean_length(tokens: float, draft_length: int | None = None) -> Rate:
-    """The rate at which a mean of `tokens` is committed at a time.
+    """The acceptance rate a from a mean number of tokens.
 
-    With a `draft_length` g it is the `mean_acceptance_length` that engines report: (1 - a^(g+1)) / (1 - a).
-    Without, it is PEARL's mean run length between rejections, not capped by any window: 1 / (1 - a).
+    With a `draft_length` g, `tokens` is the `mean_acceptance_length` that engines report: (1 - a^(g+1)) / (1 - a). Without it,
+    `tokens` is PEARL's mean run length between rejections, not capped by any window: 1 / (1 - a). Raises `InputError` unless
+    `tokens` lies between 1 and g + 1.
     """
     most = float("inf") if draft_length is None else draft_length + 1
     if not 1 <= tokens <= most or tokens == float("inf"):

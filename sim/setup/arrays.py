@@ -1,4 +1,4 @@
-"""Types of the arrays that the whole simulator works on."""
+"""Types of the arrays that the simulator works on."""
 
 from __future__ import annotations
 
@@ -9,4 +9,5 @@ from numpy.typing import NDArray
 
 Floats: TypeAlias = NDArray[np.float64]
 Counts: TypeAlias = NDArray[np.int64]
+Int32s: TypeAlias = NDArray[np.int32]
 Flags: TypeAlias = NDArray[np.bool_]

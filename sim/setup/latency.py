@@ -1,6 +1,7 @@
 """How long a forward pass takes: constants, a measured table, or anything with the same two methods.
 
-Not known here: strategies, devices that are shared, jitter (`sim.setup.system` has those). Seconds inside; people type '5ms'.
+Times are in seconds; people type '5ms'. Strategies are not known here, and neither are shared devices and jitter, which are in
+`sim.setup.system`.
 """
 
 from __future__ import annotations
@@ -17,13 +18,18 @@ from scipy.ndimage import map_coordinates
 
 from sim.setup.arrays import Floats
 from specdec import InputError
+from specdec.profile import DraftTiming, TargetTiming
 
 _UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 _DURATION = re.compile(r"\s*([-+]?[0-9.]+(?:e[-+]?[0-9]+)?)\s*(s|ms|us|µs|ns)\s*", re.IGNORECASE)
 
 
 class Latency(Protocol):
-    """The plug-in point. Arguments are tokens and may be arrays; answers are mean seconds."""
+    """Mean seconds of a pair's work: the plug-in point for other sources of times.
+
+    `tokens`, `width` and `batch` are counts, `context` is the number of tokens before the window. All may be arrays, which
+    broadcast against each other; the answer has their shape. No tokens or positions take 0 seconds.
+    """
 
     def draft_seconds(self, tokens: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
         """The draft writes `tokens` tokens, one after the other, for each of `batch` sequences."""
@@ -34,8 +40,8 @@ class Latency(Protocol):
         ...
 
 
-def parse_seconds(text: str, what: str = "duration", least: float = 0.0) -> float:
-    """Seconds of '1ms', '300us', '0.005s'; an `InputError` for anything else, and for less than `least` seconds."""
+def parse_seconds(text: str, what: str = "duration") -> float:
+    """Seconds of '1ms', '300us', '0.005s'. Anything else, and a negative time, is refused by an `InputError` about `what`."""
     match = _DURATION.fullmatch(text)
     try:
         seconds = float(match[1]) * _UNITS[match[2].lower()] if match else float("nan")
@@ -43,12 +49,12 @@ def parse_seconds(text: str, what: str = "duration", least: float = 0.0) -> floa
         seconds = float("nan")
     if not isfinite(seconds):
         raise InputError(f"{what} {text!r} is no duration: give a number with its unit, such as 5ms, 300us or 0.005s")
-    if seconds < 0 or seconds < least:
-        raise InputError(f"{what} {text!r} is not possible: time runs forward, give more than 0")
+    if seconds < 0:
+        raise InputError(f"{what} {text!r} must not be negative: leave out the minus sign")
     return seconds
 
 
-def positive(seconds: ArrayLike, what: str) -> None:
+def _positive(seconds: ArrayLike, what: str) -> None:
     """Refuse times that are not finite and above 0."""
     if not (np.isfinite(seconds) & (np.asarray(seconds) > 0)).all():
         raise InputError(f"{what} {seconds} s is not possible: give a time above 0")
@@ -56,9 +62,14 @@ def positive(seconds: ArrayLike, what: str) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Constant:
-    """A draft step and a target forward that always take the same time; `windows` {width: seconds} where width matters.
+    """Times that depend on neither batch nor context.
 
-    Time is linear between given widths (`target_step` is width 1) and stays beyond the last. Steps may be arrays, for grids.
+    `draft_step`    seconds of a drafted token, or an array of them, for a grid
+    `target_step`   seconds of a target forward over one position, or an array
+    `windows`       seconds of wider target forwards {width: seconds}; the time is linear between two given widths, and stays
+                    beyond the last
+
+    Raises `InputError` for a time that is not above 0.
     """
 
     draft_step: float | Floats
@@ -66,12 +77,12 @@ class Constant:
     windows: Mapping[int, float] = field(default_factory=dict[int, float])
 
     def __post_init__(self) -> None:
-        positive(self.draft_step, "draft step")
-        positive(self.target_step, "target step")
+        _positive(self.draft_step, "draft step")
+        _positive(self.target_step, "target step")
         for width, seconds in self.windows.items():
             if width < 1:
                 raise InputError(f"target window of {width} positions is not possible: give a width of at least 1")
-            positive(seconds, f"target window of {width}")
+            _positive(seconds, f"target window of {width}")
 
     def draft_seconds(self, tokens: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
         return np.asarray(tokens, float) * self.draft_step
@@ -84,32 +95,20 @@ class Constant:
         return np.where(width > 0, np.interp(width, sorted(points), [points[at] for at in sorted(points)]), 0.0)
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """One measured setting: mean seconds of a forward over `width` positions in `batch` sequences behind `context` tokens."""
-
-    width: int
-    batch: int
-    context: int
-    mean: float
-
-
 FAR = 10_000_000
 """Beyond any width, batch or context."""
 
 
-class Table:
-    """Mean seconds, linear between measured widths x batches x contexts; flat below the least, going on above the largest.
+class LatencyTable:
+    """Mean seconds by (width, batch, context), linear between measured values.
 
-    Where a combination was not measured, the effect of a batch is taken as a factor that does not depend on width and context.
+    Below the least measured value of an axis the seconds stay, above the largest they go on along a line. Where a combination
+    was not measured, the effect of a batch is taken as a factor that does not depend on width and context.
     """
 
-    def __init__(self, measurements: Iterable[Measurement], source: str) -> None:
-        measured = {(one.width, one.batch, one.context): one.mean for one in measurements}
+    def __init__(self, measured: Mapping[tuple[int, int, int], float], source: str) -> None:
         if not measured:
             raise InputError(f"{source} holds no measurements: measure the pair again")
-        for key, seconds in measured.items():
-            positive(seconds, f"{source}, width {key[0]} batch {key[1]} context {key[2]}:")
         axes = [sorted({key[axis] for key in measured}) for axis in range(3)]
         grid = np.array([[[self._filled(measured, w, b, c) for c in axes[2]] for b in axes[1]] for w in axes[0]])
         for axis, points in enumerate(axes):
@@ -147,18 +146,25 @@ def _going_on(grid: Floats, axis: int, points: list[int]) -> Floats:
 
 
 class Measured:
-    """Latency from measured tables: `draft` holds seconds per drafted token, `draft_start` what a draft takes beside."""
+    """Latency from measured forwards of the target and drafted tokens of the draft, as a `specdec.profile.Profile` holds them.
+
+    `draft_start` is the seconds of a draft in addition to those of its tokens; `source` is what errors call the tables. Raises
+    `InputError` if a table is empty or `draft_start` is negative.
+    """
 
     def __init__(
         self,
-        target: Iterable[Measurement],
-        draft: Iterable[Measurement],
+        target: Iterable[TargetTiming],
+        draft: Iterable[DraftTiming],
         source: str = "the table",
         draft_start: float = 0.0,
     ) -> None:
         if not (isfinite(draft_start) and draft_start >= 0):
             raise InputError(f"{source}: draft_start_seconds {draft_start} is not possible: give 0 or more")
-        self._target, self._draft = Table(target, f"{source}: target_seconds"), Table(draft, f"{source}: draft_seconds")
+        forwards = {(one.width, one.batch, one.context): one.mean for one in target}
+        tokens = {(1, one.batch, one.context): one.mean for one in draft}
+        self._target = LatencyTable(forwards, f"{source}: target_seconds")
+        self._draft = LatencyTable(tokens, f"{source}: draft_seconds")
         self._draft_start = draft_start
 
     def draft_seconds(self, tokens: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:

@@ -1,4 +1,4 @@
-"""A measured pair as the simulator takes it: a `specdec.profile.Profile` as a system and as a model of acceptance."""
+"""A `specdec.profile.Profile` as a system and as a model of acceptance."""
 
 from __future__ import annotations
 
@@ -6,22 +6,23 @@ from collections.abc import Sequence
 
 from sim.setup.acceptance import Acceptance, Rate
 from sim.setup.acceptance import recorded as recorded_runs
-from sim.setup.latency import Measured, Measurement
+from sim.setup.latency import Measured
 from sim.setup.system import Jitter, System
 from specdec import InputError
 from specdec.profile import DraftTiming, Profile, TargetTiming
 
 
 def measured_system(profile: Profile, context: int = 256, source: str = "the profile") -> System:
-    """The machine that was measured. Both models work at once, slowed down as measured, or in turn where they could not.
+    """The machine that was measured, as a system.
 
-    `context` is the mean number of tokens before a window; `source` is what errors call the profile.
+    Both models work at once, slowed down as measured. Where they could not, they work in turn. `context` is the mean number of
+    tokens before a window; `source` is what errors call the profile. Raises `InputError` for a profile without times.
     """
     overhead, drafting = profile.round_overhead_seconds, profile.drafting_overhead_seconds
     return System(
         Measured(
-            [Measurement(one.width, one.batch, one.context, one.mean) for one in profile.target_seconds],
-            [Measurement(1, one.batch, one.context, one.mean) for one in profile.draft_seconds],
+            profile.target_seconds,
+            profile.draft_seconds,
             source,
             profile.draft_start_seconds,
         ),
@@ -36,7 +37,10 @@ def measured_system(profile: Profile, context: int = 256, source: str = "the pro
 
 
 def measured_acceptance(profile: Profile, *, recorded: bool = False, source: str = "the profile") -> Acceptance:
-    """The mean rate that was measured or, if `recorded`, the runs of accepted tokens."""
+    """The mean acceptance rate that was measured or, if `recorded`, the runs of accepted tokens.
+
+    Raises `InputError` where the profile does not hold it; `source` is what the error calls the profile.
+    """
     measured = profile.acceptance
     if recorded and measured.runs:
         return recorded_runs(measured.run_lengths)

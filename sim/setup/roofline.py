@@ -1,15 +1,14 @@
-"""Latency of a model on a GPU that nobody has at hand: the roofline of Williams, Waterman and Patterson (2009).
+"""Latency computed from a GPU's data sheet: the roofline model of Williams, Waterman and Patterson (2009).
 
-A forward takes the longer of moving bytes (weights once, and each sequence's keys and values) and of arithmetic (2 operations a
-parameter and scored position). Real kernels reach a part of either: `efficiency` says which. Measure a pair where you can.
-Peak numbers are the vendors' data sheets, dense 16-bit arithmetic.
+A forward takes the longer of two times: moving bytes (the weights once, and each sequence's keys and values) and arithmetic (2
+operations for each parameter and scored position). Real kernels reach a part of either peak, the `efficiency`. Measure a pair
+where you can. Peaks are those of the vendors' data sheets, for dense 16-bit arithmetic.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +16,12 @@ from numpy.typing import ArrayLike
 
 from sim.setup.arrays import Floats
 from specdec import InputError
+from specdec.inputs import at_least_one, did_you_mean
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """Memory bandwidth in bytes a second, dense bf16 operations a second."""
+    """Peaks of a GPU: memory `bandwidth` in bytes per second, dense bf16 `operations` per second."""
 
     bandwidth: float
     operations: float
@@ -42,7 +42,12 @@ GPUS = {
 
 @dataclass(frozen=True)
 class ModelSize:
-    """What moving and multiplying a model costs: parameters, and bytes of keys and values a token."""
+    """What decides how long a model's forward takes.
+
+    `parameters`              how many
+    `cache_bytes_per_token`   bytes of keys and values that a token adds to the cache
+    `bytes_per_parameter`     2 for 16-bit weights
+    """
 
     parameters: float
     cache_bytes_per_token: float
@@ -50,7 +55,10 @@ class ModelSize:
 
 
 def read_model(path: str | Path) -> ModelSize:
-    """The size of a dense decoder from its Hugging Face `config.json` (or the folder that holds it)."""
+    """The size of a dense decoder from its Hugging Face `config.json`, or from the folder that holds it.
+
+    Keys and values are counted with 2 bytes each. Raises `InputError` for a file that cannot be read, or is not such a config.
+    """
     path = Path(path)
     path = path / "config.json" if path.is_dir() else path
     try:
@@ -70,7 +78,15 @@ def read_model(path: str | Path) -> ModelSize:
 
 @dataclass(frozen=True)
 class Roofline:
-    """A pair on GPUs of one kind, each model spread over some of them without loss."""
+    """Latency of a pair on GPUs of one kind.
+
+    `gpu`                         name of the GPU, such as `H100`
+    `target`, `draft`             sizes of the models
+    `target_gpus`, `draft_gpus`   GPUs that each model is spread over; its time is divided by them, without loss
+    `efficiency`                  share of the peaks that real kernels reach, above 0 and up to 1
+
+    Raises `InputError` for an unknown GPU, and for other values than these.
+    """
 
     gpu: str
     target: ModelSize
@@ -81,12 +97,10 @@ class Roofline:
 
     def __post_init__(self) -> None:
         if self.gpu not in GPUS:
-            close = get_close_matches(self.gpu, GPUS, n=1)
-            raise InputError(
-                f"unknown GPU {self.gpu!r}: {f'did you mean {close[0]}?' if close else 'known are ' + ', '.join(GPUS)}"
-            )
-        if not 0 < self.efficiency <= 1 or min(self.target_gpus, self.draft_gpus) < 1:
-            raise InputError("a roofline needs an efficiency above 0 and up to 1, and at least one GPU a model")
+            raise InputError(f"unknown GPU {self.gpu!r}: {did_you_mean(self.gpu, GPUS) or 'known are ' + ', '.join(GPUS)}")
+        at_least_one(target_gpus=self.target_gpus, draft_gpus=self.draft_gpus)
+        if not 0 < self.efficiency <= 1:
+            raise InputError(f"efficiency {self.efficiency} is not possible: give a share above 0 and up to 1")
 
     def draft_seconds(self, tokens: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
         return np.asarray(tokens, float) * self._forward(self.draft, self.draft_gpus, 1, batch, context)

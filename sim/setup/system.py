@@ -1,16 +1,16 @@
-"""A target and a draft on devices: who may work at the same time, how much slower that is, and what lies between rounds.
+"""A target and a draft on devices: whether both work at the same time, how much slower that is, and the overhead of a round.
 
-A stage of a round occupies the draft for d seconds, the target for t, or both side by side. How long both take:
+A stage of a round occupies the draft for d seconds, the target for t, or both at the same time. How long the stage takes:
 
-* on devices of their own:  max(d + 2 network, t)
+* each on its own device:   max(d + 2 network, t)
 * on one device, in turn:   d + t
-* one model in this stage:  d or t, times its factor in `turns` where the strategy uses both models
+* only one model works:     d or t, times its factor in `turns` if the strategy uses both models
 * on one device, together:  both run slower by measured factors f_d and f_t until the first is done, then the other runs alone:
                             m + [t f_t - d f_d]+ / f_t + [d f_d - t f_t]+ / f_d  with  m = min(d f_d, t f_t)
 
 A draft that races the target finishes the token that is in progress when the target answers (`System.tokens_in_race`).
 
-Jitter is lognormal with the mean kept, drawn once a forward of the target and once a `Draft` (of n steps: cv / sqrt(n)).
+Jitter is lognormal and keeps the mean. It is drawn once for a target forward and once for a `Draft` (of n steps: cv / sqrt(n)).
 The mean of a maximum of two lognormals has a closed form (Margrabe 1978, an option to exchange one asset for another).
 """
 
@@ -36,7 +36,7 @@ ALONE = Slowdown()
 
 @dataclass(frozen=True)
 class Jitter:
-    """Coefficients of variation of a target forward and of a single draft step."""
+    """Coefficients of variation of a target forward and of a single draft step, 0 or more."""
 
     target_cv: float = 0.0
     draft_cv: float = 0.0
@@ -48,7 +48,7 @@ class Jitter:
 
 
 def overlap(draft: Any, target: Any, slowdown: Slowdown) -> tuple[Any, Any]:
-    """Seconds that a draft and a target take side by side, from what they take alone; numbers or arrays.
+    """Seconds that a draft and a target work at the same time, from their seconds alone; numbers or arrays.
 
     Both are slowed down until the first is done; then the other runs alone.
     """
@@ -64,17 +64,18 @@ def overlap(draft: Any, target: Any, slowdown: Slowdown) -> tuple[Any, Any]:
 class System:
     """The devices that a strategy runs on.
 
-    `latency`           seconds of a forward alone
-    `shared`            one device for both models, which work in turn unless `together` says otherwise
-    `together`          both work at once, slowed down by these factors
-    `network_seconds`   one way between the draft and the target; a draft's tokens travel there and the request back
-    `overhead_seconds`  a round's sampling and bookkeeping; counts as idle for both models
-    `jitter`            of forwards
-    `context`           tokens before the window, for latencies that depend on it
-    `turns`             stages in which one model works are slowed down by these factors
-    `drafting_overhead_seconds`   the overhead of a strategy that drafts, and verifies; the same unless given
+    `latency`                     seconds of a forward alone
+    `shared`                      whether both models are on one device, where they work in turn unless `together` is given
+    `together`                    slowdown of both models while both work at once, at least 1; `None`: no slowdown
+    `network_seconds`             one way between the draft and the target; the request travels there, the tokens back
+    `overhead_seconds`            sampling and bookkeeping of a round, in which both models are idle
+    `jitter`                      coefficients of variation of forwards
+    `context`                     tokens before the window, for latencies that depend on it
+    `turns`                       slowdown of a model in stages in which the other one does not work
+    `drafting_overhead_seconds`   overhead of a round of a strategy that drafts; `None`: as `overhead_seconds`
 
-    Factors are seconds over seconds alone. The last two are for strategies that use both models; `used_by` sees to that.
+    `turns` and `drafting_overhead_seconds` count only for strategies that use both models: `used_by` sees to that. Raises
+    `InputError` for negative seconds, a slowdown below 1 in `together`, and a network delay on one device.
     """
 
     latency: Latency
@@ -94,12 +95,12 @@ class System:
                 raise InputError(f"{name} {value} is not possible: give 0 or more")
         for name, factor in vars(self.together or ALONE).items():
             if factor < 1:
-                raise InputError(f"{name} {factor} is not possible: working side by side makes nobody faster, give 1 or more")
+                raise InputError(f"{name} {factor} is not possible for models that work together: give 1 or more")
         if self.network_seconds and (self.shared or self.together):
             raise InputError("a network delay needs two devices: drop it, or the shared device")
 
     def used_by(self, strategy: DecodingStrategy) -> System:
-        """The devices as a strategy finds them: if it never drafts, the target works alone, with less to do between rounds."""
+        """The system for one strategy: without slowdown by turns, and with the smaller overhead, if it never drafts."""
         if not strategy.drafts:
             return replace(self, turns=ALONE)
         if self.drafting_overhead_seconds is None:
@@ -108,21 +109,21 @@ class System:
 
     @property
     def speed_ratio(self) -> float:
-        """Target step over draft step, c."""
+        """c = target forward over 1 position / one more token of a draft, both alone; the mean over a grid."""
         return float(np.mean(self.target_seconds(1) / (self.draft_seconds(2) - self.draft_seconds(1))))
 
     def draft_seconds(self, tokens: ArrayLike) -> Floats:
-        """Mean seconds of a `Draft` of so many tokens, alone."""
+        """Mean seconds of a `Draft` of `tokens` tokens, alone."""
         return self.latency.draft_seconds(tokens, 1, self.context)
 
     def target_seconds(self, width: ArrayLike) -> Floats:
-        """Mean seconds of a forward over so many positions, alone."""
+        """Mean seconds of a forward over `width` positions, alone."""
         return self.latency.target_seconds(width, 1, self.context)
 
-    def lanes(self, draft: Any, target: Any) -> tuple[Any, Any]:
-        """Seconds that the draft and the target work in a stage, from what they take alone; numbers or arrays.
+    def busy_seconds(self, draft: Any, target: Any) -> tuple[Any, Any]:
+        """Seconds that the draft and the target work in a stage, from their seconds alone; numbers or arrays.
 
-        The stage takes the longer of the two, network delay of the draft included; if `in_turn`, it takes the sum.
+        The stage takes the longer of the two, with the draft's network delay. If `in_turn`, it takes the sum.
         """
         draft, target = self._taking_turns(draft, target)
         return overlap(draft, target, self.together) if self.together else (draft, target)
@@ -138,11 +139,11 @@ class System:
         return self.shared and self.together is None
 
     def tokens_in_race(self, draft: Floats, target: float) -> int:
-        """Tokens that a draft has made when a target forward beside it, and then the token in progress, are done; at least 1.
+        """Tokens drafted by the time the target finishes, the one in progress included; at least 1.
 
-        `draft` holds the seconds of the first token, of the first two, and so on up to the longest draft; `target` those of the
-        forward; both as if alone. Network delay cancels out, since start and stop are delayed alike. If the models share one
-        device in turn the answer is 1: the draft makes nothing while the target runs.
+        `draft` holds the seconds of the first token, of the first two, and so on up to the longest draft. `target` is the
+        seconds of the forward. Both are those alone. Network delay cancels out, since start and stop are delayed alike. If the
+        models share one device in turn the answer is 1: the draft makes nothing while the target runs.
         """
         if self.in_turn:
             return 1
@@ -151,9 +152,10 @@ class System:
         return 1 + int(np.searchsorted(draft[:-1] * factors.draft_factor, answered))
 
     def stage(self, tokens: int, width: int) -> tuple[Floats, Floats, Floats]:
-        """Mean seconds of a stage with `tokens` draft steps beside a forward over `width` positions: all, draft's, target's.
+        """Mean seconds of a stage with a draft of `tokens` tokens and a forward over `width` positions; one of them may be 0.
 
-        Side by side, it is the mean of `overlap` over jitter, from the mean time by which each model takes longer.
+        Three numbers: how long the stage takes, how long the draft works, how long the target works. If both work at the same
+        time, these are the means of `overlap` over jitter, from the mean time by which each model takes longer.
         """
         draft, target = self._taking_turns(self.draft_seconds(tokens), self.target_seconds(width))
         away = 2 * self.network_seconds if tokens else 0.0
@@ -164,9 +166,9 @@ class System:
         longer_target = self._mean_excess(slow_target, slow_draft, tokens, draft / (draft + away))
         longer_draft = longer_target - slow_target + slow_draft
         both = slow_target - longer_target  # mean seconds until the first of the two is done
-        target_lane = both + longer_target / factors.target_factor
-        draft_lane = both + longer_draft / factors.draft_factor
-        return target_lane + longer_draft / factors.draft_factor, draft_lane - away, target_lane
+        target_busy = both + longer_target / factors.target_factor
+        draft_busy = both + longer_draft / factors.draft_factor - away
+        return target_busy + longer_draft / factors.draft_factor, draft_busy, target_busy
 
     def _mean_excess(self, target: Floats, draft: Floats, tokens: int, moving: Floats) -> Floats:
         """E[target - draft]+ of lognormal times; `moving` is the share of the draft's time that varies."""

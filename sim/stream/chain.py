@@ -1,16 +1,16 @@
-"""The compiler: a strategy, run once per outcome in each distinct state, becomes a finite Markov renewal chain.
+"""The compiler: turns a strategy into a finite Markov renewal chain, by running each round once for every outcome.
 
-`step` is driven with placeholder text and forked at every `Verify` on its outcomes; a `Verify` of n guesses has n + 1. States
-are compared after they are normalised, so the set of shapes is found by itself (PEARL has two). Nothing about a particular
-strategy is known here: whoever writes `step` has a simulator too.
+`step` runs on placeholder text, once for each outcome of every `Verify`; a `Verify` of n guesses has n + 1 outcomes. The state
+that it returns is normalised and compared with those seen before, until no new one appears (PEARL has two). No particular
+strategy is known here.
 
-The table has one *node* for each point where a verdict is awaited: a round with one `Verify` is one node, a round with two goes
-through a node more. An *edge* leads from a node for each outcome of its verification. Probabilities and seconds are not in the
-table; `sim.stream.rates` and the serving simulation bring them. Only the length of a draft that races the target depends on
-time. It is decided here, by the mean seconds of the system (with jitter, an approximation).
+The table has one *node* for each point where a verdict is awaited: a round with two `Verify` effects passes two nodes. One
+*edge* leaves a node for each outcome of its verification. Probabilities and seconds are not in the table: `sim.stream.speed`
+and the simulation of serving add them. Only the length of a draft that races the target depends on time. The mean seconds of
+the system decide it here (with jitter, an approximation).
 
-A draft's `stop` rule looks at `q`, which is not known here: drafts run to their full length. Memory that never repeats (the
-counts of a bandit) does not close, and is refused.
+Drafts run to their full length, since a `stop` rule looks at `q`, which is not known here. A strategy whose memory never
+repeats (the counts of a bandit) has no finite table, and is refused.
 """
 
 from __future__ import annotations
@@ -28,41 +28,41 @@ from sim.stream.placeholder import PREFIX, normalised, verdict, work_done
 from sim.stream.stage import Outcome, Stage, stage_of
 from specdec.effects import Effect, Known, Race, Verify, drive_at_once
 from specdec.errors import StrategyError
-from specdec.state import KnownFacts
-from specdec.strategy import DecodingStrategy
+from specdec.state import SPEED_RATIO, KnownFacts
+from specdec.strategy import DecodingStrategy, require_strategy
 
 MOST_EDGES = 5000
-RATIO_3 = System(Constant(1.0, 3.0))
+RATIO_3 = System(Constant(1.0, SPEED_RATIO))
 NONE_PASSES = Outcome(0)
 
 
 @dataclass(frozen=True, eq=False)
 class Compiled:
-    """The renewal chain of a strategy, as a table. Decoding starts at node 0; `[node, column]` is an edge.
+    """The renewal chain of a strategy, as a table. Decoding starts at node 0; `[node, outcome]` is an edge.
 
     `strategy`      what was compiled
     `system`        the system it was compiled for
-    `races`         whether a draft raced the target: the table then holds for this system, and for no other
+    `races`         whether a draft races the target: the table then holds for this system, and for no other
     `outcomes`      the outcome of each column
-    `verified`      shape (nodes,): guesses tested at a node; edges of outcomes that accept more do not exist and hold zeros
+    `tested`        shape (nodes,): guesses tested at a node; outcomes that accept more have no edge there, and hold zeros
     `bonus`         shape (nodes,): whether a full acceptance is followed by a token of the target's
-    `next_state`    shape (nodes, outcomes): where the edge leads
+    `next_node`     shape (nodes, outcomes): the node that the edge leads to
     `tokens`        shape (nodes, outcomes): committed when the round ends with this edge, else 0
     `ends_round`    shape (nodes, outcomes): whether it does; always, when rounds hold a single `Verify`
     `drafted`       shape (nodes, outcomes): guesses made on the way, those of the draft and certain ones
-    `draft_steps`   shape (nodes, outcomes, stages): tokens the draft makes in each stage of the edge, 0 if it has none
-    `positions`     shape (nodes, outcomes, stages): positions the target scores in that stage in one forward, 0 if it has none
+    `draft_steps`   shape (nodes, outcomes, stages): tokens that the draft makes in each stage of the edge
+    `positions`     shape (nodes, outcomes, stages): positions that the target scores in each stage, in one forward
 
-    Stages follow one another; within one, draft and target work side by side.
+    Stages follow one another. Within a stage, draft and target work at the same time.
     """
 
     strategy: DecodingStrategy
     system: System
     races: bool
     outcomes: tuple[Outcome, ...]
-    verified: Counts
+    tested: Counts
     bonus: Flags
-    next_state: Counts
+    next_node: Counts
     tokens: Counts
     ends_round: Flags
     drafted: Counts
@@ -70,7 +70,7 @@ class Compiled:
     positions: Counts
 
     def __len__(self) -> int:
-        return len(self.verified)
+        return len(self.tested)
 
     @property
     def accepted(self) -> Counts:
@@ -78,13 +78,13 @@ class Compiled:
         return np.array([outcome.accepted for outcome in self.outcomes], np.int64)
 
     def columns(self) -> Counts:
-        """The column of the outcome with `k` accepted guesses, at index `k`."""
+        """Shape (most accepted + 1,): at index `k`, the column of the outcome with `k` accepted guesses."""
         found = np.zeros(self.accepted.max() + 1, np.int64)
         found[self.accepted] = np.arange(len(self.outcomes))
         return found
 
     def used_on(self, system: System) -> System:
-        """The devices as the strategy finds them; a `StrategyError` for a system that the table does not hold for."""
+        """`system.used_by` for this strategy. Raises `StrategyError` for a system that the table does not hold for."""
         if self.races and system is not self.system:
             raise StrategyError(
                 f"the draft of {self.strategy.name} races the target, so its table holds only for the system it was compiled "
@@ -95,7 +95,7 @@ class Compiled:
 
 @dataclass
 class _Edge:
-    """One outcome: the work since the verdict before it, and the work up to the end of the round if the round ends there."""
+    """One outcome of a verification, with the work since the last verdict; the last edge of a round has the rest of it too."""
 
     node: Any
     next_node: Any = None
@@ -110,7 +110,7 @@ class _Edge:
 
 
 class _Round:
-    """Answers the effects of one round along one path: `script` holds the outcome of each `Verify`; behind it, none passes."""
+    """One round along one path: `script` holds the outcomes of the first verifications; in later ones, no guess passes."""
 
     def __init__(self, state: Any, script: Sequence[Outcome], system: System) -> None:
         self._state, self._script, self._system = state, script, system
@@ -163,11 +163,13 @@ class _Round:
 
 
 def compile_strategy(strategy: DecodingStrategy, system: System = RATIO_3, speed_ratio: float | None = None) -> Compiled:
-    """The chain of any strategy. The system matters only where a draft races the target: it decides how long that draft is.
+    """The chain of a strategy.
 
-    `speed_ratio` (target step / draft step) is what `draft_length="auto"` reads, the system's unless given. Raises
-    `StrategyError` when more than 5000 edges are found: the strategy's memory does not repeat itself.
+    The system decides two things: the length of a draft that races the target, and the `speed_ratio` (target step / draft step)
+    that `draft_length="auto"` reads, unless another one is given. Raises `StrategyError` for a strategy with more than 5000
+    edges, since its memory does not repeat, and for one whose rounds commit nothing or ask for work that cannot be timed.
     """
+    require_strategy(strategy)
     facts = KnownFacts(system.speed_ratio if speed_ratio is None else speed_ratio)
     start, _ = normalised(strategy.init(PREFIX, facts))
     numbers: dict[Any, int] = {(start, ()): 0}
@@ -231,9 +233,9 @@ def _table(
         system=system,
         races=any(edge.raced for edge in edges.values()),
         outcomes=tuple(outcomes),
-        verified=np.array([nodes[node].tests for node in range(len(numbers))]),
+        tested=np.array([nodes[node].tests for node in range(len(numbers))]),
         bonus=np.array([nodes[node].bonus for node in range(len(numbers))]),
-        next_state=of_edges(lambda edge: numbers[edge.next_node]),
+        next_node=of_edges(lambda edge: numbers[edge.next_node]),
         tokens=of_edges(lambda edge: edge.tokens),
         ends_round=of_edges(lambda edge: edge.ends_round).astype(bool),
         drafted=of_edges(lambda edge: edge.drafted),

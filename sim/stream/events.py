@@ -1,16 +1,17 @@
-"""The same strategy objects on simulated devices, round by round in SimPy.
+"""One sequence simulated by events: runs a strategy's program on simulated devices, round by round, in SimPy.
 
     run_stream(strategy, acceptance, system, tokens=..., seed=..., detailed=...)
 
-*Round* mode holds the clock once a round. *Detailed* mode has a process for the draft and one for the target, which take
-orders, work and report; every span of work is recorded with what became of its tokens, for timelines. Their clocks are equal.
+*Round* mode advances the clock once a round. *Detailed* mode has one process for the draft and one for the target, which take
+orders, work and report. It records every span of work with what became of its tokens, for timelines. Both modes read the same
+clock.
 
-The length of a race is decided when the race begins, since all that decides it is drawn then: the draft ends with the token
-that will be in progress when the target answers.
+The length of a race is decided when the race begins, since everything that it depends on is drawn then: the draft ends with the
+token that will be in progress when the target answers.
 
-The clock counts whole picoseconds, so that sums do not depend on their order. Every process waits for what it asked for and
-nothing is abandoned: a `get` left behind in SimPy swallows an item. One `SeedSequence` is spawned into a stream for acceptance
-draws (by position in the answer) and one for each model's jitter; nothing else is random.
+The clock counts whole picoseconds, so that sums do not depend on their order. Every process waits for everything that it asked
+for: in SimPy, a `get` that nobody waits for takes an item all the same. One `SeedSequence` is spawned into a stream for
+acceptance draws (by position in the answer) and one for each model's jitter; nothing else is random.
 """
 
 from __future__ import annotations
@@ -28,15 +29,15 @@ from sim.setup.system import System
 from sim.stream.placeholder import PREFIX, Placeholder, normalised, verdict, work_done
 from sim.stream.run import Fate, Model, Run, Span
 from sim.stream.stage import Outcome, Stage, stage_of
-from specdec import InputError
 from specdec.effects import Effect, Known, Race, Verify, drive
 from specdec.errors import StrategyError
+from specdec.inputs import at_least_one
 from specdec.state import KnownFacts
-from specdec.strategy import DecodingStrategy
+from specdec.strategy import DecodingStrategy, require_strategy
 
 TICKS_PER_SECOND = 10**12
 MODELS: tuple[Model, ...] = ("draft", "target")
-Waiting: TypeAlias = "Generator[simpy.Event, Any, Any]"
+Process: TypeAlias = "Generator[simpy.Event, Any, Any]"
 
 
 def run_stream(
@@ -50,20 +51,22 @@ def run_stream(
     rounds: int | None = None,
     detailed: bool = False,
 ) -> Run:
-    """Decode until `tokens` are committed, or for so many `rounds`.
+    """Decode until `tokens` tokens are committed, or for `rounds` rounds, whichever comes first.
 
-    `seed` and `request` decide all acceptance draws: equal ones give every strategy the same text to guess.
+    `seed` and `request` decide all acceptance draws: equal ones give every strategy the same text to guess. A `detailed` run
+    records spans too, and takes longer. Raises `InputError` for a number below 1, `StrategyError` for a strategy whose rounds
+    commit nothing or ask for work that cannot be timed.
     """
-    if tokens < 1 or (rounds is not None and rounds < 1):
-        raise InputError(f"{tokens} tokens in {rounds} rounds are nothing to simulate: give at least 1 of each")
-    machine = (_Detailed if detailed else _Rounds)(acceptance, system.used_by(strategy), tokens, seed, request)
+    at_least_one(tokens=tokens, rounds=1 if rounds is None else rounds)
+    require_strategy(strategy)
+    machine = (_DetailedMode if detailed else _RoundMode)(acceptance, system.used_by(strategy), tokens, seed, request)
     state, _ = normalised(strategy.init(PREFIX, KnownFacts(system.speed_ratio)))
     machine.env.run(machine.env.process(machine.decode(strategy, state, tokens, rounds)))
     return machine.result()
 
 
 class _Machine:
-    """What both modes share: answers to effects, counts, and the loop over rounds."""
+    """What both modes share: answers to effects, counts, and the loop over rounds. Times are in ticks of the clock."""
 
     def __init__(self, acceptance: Acceptance, system: System, tokens: int, seed: int, request: int) -> None:
         draws, target, draft = np.random.SeedSequence([seed, request]).spawn(3)
@@ -78,7 +81,7 @@ class _Machine:
         self.ends: list[int] = []
         self.round_tokens: list[int] = []
 
-    def decode(self, strategy: DecodingStrategy, state: Any, tokens: int, rounds: int | None) -> Waiting:
+    def decode(self, strategy: DecodingStrategy, state: Any, tokens: int, rounds: int | None) -> Process:
         """The process of the whole decode."""
         overhead = _ticks(self.system.overhead_seconds)
         while self.base < tokens and len(self.ends) != rounds:
@@ -94,10 +97,10 @@ class _Machine:
         return self._verdict(effect) if isinstance(effect, Verify) else self._work(effect)
 
     def _work(self, effect: Effect[Any]) -> Any:
-        """The answer to an effect that occupies devices or, where the clock runs meanwhile, a generator that returns it."""
+        """The answer to an effect that occupies devices; a generator that returns it, if the clock runs in the meantime."""
         raise NotImplementedError
 
-    def _close(self, overhead: int) -> Waiting:
+    def _close(self, overhead: int) -> Process:
         """The end of a round, after so many ticks of overhead."""
         raise NotImplementedError
 
@@ -140,7 +143,7 @@ class _Machine:
         return self._jitter[model].lognormal(-spread / 2, spread**0.5, size)
 
     def _timed(self, effect: Effect[Any]) -> tuple[Effect[Any], Stage, dict[Model, int]]:
-        """The effect, a race as it ended; its stage; the ticks that each model works, and the draft's tokens travel."""
+        """The effect, a race as it ends; its stage; each model's ticks of work, the draft's with its network delay."""
         stage = stage_of(effect)
         target = self._alone("target", stage.positions)
         if isinstance(effect, Race):
@@ -150,7 +153,7 @@ class _Machine:
             draft = float(seconds[stage.draft_steps - 1])
         else:
             draft = self._alone("draft", stage.draft_steps)
-        draft, target = self.system.lanes(draft, target)
+        draft, target = self.system.busy_seconds(draft, target)
         away = 2 * self.system.network_seconds if stage.draft_steps else 0.0
         return effect, stage, {"draft": _ticks(draft + away), "target": _ticks(target)}
 
@@ -171,8 +174,8 @@ class _Machine:
         )
 
 
-class _Rounds(_Machine):
-    """One event a round."""
+class _RoundMode(_Machine):
+    """Advances the clock once a round."""
 
     elapsed = 0
 
@@ -183,7 +186,7 @@ class _Rounds(_Machine):
         self.busy["target"] += ticks["target"]
         return self._done(effect, stage)
 
-    def _close(self, overhead: int) -> Waiting:
+    def _close(self, overhead: int) -> Process:
         yield self.env.timeout(self.elapsed + overhead)
         self.elapsed = 0
 
@@ -201,7 +204,7 @@ class _Order:
 
 @dataclass(slots=True)
 class _Work:
-    """A span whose tokens' fates are not known yet; they are `serial`, `serial + 1`, ..."""
+    """A span before the fates of its tokens are known; the tokens are `order.serial`, `order.serial + 1`, ..."""
 
     model: Model
     start: int
@@ -209,8 +212,8 @@ class _Work:
     order: _Order = field(repr=False)
 
 
-class _Detailed(_Machine):
-    """A process for each model, with a queue of orders of its own; on one device in turn both need the one resource."""
+class _DetailedMode(_Machine):
+    """A process for each model, with a queue of orders of its own. Where models work in turn, both need the same resource."""
 
     def __init__(self, *setup: Any) -> None:
         super().__init__(*setup)
@@ -222,8 +225,8 @@ class _Detailed(_Machine):
         for model in MODELS:
             self.env.process(self._model(model))
 
-    def _model(self, model: Model) -> Waiting:
-        """The process of a model: take an order, travel, hold the device, work, travel back, report."""
+    def _model(self, model: Model) -> Process:
+        """The process of a model: take an order, travel, occupy the device, work, travel back, report."""
         away = _ticks(self.system.network_seconds) if model == "draft" else 0
         while True:
             order: _Order = yield self._orders[model].get()
@@ -239,7 +242,7 @@ class _Detailed(_Machine):
                 yield self.env.timeout(self._away - away)
             order.done.succeed()
 
-    def _work(self, effect: Effect[Any]) -> Waiting:
+    def _work(self, effect: Effect[Any]) -> Process:
         effect, stage, ticks = self._timed(effect)
         waiting: list[simpy.Event] = []
         for model, amount in zip(MODELS, (stage.draft_steps, stage.positions), strict=True):
@@ -251,7 +254,7 @@ class _Detailed(_Machine):
         yield self.env.all_of(waiting)
         return answer
 
-    def _close(self, overhead: int) -> Waiting:
+    def _close(self, overhead: int) -> Process:
         if overhead:
             yield self.env.timeout(overhead)
 
@@ -269,14 +272,14 @@ class _Detailed(_Machine):
         at = work.start / TICKS_PER_SECOND, work.end / TICKS_PER_SECOND
         order = work.order
         if work.model == "target":
-            return Span("target", *at, order.round, width=order.amount)
+            return Span("target", *at, order.round, positions=order.amount)
         serials = range(order.serial, order.serial + order.amount)
         fates: tuple[Fate, ...] = tuple(self._fates.get(serial, "wasted") for serial in serials)
         return Span("draft", *at, order.round, fates=fates)
 
 
 class _Once:
-    """Remembers the seconds of each amount: latencies are written for arrays, and slow for one number."""
+    """Remembers the seconds of each amount, since a latency is written for arrays and slow for one number."""
 
     def __init__(self, seconds: Callable[[int], Any]) -> None:
         self._seconds, self._known = seconds, dict[int, float]()

@@ -17,7 +17,7 @@ def student_t(samples: int, confidence: float) -> float:
 
 
 def interval(values: Sequence[float] | Floats, confidence: float = 0.95) -> tuple[float, float]:
-    """For the mean of independent replications; at least two are needed."""
+    """Confidence interval of the mean of independent replications. Raises `InputError` for fewer than two."""
     if len(values) < 2:
         raise InputError(f"{len(values)} replication has no interval: give at least 2")
     half = float(student_t(len(values), confidence) * (np.std(values, ddof=1) / np.sqrt(len(values))))
@@ -28,7 +28,10 @@ def interval(values: Sequence[float] | Floats, confidence: float = 0.95) -> tupl
 def paired_interval(
     left: Sequence[float] | Floats, right: Sequence[float] | Floats, confidence: float = 0.95
 ) -> tuple[float, float]:
-    """For the mean of `left - right`, replication by replication: what both saw alike cancels (common random numbers)."""
+    """Confidence interval of the mean of `left - right`, replication by replication.
+
+    What both have in common cancels (common random numbers). Raises `InputError` for fewer than two, or unequally many.
+    """
     if len(left) != len(right):
         raise InputError(f"{len(left)} and {len(right)} replications cannot be paired: run both on the same seeds")
     return interval(np.subtract(left, right), confidence)

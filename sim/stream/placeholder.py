@@ -1,4 +1,4 @@
-"""Text without content: what a strategy is shown when only its timing is asked for.
+"""Placeholder text and placeholder answers: what a strategy works on when only its time is asked for.
 
 A round depends on the text only through what verification accepts, so a made-up text will do. Token `i` is `i % PERIOD`. The
 text repeats itself, so strategies that look into it (prompt lookup) find a continuation of up to `PERIOD` tokens. Whether that
@@ -26,7 +26,7 @@ TARGET_TOKEN = PERIOD
 
 @dataclass(frozen=True, slots=True)
 class Placeholder:
-    """A drafted token at a position of the text; `serial` is a number that an interpreter may follow it by."""
+    """A drafted token at a `position` of the text. An interpreter may give it a `serial` number, to find it again."""
 
     position: int
     serial: int = field(default=-1, compare=False)
@@ -54,13 +54,12 @@ def work_done(effect: Effect[Any], serial: int = 0) -> Any:
 
 def verdict(effect: Verify, outcome: Outcome) -> Verdict:
     """The answer to a `Verify` with this outcome: the accepted guesses pass, and the next one, if any, fails."""
-    complete = outcome.accepted == len(effect.guess)
-    own = () if complete and not effect.bonus else (TARGET_TOKEN,)
-    return Verdict(Committed(effect.guess[: outcome.accepted].tokens + own), outcome.accepted, complete)
+    ends_with_a_guess = outcome.accepted == len(effect.guess) and not effect.bonus
+    return Verdict.of(effect.guess, outcome.accepted, None if ends_with_a_guess else TARGET_TOKEN)
 
 
 def normalised(state: Any) -> tuple[Any, int]:
-    """`state` with its committed prefix put back to `PREFIX`, and by how many tokens that prefix had grown."""
+    """`state` with its committed prefix put back to `PREFIX`, and the number of tokens that were committed since."""
     prefix = committed(state)
     growth = len(prefix) - len(PREFIX)
     return _moved(state, prefix, growth), growth

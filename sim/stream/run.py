@@ -1,4 +1,4 @@
-"""What a simulated stream did: clocks, counts and spans of work, with an interval for its speed."""
+"""The record of a simulated stream: when rounds end, what they commit, who works when, and an interval for the speed."""
 
 from __future__ import annotations
 
@@ -17,24 +17,35 @@ Fate: TypeAlias = Literal["accepted", "rejected", "wasted"]
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A stretch of work of one model: a draft with the fates of its tokens, in order, or a forward over `width` positions."""
+    """A stretch of work of one model.
 
-    lane: Model
+    `model`           `draft` or `target`
+    `start_seconds`   since the start of the decode, as `end_seconds`
+    `round`           number of the round, from 0
+    `positions`       that a forward of the target scores; 0 for a draft
+    `fates`           of the tokens of a draft, in order; empty for the target
+    """
+
+    model: Model
     start_seconds: float
     end_seconds: float
     round: int
-    width: int = 0
+    positions: int = 0
     fates: tuple[Fate, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Run:
-    """What one stream did.
+    """The record of one stream; times in seconds.
 
-    `round_end_seconds`  shape (rounds,): the clock at the end of each `step`
-    `round_tokens`       shape (rounds,): committed in it
-    `verifications`      verdicts; `drafted` guesses made, `accepted` of them
-    `spans`              in order of their start; detailed mode only
+    `round_end_seconds`     shape (rounds,): when each round ends, since the start
+    `round_tokens`          shape (rounds,): tokens committed in each round
+    `verifications`         how many there were
+    `drafted`               guesses that were made, those of the draft and certain ones
+    `accepted`              accepted guesses
+    `target_busy_seconds`   in which the target works
+    `draft_busy_seconds`    in which the draft works
+    `spans`                 work of both models in order of its start; empty unless the run is detailed
     """
 
     round_end_seconds: Floats

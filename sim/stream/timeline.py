@@ -1,7 +1,7 @@
-"""Who works when: the first rounds of a decode, as pieces of work and as bars for a terminal.
+"""The timeline of a decode: the work of both models in the first rounds, and bars of it for a terminal.
 
-A drafted token has one of three fates: accepted, rejected (its own verification failed) or wasted (never verified, since an
-earlier guess was rejected). Pictures of a timeline are in `sim.pictures`.
+A drafted token has one of three fates: accepted, rejected (it was tested and failed) or wasted (never tested, since an earlier
+guess was rejected). Pictures of a timeline are in `sim.pictures`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from sim.setup.acceptance import Acceptance
 from sim.setup.system import System
 from sim.stream.events import run_stream
 from sim.stream.run import Fate, Model, Span
+from specdec.inputs import at_least_one
 from specdec.report import Report, milliseconds, share, spelled
 from specdec.strategy import DecodingStrategy
 
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
 MORE_ROUNDS = 8
-"""Simulated behind the ones that are shown, so that the fate of what was drafted last is known."""
+"""Rounds that are simulated after the ones that are shown, so that the fates of the last drafted tokens are known."""
 MOST_TOKENS = 100_000
-LANES: tuple[Model, ...] = ("target", "draft")
+MODELS: tuple[Model, ...] = ("target", "draft")
 
 Kind: TypeAlias = Literal["target forward", "draft accepted", "draft rejected", "draft wasted", "waiting"]
 
@@ -41,14 +42,14 @@ MARKS: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Piece(Report):
-    """One piece of a lane's time.
+    """A piece of time in which one model works, or waits.
 
-    `lane`            `target` or `draft`
+    `lane`            the model, `target` or `draft`
     `kind`            `target forward`; or `draft accepted`, `draft rejected`, `draft wasted` for a single drafted token
-    `round`           number of the round, from 1
+    `round`           number of the round, from 1; `None` (null) for waiting
     `start_seconds`   since the start of the decode
     `end_seconds`     since the start of the decode
-    `rows`            positions that a target forward scores; `None` (null) for drafted tokens
+    `rows`            positions that a target forward scores; `None` (null) for everything else
     """
 
     lane: Model
@@ -85,14 +86,14 @@ class Timeline(Report):
     work: tuple[Piece, ...]
 
     def waits(self) -> Iterator[Piece]:
-        """Where a model that works at all does nothing, as pieces of kind `waiting`."""
-        for lane in LANES:
-            ours = [piece for piece in self.work if piece.lane == lane]
+        """The times in which a model does nothing, as pieces of kind `waiting`; none for a model that never works."""
+        for model in MODELS:
+            ours = [piece for piece in self.work if piece.lane == model]
             ends = [0.0, *(piece.end_seconds for piece in ours)]
             starts = [*(piece.start_seconds for piece in ours), self.seconds]
             for start, end in zip(ends, starts, strict=True):
                 if ours and end - start > 1e-12:
-                    yield Piece(lane, "waiting", None, start, end)
+                    yield Piece(model, "waiting", None, start, end)
 
     def __rich__(self) -> RenderableType:
         from rich.console import Group
@@ -113,9 +114,9 @@ class _Bars:
         from rich.text import Text
 
         columns = max(20, options.max_width - 10)
-        for lane in LANES:
-            marks = "".join(self._marks([piece for piece in self.shown.work if piece.lane == lane], columns))
-            yield Text.from_markup(f"{lane:<7}{marks}", overflow="crop")
+        for model in MODELS:
+            marks = "".join(self._marks([piece for piece in self.shown.work if piece.lane == model], columns))
+            yield Text.from_markup(f"{model:<7}{marks}", overflow="crop")
         yield "       " + "  ".join(f"{mark} {kind}" for kind, mark in MARKS.items())
 
     def _marks(self, pieces: Sequence[Piece], columns: int) -> Iterator[str]:
@@ -130,7 +131,11 @@ class _Bars:
 def timeline(
     strategy: DecodingStrategy, acceptance: Acceptance, system: System, *, rounds: int = 10, seed: int = 0
 ) -> Timeline:
-    """Simulate the first `rounds` rounds in detail. Equal seeds give all strategies equal acceptance draws."""
+    """Simulate the first `rounds` rounds in detail. Equal seeds give all strategies equal acceptance draws.
+
+    Raises `InputError` for a number of rounds below 1, `StrategyError` for a strategy that cannot be timed.
+    """
+    at_least_one(rounds=rounds)
     run = run_stream(strategy, acceptance, system, tokens=MOST_TOKENS, rounds=rounds + MORE_ROUNDS, seed=seed, detailed=True)
     spans = [span for span in run.spans if span.round < rounds]
     ends = tuple(run.round_end_seconds[:rounds].tolist())
@@ -146,15 +151,15 @@ def timeline(
     )
 
 
-def _idle_share(spans: Sequence[Span], lane: Model, seconds: float) -> float:
-    return 1 - sum(span.end_seconds - span.start_seconds for span in spans if span.lane == lane) / seconds
+def _idle_share(spans: Sequence[Span], model: Model, seconds: float) -> float:
+    return 1 - sum(span.end_seconds - span.start_seconds for span in spans if span.model == model) / seconds
 
 
 def _pieces(span: Span) -> Iterator[Piece]:
     """A target forward, or each token of a draft by itself."""
     start, end = span.start_seconds, span.end_seconds
-    if span.lane == "target":
-        yield Piece("target", "target forward", span.round + 1, start, end, span.width)
+    if span.model == "target":
+        yield Piece("target", "target forward", span.round + 1, start, end, span.positions)
         return
     step = (end - start) / max(1, len(span.fates))
     for number, fate in enumerate(span.fates):

@@ -1,0 +1,1 @@
+"""Questions and their answers as reports: simulate, tune, load, validate. Imports `setup`, `stream` and `traffic`."""

@@ -1,6 +1,6 @@
-"""One strategy under load: requests queue for replicas that decode in batches. Means over replications, with intervals.
+"""The study of one strategy under load: requests are served in several replications; means, and intervals of the means.
 
-How a request is served is in `sim.traffic`; here runs are repeated and summed up.
+How a request is served is in `sim.traffic`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sim.traffic.metrics import Metrics, Objectives, Saturation, Summary, measur
 from sim.traffic.record import ONE_REPLICA, Server
 from sim.traffic.serving import simulate_serving
 from sim.traffic.workload import Traffic, Workload, streams
-from specdec.errors import InputError
+from specdec.inputs import at_least_one
 from specdec.report import Report, share, three_digits
 from specdec.strategy import DecodingStrategy
 
@@ -51,7 +51,7 @@ class Percentiles(Report):
 
     @classmethod
     def of(cls, summaries: Sequence[Summary]) -> Percentiles:
-        """From the summary of each replication; NaN there means that nothing was measured."""
+        """The means of the summaries of all replications. NaN in a summary says that nothing was measured."""
         columns = {key: [getattr(summary, key) for summary in summaries] for key in asdict(summaries[0])}
         means = {key: float(np.mean(values)) for key, values in columns.items()}
         found = {key: None if np.isnan(value) else value for key, value in means.items()}
@@ -148,13 +148,13 @@ def simulate_traffic(
     replications: int = 1,
     seed: int = 0,
 ) -> Load:
-    """Serve requests with a strategy, once or in several replications.
+    """Serve requests with a strategy, in one or several replications.
 
-    Every replication has acceptance draws of its own, and draws its `traffic` anew; a `Workload` is the same in all of them.
-    Equal seeds give all strategies equal requests and equal acceptance draws.
+    Every replication has acceptance draws of its own and draws its `traffic` anew; a `Workload` is the same in all of them.
+    Equal seeds give all strategies equal requests and equal acceptance draws. Raises `InputError` for less than 1 replication,
+    or a request that no replica has the memory for, and `StrategyError` for a strategy that cannot be compiled.
     """
-    if replications < 1:
-        raise InputError(f"{replications} replications are nothing to simulate: give at least 1")
+    at_least_one(replications=replications)
     seeds = streams(np.random.SeedSequence(seed), 2 * replications)
     workloads = [traffic if isinstance(traffic, Workload) else traffic.workload(one) for one in seeds[::2]]
     start = perf_counter()

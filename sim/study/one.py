@@ -1,4 +1,4 @@
-"""One strategy, one sequence alone: simulated by events, beside the exact value of its compiled chain."""
+"""The study of one strategy on one sequence: its speed simulated by events, and its exact speed by the compiled chain."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sim.setup.acceptance import Acceptance
 from sim.setup.system import System
 from sim.stream.chain import compile_strategy
 from sim.stream.events import run_stream
-from sim.stream.rates import plain_tokens_per_second, rates
+from sim.stream.speed import long_run_speed, plain_tokens_per_second
 from sim.study.load import Load
 from specdec.errors import StrategyError
 from specdec.report import Report, share, spelled, three_digits
@@ -84,13 +84,14 @@ class Simulation(Report):
 def simulate(
     strategy: DecodingStrategy, acceptance: Acceptance, system: System, *, tokens: int = 20_000, seed: int = 0
 ) -> Simulation:
-    """Simulate one sequence of `tokens` tokens. Equal seeds give all strategies equal acceptance draws.
+    """Simulate one sequence of `tokens` tokens, and compute the exact speed. Equal seeds give equal acceptance draws.
 
-    The chain is exact, but for a draft that races the target under jitter: there the chain takes mean times.
+    The compiled chain is exact, except where a draft races the target under jitter: there it takes mean times. Raises
+    `InputError` for less than 1 token, `StrategyError` for a strategy that cannot be timed.
     """
     run = run_stream(strategy, acceptance, system, tokens=tokens, seed=seed)
     try:
-        exact = float(rates(compile_strategy(strategy, system), acceptance, system).tokens_per_second)
+        exact = float(long_run_speed(compile_strategy(strategy, system), acceptance, system).tokens_per_second)
     except StrategyError:  # a memory that does not repeat: simulated, but not compiled
         exact = None
     return Simulation(

@@ -1,9 +1,10 @@
-"""PEARL's published speed-ups beside the compiled chain: `python -m sim.study.paper` (Liu et al., ICLR 2025, arXiv 2408.11850).
+"""Compares PEARL's published speed-ups with the compiled chain: `python -m sim.study.paper`.
 
-The paper gives speed-ups over autoregressive decoding and the draft lengths of its scripts, which are speed ratios c, but no
-acceptance rate per task. Here the rate that explains each speed-up is solved for. Speculative decoding is computed at that
-rate too: at the same draft length (untuned), and at its best one (tuned). Near an acceptance of .95, PEARL gains 1.46 over the
-first, as published, and 1.34 over the second. PEARL has two devices there; speculative decoding needs one.
+Source: Liu et al., ICLR 2025, arXiv 2408.11850. The paper gives speed-ups over autoregressive decoding, and the draft lengths
+of its scripts, which are speed ratios c, but no acceptance rate for each task. Here the acceptance rate that explains each
+speed-up is solved for. Speculative decoding is computed at that rate too: at the same draft length (untuned), and at its best
+one (tuned). Near an acceptance of .95, PEARL is 1.46 times as fast as untuned speculative decoding, as published, and 1.34
+times as fast as tuned. PEARL has two devices there; speculative decoding needs one.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""How fast a strategy will decode on a measured pair: its compiled chain, with the seconds of a profile.
+"""Predicts how fast a strategy decodes on a measured pair, by its compiled chain with the seconds of a profile.
 
-`specdec` may not import the simulator. `specdec bench` finds `predict` in the entry-point group `specdec.predictors`, and shows
-its answer beside what it measures.
+`specdec` may not import the simulator. `specdec bench` finds `predict` in the entry-point group `specdec.predictors`, and
+prints the prediction next to the measured speed.
 """
 
 from __future__ import annotations
 
 from sim.setup.profiles import measured_acceptance, measured_system
 from sim.stream.chain import compile_strategy
-from sim.stream.rates import expected_seconds
+from sim.stream.speed import expected_seconds
 from specdec.profile import Profile
 from specdec.strategy import DecodingStrategy
 

@@ -1,6 +1,6 @@
-"""Speed-ups of PEARL that others publish, predicted from the run lengths that they publish beside them.
+"""Predicts PEARL's published speed-ups from the run lengths that are published with them.
 
-For each pair of models, one draft length is fitted on two tasks; the other tasks are predicted with that length.
+For each pair of models, one draft length is fitted on some tasks, the first two unless named. All tasks are predicted with it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sim.setup.acceptance import Rate
 from sim.setup.latency import Constant
 from sim.setup.system import System
 from sim.stream.chain import compile_strategy
-from sim.stream.rates import plain_tokens_per_second, rates
+from sim.stream.speed import long_run_speed, plain_tokens_per_second
 from specdec.errors import InputError
 from specdec.report import Report
 from specdec.strategy import create
@@ -36,9 +36,9 @@ class Predicted(Report):
     `task`                  data set of the prompts
     `reported_speedup`      over autoregressive decoding, as published
     `predicted_speedup`     by the compiled chain, at the published acceptance and the fitted draft length
-    `held_out`              whether the fit of the draft length did not see this task
+    `held_out`              whether the draft length was fitted without this task
     `error`                 predicted over reported, minus 1
-    `fitted_draft_length`   the draft length that fits the pair's other tasks best
+    `fitted_draft_length`   the draft length fitted on `fitted_tasks`: the one that predicts them best for this pair
     """
 
     draft: str
@@ -53,7 +53,13 @@ class Predicted(Report):
 
 @dataclass(frozen=True)
 class Cell:
-    """What others publish: a speed-up, and the mean run length between rejections (accepted tokens and the corrected one)."""
+    """A published speed-up of PEARL.
+
+    `draft`, `target`   names of the models
+    `task`              data set of the prompts
+    `mean_run_length`   tokens from one rejection to the next, the corrected token included
+    `speedup_over_ar`   over autoregressive decoding
+    """
 
     draft: str
     target: str
@@ -68,12 +74,15 @@ class Cell:
 
 
 def bundled_table() -> Path:
-    """What nano-PEARL reports on H200, batch 1, greedy (from its repository)."""
+    """The table of what nano-PEARL reports on H200 at batch 1, greedy (from its repository)."""
     return Path(str(files("sim") / "data" / "nano_pearl_h200_bs1.csv"))
 
 
 def read_cells(path: Path) -> list[Cell]:
-    """The rows of a table with the columns draft, target, task, mean_run_length, speedup_over_ar."""
+    """The rows of a CSV file with the columns draft, target, task, mean_run_length, speedup_over_ar.
+
+    Raises `InputError` that names the file, and the row if a row is wrong.
+    """
     try:
         with path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
@@ -99,17 +108,18 @@ def _cell(row: dict[str, str], where: str) -> Cell:
 
 
 def pearl_speedups(acceptances: Sequence[float], draft_length: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """PEARL over autoregressive when `draft_length` draft steps take as long as a target step (its speed ratio)."""
+    """PEARL's speed-ups over autoregressive decoding if a target step takes as long as `draft_length` draft steps."""
     system = System(Constant(1 / draft_length, 1.0))
     compiled = compile_strategy(create("pearl", draft_length=draft_length))
-    speeds = rates(compiled, Rate(np.array(acceptances)), system).tokens_per_second
+    speeds = long_run_speed(compiled, Rate(np.array(acceptances)), system).tokens_per_second
     return speeds / plain_tokens_per_second(system)
 
 
 def predicted_cells(cells: Sequence[Cell], fitted_tasks: Sequence[str] = ()) -> Iterator[Predicted]:
-    """Every cell with its prediction. A pair's draft length is the one that fits its `fitted_tasks` best.
+    """Every cell with its prediction. A pair's draft length is the one that predicts its `fitted_tasks` best.
 
-    These are the first two tasks of the table unless named; all other tasks are held out.
+    Without `fitted_tasks`, the first two tasks of the table are fitted. All other tasks are held out. Raises `InputError` for a
+    task that is not in the table, or a pair that has none of the fitted ones.
     """
     tasks = list(dict.fromkeys(cell.task for cell in cells))
     unknown = [task for task in fitted_tasks if task not in tasks]

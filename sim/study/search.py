@@ -1,30 +1,31 @@
-"""Which draft length, which strategy, and where the answer changes: searches over compiled chains.
+"""Searches over compiled chains: the fastest of several candidates, and where another one becomes the fastest.
 
-A strategy comes in as a *maker*: a strategy class or another function of `draft_length`, or a strategy object, which has no
-length to choose.
+A candidate is a strategy at one draft length. Candidates come from a *maker*: a strategy class or another function of
+`draft_length`, or a strategy object, which has no length to choose.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from sim.setup.acceptance import Acceptance, Rate
+from sim.setup.arrays import Floats
 from sim.setup.latency import Latency
 from sim.setup.system import System
 from sim.stream.chain import RATIO_3, Compiled, compile_strategy
-from sim.stream.rates import plain_tokens_per_second, rates
+from sim.stream.speed import long_run_speed, plain_tokens_per_second
 from specdec.errors import InputError
 from specdec.report import Report, named, three_digits
 from specdec.strategy import DecodingStrategy
 
-Floats = NDArray[np.float64]
 Maker: TypeAlias = "DecodingStrategy | Callable[..., DecodingStrategy]"
-Parameter: TypeAlias = Literal["acceptance", "speed_ratio"]
+Varied: TypeAlias = Literal["acceptance", "speed_ratio"]
 LENGTHS = range(1, 17)
 HALVINGS = 24
 RATES = np.linspace(0, 1, 201)[1:-1]
@@ -33,7 +34,7 @@ ROUNDING = 1e-12
 
 @dataclass(frozen=True)
 class Choice(Report):
-    """A strategy at a draft length, and its speed.
+    """A strategy at a draft length, with its speed-up.
 
     `strategy`          name of the strategy
     `draft_length`      tokens; `None` (null) where the strategy has none to choose
@@ -58,7 +59,7 @@ class Flip(Report):
     `above`      the best choice just above that value
     """
 
-    parameter: Parameter
+    parameter: Varied
     at: float
     below: Choice
     above: Choice
@@ -84,83 +85,55 @@ class Scaled:
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A compiled strategy and its name. If its draft races the target, each system has a table of its own."""
+    """A strategy to compare with others.
 
-    strategy: str
-    draft_length: int | None
-    compiled: Compiled
-
-    @property
-    def races(self) -> bool:
-        return self.compiled.races
-
-    def speedup(self, acceptance: Acceptance, system: System) -> Floats:
-        """Long-run speed over autoregressive decoding; arrays for grids."""
-        compiled = compile_strategy(self.compiled.strategy, system) if self.races else self.compiled
-        return rates(compiled, acceptance, system).tokens_per_second / plain_tokens_per_second(system)
-
-    def choice(self, acceptance: Acceptance, system: System) -> Choice:
-        return Choice(self.strategy, self.draft_length, float(self.speedup(acceptance, system)))
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A strategy that is to be compiled; `draft_length` is `None` where there is none to choose."""
+    `name`           of the strategy, the same at all draft lengths
+    `draft_length`   tokens; `None` where there is none to choose
+    `strategy`       what is compiled
+    `system`         what it is compiled for; a strategy whose draft races the target is compiled for other systems again
+    """
 
     name: str
     draft_length: int | None
     strategy: DecodingStrategy
+    system: System = RATIO_3
 
     def __str__(self) -> str:
         return named(self.name, {"draft_length": self.draft_length})
 
-    def compiled(self, system: System) -> Candidate:
-        return Candidate(self.name, self.draft_length, compile_strategy(self.strategy, system))
+    @cached_property
+    def compiled(self) -> Compiled:
+        """Its chain, compiled when it is first asked for. Raises `StrategyError` for a strategy that cannot be compiled."""
+        return compile_strategy(self.strategy, self.system)
+
+    def speedup(self, acceptance: Acceptance, system: System) -> Floats:
+        """Exact long-run speed over that of autoregressive decoding; an array of the grid's shape."""
+        again = self.compiled.races and system is not self.system
+        compiled = compile_strategy(self.strategy, system) if again else self.compiled
+        return long_run_speed(compiled, acceptance, system).tokens_per_second / plain_tokens_per_second(system)
 
 
-def trials(name: str, maker: Maker, lengths: Iterable[int] = LENGTHS) -> list[Trial]:
-    """A strategy at every draft length; a strategy object alone is one trial."""
+def candidates(name: str, maker: Maker, lengths: Iterable[int] = LENGTHS, system: System = RATIO_3) -> list[Candidate]:
+    """A strategy at every draft length; a strategy object is one candidate. Raises `InputError` if there is no length."""
     if isinstance(maker, DecodingStrategy):
-        return [Trial(name, None, maker)]
-    found = [Trial(name, length, maker(draft_length=length)) for length in lengths]
+        return [Candidate(name, None, maker, system)]
+    found = [Candidate(name, length, maker(draft_length=length), system) for length in lengths]
     if not found:
         raise InputError(f"no draft length to try for {name}: give at least one")
     return found
 
 
-def candidates(name: str, maker: Maker, lengths: Iterable[int] = LENGTHS, system: System = RATIO_3) -> list[Candidate]:
-    """The trials of a strategy, compiled."""
-    return [trial.compiled(system) for trial in trials(name, maker, lengths)]
-
-
-def best_draft_length(
-    maker: Callable[..., DecodingStrategy], acceptance: Acceptance, system: System, lengths: Iterable[int] = LENGTHS
-) -> Choice:
-    """The fastest of `maker(draft_length=g)` for g in `lengths`; the shortest of equals."""
-    name = getattr(maker, "name", getattr(maker, "__name__", "strategy"))
-    return best_of(candidates(name, maker, lengths, system), acceptance, system)
-
-
-def best_strategy(
-    makers: Mapping[str, Maker], acceptance: Acceptance, system: System, lengths: Iterable[int] = LENGTHS
-) -> Choice:
-    """The fastest of several strategies, each at its best draft length; the first of equals."""
-    lengths = list(lengths)
-    found = [one for name, maker in makers.items() for one in candidates(name, maker, lengths, system)]
-    return best_of(found, acceptance, system)
-
-
 def best_of(found: Iterable[Candidate], acceptance: Acceptance, system: System) -> Choice:
     """The fastest candidate, the first of equals (up to rounding)."""
-    choices = [one.choice(acceptance, system) for one in found]
+    choices = [Choice(one.name, one.draft_length, float(one.speedup(acceptance, system))) for one in found]
     fastest = max(choice.speedup_over_ar for choice in choices)
     return next(choice for choice in choices if choice.speedup_over_ar >= fastest * (1 - ROUNDING))
 
 
 def acceptance_flips(found: Iterable[Candidate], acceptance: Acceptance, system: System) -> list[Flip]:
-    """Mean rates at which the best strategy changes; all lengths of a strategy count as one strategy.
+    """Mean acceptance rates at which the best strategy changes; all draft lengths of a strategy count as one strategy.
 
-    The odds of every guess are multiplied by one factor, which is varied: hard guesses stay harder than easy ones.
+    What is varied is one factor, which the odds of every guess are multiplied by: hard guesses stay harder than easy ones.
     """
     path = Rate(0.5) if isinstance(acceptance, Rate) else acceptance  # not stuck where the rate is 0 or 1
     points = RATES if len(path.start) == 1 else RATES[::5]  # hidden states are many numbers at each point
@@ -171,7 +144,7 @@ def acceptance_flips(found: Iterable[Candidate], acceptance: Acceptance, system:
 
 
 def speed_ratio_flips(found: Iterable[Candidate], acceptance: Acceptance, system: System) -> list[Flip]:
-    """Ratios target step / draft step, from 1 to 64, at which the best strategy changes; the draft's speed is varied."""
+    """Ratios target step / draft step from 1 to 64 at which the best strategy changes. The draft's seconds are varied."""
 
     def scaled(at: ArrayLike) -> tuple[Acceptance, System]:
         return acceptance, replace(system, latency=Scaled(system.latency, system.speed_ratio / np.asarray(at, float)))
@@ -180,12 +153,12 @@ def speed_ratio_flips(found: Iterable[Candidate], acceptance: Acceptance, system
 
 
 def _flips(
-    parameter: Parameter, grid: Floats, found: list[Candidate], setup: Callable[[ArrayLike], tuple[Acceptance, System]]
+    parameter: Varied, grid: Floats, found: list[Candidate], setup: Callable[[ArrayLike], tuple[Acceptance, System]]
 ) -> list[Flip]:
     """Scan a grid for a change of the best strategy, then halve the step that holds it. Ties would make root finding fail."""
 
     def speedups(one: Candidate) -> Floats:
-        if one.races and parameter == "speed_ratio":  # each ratio has a table of its own
+        if one.compiled.races and parameter == "speed_ratio":  # each ratio has a table of its own
             return np.array([float(one.speedup(*setup(at))) for at in grid])
         return np.broadcast_to(one.speedup(*setup(grid)), grid.shape)
 
@@ -193,10 +166,10 @@ def _flips(
     tops = np.argmax(speeds >= speeds.max(axis=0) * (1 - ROUNDING), axis=0)  # the first of equals
     flips: list[Flip] = []
     for at in range(1, len(grid)):
-        below, above = found[tops[at - 1]].strategy, found[tops[at]].strategy
+        below, above = found[tops[at - 1]].name, found[tops[at]].name
         if below == above:
             continue
-        rivals = [one for one in found if one.strategy in (below, above)]
+        rivals = [one for one in found if one.name in (below, above)]
         low, high = float(grid[at - 1]), float(grid[at])
         for _ in range(HALVINGS):
             middle = (low + high) / 2

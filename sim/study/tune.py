@@ -1,7 +1,7 @@
-"""Which strategy at which draft length is best, and where that answer changes.
+"""The study of choices: which strategy at which draft length is best, and where the best strategy changes.
 
-Two rules settle ties: autoregressive decoding is tried first and wins them; a strategy that finds its own draft length is tried
-last and loses them.
+Of equally fast strategies, the one that is tried first is best. Autoregressive decoding is tried first, a strategy that finds
+its own draft length last.
 """
 
 from __future__ import annotations
@@ -14,17 +14,16 @@ from typing import TYPE_CHECKING, ClassVar, TypeAlias
 from sim.setup.acceptance import Acceptance
 from sim.setup.system import System
 from sim.stream.events import run_stream
-from sim.stream.rates import plain_tokens_per_second
+from sim.stream.speed import plain_tokens_per_second
 from sim.study.search import (
     Candidate,
     Choice,
     Flip,
-    Parameter,
-    Trial,
+    Varied,
     acceptance_flips,
     best_of,
+    candidates,
     speed_ratio_flips,
-    trials,
 )
 from specdec.report import Progress, Report, no_progress, three_digits
 from specdec.strategy import DecodingStrategy, DraftingStrategy, available, create
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 
 BASELINE = "autoregressive"
 Tunable: TypeAlias = "str | DecodingStrategy | type[DecodingStrategy]"
-"""A name, at every draft length; a class, likewise; or an object, as it is."""
+"""A strategy by name or class, which is tried at every draft length, or an object, which is tried as it is."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +71,11 @@ class Tuning(Report):
     speed_ratio: float
 
     def flips_nearby(self) -> Iterator[Flip]:
-        """Of each parameter the last flip below and the first one above; farther off, equal strategies take turns."""
-        here: dict[Parameter, float] = {"acceptance": self.acceptance_rate, "speed_ratio": self.speed_ratio}
+        """For each parameter, the nearest flip below the value given and the nearest above it.
+
+        Farther away, equally fast strategies may alternate.
+        """
+        here: dict[Varied, float] = {"acceptance": self.acceptance_rate, "speed_ratio": self.speed_ratio}
         for parameter, value in here.items():
             ours = [flip for flip in self.flips if flip.parameter == parameter]
             yield from [flip for flip in ours if flip.at <= value][-1:]
@@ -121,21 +123,19 @@ def tune(
     seed: int = 0,
     progress: Progress = no_progress,
 ) -> Tuning:
-    """Compare strategies, all installed ones that draft unless given, each at every draft length.
+    """Compare strategies, each at every draft length; all installed strategies that draft unless `strategies` are given.
 
-    Every point is exact, by the compiled chain; `tokens` tokens are simulated too, to check it, unless that is 0. If acceptance
+    Every point is exact, by the compiled chain. To check it, `tokens` tokens are simulated too, unless that is 0. If acceptance
     depends on position or text, its flip is a mean rate: the odds of every guess are multiplied by one factor until the best
-    strategy changes.
+    strategy changes. Raises `StrategyError` for a strategy that cannot be compiled.
     """
     lengths = list(draft_lengths)
-    steps = [trial for one in _in_order(strategies) for trial in _trials(one, lengths)]
+    found = [candidate for one in _in_order(strategies) for candidate in _candidates(one, lengths, system)]
     curves: dict[str, list[Point]] = {}
-    found: list[Candidate] = []
-    for trial in progress(steps, len(steps)):
-        found.append(trial.compiled(system))
-        exact = float(found[-1].speedup(acceptance, system))
-        simulated = _simulated(trial.strategy, acceptance, system, tokens, seed) if tokens else None
-        curves.setdefault(trial.name, []).append(Point(trial.draft_length, exact, simulated))
+    for one in progress(found, len(found)):
+        exact = float(one.speedup(acceptance, system))
+        simulated = _simulated(one.strategy, acceptance, system, tokens, seed) if tokens else None
+        curves.setdefault(one.name, []).append(Point(one.draft_length, exact, simulated))
     return Tuning(
         best_of(found, acceptance, system),
         {name: tuple(points) for name, points in curves.items()},
@@ -158,10 +158,10 @@ def _in_order(strategies: Iterable[Tunable] | None) -> list[Tunable]:
     return [BASELINE, *(cls.name for cls in sorted(drafting, key=lambda cls: not issubclass(cls, DraftingStrategy)))]
 
 
-def _trials(one: Tunable, lengths: Sequence[int]) -> list[Trial]:
+def _candidates(one: Tunable, lengths: Sequence[int], system: System) -> list[Candidate]:
     if isinstance(one, DecodingStrategy):
         length = one.draft_length if isinstance(one, DraftingStrategy) else None
-        return [Trial(one.name, length if isinstance(length, int) else None, one)]
+        return [Candidate(one.name, length if isinstance(length, int) else None, one, system)]
     maker = partial(create, one) if isinstance(one, str) else one
     single = maker()
-    return trials(single.name, maker if isinstance(single, DraftingStrategy) else single, lengths)
+    return candidates(single.name, maker if isinstance(single, DraftingStrategy) else single, lengths, system)

@@ -1,6 +1,7 @@
-"""Predicted against measured: what the simulator's numbers are worth, in print and on a pair at hand.
+"""Compares the simulator's predictions with measurements: with published speed-ups, and with speeds timed on a real pair.
 
-Both sides of a comparison are kept, with the sign of the error. What is called a prediction is fitted to nothing.
+Every comparison holds the prediction, the measurement and the error with its sign. Only the draft length of published tables is
+fitted, on two tasks unless others are named.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from sim.study.predict import predict
 from sim.study.published import Cell, Predicted, bundled_table, predicted_cells, read_cells
+from specdec.inputs import at_least_one
 from specdec.profile import Profile
 from specdec.prompts import bundled
 from specdec.report import Progress, Report, no_progress, three_digits
@@ -28,7 +30,7 @@ TIMED_LENGTHS = (1, 2, 4, 6)
 
 @dataclass(frozen=True)
 class Timed(Report):
-    """A strategy that was timed on a real pair, and predicted.
+    """A strategy timed on a real pair, with its prediction.
 
     `strategy`                      name of the strategy
     `parameters`                    its parameters by name
@@ -46,9 +48,9 @@ class Timed(Report):
 
 @dataclass(frozen=True)
 class Validation(Report):
-    """Predictions beside what they predict; what `specdec validate --json` writes.
+    """Predictions and what was measured; what `specdec validate --json` writes.
 
-    `bundled`     strategies timed here; empty where nothing was measured
+    `bundled`     strategies timed on a pair; empty where nothing was measured
     `published`   published speed-ups
     """
 
@@ -107,16 +109,24 @@ def _table(title: str, names: Sequence[str], numbers: Sequence[str]) -> Table:
 
 
 def mean_error(compared: Sequence[Timed] | Sequence[Predicted]) -> float:
-    """Mean of the absolute relative errors."""
+    """Mean of the errors without their signs."""
     return mean(abs(one.error) for one in compared)
 
 
 @dataclass
 class Comparison:
-    """Strategies timed on a real pair, with profiles of the pair taken in between. Iterate to run it, a repeat at a time.
+    """Strategies timed on a real pair, with profiles of the pair taken in between. Iterating runs it.
 
-    Every answer has exactly `tokens` tokens at temperature 1; speeds leave the prompt's own forward out. Repeats and profiles
-    alternate, so that a machine that slows down does so for the measured and the predicted side alike.
+    `pair`         the models
+    `strategies`   what is timed and predicted
+    `prompts`      prompts as tokens
+    `tokens`       tokens of every answer, at temperature 1
+    `repeats`      how often every prompt is decoded with every strategy
+    `seed`         of the first answer
+    `speeds`       tokens per second of each strategy, by repeat; the prompt's own forward is left out
+    `profiles`     of the pair: one before the first repeat, and one after each
+
+    Repeats and profiles alternate, so that a machine that slows down does so for measured and predicted speeds alike.
     """
 
     pair: Pair
@@ -159,7 +169,7 @@ class Comparison:
         )
 
     def _decode(self, seed: int) -> list[float]:
-        """Tokens per second of each strategy. Each prompt begins with another strategy than the last one."""
+        """Tokens per second of each strategy. Each prompt is decoded first with another strategy than the prompt before."""
         from specdec.decoding import decode
 
         seconds = [0.0] * len(self.strategies)
@@ -194,11 +204,18 @@ def validate(
     seed: int = 0,
     progress: Progress = no_progress,
 ) -> Validation:
-    """Predict the published `cells` (nano-PEARL's unless given), and the speed of strategies on `pair`, if there is one.
+    """Predict published speed-ups and, if a `pair` is given, the speed of strategies on that pair.
 
-    Without `strategies`, autoregressive and speculative decoding and PEARL are timed, at draft lengths 1, 2, 4 and 6. Without
-    `prompts`, the bundled ones are decoded.
+    `cells` are the published speed-ups, nano-PEARL's unless given; `fitted_tasks` are those that draft lengths are fitted on.
+
+    On the pair, every strategy decodes `tokens` tokens after each prompt, `repeats` times. Without `strategies`, autoregressive
+    and speculative decoding and PEARL are timed, at draft lengths 1, 2, 4 and 6. Without `prompts`, the bundled ones are
+    decoded.
+
+    Raises `InputError` for numbers below 1 and tasks that are not published, `StrategyError` for a strategy that cannot be
+    compiled.
     """
+    at_least_one(tokens=tokens, repeats=repeats)
     published = tuple(predicted_cells(read_cells(bundled_table()) if cells is None else cells, fitted_tasks))
     if pair is None:
         return Validation((), published)

@@ -1,8 +1,8 @@
-"""What users and operators feel: latencies at percentiles, goodput, utilisation, waiting and saturation.
+"""Metrics of a serving run: percentiles of latencies, goodput, utilisation, waiting and saturation.
 
-Metrics are computed from the record of a run (`sim.traffic.record.Served`), however it came about. Definitions follow the
-serving benchmarks of vLLM and GuideLLM: TTFT from arrival to the first delivery, TPOT the mean time of each token after the
-first, ITL the gaps between deliveries (a verified block is one delivery), E2E from arrival to the last token.
+They are computed from the record of a run (`sim.traffic.record.Served`). Definitions follow the serving benchmarks of vLLM and
+GuideLLM: TTFT is the time from arrival to the first delivery, TPOT the mean time of each token after the first, ITL the gaps
+between deliveries (a verified window is one delivery), E2E the time from arrival to the last token.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Summary:
 
     @classmethod
     def of(cls, seconds: Floats, weights: NDArray[Any] | None = None) -> Summary:
-        """Of measured values, each counted once, or `weights` times."""
+        """The summary of measured values, shape (n,), each counted once or, if given, `weights` times."""
         counts = np.ones(len(seconds)) if weights is None else weights
         total = counts.sum()
         if not total:
@@ -46,7 +46,14 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Objectives:
-    """What a request must meet to count as good, in seconds; `None` asks for nothing."""
+    """Limits in seconds that a request must meet to count for goodput; `None` is no limit.
+
+    `ttft_seconds`   of the time to the first tokens
+    `tpot_seconds`   of the mean time of each token after the first
+    `e2e_seconds`    of the time to the last token
+
+    Raises `InputError` for a limit that is not above 0.
+    """
 
     ttft_seconds: float | None = None
     tpot_seconds: float | None = None
@@ -59,7 +66,7 @@ class Objectives:
                 raise InputError(f"objective {name} of {value:g} cannot be met: give a time above 0")
 
     def met(self, ttft: Floats, tpot: Floats, e2e: Floats) -> Flags:
-        """Per request; an answer of one token has no TPOT (NaN) and cannot miss it."""
+        """Shape (n,): whether each request meets all limits. An answer of one token has no TPOT (NaN) and cannot miss it."""
         met = np.ones(len(ttft), bool)
         for limit, values in zip((self.ttft_seconds, self.tpot_seconds, self.e2e_seconds), (ttft, tpot, e2e), strict=True):
             if limit is not None:
@@ -69,16 +76,20 @@ class Objectives:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """One run, measured after its warm-up.
+    """Metrics of one run after its warm-up. The span is from the first measured arrival to the last measured finish.
 
-    `ttft`, `tpot`, `itl`, `e2e`    seconds
-    `requests_per_second`           finished, from the first measured arrival to the last measured finish
-    `output_tokens_per_second`      over the same span
-    `goodput`                       requests per second that met the objectives; `goodput_share` of all measured
-    `target_utilisation`            share of the span in which the target's device worked, mean over replicas; so the draft's
-    `waiting_seconds`               for a slot in the batch; `waiting_share` of all the time spent in the system
-    `mean_queue`                    requests without a slot, averaged over the span
-    `saturation`                    see `saturation_of`
+    `requests`                     measured requests
+    `ttft`, `tpot`, `itl`, `e2e`   latencies in seconds
+    `requests_per_second`          finished requests over the span
+    `output_tokens_per_second`     tokens of finished requests over the span
+    `goodput`                      requests per second that meet the objectives
+    `goodput_share`                share of requests that meet the objectives
+    `target_utilisation`           share of the span in which the target's device works, mean over replicas
+    `draft_utilisation`            the same of the draft's device
+    `waiting_seconds`              mean time that a request waits for a slot in a batch
+    `waiting_share`                share of requests' time spent waiting for a slot
+    `mean_queue`                   requests that wait for a slot, averaged over the span
+    `saturation`                   `stable`, `backlogged` or `overloaded`, see `saturation_of`
     """
 
     requests: int
@@ -99,7 +110,10 @@ class Metrics:
 
 
 def measure(served: Served, objectives: Objectives = Objectives(), warm_up: float = 0.1) -> Metrics:
-    """Metrics of the requests behind the first `warm_up` share of arrivals, which met an empty system."""
+    """Metrics of a run, without the first `warm_up` share of its requests, which met an empty system.
+
+    Raises `InputError` unless that share is at least 0 and less than 1.
+    """
     if not 0 <= warm_up < 1:
         raise InputError(f"warm-up share {warm_up:g} is not possible: give at least 0 and less than 1")
     first = int(warm_up * len(served.workload))
@@ -136,11 +150,11 @@ def measure(served: Served, objectives: Objectives = Objectives(), warm_up: floa
 
 
 def saturation_of(arrival: Floats, admitted: Floats, waiting_share: float) -> Saturation:
-    """The verdict on a whole run.
+    """Whether a run keeps up with its arrivals.
 
     *overloaded*: at the last arrival more requests are queued than a system at exactly 100 % load would leave by chance
     (three standard deviations of a random walk with one step up or down per arrival), so the queue grows with the run.
-    *backlogged*: not so, but requests spend over a tenth of their time waiting for a slot. *stable*: neither.
+    *backlogged*: not overloaded, but requests spend over a tenth of their time waiting for a slot. *stable*: neither.
     """
     left = int((admitted > arrival[-1]).sum())
     if left > 3 * np.sqrt(2 * len(arrival)):
@@ -148,6 +162,6 @@ def saturation_of(arrival: Floats, admitted: Floats, waiting_share: float) -> Sa
     return "backlogged" if waiting_share > BACKLOGGED_WAITING_SHARE else "stable"
 
 
-def worst(verdicts: Sequence[Saturation]) -> Saturation:
-    """The most severe of several verdicts."""
-    return max(verdicts, key=SEVERITY.index)
+def worst(found: Sequence[Saturation]) -> Saturation:
+    """The most severe of several saturations."""
+    return max(found, key=SEVERITY.index)

@@ -1,9 +1,9 @@
-"""The rounds of every request, drawn before any clock runs.
+"""The rounds of every request, drawn before time is simulated.
 
-What a round commits does not depend on when it runs, so all requests walk through the compiled table at once, as arrays over
-requests. Whether a drafted token is accepted is keyed by request and position in the answer, whatever the strategy. Two
-strategies on the same seed see the same easy and hard tokens (common random numbers), and their difference is known far better
-than either.
+What a round commits does not depend on when it runs. So all requests walk through the compiled table at once, as arrays over
+requests. Acceptance draws belong to a request and a position in its answer, whatever the strategy. Two strategies on the same
+seed meet the same easy and hard tokens (common random numbers), so their difference is known far more precisely than the
+figures of either.
 """
 
 from __future__ import annotations
@@ -14,27 +14,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.setup.acceptance import Acceptance
-from sim.setup.arrays import Counts
+from sim.setup.arrays import Counts, Int32s
 from sim.stream.chain import Compiled
 from sim.traffic.workload import Workload
-
-Narrow = NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Paths:
-    """Rounds of `n` requests one after the other; request `i` has those from `offsets[i]` to `offsets[i + 1]`.
+    """The rounds of `n` requests, those of one request after those of another.
 
-    `totals`         shape (2 + stages, rounds): 1, tokens in the cache, positions scored in each stage: what adds up in a batch
-    `draft_steps`    shape (stages, rounds): of which a batch takes the maximum
-    `first_commit`   shape (n,): the round of a request that brings its first tokens, 0 unless a round has several verdicts
-    `prompt_tokens`  shape (n,), to prefill; the last token of a prompt belongs to the first round
-    `kv_tokens`      shape (n,), KV tokens of prompt, answer and look-ahead, of target and draft
+    `offsets`         n + 1 numbers of rounds: request `i` has the rounds from `offsets[i]` up to `offsets[i + 1]`, excluded
+    `totals`          shape (2 + stages, rounds): 1, tokens in the cache, positions in each stage; a batch adds them up
+    `draft_steps`     shape (stages, rounds): draft steps in each stage; a batch takes the maximum
+    `first_commit`    shape (n,): the round that brings a request's first tokens; 0 unless a round has several verdicts
+    `prompt_tokens`   shape (n,): tokens to prefill; the last token of a prompt belongs to the first round
+    `kv_tokens`       shape (n,): KV tokens of prompt, answer and look-ahead, of target and draft together
     """
 
     offsets: list[int]
-    totals: Narrow
-    draft_steps: Narrow
+    totals: Int32s
+    draft_steps: Int32s
     first_commit: Counts
     prompt_tokens: Counts
     kv_tokens: Counts
@@ -42,24 +41,24 @@ class Paths:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Rounds:
-    """A table with a line for each round of each request: first all first rounds, then all second ones. Shape (rounds,) each.
+    """The rounds in the order in which they are drawn: first all first rounds, then all second ones. Shape (rounds,) each.
 
-    `request`   whose round it is
-    `round`     its number in the request
-    `edge`      of the compiled table: node x number of outcomes + column
-    `position`  where the round begins in the tokens of all answers
+    `request`    number of the request
+    `round`      number of the round in the request
+    `edge`       edge of the compiled table: node x number of outcomes + column
+    `position`   where the round begins in the tokens of all answers, one answer after another
     """
 
-    request: Narrow
-    round: Narrow
-    edge: Narrow
-    position: Narrow
+    request: Int32s
+    round: Int32s
+    edge: Int32s
+    position: Int32s
 
 
 def draw_paths(compiled: Compiled, acceptance: Acceptance, workload: Workload, seed: np.random.SeedSequence) -> Paths:
     """The rounds of all requests. Acceptance draws depend on `seed` and the lengths of the answers alone.
 
-    A round with several verdicts is taken as several, of which only the last one commits (each is charged overhead).
+    A round with several verdicts is taken as several rounds, of which only the last one commits. Each has overhead.
     """
     rounds = _walk(compiled, acceptance, _draws(acceptance, workload.output_tokens, seed), workload.output_tokens)
     count = np.bincount(rounds.request, minlength=len(workload))
@@ -86,7 +85,7 @@ def draw_paths(compiled: Compiled, acceptance: Acceptance, workload: Workload, s
 
 
 def _draws(acceptance: Acceptance, output_tokens: Counts, seed: np.random.SeedSequence) -> NDArray[np.generic]:
-    """The draw of every position of every answer; answers that have a hidden state each begin with their own."""
+    """The acceptance draw of every position of every answer. With hidden states, each answer begins with its own."""
     random = np.random.default_rng(seed)
     if len(acceptance.start) == 1:
         return acceptance.draws(random, int(output_tokens.sum()))
@@ -94,30 +93,30 @@ def _draws(acceptance: Acceptance, output_tokens: Counts, seed: np.random.SeedSe
 
 
 def _walk(compiled: Compiled, acceptance: Acceptance, draws: NDArray[np.generic], output_tokens: Counts) -> _Rounds:
-    """Round by round through the table, all requests that are not done at once.
+    """Walk through the table round by round, with all requests that are not done at once.
 
     The last round of an answer may read draws of the next answer. That is harmless: whatever they say, the round reaches the
-    end, and tokens behind it are dropped.
+    end, and tokens after it are dropped.
     """
-    outcomes, verified, column = len(compiled.outcomes), compiled.verified, compiled.columns().astype(np.int32)
-    tokens, next_state = compiled.tokens.astype(np.int32).ravel(), compiled.next_state.astype(np.int32).ravel()
+    outcomes, tested, column = len(compiled.outcomes), compiled.tested, compiled.columns().astype(np.int32)
+    tokens, next_node = compiled.tokens.astype(np.int32).ravel(), compiled.next_node.astype(np.int32).ravel()
     end = np.cumsum(output_tokens).astype(np.int32)
     position = end - output_tokens.astype(np.int32)
-    request, state = np.arange(len(end), dtype=np.int32), np.zeros(len(end), np.int32)
-    steps: list[tuple[Narrow, Narrow, Narrow]] = []
+    request, node = np.arange(len(end), dtype=np.int32), np.zeros(len(end), np.int32)
+    steps: list[tuple[Int32s, Int32s, Int32s]] = []
     while len(request):
-        edge = state * outcomes + column[acceptance.accepted(draws, position, verified[state])]
+        edge = node * outcomes + column[acceptance.accepted(draws, position, tested[node])]
         steps.append((request, edge, position))
-        position, state = position + tokens[edge], next_state[edge]
+        position, node = position + tokens[edge], next_node[edge]
         if (ended := position >= end).any():
-            request, state, position, end = (array[~ended] for array in (request, state, position, end))
+            request, node, position, end = (array[~ended] for array in (request, node, position, end))
     number = np.repeat(np.arange(len(steps), dtype=np.int32), [len(step[0]) for step in steps])
     requests, edges, positions = (np.concatenate(one) for one in zip(*steps, strict=True))
     return _Rounds(requests, number, edges, positions)
 
 
 def _kv_tokens(compiled: Compiled, workload: Workload) -> Counts:
-    """When a request is longest: its text in each model that takes part, and the guesses beyond it."""
+    """Shape (n,): KV tokens of a request when it is longest: its text in each model that works, and the guesses after it."""
     text = workload.input_tokens + workload.output_tokens
     positions, steps = compiled.positions, compiled.draft_steps
     held = text + int(positions.max())

@@ -1,7 +1,7 @@
-"""One replica while it runs: a queue, totals per iteration, and a clock that always stands at an iteration's end.
+"""One replica while it runs: a queue, a batch, and the work of each iteration as totals over the batch.
 
-`sim.traffic.serving` says what is modelled. A request that joins adds its path to the totals of the iterations to come;
-`advance` prices a run of them at once. Seconds come from a `Price`, so nothing here knows a strategy or a latency.
+`sim.traffic.serving` says what is modelled. A request that joins the batch adds its rounds to the totals of the iterations to
+come. `advance` computes the seconds of several iterations at once, by a `Cost`. Strategies and latencies are not known here.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import numpy as np
 
 from sim.setup.arrays import Floats
 from sim.traffic.paths import Paths
-from sim.traffic.record import Iterations, Price, Server, Work
+from sim.traffic.record import Cost, Iterations, Server, Work
 
 
 class Replica:
-    """A queue and a batch. At `clock` seconds the last iteration ended; the next one has the number `_now`."""
+    """A queue and a batch. The last iteration ended at `clock` seconds; the next one has the number `_now`."""
 
-    def __init__(self, server: Server, paths: Paths, price: Price, longest_jump: int) -> None:
-        self._server, self._paths, self._price, self._longest_jump = server, paths, price, longest_jump
+    def __init__(self, server: Server, paths: Paths, cost: Cost, longest_jump: int) -> None:
+        self._server, self._paths, self._cost, self._longest_jump = server, paths, cost, longest_jump
         self._kv_tokens = inf if server.kv_tokens is None else server.kv_tokens
         self._chunk = server.prefill_chunk or int(paths.prompt_tokens.sum()) + 1
         self.clock = self._last_seconds = 0.0
@@ -39,7 +39,7 @@ class Replica:
 
     @property
     def requests(self) -> int:
-        """Requests here while the last iteration runs, that is, at any arrival since it began."""
+        """Requests that wait or decode here during the last iteration, so at any arrival since it began."""
         self._release(self._now - 1)
         return len(self._queue) + len(self._running)
 
@@ -58,12 +58,12 @@ class Replica:
             self._jump(until)
 
     def _release(self, before: int) -> None:
-        """Free the slots of sequences whose last iteration lies before this one."""
+        """Free the slots of sequences whose last iteration comes before iteration `before`."""
         while self._running and self._running[0][0] < before:
             self._held -= heappop(self._running)[1]
 
     def _admit(self) -> None:
-        """First come, first served: nobody overtakes a request that waits for memory."""
+        """Give slots to queued requests in order of arrival, as long as there are slots and memory for the next one."""
         while self._queue and len(self._running) < self._server.max_batch:
             tokens = int(self._paths.kv_tokens[self._queue[0]])
             if self._held + tokens > self._kv_tokens:
@@ -76,9 +76,9 @@ class Replica:
             self._joined.append((request, self.clock, first + int(self._paths.first_commit[request]), last))
 
     def _book_prompt(self, tokens: int) -> int:
-        """Read a prompt chunk by chunk behind the prompts booked before; the iteration of its last chunk.
+        """Read a prompt chunk by chunk, after the prompts booked before; the iteration of its last chunk.
 
-        An iteration reads at most a chunk, of one prompt or of several. Prompt B of 5 tokens behind prompt A of 6, in chunks of
+        An iteration reads at most a chunk, of one prompt or of several. Prompt B of 5 tokens after prompt A of 6, in chunks of
         4, and where their rounds (r) begin:
 
             iteration    1     2     3
@@ -124,10 +124,10 @@ class Replica:
         The count is an estimate; if it was too small, `advance` calls again.
         """
         stop = self._horizon(until)
-        self._keep(until, *self._price(self._work(self._now, stop)))
+        self._keep(until, *self._cost(self._work(self._now, stop)))
 
     def _horizon(self, until: float) -> int:
-        """The iteration before which to stop pricing: the totals up to there are known, and most of it will be kept."""
+        """The iteration before which to stop: the totals up to there are known, and most of it will be kept."""
         stop = min(self._end_of_work, self._now + self._longest_jump)
         if self._queue:
             stop = min(stop, self._running[0][0] + 1)
@@ -140,7 +140,7 @@ class Replica:
         return Work(start, totals[0], totals[1], self._prefill[start:stop], totals[2:], self._drafts[:, start:stop])
 
     def _keep(self, until: float, seconds: Floats, target: Floats, draft: Floats) -> None:
-        """Move the clock over the priced iterations, up to the first one that ends at or after `until`."""
+        """Move the clock over these iterations, up to the first one that ends at or after `until`."""
         ends = seconds.copy()
         ends[0] += self.clock
         ends.cumsum(out=ends)

@@ -1,17 +1,18 @@
-"""Serving: requests share replicas that decode in iterations (continuous batching), each sequence one round an iteration.
+"""Serving: requests share replicas that decode in iterations (continuous batching), one round of each sequence an iteration.
 
 Once we know which request joins the batch at which iteration, everything else a replica does is determined. The rounds of a
-request do not depend on time (`sim.traffic.paths` draws them beforehand). A request that joins adds its whole path to running
-totals per iteration: sequences, context, positions, draft steps. Time is the running sum of priced totals.
+request do not depend on time, so `sim.traffic.paths` draws them beforehand. A request that joins the batch adds all its rounds
+to totals per iteration: sequences, context, positions, draft steps. The totals give the seconds of each iteration, and the
+clock is their running sum.
 
-Between two arrivals no total changes, unless a queued request waits for a slot. So a replica jumps to the next arrival, or to
-the next slot that becomes free, in one array operation. A jump adds up the same numbers in the same order as stepping would, so
-its clock is equal to the bit. Only arrivals tie replicas together: no event queue is needed, and no clock drifts by adding
-delays. Memory is linear in requests: about 28 bytes an output token under PEARL.
+Between two arrivals no total changes, unless a queued request gets a slot. So a replica jumps to the next arrival, or to the
+next slot that becomes free, in one array operation. A jump adds up the same numbers in the same order as single steps do, so
+its clock is equal to the bit. Replicas depend on each other only through the routing of arrivals, so no queue of events is
+needed. Memory is linear in requests: about 28 bytes for each output token under PEARL.
 
 Iterations are those of Orca (Yu et al., OSDI 2022) with chunked prefill (Sarathi-Serve, OSDI 2024). Not modelled: preemption
-(memory for a whole answer is reserved when a request joins), prefix caching, a router that knows more than counts, and a draft
-that races the target for longer because its batch is large.
+(a request that joins reserves memory for its whole answer), prefix caching, routing by more than the number of requests, and
+a race that lasts longer because the batch is large.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ import numpy as np
 from sim.setup.acceptance import Acceptance
 from sim.setup.system import System
 from sim.stream.chain import Compiled
+from sim.traffic.costs import IterationCost
 from sim.traffic.paths import Paths, draw_paths
-from sim.traffic.pricing import IterationPrice
-from sim.traffic.record import ONE_REPLICA, Price, Served, Server
+from sim.traffic.record import ONE_REPLICA, Cost, Served, Server
 from sim.traffic.replica import Replica
 from sim.traffic.workload import Workload, streams
 from specdec import InputError
@@ -40,23 +41,24 @@ def simulate_serving(
     server: Server = ONE_REPLICA,
     seed: int | np.random.SeedSequence = 0,
 ) -> Served:
-    """Serve a workload with a compiled strategy. Strategies on the same seed and workload share all draws but jitter's size.
+    """Serve a workload with a compiled strategy.
 
-    Raises `InputError` for a request that no replica has the memory for, `StrategyError` for a table of another system.
+    Two strategies on the same seed and workload meet equal acceptance draws. Raises `InputError` for a request that no replica
+    has the memory for, `StrategyError` for a strategy that was compiled for another system and holds for that one only.
     """
     seed = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
     draws, *jitter = streams(seed, 1 + server.replicas)
-    prices = [IterationPrice(compiled, system, stream) for stream in jitter]
-    return serve(workload, draw_paths(compiled, acceptance, workload, draws), prices, server)
+    costs = [IterationCost(compiled, system, stream) for stream in jitter]
+    return serve(workload, draw_paths(compiled, acceptance, workload, draws), costs, server)
 
 
-def serve(workload: Workload, paths: Paths, prices: Sequence[Price], server: Server, longest_jump: int = 4096) -> Served:
-    """Run every request to its end, with one price for each replica.
+def serve(workload: Workload, paths: Paths, costs: Sequence[Cost], server: Server, longest_jump: int = 4096) -> Served:
+    """Serve every request to its end, with one cost for each replica.
 
-    `longest_jump=1` steps through the iterations one by one, to the same record.
+    `longest_jump` is the most iterations that are computed at once; the record does not depend on it.
     """
     _check_memory(paths, server)
-    replicas = [Replica(server, paths, price, longest_jump) for price in prices]
+    replicas = [Replica(server, paths, cost, longest_jump) for cost in costs]
     chosen = np.zeros(len(workload), np.int64)
     for request, arrival in enumerate(workload.arrival_seconds.tolist()):
         for replica in replicas:

@@ -1,6 +1,6 @@
-"""Who asks for what, and when: request arrivals and lengths, synthetic or from a trace file.
+"""Requests: when they arrive and how long prompts and answers are, drawn at random or read from a trace file.
 
-Times and token counts are all that is known here: no text, model or strategy. None of the public traces holds text.
+A request is a time and two token counts: text, models and strategies are not known here. None of the public traces holds text.
 
 Sources: Azure LLM inference traces (Splitwise, ISCA 2024), Mooncake (FAST 2025), BurstGPT (2024), and the column names of
 GuideLLM for everybody else.
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from sim.setup.arrays import Counts, Floats
 from specdec import InputError
+from specdec.inputs import at_least_one
 
 if TYPE_CHECKING:
     import polars as pl
@@ -29,10 +30,12 @@ if TYPE_CHECKING:
 class Workload:
     """`n` requests in order of arrival.
 
-    `arrival_seconds`  shape (n,), from the start of the run, never falling
-    `input_tokens`     shape (n,), prompt tokens, at least 1
-    `output_tokens`    shape (n,), tokens until the end of the answer, at least 1
-    `source`           where they come from, for messages and reports
+    `arrival_seconds`   shape (n,): since the start of the run, never falling
+    `input_tokens`      shape (n,): prompt tokens, at least 1
+    `output_tokens`     shape (n,): tokens of the answer, at least 1
+    `source`            where the requests come from, for messages
+
+    Raises `InputError` for arrays of unequal shape, and names the first request with an impossible value.
     """
 
     arrival_seconds: Floats
@@ -48,7 +51,7 @@ class Workload:
         }
         if len({column.shape for column in columns.values()}) > 1 or columns["arrival_seconds"].ndim != 1:
             raise InputError(f"{self.source}: arrivals, inputs and outputs differ in shape: give one of each per request")
-        _check(self.source, columns, lambda row: f"request {row}")
+        _check(self.source, columns, lambda request: f"request {request}")
         object.__setattr__(self, "arrival_seconds", columns["arrival_seconds"])
         object.__setattr__(self, "input_tokens", columns["input_tokens"].astype(np.int64))
         object.__setattr__(self, "output_tokens", columns["output_tokens"].astype(np.int64))
@@ -59,7 +62,13 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class Arrivals:
-    """Gamma-distributed gaps: `rate_per_second` on average, with coefficient of variation `cv` (1 is Poisson, 0 is a clock)."""
+    """Arrivals with gamma-distributed gaps.
+
+    `rate_per_second`   requests per second on average
+    `cv`                coefficient of variation of the gaps: 1 is Poisson, 0 is equal gaps
+
+    Raises `InputError` for a rate that is not above 0, or a negative cv.
+    """
 
     rate_per_second: float
     cv: float = 1.0
@@ -80,7 +89,13 @@ class Arrivals:
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """Log-normal token counts of mean `mean_tokens` and coefficient of variation `cv` (0 is a constant), at least 1."""
+    """Lognormal lengths of prompts or answers.
+
+    `mean_tokens`   mean number of tokens, at least 1
+    `cv`            coefficient of variation: 0 is a constant length
+
+    Raises `InputError` for other values than these.
+    """
 
     mean_tokens: float
     cv: float = 0.0
@@ -92,20 +107,28 @@ class Lengths:
             raise InputError(f"length cv {self.cv:g} is not possible: give 0 or more (0 is a constant length)")
 
     def tokens(self, requests: int, random: np.random.Generator) -> Counts:
-        """Token counts, shape (requests,)."""
+        """Token counts, at least 1 each, shape (requests,)."""
         variance = np.log1p(self.cv**2)
         drawn = random.lognormal(np.log(self.mean_tokens) - variance / 2, np.sqrt(variance), requests)
         return np.maximum(1, np.rint(drawn)).astype(np.int64)
 
 
 def streams(seed: np.random.SeedSequence, count: int) -> list[np.random.SeedSequence]:
-    """Children of a seed. Unlike `SeedSequence.spawn` this gives the same ones each time, so equal seeds stay equal in use."""
+    """Children of a seed. Unlike `SeedSequence.spawn`, this gives the same ones each time that it is called."""
     return [np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, child)) for child in range(count)]
 
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """The law of drawn requests: when they arrive, how long prompts and answers are, and how many requests there are."""
+    """Requests that are drawn at random.
+
+    `arrivals`        when they arrive
+    `input_tokens`    how long prompts are
+    `output_tokens`   how long answers are
+    `requests`        how many are drawn
+
+    Raises `InputError` for a number of requests below 1.
+    """
 
     arrivals: Arrivals
     input_tokens: Lengths
@@ -113,11 +136,10 @@ class Traffic:
     requests: int
 
     def __post_init__(self) -> None:
-        if self.requests < 1:
-            raise InputError(f"{self.requests} requests cannot be simulated: give at least 1")
+        at_least_one(requests=self.requests)
 
     def workload(self, seed: np.random.SeedSequence) -> Workload:
-        """Drawn requests. Times and lengths come from separate streams of `seed`, so changing one keeps the others."""
+        """The requests. Times and lengths come from separate streams of `seed`, so changing one of them keeps the others."""
         clock, inputs, outputs = (np.random.default_rng(stream) for stream in streams(seed, 3))
         return Workload(
             self.arrivals.seconds(self.requests, clock),
@@ -160,8 +182,8 @@ def read_trace(path: Path | str, *, time_scale: float = 1.0, requests: int | Non
     path = Path(path)
     if not 0 < time_scale < np.inf:
         raise InputError(f"time scale {time_scale:g} is not possible: give a number above 0 (0.5 doubles the load)")
-    if requests is not None and requests < 1:
-        raise InputError(f"{requests} requests cannot be simulated: give at least 1")
+    if requests is not None:
+        at_least_one(requests=requests)
     frame, first_line = _read(path)
     found = _format_of(path, frame.columns)
     if frame.is_empty():
@@ -273,10 +295,10 @@ def _check(source: str, columns: dict[str, Floats], where: Any) -> None:
         row = int(np.argmax(bad))
         if row == 0:
             raise InputError(f"{source}: {where(row)}: {time_name} is {times[0]:g}, before the start: give 0 or more")
-        raise InputError(f"{source}: {where(row)} arrives before the one above it: sort the rows by {time_name}")
+        raise InputError(f"{source}: {where(row)} arrives before the one above it: sort by {time_name}")
     for name, values in tokens:
         if (bad := (values < 1) | (values != np.floor(values))).any():
             row = int(np.argmax(bad))
             raise InputError(
-                f"{source}: {where(row)}: {name} is {values[row]:g}: give a whole number of at least 1, or remove the row"
+                f"{source}: {where(row)}: {name} is {values[row]:g}: give a whole number of at least 1, or remove it"
             )

@@ -11,10 +11,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from specdec.batch import Result, at_least_one
+from specdec.batch import Result
 from specdec.bench.values import BASELINE, PairSteps
 from specdec.decoding import decode
 from specdec.errors import InputError
+from specdec.inputs import at_least_one
 from specdec.measure import acceptance, profile
 from specdec.pair import Pair
 from specdec.profile import Profile

@@ -1,19 +1,24 @@
-"""The command line `specdec`: found commands, one-line errors, exit codes.
+"""The command line `specdec`: finds commands, prints errors in one line, and sets exit codes.
 
 Commands are plain functions in the entry-point group `specdec.commands`; a package that brings one needs no change here. The
-part of a docstring from `Examples:` on is shown at the end of its `--help`. A command is imported only when it is named (or
-listed), and imports what is heavy only when it runs.
+part of a docstring from `Examples:` on is shown at the end of its `--help`. A command is imported when it is named or listed,
+and imports what is heavy when it runs.
 
-Exit codes: 0 done, 1 a claim was refuted (`prove`), 2 something typed, pointed to or loaded is wrong, 130 interrupted.
+Exit codes
+
+    0     done
+    1     a claim was refuted (`prove`), or the reader of standard output went away (a broken pipe)
+    2     something that was typed, pointed to or loaded is wrong
+    130   interrupted
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
-from importlib.metadata import entry_points, version
+from importlib.metadata import version
 from inspect import getdoc
 from typing import Annotated, Any
 
@@ -23,41 +28,41 @@ from typer.main import get_command
 
 from specdec.cli.grouped import with_grouped_options
 from specdec.errors import InputError, SpecdecError
+from specdec.inputs import did_you_mean
+from specdec.plugins import Plugins
 
-GROUP = "specdec.commands"
-FIRST = ("generate", "bench", "prove", "strategies")
-"""The order of the help page; all others follow by name."""
-
+COMMANDS: Plugins[Callable[..., Any]] = Plugins(
+    "specdec.commands",
+    "command",
+    "function",
+    lambda _, it: callable(it),
+    first=("generate", "bench", "prove", "strategies"),
+)
 INTERRUPTED = 130
 
 
 class Commands(TyperGroup):
-    """Sub-commands from entry points, imported when asked for."""
+    """Sub-commands from entry points, imported when they are asked for."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        names = entry_points(group=GROUP).names
-        return [*(name for name in FIRST if name in names), *sorted(names - {*FIRST})]
+        return COMMANDS.names()
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        names = self.list_commands(ctx)
+        names = COMMANDS.names()
         if cmd_name in names and cmd_name not in self.commands:
             self.commands[cmd_name] = command(cmd_name)
         if cmd_name not in names and not ctx.resilient_parsing:
-            close = get_close_matches(cmd_name, names, n=1)
-            raise InputError(
-                f"unknown command {cmd_name!r}: " + (f"did you mean {close[0]}?" if close else "see specdec --help")
-            )
+            raise InputError(f"unknown command {cmd_name!r}: {did_you_mean(cmd_name, names) or 'see specdec --help'}")
         return self.commands.get(cmd_name)
 
 
 def command(name: str) -> Any:
-    """The installed command of that name; one that cannot be imported says so when it is run."""
-    (entry, *_) = entry_points(group=GROUP, name=name)
+    """The installed command of that name; one that cannot be used says so when it is run."""
     settings: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
     try:
-        function = entry.load()
-    except (ImportError, AttributeError) as error:
-        function = broken(name, entry.value, error)
+        function = COMMANDS.find(name)
+    except InputError as error:
+        function = broken(error)
         settings["ignore_unknown_options"] = True
     text, heading, examples = (getdoc(function) or "").partition("Examples:")
     paragraphs = [" ".join(paragraph.split()) for paragraph in text.split("\n\n")]
@@ -71,13 +76,13 @@ def command(name: str) -> Any:
     return get_command(app)
 
 
-def broken(name: str, source: str, error: Exception) -> Callable[[list[str]], None]:
-    """What stands for a command that cannot be imported, so that all others work."""
+def broken(error: InputError) -> Callable[..., None]:
+    """Stands for a command that cannot be used, so that all others work."""
 
     def stand_in(arguments: Annotated[list[str] | None, typer.Argument()] = None) -> None:
-        raise InputError(f"command {name} cannot be loaded from {source} ({error}): reinstall the package that brings it")
+        """(cannot be used; run it to see why)"""
+        raise error
 
-    stand_in.__doc__ = f"(cannot be loaded from {source})"
     return stand_in
 
 
@@ -108,7 +113,9 @@ def specdec(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     try:
-        code = get_command(app)(args=arguments, prog_name="specdec", standalone_mode=False)
+        with warnings.catch_warnings():
+            warnings.showwarning = _remark
+            code = get_command(app)(args=arguments, prog_name="specdec", standalone_mode=False)
         sys.stdout.flush()
         return code or 0
     except SpecdecError as error:
@@ -129,6 +136,11 @@ def _remedy(error: typer.TyperException) -> str:
     return f"see {context.command_path if context else 'specdec'} --help"
 
 
+def _remark(message: Warning | str, *_: Any) -> None:
+    """Write a warning to standard error in one line."""
+    print(f"specdec: {' '.join(str(message).split())}", file=sys.stderr)
+
+
 def _complain(message: str) -> int:
-    print(f"specdec: {' '.join(message.split())}", file=sys.stderr)
+    _remark(message)
     return 2

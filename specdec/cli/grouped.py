@@ -1,4 +1,4 @@
-"""Options that belong together, declared once: a command's parameter that is a dataclass becomes an option for each field.
+"""Lets a command take a dataclass of options: each field becomes an option of its own.
 
     @dataclass(frozen=True)
     class ModelOptions:
@@ -7,7 +7,8 @@
 
     def bench(models: ModelOptions, seed: Annotated[int, typer.Option()] = 0) -> None: ...
 
-On the command line, `bench` takes `--target` and `--seed`; in Python, `bench(ModelOptions(target="..."))`.
+On the command line, `bench` takes `--target` and `--seed`; in Python, `bench(ModelOptions(target="..."))`. So options that
+several commands share are declared once.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any, get_type_hints
 
 
 def with_grouped_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` as typer takes it, its dataclasses spread out."""
+    """`function` in the form that typer takes: an option for each field of its parameters that are dataclasses."""
     hints = get_type_hints(function, include_extras=True)
     groups: dict[str, Any] = {}
     spread: list[Parameter] = []

@@ -1,4 +1,4 @@
-"""`specdec prove`: the exact law of strategies against the target's."""
+"""`specdec prove`: compares the exact law of strategies with the target's."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def prove(
 ) -> None:
     """Prove that strategies are lossless, in exact fractions.
 
-    Every branch of every random choice is enumerated on small generated model pairs, and the law of the output is compared
-    with the target's. Strategies with a draft length are tried with 1 to 4. Exits with 1, and shows a smallest
+    Every branch of every random choice is followed on small generated model pairs, and the law of outputs of 1 to 4 tokens is
+    compared with the target's. Strategies with a draft length are tried with 1 to 4. Exits with 1, and shows a smallest
     counterexample, if a strategy that claims to be lossless is not.
 
     Examples:

@@ -1,4 +1,4 @@
-"""`specdec strategies`: what is installed."""
+"""`specdec strategies`: lists the installed strategies."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from specdec.cli.console import Terminal
 def strategies(json: options.Json = None) -> None:
     """List the installed strategies and their parameters.
 
-    Lossless: the law of the output is the target's own, which `specdec prove` checks exactly. Packages may bring more
-    strategies through the entry-point group specdec.strategies.
+    Lossless: the strategy claims that its output has the target's own law, which `specdec prove` checks exactly. Packages bring
+    more strategies by the entry-point group specdec.strategies. One that cannot be used is listed with the reason.
 
     Examples:
       specdec strategies

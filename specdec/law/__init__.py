@@ -1,4 +1,4 @@
-"""The exact world: the output law of any strategy by enumeration with `Fraction`, and proofs of losslessness from it."""
+"""Computes the exact output law of any strategy by enumeration, in fractions, and compares it with the target's law."""
 
 from specdec.law.exact import Exact, law
 from specdec.law.oracle import Oracle, branches

@@ -1,13 +1,12 @@
-"""The exact law of a strategy: every branch of every random choice, with `Fraction` weights.
+"""Computes the exact output law of a strategy: follows every branch of every random choice, with `Fraction` weights.
 
     law(strategy, pair, prompt, max_new_tokens)    the output law, as {tokens: probability}
-    assert_lossless(strategy)                      raises `NotLossless` with a smallest counterexample
 
-A round is replayed once per branch (`specdec.law.oracle`). Between rounds, equal states merge. A drafted token is drawn only
-when its value is read, so a pending window, or a branch of a `Fork` that is not used, costs nothing. A `Race` has no clock
-here: a `Schedule` says how many tokens the draft made, and the law must be right under every schedule.
+A round is run once for each branch (`specdec.law.oracle`). Between rounds, equal states merge. A drafted token is drawn when
+its value is first read, so a pending window, or a continuation of a `Fork` that is not used, costs nothing. A `Race` has no
+clock here: a `Schedule` says how many tokens the draft makes, and the law must be right under every schedule.
 
-Knows no strategy. Models are tables (`ExactPair`) whose rows may depend on the whole history.
+Models are functions (`ExactPair`) whose rows may depend on the whole history.
 """
 
 from __future__ import annotations
@@ -40,32 +39,33 @@ from specdec.ending import Ending, committed
 from specdec.errors import NotLossless, StrategyError
 from specdec.law.oracle import Oracle, branches
 from specdec.law.pair import SCATTERED, ExactLaw, ExactPair, ExactRow, Schedule, Tokens
-from specdec.state import KnownFacts
-from specdec.strategy import DecodingStrategy
+from specdec.state import SPEED_RATIO, KnownFacts
+from specdec.strategy import DecodingStrategy, require_strategy
 from specdec.verification import Row, Rule, rule
 
 
 @dataclass(frozen=True, slots=True)
 class Undrawn:
-    """A drafted token that may not be drawn yet. Equality by value makes equal pending windows equal states.
+    """A drafted token that may not be drawn yet. Equal ones compare equal, so that states with equal pending windows do.
 
-    `context`   the known tokens before it
-    `before`    the undrawn tokens between `context` and this one
-    `serial`    tells independent draws apart
+    `interpreter`   draws it
+    `context`       the known tokens before it
+    `before`        the undrawn tokens between `context` and this one
+    `serial`        tells independent draws apart
     """
 
-    world: Exact = field(compare=False, repr=False)
+    interpreter: Exact = field(compare=False, repr=False)
     context: Tokens
     before: tuple[Undrawn, ...]
     serial: int
 
     @property
     def token(self) -> int:
-        return self.world.draw(self)
+        return self.interpreter.draw(self)
 
     @property
     def q(self) -> ExactRow:
-        return self.world.pair.q(self.context + tuple(earlier.token for earlier in self.before))
+        return self.interpreter.pair.q(self.context + tuple(earlier.token for earlier in self.before))
 
 
 class ExactWindow:
@@ -118,16 +118,17 @@ class Exact:
         self._drawn: dict[int, tuple[Undrawn, int]] = {}
         self._serial = 0
 
-    def rounds(self, strategy: DecodingStrategy, state: Any) -> dict[Any, Fraction]:
-        """The law of the next state."""
+    def next_states(self, strategy: DecodingStrategy, state: Any) -> dict[Any, Fraction]:
+        """The law of the state after one round."""
         law: dict[Any, Fraction] = {}
         for after, weight in branches(lambda oracle: self._round(strategy, state, oracle)):
             try:
-                law[after] = law.get(after, Fraction(0)) + weight
+                before = law.get(after, Fraction(0))
             except TypeError as error:
                 raise StrategyError(
                     f"the state of {strategy.name} cannot be hashed ({error}): use frozen values in it"
                 ) from error
+            law[after] = before + weight
         return law
 
     def _round(self, strategy: DecodingStrategy, state: Any, oracle: Oracle) -> Any:
@@ -136,6 +137,7 @@ class Exact:
         return self._normalised(after, {})
 
     def answer(self, effect: Effect[Any]) -> Any:
+        """The answer to an effect, on this branch."""
         match effect:
             case Both(left, right):
                 return self.answer(left), self.answer(right)
@@ -147,17 +149,14 @@ class Exact:
                 return Scores(committed, guess)
             case Verify():
                 decision = self._rule(ExactWindow(self.pair, effect), effect.bonus, self._oracle)
-                tokens = effect.guess[: decision.accepted].tokens
-                if decision.token is not None:
-                    tokens += (decision.token,)
-                return Verdict(Committed(tokens), decision.accepted, decision.accepted == len(effect.guess))
+                return Verdict.of(effect.guess, decision.accepted, decision.token)
             case Fork():
                 return ExactForks(self, effect)
             case _:
                 raise StrategyError(f"the exact law cannot answer {type(effect).__name__}: ask for effects of specdec.effects")
 
     def draw(self, undrawn: Undrawn) -> int:
-        """Its value on this branch, drawn when it is first read."""
+        """The value of a token on this branch, drawn when it is first read."""
         if id(undrawn) not in self._drawn:
             self._drawn[id(undrawn)] = undrawn, self._oracle.choose(undrawn.q)
         return self._drawn[id(undrawn)][1]
@@ -175,7 +174,7 @@ class Exact:
         return Guess(tuple(made))
 
     def _known(self, context: Tokens, drafted: Sequence[Drafted]) -> tuple[Tokens, tuple[Undrawn, ...]]:
-        """The drawn tokens at the head of `drafted`, and the undrawn rest."""
+        """`context` with the drawn tokens at the head of `drafted`, and the undrawn rest."""
         for i, token in enumerate(drafted):
             if isinstance(token, Undrawn) and id(token) not in self._drawn:
                 rest = drafted[i:]
@@ -186,7 +185,7 @@ class Exact:
         return context, ()
 
     def _normalised(self, value: Any, names: dict[int, Drafted]) -> Any:
-        """`value` with drawn tokens as plain ones and undrawn ones numbered by appearance, so that equal states are equal."""
+        """`value` with drawn tokens as `Known` and undrawn ones numbered as they appear, so that equal states compare equal."""
         match value:
             case Undrawn():
                 if id(value) not in names:
@@ -218,13 +217,13 @@ class Exact:
 class ExactForks:
     """The answer to a `Fork`. A continuation is drafted when it is asked for, so all others cost nothing."""
 
-    world: Exact
+    interpreter: Exact
     fork: Fork
     made: dict[tuple[int, int], Guess] = field(default_factory=dict[tuple[int, int], Guess])
 
     def after(self, verdict: Verdict) -> Guess:
-        """The continuation behind `verdict.tokens`; empty on a miss."""
-        if len(verdict.tokens) == verdict.accepted:  # it ends with a guess: outcomes end with a token of the target's own
+        """The continuation after `verdict.tokens`; empty on a miss."""
+        if len(verdict.tokens) == verdict.accepted:  # no token of the target's own, which every outcome has
             return Guess.empty
         outcome = verdict.accepted, verdict.tokens.tokens[-1]
         if outcome not in self.made:
@@ -235,13 +234,13 @@ class ExactForks:
         fork = self.fork
         if accepted > len(fork.window) or last not in self._foreseen(accepted):
             return Guess.empty
-        behind = Committed((*fork.committed.tokens, *fork.window[:accepted].tokens, last))
-        return self.world.answer(Draft(behind, Guess.empty, fork.length))
+        text = Committed((*fork.committed.tokens, *fork.window[:accepted].tokens, last))
+        return self.interpreter.answer(Draft(text, Guess.empty, fork.length))
 
     def _foreseen(self, accepted: int) -> list[int]:
-        """The next tokens that are foreseen behind so many accepted ones."""
+        """The tokens of the target that are foreseen after so many accepted ones."""
         fork = self.fork
-        q = self.world.pair.q(fork.committed.tokens + fork.window[:accepted].tokens)
+        q = self.interpreter.pair.q(fork.committed.tokens + fork.window[:accepted].tokens)
         left_out = [drafted.token for drafted in fork.window[accepted : accepted + 1].drafted]
         likeliest = sorted(range(len(q)), key=lambda token: -q[token])  # a stable sort: of equals, the lowest comes first
         return [token for token in likeliest if token not in left_out][: fork.fan_out]
@@ -253,23 +252,28 @@ def law(
     prompt: Tokens = (0,),
     max_new_tokens: int = 3,
     verification: str | Rule = "token",
-    speed_ratio: float = 3.0,
+    speed_ratio: float = SPEED_RATIO,
     schedule: Schedule = SCATTERED,
 ) -> ExactLaw:
-    """The exact output law of `strategy` on `pair`: probabilities of every output of at most `max_new_tokens` tokens.
+    """The exact output law of `strategy` on `pair`: the probability of every output.
 
-    Outputs end at `pair.eos` or at the budget. `verification` is a rule or its name; `schedule` ends the draft of a `Race`.
+    `prompt`           tokens to start from
+    `max_new_tokens`   where an output ends, unless at `pair.eos`
+    `verification`     a rule or its name
+    `speed_ratio`      target step / draft step, which `draft_length="auto"` asks for
+    `schedule`         how many tokens the draft of a `Race` makes
     """
+    require_strategy(strategy)
     start = Committed(prompt)
-    world = Exact(pair, rule(verification), schedule)
+    interpreter = Exact(pair, rule(verification), schedule)
     ending = Ending(max_new_tokens, () if pair.eos is None else (pair.eos,))
     done: ExactLaw = {}
     open_states: dict[int, dict[Any, Fraction]] = {0: {strategy.init(start, KnownFacts(speed_ratio)): Fraction(1)}}
-    while open_states:  # shortest first, so that a state is left only when all that leads to it was added up
+    while open_states:  # shortest first, so that all that leads to a state is added up before it is followed
         new_tokens = min(open_states)
         for state, weight in open_states.pop(new_tokens).items():
             before = committed(state)
-            for after, chance in world.rounds(strategy, state).items():
+            for after, chance in interpreter.next_states(strategy, state).items():
                 leaves, reason = ending.cut(before, committed(after), new_tokens)
                 if reason:
                     output = before.tokens[len(start) :] + leaves

@@ -1,14 +1,16 @@
-"""Every branch of a random program, by replaying the program once for each branch.
+"""Follows every branch of a random program, by a depth-first search over its choices.
 
     def run(oracle): return oracle.choose((1/2, 1/2)), oracle.choose((1/4, 3/4))
 
-    replay   repeats   returns   weight   trail afterwards: (index, weight) that are taken | still to be tried
-    1        nothing   0, 0      1/8      (0, 1/2) | (1, 1/2)    (0, 1/4) | (1, 3/4)
-    2        0, 1      0, 1      3/8      (0, 1/2) | (1, 1/2)    (1, 3/4) |
+    list(branches(run)) == [((0, 0), 1/8), ((0, 1), 3/8), ((1, 0), 1/8), ((1, 1), 3/8)]
 
-Replay 3 repeats 1 alone: the last choice has no options left, and the one before it has. The program must ask the same
-questions when it gets the same answers. Weights may be numbers of any kind; the exact law uses `Fraction`. An `Oracle` is a
-`specdec.verification.Chance`, so a rule can be replayed as it is.
+A program that is half run cannot be copied, so it is run anew for each branch. An `Oracle` first repeats the choices of its
+*trail*, then takes the first option of each choice that is new. After each run, the last choice on the trail that has another
+option takes it, and what followed that choice is forgotten. In the example, run 3 repeats `1` alone and chooses the rest anew.
+
+The program must ask the same questions when it gets the same answers; a `StrategyError` says if it does not. Weights may be
+numbers of any kind; the exact law uses `Fraction`. An `Oracle` is a `specdec.verification.Chance`, so a rule can be followed as
+it is.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
+from specdec.errors import StrategyError
 from specdec.verification import Row
 
 T = TypeVar("T")
@@ -24,11 +27,13 @@ T = TypeVar("T")
 class Step(NamedTuple):
     """One choice on a branch: the first of `options` is taken, the others are still to be tried.
 
+    `asked`     the weights that were asked about
     `options`   (index, its probability) of what is possible and was not tried yet
     `before`    weight of the branch before this choice
     `weight`    weight of the branch with it
     """
 
+    asked: Sequence[Any]
     options: tuple[tuple[int, Any], ...]
     before: Any
     weight: Any
@@ -36,7 +41,7 @@ class Step(NamedTuple):
     def following(self) -> Step:
         """The same choice with the next option taken."""
         options = self.options[1:]
-        return Step(options, self.before, self.before * options[0][1])
+        return Step(self.asked, options, self.before, self.before * options[0][1])
 
 
 class Oracle:
@@ -56,9 +61,16 @@ class Oracle:
         if self._made == len(self.trail):
             options = tuple([(index, weight) for index, weight in enumerate(weights) if weight])
             before = self.weight
-            self.trail.append(Step(options, before, before if len(options) == 1 else before * options[0][1]))
+            self.trail.append(Step(weights, options, before, before if len(options) == 1 else before * options[0][1]))
+        elif weights != self.trail[self._made].asked:
+            raise _asked_differently()
         self._made += 1
         return self.trail[self._made - 1].options[0][0]
+
+    def end(self) -> None:
+        """The run is over; a `StrategyError` if it did not repeat the whole trail."""
+        if self._made < len(self.trail):
+            raise _asked_differently()
 
     def leading(self, probabilities: Iterable[Any]) -> int:
         count = 0
@@ -85,10 +97,19 @@ def branches(run: Callable[[Oracle], T]) -> Iterator[tuple[T, Any]]:
     trail: list[Step] = []
     while True:
         oracle = Oracle(trail)
-        yield run(oracle), oracle.weight
+        result = run(oracle)
+        oracle.end()
+        yield result, oracle.weight
         trail = oracle.trail
         while trail and len(trail[-1].options) == 1:
             trail.pop()
         if not trail:
             return
         trail[-1] = trail[-1].following()
+
+
+def _asked_differently() -> StrategyError:
+    return StrategyError(
+        "a round that was run again asked for other things than before, so it is not a function of its state alone: let "
+        "neither the strategy nor the rule change itself, or use randomness of its own"
+    )

@@ -1,4 +1,4 @@
-"""What the exact law is computed of: a pair of models as tables, the schedule of a race, and laws of outputs."""
+"""A pair of models as exact functions, its target's own law of outputs, and schedules that end races."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ ExactLaw: TypeAlias = dict[Tokens, Fraction]
 
 @dataclass(frozen=True, eq=False)
 class ExactPair:
-    """A target and a draft as functions from the whole context to a row of `vocabulary` fractions that sum to 1."""
+    """A target and a draft, as functions from the whole context to a row.
+
+    `vocabulary`   number of tokens
+    `p`, `q`       the target and the draft; a row is `vocabulary` fractions that sum to 1
+    `eos`          the token that ends an output, if there is one
+    """
 
     vocabulary: int
     p: Callable[[Tokens], ExactRow]
@@ -27,14 +32,15 @@ class ExactPair:
 
 
 Schedule: TypeAlias = Callable[[Committed, Guess], int]
-"""How many tokens the draft of a `Race` makes behind `(committed, after)`; 1 and the draft's length are its limits."""
+"""How many tokens the draft of a `Race` makes after `(committed, after)`; at least 1 and at most its length are made."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scattered:
     """A schedule of lengths from 1 to 4 that look random. They are a function of the context, so that equal states stay equal.
 
-    `by_tokens` lets them depend on the tokens, pending ones too, which are drawn for it. Else they depend on counts alone.
+    `name`        another name gives other lengths
+    `by_tokens`   whether they depend on the tokens, pending ones too (which are drawn for it), or on how many there are
     """
 
     name: str = ""

@@ -1,12 +1,15 @@
-"""Proof of losslessness by example, exhaustively on each: generated pairs, the exact law, and a smallest counterexample.
+"""Compares the exact law of a strategy with the target's on many generated pairs, and finds a smallest counterexample.
 
     assert_lossless(MyStrategy())      in a test: raises `NotLossless`, or returns the proofs
 
-Pairs are tables over 2 to 4 tokens whose rows depend on the whole history. Each kind of pair breaks some wrong rule: rows
-with zeros, with ties, p = q, disjoint supports, one-hot rows, mixtures of all, each with and without an end-of-sequence
-token. There are many pairs, since a wrong rule may be invisible on one. Laws are fractions, since a wrong rule may move the
-law by less than any affordable sample shows. Each pair has its own schedule for drafts that race the target; half of the
-schedules depend on the tokens.
+A proof is exact on each of its pairs, for outputs of 1 to 4 tokens. It is no proof for all models: the pairs are a sample, and
+a fault that shows only in longer outputs is not seen.
+
+Pairs have 2 to 4 tokens, and rows that depend on the whole history. Each kind of pair shows some wrong rule: rows with zeros,
+with ties, p = q, disjoint supports, one-hot rows, mixtures of all, each with and without an end-of-sequence token. There are
+many pairs, since a wrong rule may be right on one. Laws are fractions, since a wrong rule may change the law by less than any
+affordable sample shows. Each pair has its own schedule for drafts that race the target; half of the schedules depend on the
+tokens.
 """
 
 from __future__ import annotations
@@ -20,10 +23,11 @@ from itertools import cycle, islice
 from random import Random
 from typing import Any
 
-from specdec.errors import InputError, NotLossless
+from specdec.errors import NotLossless
+from specdec.inputs import at_least_one
 from specdec.law.exact import law
 from specdec.law.pair import ExactLaw, ExactPair, ExactRow, Scattered, Schedule, Tokens, target_law, total_variation
-from specdec.report import Report
+from specdec.report import Report, spelled
 from specdec.strategy import DecodingStrategy
 from specdec.verification import Rule, name_of, rules
 
@@ -38,8 +42,8 @@ SHARES = [12, 24, 18, 12, 42, 30, 6, 36, 12, 3, 4, 1]
 """How many of 200 pairs have each size."""
 
 
-class Table:
-    """One model: a row for every history, made when first asked for and then kept."""
+class TabledModel:
+    """One model: a row for every history, made when it is first asked for, and then kept in `rows`."""
 
     def __init__(self, row: Callable[[Tokens], ExactRow]) -> None:
         self.rows: dict[Tokens, ExactRow] = {}
@@ -53,10 +57,19 @@ class Table:
 
 @dataclass(frozen=True)
 class Case:
-    """One generated pair, the number of tokens to decode from it, and the facts and the schedule to decode with."""
+    """A generated pair, and how to decode with it.
 
-    p: Table
-    q: Table
+    `p`, `q`        target and draft
+    `vocabulary`    number of tokens
+    `new_tokens`    most tokens of an output
+    `eos`           the end-of-sequence token, if there is one
+    `kind`          kind of its rows, of `KINDS`
+    `speed_ratio`   what `draft_length="auto"` is told
+    `schedule`      ends the drafts of races
+    """
+
+    p: TabledModel
+    q: TabledModel
     vocabulary: int
     new_tokens: int
     eos: int | None
@@ -79,17 +92,17 @@ class Case:
 
 @dataclass(frozen=True)
 class Proof(Report):
-    """The exact law of one strategy under one rule, beside the target's, on generated pairs.
+    """The exact law of one strategy under one rule, compared with the target's on generated pairs.
 
     `strategy`              its name
     `parameters`            its parameters by name
     `verification`          name of the rule
     `lossless_claimed`      whether the strategy claims to be lossless
-    `pairs`                 pairs that were tried: all, or those up to the first whose laws differ
+    `pairs`                 how many pairs were tried: all, or those up to the first on which the laws differ
     `max_total_variation`   the largest distance between the two laws; `None` if the law could not be computed
-    `exact`                 whether the laws were equal as fractions on every pair
-    `seconds`               time it took
-    `counterexample`        where they differ: the smallest case that was found; or the error that ended the attempt
+    `exact`                 whether the laws were equal, as fractions, on every pair
+    `seconds`               seconds it took
+    `counterexample`        the smallest case found on which they differ, or the error of the strategy
     """
 
     strategy: str
@@ -108,9 +121,7 @@ class Proof(Report):
         return self.lossless_claimed and not self.exact
 
     def __str__(self) -> str:
-        return " ".join([self.strategy, *(f"{key}={value}" for key, value in self.parameters.items())]) + (
-            f", {self.verification} rule"
-        )
+        return f"{spelled(self.strategy, self.parameters)}, {self.verification} rule"
 
 
 @lru_cache(maxsize=4)
@@ -142,7 +153,7 @@ def generated_case(
             random = Random(f"{name} {model} {context}")
         return generated_row(random, of_kind, model, context, vocabulary)
 
-    p, q = (Table(lambda context, model=model: row(model, context)) for model in "pq")
+    p, q = (TabledModel(lambda context, model=model: row(model, context)) for model in "pq")
     return Case(p, q, vocabulary, new_tokens, eos, kind, speed_ratio, schedule)
 
 
@@ -165,12 +176,12 @@ def generated_row(random: Random, kind: str, model: str, context: Tokens, vocabu
 
 
 def prove(strategy: DecodingStrategy, verification: str | Rule = "token", pairs: int = 200, seed: int = 0) -> Proof:
-    """Compare the exact law of `strategy` with the target's on generated pairs. Stops at the first that differs.
+    """Compare the exact law of `strategy` with the target's on generated pairs. Stops at the first on which they differ.
 
-    Raises the error of a strategy whose law cannot be computed: `StrategyError`, or `NotLossless` for a false `q`.
+    `verification` is a rule or its name; another `seed` gives other pairs. If the law cannot be computed, the error is raised:
+    `StrategyError`, or `NotLossless` for a token that its row `q` makes impossible.
     """
-    if pairs < 1:
-        raise InputError(f"{pairs} pairs prove nothing: ask for at least 1")
+    at_least_one(pairs=pairs)
     start = time.perf_counter()
     tried, distance, text = 0, Fraction(0), None
     for case in cases(pairs, seed):
@@ -197,7 +208,8 @@ def assert_lossless(
 ) -> list[Proof]:
     """Raise `NotLossless`, with a smallest counterexample, unless the law is the target's on every generated pair.
 
-    `verification` is a rule or its name; without, every installed rule is tried. Returns the proofs.
+    `verification` is a rule or its name; every installed rule is tried unless it is given. Another `seed` gives other pairs.
+    Returns the proofs. Use small draft lengths: the work grows with the power of the length.
     """
     chosen = rules() if verification is None else [verification]
     proofs = [prove(strategy, rule, pairs, seed) for rule in chosen]
@@ -233,7 +245,7 @@ def simplified(strategy: DecodingStrategy, verification: str | Rule, case: Case)
 
     def with_rows() -> Case:
         p, q = (
-            Table(lambda context, rows=fixed[model], table=table: rows.get(context) or table(context))
+            TabledModel(lambda context, rows=fixed[model], table=table: rows.get(context) or table(context))
             for model, table in (("p", case.p), ("q", case.q))
         )
         return replace(case, p=p, q=q)

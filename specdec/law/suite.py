@@ -1,10 +1,10 @@
-"""Many proofs at once: strategies times rules, in as many processes as there are cores.
+"""Proves many strategies under many rules, in as many processes as there are cores.
 
     proofs = prove_all([Pearl(2), Speculative(3)], ["token", "block"], pairs=200)
     print(proofs)
 
 In a script, call it under `if __name__ == "__main__":`, since each worker process imports the script again. Strategies must be
-importable, and rules too unless they are names. Knows no command line.
+importable, and rules too unless they are names.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from specdec.errors import InputError, SpecdecError
+from specdec.inputs import at_least_one
 from specdec.law.proof import Proof, prove
-from specdec.report import Progress, Report, no_progress
-from specdec.strategy import DecodingStrategy, create
+from specdec.report import Progress, Report, no_progress, spelled
+from specdec.strategy import DecodingStrategy, create, require_strategy
 from specdec.verification import Rule, name_of, rule, rules
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ _Claim: TypeAlias = tuple[DecodingStrategy, "str | Rule"]
 class Proofs(Report):
     """What `specdec prove` writes: a proof for each strategy and rule.
 
-    `proofs`        in the order of the strategies, and of the rules for each; without those that an interruption left out
+    `proofs`        those that were done, in the order of the strategies, and of the rules for each strategy
     `interrupted`   whether Ctrl-C ended the work before all were done
     """
 
@@ -80,7 +81,7 @@ class Proofs(Report):
         for heading in ("pairs", "largest total\nvariation", "exact", "seconds"):
             table.add_column(heading, justify="right")
         for proof in self.proofs:
-            parameters = " ".join(f"{name}={value}" for name, value in proof.parameters.items())
+            _, _, parameters = spelled(proof.strategy, proof.parameters).partition(" ")
             distance = "-" if proof.max_total_variation is None else f"{proof.max_total_variation:.3g}"
             exact = "yes" if proof.exact else "NO" if proof.refuted else "no (lossy)"
             seconds = f"{proof.seconds:.3g}" if proof.seconds < 1000 else f"{proof.seconds:.0f}"
@@ -96,13 +97,14 @@ def prove_all(
     seed: int = 0,
     progress: Progress = no_progress,
 ) -> Proofs:
-    """Prove each strategy under each rule; under every installed rule unless some are given.
+    """Prove each strategy under each of `verifications` (rules or their names; every installed rule unless some are given).
 
-    A strategy whose law cannot be computed gets a proof that is not exact, with the error as its counterexample. Ctrl-C ends
-    the work and keeps what was proved until then.
+    Each proof is on `pairs` generated pairs; another `seed` gives other pairs. A strategy whose law cannot be computed gets a
+    proof that is not exact, with the error as its counterexample. Ctrl-C ends the work and keeps the proofs that are done.
     """
-    if pairs < 1:
-        raise InputError(f"{pairs} pairs prove nothing: give at least 1")
+    at_least_one(pairs=pairs)
+    for strategy in strategies:
+        require_strategy(strategy)
     chosen = list(verifications or rules())
     for verification in chosen:
         rule(verification)  # an unknown name is refused before any work
@@ -120,7 +122,7 @@ def prove_all(
 
 
 def variants(name: str, **parameters: Any) -> list[DecodingStrategy]:
-    """A strategy with these parameters, at draft lengths 1 to 4 if it has a draft length and none is given."""
+    """The strategy of that name with these parameters; at draft lengths 1 to 4 if it has a draft length and none is given."""
     strategy = create(name, **parameters)
     has_length = any(field.name == "draft_length" for field in fields(strategy))  # type: ignore[arg-type]
     if "draft_length" in parameters or not has_length:
@@ -129,7 +131,7 @@ def variants(name: str, **parameters: Any) -> list[DecodingStrategy]:
 
 
 def _proved(claims: Sequence[_Claim], pairs: int, seed: int, found: dict[int, Proof]) -> Iterator[Proof]:
-    """The proofs as they are done, noted in `found` by the number of their claim. The longest begin first."""
+    """The proofs as they are done. `found` gets each by the number of its claim. Long drafts begin first: they take longest."""
     longest_first = sorted(range(len(claims)), key=lambda number: _length(claims[number]), reverse=True)
     workers = min(len(claims), os.cpu_count() or 1)
     context, others = multiprocessing.get_context("spawn"), {*multiprocessing.active_children()}

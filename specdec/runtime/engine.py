@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from specdec.effects import Committed, Effect, Guess, Program, Verdict, Verify, drive
+from specdec.effects import Effect, Guess, Program, Verdict, Verify, drive
 from specdec.runtime.lane import Lane
 from specdec.runtime.messages import Scoring
 from specdec.runtime.sides import DraftSide, TargetSide, Waiting, answered_later
@@ -124,5 +124,4 @@ class Engine:
             decision = slot.rule(TensorWindow(guess, scoring.p), bonus, slot.dice)
         certain = sum([drafted.q is None for drafted in guess.drafted])
         slot.statistics.count_round(decision.accepted, len(tokens), certain)
-        own = () if decision.token is None else (decision.token,)
-        return Verdict(Committed(tokens[: decision.accepted] + own), decision.accepted, decision.accepted == len(tokens))
+        return Verdict.of(guess, decision.accepted, decision.token)

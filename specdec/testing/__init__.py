@@ -1,10 +1,10 @@
-"""For tests of strategies, rules and draft-length policies of your own.
+"""Helps to test strategies, rules and draft-length policies of your own.
 
-    run_checks(MyStrategy())           every installed check: its exact law, real decodes, the simulator
-    assert_lossless(MyStrategy())      the exact law alone, under every rule or under a rule of your own
-    tiny_pair()                        a real pair of random weights, made in milliseconds
+    run_checks(MyStrategy())           runs every installed check: its exact law, real decodes, the simulator
+    assert_lossless(MyStrategy())      checks the exact law alone, under every rule or under a rule of your own
+    tiny_pair()                        makes a real pair of random weights, in milliseconds
 
-What needs torch is imported when it is first used.
+Modules that need torch are imported when they are first used.
 """
 
 from importlib import import_module

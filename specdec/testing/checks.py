@@ -1,7 +1,7 @@
-"""Checks that every strategy must pass, found by entry point.
+"""Runs the installed checks of a strategy, and holds two of them: `lossless` and `decodes`.
 
 A check is a function of a strategy. It raises an `AssertionError`, or a `SpecdecError`, that says what is wrong. Packages add
-checks in the entry-point group `specdec.checks`. The core brings `lossless` and `decodes`, the simulator brings `simulates`.
+checks in the entry-point group `specdec.checks`; the simulator adds `simulates`.
 """
 
 from __future__ import annotations
@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from specdec import plugins
 from specdec.errors import CheckFailed, SpecdecError
 from specdec.law.proof import assert_lossless
+from specdec.plugins import Plugins
 from specdec.strategy import DecodingStrategy
 
-GROUP = "specdec.checks"
 Check: TypeAlias = Callable[[DecodingStrategy], None]
 """A check of one strategy."""
+
+CHECKS: Plugins[Check] = Plugins("specdec.checks", "check", "function of a strategy", lambda _, it: callable(it))
 
 BUDGETS = (1, 2, 16)
 PROMPTS = ((5,), (1, 2, 3, 1, 2))
@@ -25,24 +26,25 @@ NOISES = (0.05, 1.0)
 
 
 def checks() -> dict[str, Check]:
-    """Every installed check by name."""
-    return plugins.installed(GROUP)
+    """Every installed check by name. A `RuntimeWarning` names those that cannot be used."""
+    return CHECKS.usable()
 
 
 def run_checks(strategy: DecodingStrategy) -> tuple[str, ...]:
-    """Run every installed check; the names of those that passed. Raises `CheckFailed` with all faults that were found.
+    """Run every installed check. Returns their names, or raises `CheckFailed` with all faults that were found.
 
-    Give the strategy short draft lengths, such as 2: the cost of its exact law grows fast with them.
+    A check that cannot be loaded is a fault too, since nobody knows what it would have found. Give the strategy short draft
+    lengths, such as 2: the cost of its exact law grows fast with them.
     """
-    found = checks()
-    faults: list[str] = []
+    found, broken = CHECKS.sorted_out()
+    faults = [f"{name}: {fault}" for name, fault in broken.items()]
     for name, check in found.items():
         try:
             check(strategy)
         except (AssertionError, SpecdecError) as fault:
             faults.append(f"{name}: {fault}")
     if faults:
-        raise CheckFailed("\n".join([f"{strategy} fails {len(faults)} of {len(found)} checks", *faults]))
+        raise CheckFailed("\n".join([f"{strategy} fails {len(faults)} of {len(found) + len(broken)} checks", *faults]))
     return tuple(found)
 
 
@@ -76,7 +78,7 @@ def _decodes(
     for temperature in (0.0, 1.0):
         options: dict[str, Any] = {"max_new_tokens": budget, "temperature": temperature, "seed": budget}
         result = decode(pair, strategy, prompt, eos=(), **options)
-        case = f"{strategy} behind prompt {prompt} at temperature {temperature:g}"
+        case = f"{strategy} after prompt {prompt} at temperature {temperature:g}"
         _expect(len(result.tokens) == budget, f"{case} made {len(result.tokens)} tokens, and {budget} were asked for")
         if temperature == 0 and targets is not None:
             alone = targets[:budget]

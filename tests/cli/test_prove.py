@@ -8,7 +8,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
-from command_line import Ran, with_entry_points
+from command_line import Ran, assert_one_line, with_entry_points
 
 WRONG = """
 from dataclasses import dataclass
@@ -59,6 +59,18 @@ def test_proofs_as_json(run: Callable[..., Ran]) -> None:
 def test_chosen_parameters_and_rules_are_proved(run: Callable[..., Ran]) -> None:
     ran = run("prove", "speculative", "--set", "draft_length=2", "--verification", "block", "--pairs", 6, "--json", "-")
     assert [(row["parameters"], row["verification"]) for row in ran.json["proofs"]] == [({"draft_length": 2}, "block")]
+
+
+@pytest.mark.filterwarnings("default:left out")
+def test_a_broken_plug_in_is_left_out_and_named(run: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch) -> None:
+    with_entry_points(monkeypatch, "specdec.plugins", EntryPoint("gone", "nowhere:gone", "specdec.strategies"))
+    ran = run("prove", "--all", "--verification", "match", "--pairs", 1)
+    assert ran.code == 0
+    assert "pearl" in ran.out
+    [line] = ran.err.splitlines()
+    assert line.startswith("specdec: left out: gone of specdec.strategies cannot be loaded from nowhere:gone")
+    assert "Cannot be used: gone of specdec.strategies" in run("strategies").out
+    assert_one_line(run("prove", "gone"), "gone of specdec.strategies cannot be loaded", "reinstall")
 
 
 @pytest.mark.usefixtures("wrong_strategies")

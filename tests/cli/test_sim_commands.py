@@ -308,7 +308,7 @@ BAD_SERVING: dict[str, tuple[dict[str, Any], str]] = {
     "zero capacity": ({"arrivals": "poisson:5/s", "max_batch": 0}, "max_batch 0"),
     "no replica": ({"arrivals": "poisson:5/s", "replicas": 0}, "replicas 0"),
     "no memory": ({"arrivals": "poisson:5/s", "kv_tokens": 100}, "kv_tokens 100"),
-    "no requests": ({"arrivals": "poisson:5/s", "requests": 0}, "0 requests"),
+    "no requests": ({"arrivals": "poisson:5/s", "requests": 0}, "requests 0"),
     "no unit": ({"arrivals": "poisson:5/s", "objective_ttft": "500"}, "--objective-ttft '500'"),
     "negative objective": ({"arrivals": "poisson:5/s", "objective_tpot": "-5ms"}, "--objective-tpot '-5ms'"),
     "time scale": ({"arrivals": "poisson:5/s", "time_scale": 0}, "--time-scale 0"),

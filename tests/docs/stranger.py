@@ -20,7 +20,7 @@ from sim import (
     System,
     Traffic,
     compile_strategy,
-    rates,
+    long_run_speed,
     simulate,
     simulate_traffic,
     timeline,
@@ -112,7 +112,7 @@ def proved() -> list[bool]:
 
 def simulated(path: Path) -> dict[str, object]:
     system, acceptance = System(Quadratic()), Rate(0.8)
-    speed = rates(compile_strategy(strategies.Elastic(), system), acceptance, system)
+    speed = long_run_speed(compile_strategy(strategies.Elastic(), system), acceptance, system)
     print(f"{float(speed.tokens_per_second):.1f}", Profile.read(path).acceptance.rate)
     print(tune(acceptance, System(Constant(1e-3, 5e-3)), tokens=0))
     print(simulate(strategies.Pearl(5), acceptance, system, tokens=1000, seed=0))

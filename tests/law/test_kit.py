@@ -6,10 +6,11 @@ import subprocess
 import sys
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, EntryPoints, entry_points
+from importlib.metadata import EntryPoint
 from typing import Any, ClassVar
 
 import pytest
+from command_line import with_entry_points
 from saguaro import Saguaro
 
 import specdec
@@ -33,7 +34,6 @@ from specdec import (
     Verdict,
     Verify,
     Window,
-    plugins,
     verification,
 )
 from specdec.testing import assert_lossless, checks, run_checks
@@ -76,7 +76,7 @@ def test_a_wrong_strategy_fails_with_a_line_for_each_fault() -> None:
         run_checks(Greedy())
     text = str(failed.value)
     assert text.startswith("greedy fails ")
-    assert "\ndecodes: greedy behind prompt (5,) at temperature 0 made" in text
+    assert "\ndecodes: greedy after prompt (5,) at temperature 0 made" in text
     assert "\nlossless: greedy with the token rule is not lossless" in text
 
 
@@ -169,19 +169,14 @@ def accepts_all(window: Window, bonus: bool, chance: Chance) -> Decision:
     return Decision(window.n, chance.pick(window.p(window.n)) if bonus else None)
 
 
-def with_entry_points(monkeypatch: pytest.MonkeyPatch, *more: EntryPoint) -> None:
-    real = entry_points()
-    every = EntryPoints([*(entry for group in real.groups for entry in real.select(group=group)), *more])
-    monkeypatch.setattr(plugins, "entry_points", lambda **wanted: every.select(**wanted))
-
-
 @pytest.fixture
 def installed_rule(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(verification, "first_alone", first_alone, raising=False)
-    with_entry_points(monkeypatch, EntryPoint("first", "specdec.verification:first_alone", "specdec.rules"))
-    verification._installed.cache_clear()
+    with_entry_points(monkeypatch, "specdec.plugins", EntryPoint("first", "specdec.verification:first_alone", "specdec.rules"))
+    specdec.rules.cache_clear()
     yield
-    verification._installed.cache_clear()
+    specdec.rules.cache_clear()
+    verification._named.cache_clear()
 
 
 def test_a_rule_is_proved_as_it_is() -> None:
@@ -203,32 +198,6 @@ def test_an_unknown_rule_is_refused_with_the_closest() -> None:
         InputError, match=r"unknown verification 'blok': did you mean block\? Installed are token, match, block"
     ):
         verification.rule("blok")
-
-
-# --- what is installed and cannot be used ----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("entry", "ask", "message"),
-    [
-        (
-            EntryPoint("gone", "nowhere:gone", "specdec.rules"),
-            specdec.rules,
-            "gone of specdec.rules cannot be loaded from nowhere",
-        ),
-        (EntryPoint("gone", "specdec:gone", "specdec.checks"), checks, "reinstall the package that brings it"),
-        (EntryPoint("text", "specdec.verification:GROUP", "specdec.rules"), specdec.rules, "correct its package"),
-        (EntryPoint("other", "strategies:Pearl", "specdec.strategies"), specdec.available, "correct its package"),
-    ],
-    ids=["no module", "no attribute", "no function", "another name"],
-)
-def test_what_cannot_be_used_is_refused_by_name(
-    monkeypatch: pytest.MonkeyPatch, entry: EntryPoint, ask: Any, message: str
-) -> None:
-    with_entry_points(monkeypatch, entry)
-    verification._installed.cache_clear()
-    with pytest.raises(specdec.SpecdecError, match=message):
-        ask()
 
 
 def test_the_kit_is_found_without_torch() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, ClassVar
@@ -10,6 +12,7 @@ import pytest
 from exact_pairs import uniform_pair
 
 import specdec
+from sim import Constant, Rate, System, compile_strategy, run_stream
 from specdec import (
     Both,
     Committed,
@@ -17,6 +20,7 @@ from specdec import (
     Draft,
     Effect,
     Guess,
+    InputError,
     NotLossless,
     Program,
     Score,
@@ -27,8 +31,11 @@ from specdec import (
     Verify,
 )
 from specdec.effects import Known
-from specdec.law import Exact, ExactPair, exact, law
-from specdec.law.proof import Table
+from specdec.law import Exact, ExactPair, assert_lossless, branches, exact, law, prove_all
+from specdec.law.proof import TabledModel
+from specdec.testing import tiny_pair
+from specdec.verification import Chance, Decision, Window, token_rule
+from strategies import Pearl
 
 # --- what a strategy asks for ----------------------------------------------------------------------------------------
 
@@ -130,7 +137,7 @@ class Faulty(DecodingStrategy):
     ],
 )
 def test_a_strategy_that_breaks_a_rule_is_refused(fault: str, message: str) -> None:
-    table = Table(lambda context: (Fraction(1, len(context) + 1), Fraction(len(context), len(context) + 1)))
+    table = TabledModel(lambda context: (Fraction(1, len(context) + 1), Fraction(len(context), len(context) + 1)))
     with pytest.raises(StrategyError, match=message):
         law(Faulty(fault), ExactPair(2, table, table))
 
@@ -162,3 +169,103 @@ def test_a_draft_token_that_its_row_makes_impossible_is_a_counterexample(monkeyp
     monkeypatch.setattr(exact, "Exact", Lying)
     with pytest.raises(NotLossless, match="report the row it was drawn from"):
         law(specdec.create("speculative", draft_length=1), uniform_pair(2))
+
+
+# --- what is not a function of its state -----------------------------------------------------------------------------
+
+
+class Changing(DecodingStrategy):
+    """Drafts as many tokens as it remembers, and is no frozen dataclass."""
+
+    name: ClassVar[str] = "changing"
+    parameters: ClassVar[dict[str, Any]] = {}  # type: ignore[assignment]
+
+    def __init__(self, change: Callable[[int, Verdict], int]) -> None:
+        self.change, self.length = change, 2
+
+    def step(self, state: State) -> Program[State]:
+        guess = yield from Draft(state.committed, Guess.empty, self.length)
+        scores = yield from Score(state.committed, guess)
+        self.length = self.change(self.length, Verdict(Committed(), 0, False))
+        verdict = yield from Verify(scores, guess, bonus=True)
+        self.length = self.change(self.length, verdict)
+        return state.then(verdict)
+
+
+CHANGES: dict[str, Callable[[int, Verdict], int]] = {
+    "counts rounds": lambda length, verdict: length + (not verdict.complete),  # its branches would never end
+    "longer after an acceptance": lambda length, verdict: 3 if verdict.complete else 1,
+    "draws its length": lambda length, verdict: random.randint(1, 3),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_strategy_that_is_no_function_of_its_state_is_refused(change: str) -> None:
+    with pytest.raises(StrategyError, match="not a function of its state alone"):
+        assert_lossless(Changing(CHANGES[change]), "token", pairs=24)
+
+
+def test_a_strategy_that_stays_the_same_needs_no_frozen_dataclass() -> None:
+    assert_lossless(Changing(lambda length, _: length), "token", pairs=24)
+
+
+def test_a_rule_that_is_no_function_of_its_window_is_refused() -> None:
+    calls = [0]
+
+    def every_other_time(window: Window, bonus: bool, chance: Chance) -> Decision:
+        calls[0] += 1
+        return token_rule(window, bonus, chance) if calls[0] % 2 else Decision(0, chance.pick(window.p(0)))
+
+    with pytest.raises(StrategyError, match="neither the strategy nor the rule"):
+        assert_lossless(specdec.create("speculative", draft_length=2), every_other_time, pairs=24)
+
+
+def test_a_run_that_asks_less_than_before_is_refused() -> None:
+    halves = (Fraction(1, 2), Fraction(1, 2))
+    questions = iter([2, 1])
+    with pytest.raises(StrategyError, match="not a function of its state alone"):
+        list(branches(lambda oracle: [oracle.choose(halves) for _ in range(next(questions))]))
+
+
+# --- what is no strategy ---------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Thawed(DecodingStrategy):
+    """Is not frozen, so it may change while it decodes."""
+
+    name: ClassVar[str] = "thawed"
+
+    def step(self, state: State) -> Program[State]:
+        scores = yield from Score(state.committed, Guess.empty)
+        return state.then((yield from Verify(scores, Guess.empty)))
+
+
+WHAT: dict[str, tuple[Any, str]] = {
+    "a name": ("pearl", r"'pearl' is the name of a strategy, not a strategy: pass specdec.create\('pearl'\)"),
+    "a class": (Pearl, r"Pearl is a class, not a strategy: pass Pearl\(\)"),
+    "something else": (3, "3 is no strategy: pass an object of a class that extends DecodingStrategy"),
+    "not frozen": (Thawed(), r"Thawed can change .*: write @dataclass\(frozen=True\)"),
+}
+
+TAKERS: dict[str, Callable[[Any], Any]] = {
+    "law": lambda what: law(what, uniform_pair(2)),
+    "assert_lossless": assert_lossless,
+    "prove_all": lambda what: prove_all([what]),
+    "decode": lambda what: decode_tiny(what),
+    "compile_strategy": compile_strategy,
+    "run_stream": lambda what: run_stream(what, Rate(0.5), System(Constant(1.0, 3.0)), tokens=2),
+}
+
+
+def decode_tiny(what: Any) -> None:
+    with tiny_pair() as pair:
+        specdec.decode(pair, what, [1])
+
+
+@pytest.mark.parametrize("taker", TAKERS)
+@pytest.mark.parametrize("what", WHAT)
+def test_what_is_no_strategy_is_refused_in_one_line(what: str, taker: str) -> None:
+    value, message = WHAT[what]
+    with pytest.raises(InputError, match=message):
+        TAKERS[taker](value)

@@ -122,7 +122,8 @@ def test_a_race_is_lossless_under_every_schedule(data: st.DataObject, by_tokens:
     assert ours == target_law(pair, PROMPT, 3)
 
 
-@pytest.mark.parametrize("most_drafted", [0, -1, 2.5, "many"])
-def test_an_elastic_draft_needs_a_bound(most_drafted: Any) -> None:
-    with pytest.raises(specdec.InputError, match="most_drafted"):
-        specdec.create("elastic", most_drafted=most_drafted)
+@pytest.mark.parametrize("value", [0, -1, 2.5, True, "many"])
+@pytest.mark.parametrize(("strategy", "parameter"), [("elastic", "most_drafted"), ("prompt_lookup", "draft_length")])
+def test_a_length_is_an_integer_of_at_least_1(strategy: str, parameter: str, value: Any) -> None:
+    with pytest.raises(specdec.InputError, match=parameter):
+        specdec.create(strategy, **{parameter: value})

@@ -86,7 +86,7 @@ class Unsendable(Saguaro):
     ("strategies", "verifications", "pairs", "message"),
     [
         ([PEARL], ["tokn"], 2, "did you mean token"),
-        ([PEARL], [], 0, "give at least 1"),
+        ([PEARL], [], 0, "pairs 0 .* at least 1"),
         ([Unsendable(what=lambda: None)], ["token"], 2, "define it at the top of a module"),
     ],
 )

@@ -23,7 +23,7 @@ from wrong_rules import plain_p_on_reject, reused_uniform
 import specdec
 from specdec import DecodingStrategy, Pair, decode
 from specdec.law import ExactLaw, ExactPair, law, target_law
-from specdec.law.proof import Table
+from specdec.law.proof import TabledModel
 from specdec.sampling import Sampler, Sampling
 from specdec.testing.models import Scripted, fresh_logits, minuscule
 from specdec.verification import Chance, Decision, Rule, Window, token_rule
@@ -43,12 +43,12 @@ def exact_pair(pair: Pair, **sampling: Any) -> ExactPair:
     """The same two models as tables: float64 rows without a cache, rounded to a part in a million."""
     sampler = Sampler(Sampling(**sampling))
 
-    def table(of: Any) -> Table:
+    def table(of: Any) -> TabledModel:
         def row(context: Tokens) -> tuple[Fraction, ...]:
             weights = [round(float(x) * 10**6) for x in sampler.probabilities(fresh_logits(of, context), context)[0]]
             return tuple(Fraction(weight, sum(weights)) for weight in weights)
 
-        return Table(row)
+        return TabledModel(row)
 
     return ExactPair(VOCABULARY, table(pair.target), table(pair.draft), EOS)
 

@@ -12,7 +12,7 @@ from sim.setup.latency import Constant
 from sim.setup.system import System
 from sim.stream.chain import compile_strategy
 from sim.stream.events import run_stream
-from sim.stream.rates import rates
+from sim.stream.speed import long_run_speed
 from specdec import DecodingStrategy, InputError
 from strategies import Pearl, PromptLookup, Speculative
 
@@ -64,7 +64,7 @@ def test_markov_acceptance_is_stationary_and_remembers_one_position() -> None:
 
 def test_mean_lengths_are_converted_by_their_definition() -> None:
     for a, g in ((0.0, 3), (0.5, 4), (0.83, 7), (1.0, 2)):
-        reported = float(rates(compile_strategy(Speculative(g)), Rate(a), System(Constant(1.0, 1.0))).tokens_per_round)
+        reported = float(long_run_speed(compile_strategy(Speculative(g)), Rate(a), System(Constant(1.0, 1.0))).tokens_per_round)
         assert mean_length(reported, g).rate == pytest.approx(a, abs=1e-9)
     assert mean_length(5.0).rate == pytest.approx(0.8)
 

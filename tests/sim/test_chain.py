@@ -17,7 +17,7 @@ from sim.setup.latency import Constant
 from sim.setup.system import System
 from sim.stream.chain import RATIO_3, compile_strategy
 from sim.stream.events import run_stream
-from sim.stream.rates import expected_seconds, prices, rates
+from sim.stream.speed import edge_costs, expected_seconds, long_run_speed
 from sim.traffic.serving import simulate_serving
 from sim.traffic.workload import Workload
 from specdec import (
@@ -67,7 +67,7 @@ def test_the_chain_gives_the_known_formulas(overhead: float, speed: Speed) -> No
 
 def test_idle_shares_of_pearl_are_the_mutual_waiting() -> None:
     for a, c, g in GRID:
-        found = rates(compile_strategy(Pearl(g)), Rate(a), System(Constant(1 / c, 1.0)))
+        found = long_run_speed(compile_strategy(Pearl(g)), Rate(a), System(Constant(1 / c, 1.0)))
         longer = max(g / c, 1.0)
         assert found.target_idle_share == pytest.approx(1 - 1 / longer, abs=1e-9)
         assert found.draft_idle_share == pytest.approx(1 - g / c / longer, abs=1e-9)
@@ -86,7 +86,8 @@ def test_elastic_is_pearl_at_the_length_that_the_race_gives() -> None:
     for a, c, g in GRID:
         for system in (System(Constant(1 / c, 1.0)), System(Constant(1 / c, 1.0), network_seconds=0.2)):
             elastic, pearl = (
-                rates(compile_strategy(strategy, system), Rate(a), system) for strategy in (Elastic(g), Pearl(min(g, ceil(c))))
+                long_run_speed(compile_strategy(strategy, system), Rate(a), system)
+                for strategy in (Elastic(g), Pearl(min(g, ceil(c))))
             )
             assert [float(value) for value in vars(elastic).values()] == [float(value) for value in vars(pearl).values()]
 
@@ -112,11 +113,11 @@ def test_whole_grids_at_once_equal_cell_by_cell() -> None:
     rate, ratio = np.linspace(0, 1, 7), np.array([2.0, 5.0, 9.0])
     for strategy in (Autoregressive(), Speculative(4), Pearl(4), PromptLookup()):
         compiled = compile_strategy(strategy)
-        whole = rates(compiled, Rate(rate[:, None]), System(Constant(1 / ratio, 1.0)))
+        whole = long_run_speed(compiled, Rate(rate[:, None]), System(Constant(1 / ratio, 1.0)))
         finite = expected_seconds(compiled, Rate(rate[:, None]), System(Constant(1 / ratio, 1.0)), 20)
         for i, j in np.ndindex(7, 3):
             one = System(Constant(1 / ratio[j], 1.0))
-            alone = rates(compiled, Rate(rate[i]), one)
+            alone = long_run_speed(compiled, Rate(rate[i]), one)
             for name in ("tokens_per_second", "target_idle_share", "draft_idle_share"):
                 assert np.broadcast_to(getattr(whole, name), (7, 3))[i, j] == pytest.approx(
                     float(getattr(alone, name)), abs=1e-12
@@ -222,7 +223,7 @@ STRANGERS = [Patient(6), TwoPhases(), Afterthought(3), Pearl(Creeping()), Specul
 @pytest.mark.parametrize("model", [Rate(0.75), markov(0.9, 0.5)], ids=["rate", "markov"])
 def test_a_strategy_never_seen_before_is_compiled_and_simulated(strategy: DecodingStrategy, model: Acceptance) -> None:
     system = System(Constant(1e-3, 4e-3, {6: 5e-3}), overhead_seconds=1e-4)
-    exact = rates(compile_strategy(strategy), model, system)
+    exact = long_run_speed(compile_strategy(strategy), model, system)
     tokens = 60_000 if isinstance(model, Rate) else 12_000
     bound = 0.01 * (60_000 / tokens) ** 0.5
     run = run_stream(strategy, model, system, tokens=tokens)
@@ -239,7 +240,7 @@ def test_the_states_are_found_by_themselves() -> None:
     assert len(compile_strategy(Pearl(5))) == 2
     assert len(compile_strategy(Speculative(Creeping(6)))) == 6
     two = compile_strategy(TwoPhases())
-    assert two.verified.tolist() == [2, 1]
+    assert two.tested.tolist() == [2, 1]
     assert two.ends_round.tolist() == [[True, True, False], [True, True, False]]
     assert two.tokens.tolist() == [[1, 2, 0], [4, 4, 0]]
 
@@ -324,9 +325,9 @@ def test_the_table_of_a_race_holds_for_its_own_system_only() -> None:
     race, plain = compile_strategy(Elastic(), system), compile_strategy(Pearl(5), system)
     workload = Workload(np.zeros(1), np.ones(1, int), np.full(1, 20))
     for ask in (
-        lambda compiled, on: rates(compiled, Rate(0.8), on),
+        lambda compiled, on: long_run_speed(compiled, Rate(0.8), on),
         lambda compiled, on: expected_seconds(compiled, Rate(0.8), on, 20),
-        prices,
+        edge_costs,
         lambda compiled, on: simulate_serving(compiled, Rate(0.8), on, workload),
     ):
         ask(race, system)
@@ -341,14 +342,14 @@ def test_a_column_is_found_by_its_outcome_not_by_its_number(strategy: DecodingSt
     """A table with its columns in another order is the same table."""
     system, compiled = System(Constant(1e-3, 4e-3, {6: 5e-3}), overhead_seconds=1e-4), compile_strategy(strategy)
     order = np.random.default_rng(0).permutation(len(compiled.outcomes))
-    tables = ("next_state", "tokens", "ends_round", "drafted", "draft_steps", "positions")
+    tables = ("next_node", "tokens", "ends_round", "drafted", "draft_steps", "positions")
     moved = replace(
         compiled,
         outcomes=tuple(compiled.outcomes[column] for column in order),
         **{name: getattr(compiled, name)[:, order] for name in tables},
     )
     assert moved.outcomes != compiled.outcomes
-    before, after = (vars(rates(table, model, system)) for table in (compiled, moved))
+    before, after = (vars(long_run_speed(table, model, system)) for table in (compiled, moved))
     assert [float(value) for value in after.values()] == pytest.approx([float(value) for value in before.values()], rel=1e-12)
     seconds = [float(expected_seconds(table, model, system, 30)) for table in (compiled, moved)]
     assert seconds[1] == pytest.approx(seconds[0], rel=1e-12)

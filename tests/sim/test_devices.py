@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from sim.setup.acceptance import Acceptance, Rate
-from sim.setup.latency import Constant, Measured, Measurement
+from sim.setup.latency import Constant, Measured
 from sim.setup.system import Jitter, System
 from sim.stream.chain import compile_strategy
-from sim.stream.rates import plain_tokens_per_second
+from sim.stream.speed import plain_tokens_per_second
 from specdec import DecodingStrategy, InputError
-from specdec.profile import Slowdown
+from specdec.profile import DraftTiming, Slowdown, TargetTiming
 from strategies import Autoregressive, Elastic, Pearl, PromptLookup, Speculative
 
 Speed = Callable[[DecodingStrategy, Acceptance, System], float]
@@ -38,7 +38,7 @@ def test_the_mean_of_a_stage_is_that_of_drawn_ones(system: System) -> None:
     for cv, mean in ((system.jitter.draft_cv / 2, draft), (system.jitter.target_cv, target)):
         spread = np.log1p(cv**2)
         found.append(mean * random.lognormal(-spread / 2, spread**0.5, draws))
-    draft, target = system.lanes(*found)
+    draft, target = system.busy_seconds(*found)
     longest = draft + target if system.in_turn else np.maximum(draft + 2 * system.network_seconds, target)
     exact = [float(value) for value in system.stage(4, 5)]
     assert (longest.mean(), draft.mean(), target.mean()) == pytest.approx(exact, rel=0.003)
@@ -71,7 +71,7 @@ def test_only_strategies_that_draft_pay_for_taking_turns(speed: Speed) -> None:
 
 
 def test_a_draft_takes_its_start_once() -> None:
-    table = Measured([Measurement(1, 1, 0, 5e-3)], [Measurement(1, 1, 0, 1e-3)], draft_start=7e-4)
+    table = Measured([TargetTiming(1, 1, 0, 5e-3)], [DraftTiming(1, 0, 1e-3)], draft_start=7e-4)
     assert table.draft_seconds([0, 1, 4]) == pytest.approx([0, 1.7e-3, 4.7e-3])
     assert System(table).speed_ratio == pytest.approx(5)
 
@@ -89,7 +89,7 @@ def test_one_device_in_turn_takes_the_sum() -> None:
         (lambda: Constant(1.0, float("nan")), "target step"),
         (lambda: Constant(1.0, 1.0, {4: -1.0}), "window of 4"),
         (lambda: Jitter(-0.1), "target_cv"),
-        (lambda: System(Constant(1.0, 1.0), together=Slowdown(0.9, 1.0)), "target_factor 0.9 .* nobody faster"),
+        (lambda: System(Constant(1.0, 1.0), together=Slowdown(0.9, 1.0)), "target_factor 0.9 .* work together"),
         (lambda: System(Constant(1.0, 1.0), turns=Slowdown(1.0, 0.0)), "draft_factor 0.0 is no slowdown"),
         (lambda: System(Constant(1.0, 1.0), overhead_seconds=-1.0), "overhead_seconds"),
         (lambda: System(Constant(1.0, 1.0), drafting_overhead_seconds=-1.0), "drafting_overhead_seconds"),

@@ -16,8 +16,8 @@ from sim.setup.latency import Constant
 from sim.setup.system import Jitter, System
 from sim.stream.chain import compile_strategy
 from sim.stream.events import run_stream
-from sim.stream.rates import rates
 from sim.stream.run import Run
+from sim.stream.speed import long_run_speed
 from specdec import DecodingStrategy, DraftLength, InputError, Verdict, available
 from specdec.profile import Slowdown
 from strategies import Autoregressive, Elastic, Pearl, PromptLookup, Speculative
@@ -45,7 +45,7 @@ SYSTEMS = {
 def test_events_agree_with_the_chain(name: str, system: System) -> None:
     strategy = available()[name]()
     compiled = compile_strategy(strategy, system)
-    exact = rates(compiled, Rate(0.8), system)
+    exact = long_run_speed(compiled, Rate(0.8), system)
     tokens = 40_000 if system is SYSTEMS["overhead"] else 8_000
     bound = 0.01 * (40_000 / tokens) ** 0.5
     run = run_stream(strategy, Rate(0.8), system, tokens=tokens, seed=7)
@@ -60,7 +60,7 @@ def test_events_agree_with_the_chain(name: str, system: System) -> None:
 
 def test_intervals_cover_as_often_as_they_say() -> None:
     system = SYSTEMS["two devices"]
-    expected = float(rates(compile_strategy(Pearl(4)), Rate(0.8), system).tokens_per_second)
+    expected = float(long_run_speed(compile_strategy(Pearl(4)), Rate(0.8), system).tokens_per_second)
     found = [run_stream(Pearl(4), Rate(0.8), system, tokens=1500, seed=seed).interval(0.9) or (0, 0) for seed in range(120)]
     covered = sum(low <= expected <= high for low, high in found)
     assert 98 <= covered <= 118  # 108 of 120 are expected, the binomial's 99.8 % range
@@ -138,7 +138,7 @@ def test_a_draft_in_a_race_ends_with_the_token_in_progress(together: Slowdown | 
     system = System(Constant(1e-3, 5e-3, {8: 7e-3}), together=together, jitter=Jitter(0.4, 0.0))
     run = run_stream(Elastic(9), Rate(0.8), system, tokens=10_000, rounds=400, detailed=True)
     made = set[int]()
-    for draft, target in zip(*([s for s in run.spans if s.lane == lane] for lane in ("draft", "target")), strict=True):
+    for draft, target in zip(*([s for s in run.spans if s.model == model] for model in ("draft", "target")), strict=True):
         made.add(len(draft.fates))
         assert draft.end_seconds >= target.end_seconds or len(draft.fates) == 9
         pace = (target.end_seconds - target.start_seconds) / (together.draft_factor if together else 1.0)
@@ -148,8 +148,8 @@ def test_a_draft_in_a_race_ends_with_the_token_in_progress(together: Slowdown | 
 
 def check_spans(run: Run) -> None:
     """A model does one thing at a time, all it did is there, and every accepted token was drafted once."""
-    for lane, busy in (("draft", run.draft_busy_seconds), ("target", run.target_busy_seconds)):
-        spans = [span for span in run.spans if span.lane == lane]
+    for model, busy in (("draft", run.draft_busy_seconds), ("target", run.target_busy_seconds)):
+        spans = [span for span in run.spans if span.model == model]
         for before, after in pairwise(spans):
             assert before.end_seconds <= after.start_seconds
         assert sum(span.end_seconds - span.start_seconds for span in spans) == pytest.approx(busy, abs=1e-9)
@@ -213,5 +213,5 @@ def test_another_request_and_another_seed_have_other_draws() -> None:
 
 
 def test_nothing_to_simulate_is_refused() -> None:
-    with pytest.raises(InputError, match="0 tokens"):
+    with pytest.raises(InputError, match="tokens 0"):
         run_stream(Pearl(3), Rate(0.7), SYSTEMS["jitter"], tokens=0)

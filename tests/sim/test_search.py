@@ -11,7 +11,7 @@ from sim.setup.acceptance import Acceptance, PerPosition, Rate, markov, recorded
 from sim.setup.latency import Constant
 from sim.setup.system import System
 from sim.study.paper import PUBLISHED, explained
-from sim.study.search import acceptance_flips, best_draft_length, best_of, best_strategy, candidates, speed_ratio_flips
+from sim.study.search import acceptance_flips, best_of, candidates, speed_ratio_flips
 from specdec import InputError
 from strategies import Autoregressive, Elastic, Pearl, Speculative
 
@@ -23,14 +23,14 @@ from strategies import Autoregressive, Elastic, Pearl, Speculative
 def test_pearl_over_the_best_tuned_speculative(a: float, expected: tuple[float, ...]) -> None:
     for c, ratio in zip((3, 5, 10), expected, strict=True):
         system = System(Constant(1 / c, 1.0))
-        pearl, speculative = (best_draft_length(cls, Rate(a), system, range(1, 24)) for cls in (Pearl, Speculative))
+        pearl, speculative = (best_of(candidates(cls.name, cls, range(1, 24)), Rate(a), system) for cls in (Pearl, Speculative))
         assert pearl.speedup_over_ar / speculative.speedup_over_ar == pytest.approx(ratio, abs=0.006)
 
 
 def test_the_best_draft_length_of_pearl_is_the_speed_ratio() -> None:
     """Paper, section 4.3: at draft length c neither model waits."""
     for c in (2, 3, 4, 5, 8):
-        assert best_draft_length(Pearl, Rate(0.8), System(Constant(1 / c, 1.0))).draft_length == c
+        assert best_of(candidates("pearl", Pearl), Rate(0.8), System(Constant(1 / c, 1.0))).draft_length == c
 
 
 def test_verdicts_flip_where_the_speeds_cross() -> None:
@@ -41,11 +41,11 @@ def test_verdicts_flip_where_the_speeds_cross() -> None:
     assert flips[0].below.strategy == "autoregressive"
     for flip in flips:
         for side, at in ((flip.below, flip.at - 1e-4), (flip.above, flip.at + 1e-4)):
-            assert best_strategy(makers, Rate(at), system, range(1, 9)).strategy == side.strategy
+            assert best_of(found, Rate(at), system).strategy == side.strategy
     ratio = speed_ratio_flips(found, Rate(0.6), System(Constant(0.2, 1.0)))
     for flip in ratio:
         for side, at in ((flip.below, flip.at * 0.999), (flip.above, flip.at * 1.001)):
-            assert best_strategy(makers, Rate(0.6), System(Constant(1 / at, 1.0)), range(1, 9)).strategy == side.strategy
+            assert best_of(found, Rate(0.6), System(Constant(1 / at, 1.0))).strategy == side.strategy
     assert ratio
 
 
@@ -58,7 +58,7 @@ def test_a_race_is_compiled_anew_at_every_speed_ratio() -> None:
     assert flips[0].at > 4
     for flip in flips:
         for side, at in ((flip.below, flip.at * 0.999), (flip.above, flip.at * 1.001)):
-            assert best_strategy(makers, Rate(0.9), System(Constant(1 / at, 1.0)), range(1, 5)).strategy == side.strategy
+            assert best_of(found, Rate(0.9), System(Constant(1 / at, 1.0))).strategy == side.strategy
     assert flips[-1].above.strategy == "elastic"
 
 

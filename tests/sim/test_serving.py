@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from sim.stream.intervals import interval, paired_interval
 from sim.traffic.metrics import Objectives, Summary, measure, saturation_of
 from sim.traffic.paths import Paths
-from sim.traffic.record import Price, Served, Server, Work
+from sim.traffic.record import Cost, Served, Server, Work
 from sim.traffic.serving import serve
 from sim.traffic.workload import Workload
 from specdec import InputError
@@ -42,7 +42,7 @@ def any_paths(random: np.random.Generator, requests: int) -> Paths:
     )
 
 
-def any_price(work: Work) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def any_cost(work: Work) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     target = 1e-4 * work.positions.sum(axis=0) + 1e-5 * work.context + 3e-4 * work.sequences + 2e-4 * work.prefill
     draft = 1.1e-3 * work.draft_steps.sum(axis=0)
     return np.maximum(target, draft), target, draft
@@ -95,7 +95,7 @@ def by_events(workload: Workload, paths: Paths, server: Server) -> tuple[np.ndar
             now = [sequence["rounds"].pop(0) for sequence in decoding]
             totals = paths.totals[:, now].sum(axis=1, keepdims=True)
             steps = paths.draft_steps[:, now].max(axis=1, keepdims=True, initial=0)
-            yield env.timeout(any_price(Work(0, totals[0], totals[1], np.array([prefill]), totals[2:], steps))[0][0])
+            yield env.timeout(any_cost(Work(0, totals[0], totals[1], np.array([prefill]), totals[2:], steps))[0][0])
             for sequence in decoding:
                 if np.isnan(first[sequence["request"]]):
                     first[sequence["request"]] = env.now
@@ -136,8 +136,8 @@ def test_a_jump_gives_the_clock_of_stepping_and_of_events(seed: int, requests: i
     together = random.random(requests) < 0.2  # some arrive at the same moment
     arrivals = np.cumsum(np.where(together, 0, random.exponential(gap, requests)))
     workload = Workload(arrivals, np.ones(requests, int), np.ones(requests, int))
-    jumped = serve(workload, paths, [any_price] * server.replicas, server)
-    assert_same(jumped, serve(workload, paths, [any_price] * server.replicas, server, longest_jump=1))
+    jumped = serve(workload, paths, [any_cost] * server.replicas, server)
+    assert_same(jumped, serve(workload, paths, [any_cost] * server.replicas, server, longest_jump=1))
     chosen, *times = by_events(workload, paths, server)
     assert np.array_equal(jumped.replica, chosen)
     ours = (jumped.admitted_seconds, jumped.first_token_seconds, jumped.finish_seconds)
@@ -156,12 +156,12 @@ def plain_paths(rounds: np.ndarray) -> Paths:
     return Paths(offsets.tolist(), ones, none, zero, zero, zero + 1)
 
 
-def constant(seconds: float) -> Price:
-    def price(work: Work) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def constant(seconds: float) -> Cost:
+    def cost(work: Work) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         every = np.full(len(work.sequences), seconds)
         return every, every, np.zeros_like(every)
 
-    return price
+    return cost
 
 
 def queue(arrivals: np.ndarray, rounds: np.ndarray, seconds: float, server: Server) -> Served:

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sim import Measured, Measurement, ModelSize, Roofline, measured_acceptance, measured_system, read_model
+from sim import Measured, ModelSize, Roofline, measured_acceptance, measured_system, read_model
 from sim.setup.latency import parse_seconds
 from sim.setup.roofline import GPUS
 from specdec import InputError
-from specdec.profile import Profile, Slowdown
+from specdec.profile import DraftTiming, Profile, Slowdown, TargetTiming
 from strategies import Autoregressive, Pearl, Speculative
 
 
@@ -50,13 +50,13 @@ def test_durations_are_read_with_their_unit() -> None:
     found = [parse_seconds(text) for text in ("1ms", "300us", "0.005s", "5 ms", "1e-3s", "7ns", "0ms")]
     assert found == pytest.approx([1e-3, 3e-4, 5e-3, 5e-3, 1e-3, 7e-9, 0])
     for bad in ("1", "ms", "1 hour", "", "nan s", "1..2ms", "-1ms"):
-        with pytest.raises(InputError, match=r"duration|forward"):
+        with pytest.raises(InputError, match=r"duration|negative"):
             parse_seconds(bad)
 
 
 def test_a_measured_table_is_linear_between_and_keeps_a_batch_factor() -> None:
-    rows = [Measurement(w, 1, c, 1e-3 * w + 1e-6 * c) for w in (1, 5) for c in (0, 100)] + [Measurement(1, 8, 0, 2e-3)]
-    table = Measured(rows, [Measurement(1, 1, 0, 5e-4)])
+    rows = [TargetTiming(w, 1, c, 1e-3 * w + 1e-6 * c) for w in (1, 5) for c in (0, 100)] + [TargetTiming(1, 8, 0, 2e-3)]
+    table = Measured(rows, [DraftTiming(1, 0, 5e-4)])
     assert float(table.target_seconds(3, 1, 50)) == pytest.approx(3.05e-3)
     assert float(table.target_seconds(5, 8, 0)) == pytest.approx(10e-3)
     assert float(table.target_seconds(9, 1, 0)) == pytest.approx(9e-3)

@@ -168,7 +168,7 @@ def test_answers_of_one_token_have_no_tpot_and_still_make_json() -> None:
 
 
 def test_no_replication_is_refused() -> None:
-    with pytest.raises(InputError, match="0 replications"):
+    with pytest.raises(InputError, match="replications 0"):
         simulate_traffic(Pearl(5), Rate(0.8), SYSTEM, TRAFFIC, replications=0)
 
 

@@ -14,18 +14,18 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from sim.setup.acceptance import Acceptance, PerPosition, Rate, markov
-from sim.setup.latency import Constant, Measured, Measurement
+from sim.setup.latency import Constant, Measured
 from sim.setup.system import Jitter, System
 from sim.stream.chain import compile_strategy
 from sim.stream.events import run_stream
 from sim.stream.intervals import paired_interval
+from sim.traffic.costs import IterationCost
 from sim.traffic.metrics import Metrics, measure
 from sim.traffic.paths import draw_paths
-from sim.traffic.pricing import IterationPrice
 from sim.traffic.serving import Served, Server, serve, simulate_serving
 from sim.traffic.workload import Arrivals, Lengths, Traffic, Workload, streams
 from specdec import Both, DecodingStrategy, Draft, Guess, InputError, Score, Verify
-from specdec.profile import Slowdown
+from specdec.profile import DraftTiming, Slowdown, TargetTiming
 from strategies import Autoregressive, Elastic, Pearl, PromptLookup, Speculative
 
 BUILT_IN = [Autoregressive(), Elastic(), Speculative(4), Pearl(2), Pearl("auto"), PromptLookup(3)]
@@ -77,8 +77,8 @@ def test_a_lone_request_has_the_clock_of_the_event_simulation(
     events = run_stream(strategy, acceptance, system, tokens=700, seed=3)
     compiled = compile_strategy(strategy, system)
     paths = draw_paths(compiled, acceptance, workload, np.random.SeedSequence([3, 0]).spawn(3)[0])
-    price = IterationPrice(compiled, system, np.random.SeedSequence(0))
-    record = serve(workload, paths, [price], Server())
+    cost = IterationCost(compiled, system, np.random.SeedSequence(0))
+    record = serve(workload, paths, [cost], Server())
     assert record.finish_seconds[0] == pytest.approx(events.seconds, rel=1e-9)
     assert record.first_token_seconds[0] == pytest.approx(events.round_end_seconds[0], rel=1e-9)
     target, draft = record.busy_seconds(0, np.inf)
@@ -106,8 +106,8 @@ def test_a_jump_of_a_strategy_gives_the_clock_of_stepping(
     compiled, server = compile_strategy(strategy, system), Server(replicas, max_batch, prefill_chunk=64)
 
     def run(longest_jump: int) -> Served:
-        prices = [IterationPrice(compiled, system, stream) for stream in streams(root, replicas)]
-        return serve(workload, draw_paths(compiled, Rate(0.7), workload, root), prices, server, longest_jump)
+        costs = [IterationCost(compiled, system, stream) for stream in streams(root, replicas)]
+        return serve(workload, draw_paths(compiled, Rate(0.7), workload, root), costs, server, longest_jump)
 
     jumped, stepped = run(4096), run(1)
     assert np.array_equal(jumped.finish_seconds, stepped.finish_seconds)
@@ -139,8 +139,8 @@ SETTINGS = [(width, batch, context) for width in (1, 16) for batch in (1, 8) for
 GROWING = (
     System(  # a position costs 0.1 ms, a thousand tokens of context in a batch 1 ms, a draft step a tenth of a target step
         Measured(
-            [Measurement(w, b, c, 0.005 + 1e-4 * (w * b - 1) + 1e-6 * b * c) for w, b, c in SETTINGS],
-            [Measurement(1, b, c, 0.0005) for _, b, c in SETTINGS],
+            [TargetTiming(w, b, c, 0.005 + 1e-4 * (w * b - 1) + 1e-6 * b * c) for w, b, c in SETTINGS],
+            [DraftTiming(b, c, 0.0005) for _, b, c in SETTINGS],
         )
     )
 )
@@ -160,12 +160,11 @@ def test_prompts_take_time_by_their_tokens_and_stall_the_others() -> None:
 
 
 def test_a_table_that_noise_made_fall_is_continued_level() -> None:
-    rows = [Measurement(1, 1, context, seconds) for context, seconds in ((0, 0.005), (1000, 0.004))]
-    falling = Measured(rows, rows)
+    draft = [DraftTiming(1, 0, 0.001)]
+    falling = Measured([TargetTiming(1, 1, context, seconds) for context, seconds in ((0, 0.005), (1000, 0.004))], draft)
     assert falling.target_seconds(1, 1, 500) == pytest.approx(0.0045)
     assert falling.target_seconds(1, 1, 7000) == pytest.approx(0.004)
-    rows = [Measurement(1, 1, context, seconds) for context, seconds in ((0, 0.004), (1000, 0.005))]
-    rising = Measured(rows, rows)
+    rising = Measured([TargetTiming(1, 1, context, seconds) for context, seconds in ((0, 0.004), (1000, 0.005))], draft)
     assert rising.target_seconds(1, 1, 7000) == pytest.approx(0.011)
 
 

@@ -144,9 +144,9 @@ def test_missing_files_and_impossible_settings_are_refused(tmp_path: Path) -> No
             read_trace(path, time_scale=bad)
         with pytest.raises(InputError, match="arrival rate"):
             Arrivals(bad)
-    with pytest.raises(InputError, match="0 requests"):
+    with pytest.raises(InputError, match="requests 0"):
         read_trace(path, requests=0)
-    with pytest.raises(InputError, match="0 requests"):
+    with pytest.raises(InputError, match="requests 0"):
         Traffic(Arrivals(1.0), Lengths(10), Lengths(10), 0)
     for bad in (-1.0, float("nan")):
         with pytest.raises(InputError, match="cv"):

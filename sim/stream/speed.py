@@ -1,7 +1,7 @@
-"""Exact speed of a compiled strategy: its stationary law, and its finite answers, summed over edges.
+"""Exact speed of a compiled strategy: means over its edges in the long run, and the seconds of an answer of given length.
 
-Acceptance and latency may hold grids, arrays that broadcast against each other; the answers then have the grid's shape.
-Nothing here knows a strategy, or draws random numbers.
+Acceptance and latency may be grids: arrays that broadcast against each other. The answers then have the grid's shape. No
+strategy is known here, and no random number is drawn.
 
 Axes of arrays are, in this order: node, outcome, the grid's (any number), hidden state (one or two). `_aligned` gives arrays
 with grids of different numbers of axes the same number, so that formulas can multiply them.
@@ -23,15 +23,18 @@ from specdec.errors import StrategyError
 
 
 @dataclass(frozen=True, eq=False)
-class Rates:
-    """Long-run means of a strategy on a system; arrays of the grid's shape. Definitions are those of `specdec.Statistics`.
+class Speed:
+    """Long-run means of a strategy on a system: arrays of the grid's shape, () without a grid.
 
-    `tokens_per_second`       committed tokens
-    `target_idle_share`       share of time that the target does not work; `draft_idle_share` likewise
-    `tokens_per_round`        committed in a `step`
-    `seconds_per_round`       of a `step`
-    `mean_acceptance_length`  1 + accepted guesses in a verification
-    `draft_acceptance_rate`   accepted over all guesses that were made, the wasted ones too; 0 when none are made
+    `tokens_per_second`        committed tokens
+    `target_idle_share`        share of time in which the target does nothing
+    `draft_idle_share`         the same of the draft
+    `tokens_per_round`         tokens committed in a `step`
+    `seconds_per_round`        seconds of a `step`
+    `mean_acceptance_length`   1 + accepted guesses of a verification
+    `draft_acceptance_rate`    accepted guesses over all that were made, the wasted ones too; 0 where none are made
+
+    Definitions are those of `specdec.Statistics`.
     """
 
     tokens_per_second: Floats
@@ -44,18 +47,22 @@ class Rates:
 
 
 @dataclass(frozen=True, eq=False)
-class Prices:
-    """Mean seconds of every edge of a table, shape (nodes, outcomes, *grid)."""
+class EdgeCosts:
+    """Mean seconds of every edge of a table, and those in which draft and target work; shape (nodes, outcomes, *grid)."""
 
     seconds: Floats
     draft_busy: Floats
     target_busy: Floats
 
 
-def rates(compiled: Compiled, acceptance: Acceptance, system: System) -> Rates:
-    """Long-run speed. Raises `StrategyError` when the chain has no single long run, or holds for another system only."""
+def long_run_speed(compiled: Compiled, acceptance: Acceptance, system: System) -> Speed:
+    """Long-run speed of a compiled strategy, exactly.
+
+    Raises `StrategyError` if the chain holds for another system only, or if chance decides which of several parts of it a
+    decode stays in, so that there is no one long run.
+    """
     flow = _flow(compiled, acceptance)
-    cost = prices(compiled, system)
+    cost = edge_costs(compiled, system)
 
     def mean(values: NDArray[Any]) -> Floats:
         """Of the values of all edges, over verifications."""
@@ -64,7 +71,7 @@ def rates(compiled: Compiled, acceptance: Acceptance, system: System) -> Rates:
 
     rounds, tokens, seconds = mean(compiled.ends_round), mean(compiled.tokens), mean(cost.seconds)
     drafted, accepted = mean(compiled.drafted), mean(compiled.accepted[None])
-    return Rates(
+    return Speed(
         tokens / seconds,
         1 - mean(cost.target_busy) / seconds,
         1 - mean(cost.draft_busy) / seconds,
@@ -76,42 +83,43 @@ def rates(compiled: Compiled, acceptance: Acceptance, system: System) -> Rates:
 
 
 def expected_seconds(compiled: Compiled, acceptance: Acceptance, system: System, tokens: int) -> Floats:
-    """Mean seconds until `tokens` tokens are committed from a fresh start; the last round counts in full.
+    """Mean seconds until `tokens` tokens are committed, from the start of a decode; of the grid's shape.
 
-    Exact dynamic programme over what is left to commit, O(tokens x edges).
+    The last round counts in full. Raises `StrategyError` if the chain holds for another system only. Exact, by a dynamic
+    programme over the tokens that are left to commit, in O(tokens x edges).
     """
-    cost, weights = _aligned(prices(compiled, system).seconds[..., None, None], _weights(compiled, acceptance))
+    cost, weights = _aligned(edge_costs(compiled, system).seconds[..., None, None], _weights(compiled, acceptance))
     grid, hidden = np.broadcast_shapes(weights.shape[2:-2], cost.shape[2:-2]), weights.shape[-1]
     left = np.zeros((tokens + 1, len(compiled), *grid, hidden, 1))  # seconds, by what is left to commit
     for open_tokens in range(1, tokens + 1):
         for node in reversed(range(len(compiled))):  # edges without tokens lead to later nodes: those are known by now
             rest = np.maximum(open_tokens - compiled.tokens[node], 0)
-            value = cost[node] + left[rest, compiled.next_state[node]]
+            value = cost[node] + left[rest, compiled.next_node[node]]
             left[open_tokens, node] = (weights[node] @ value).sum(axis=0)
     return left[tokens, 0, ..., 0] @ acceptance.start
 
 
 def plain_tokens_per_second(system: System) -> Floats:
-    """Autoregressive decoding on the same target: what speed-ups are measured against."""
+    """Tokens per second of autoregressive decoding on the same target, which speed-ups are over; of the grid's shape."""
     return 1 / (system.target_seconds(1) + system.overhead_seconds)
 
 
-def prices(compiled: Compiled, system: System) -> Prices:
-    """What every edge costs; a distinct stage is priced once."""
+def edge_costs(compiled: Compiled, system: System) -> EdgeCosts:
+    """Seconds of every edge; each distinct stage is computed once."""
     system = compiled.used_on(system)
     stages = np.stack((compiled.draft_steps, compiled.positions), axis=-1)
     distinct, which = np.unique(stages.reshape(-1, 2), axis=0, return_inverse=True)
-    priced = [system.stage(steps, positions) for steps, positions in distinct.tolist()]
+    costs = [system.stage(steps, positions) for steps, positions in distinct.tolist()]
     seconds, draft, target = (
         np.stack(np.broadcast_arrays(*column))[which.reshape(compiled.draft_steps.shape)].sum(axis=2)
-        for column in zip(*priced, strict=True)
+        for column in zip(*costs, strict=True)
     )
     overhead, seconds = _aligned(system.overhead_seconds * compiled.ends_round, seconds)
-    return Prices(seconds + overhead, draft, target)
+    return EdgeCosts(seconds + overhead, draft, target)
 
 
 def _aligned(*arrays: NDArray[Any]) -> list[NDArray[Any]]:
-    """The arrays with as many axes each: those of a smaller grid are put behind axes of length 1, as broadcasting does."""
+    """The arrays with equally many axes: a smaller grid gets axes of length 1 before its own, as broadcasting does."""
     axes = max(array.ndim for array in arrays)
     return [array.reshape(*array.shape[:2], *(1,) * (axes - array.ndim), *array.shape[2:]) for array in arrays]
 
@@ -121,11 +129,11 @@ def _weights(compiled: Compiled, acceptance: Acceptance) -> Floats:
     passed = [np.eye(len(acceptance.start)) + 0 * acceptance.accept(0)]  # the first 0, 1, 2, ... guesses pass
     for index in range(compiled.accepted.max()):
         passed.append(passed[-1] @ acceptance.accept(index))
-    weights = np.zeros((*compiled.next_state.shape, *passed[0].shape))
+    weights = np.zeros((*compiled.next_node.shape, *passed[0].shape))
     for column, accepted in enumerate(compiled.accepted.tolist()):
         accept, reject = acceptance.accept(accepted), acceptance.reject(accepted)
-        complete = compiled.verified == accepted
-        weights[compiled.verified > accepted, column] = passed[accepted] @ reject
+        complete = compiled.tested == accepted
+        weights[compiled.tested > accepted, column] = passed[accepted] @ reject
         weights[complete & ~compiled.bonus, column] = passed[accepted]
         weights[complete & compiled.bonus, column] = passed[accepted] @ (accept + reject)
     return weights
@@ -136,8 +144,8 @@ def _flow(compiled: Compiled, acceptance: Acceptance) -> Floats:
     weights = _weights(compiled, acceptance)
     nodes, grid, hidden = len(compiled), weights.shape[2:-2], weights.shape[-1]
     moves = np.zeros((*grid, nodes, hidden, nodes, hidden))
-    for node, outcome in np.ndindex(*compiled.next_state.shape):
-        moves[..., node, :, compiled.next_state[node, outcome], :] += weights[node, outcome]
+    for node, outcome in np.ndindex(*compiled.next_node.shape):
+        moves[..., node, :, compiled.next_node[node, outcome], :] += weights[node, outcome]
     size = nodes * hidden
     balance = np.swapaxes(moves.reshape(*grid, size, size), -1, -2) - np.eye(size)
     balance[..., -1, :] = 1  # one equation of balance follows from the others: the shares add up to 1 instead

@@ -1,11 +1,15 @@
-"""What an iteration of a batch costs: the work of all its sequences, priced by the devices of a `System`.
+"""The seconds of an iteration: the work of all sequences in a batch, on the devices of a `System`.
 
-Stage by stage, as in a single round: the draft takes the steps of the sequence that drafts longest, for the whole batch; the
-target scores all windows in one forward, priced at their mean width and context; side by side or in turn as the system says.
-Prompts go through each model in its first stage. A prompt read beside decoding costs what its tokens add to a forward over one
-position. No time is known for a draft that reads, so its share is estimated: target seconds x draft step / target step.
+An iteration has the stages of a round. In each stage, the draft takes as many steps as the sequence that drafts longest, for
+the whole batch. The target scores all windows in one forward, whose time is taken at the mean width and the mean context of the
+sequences. Both work at the same time or in turn, as the system says.
 
-A latency that knows neither width nor batch (two constants) makes batches and prompts free: good for checks, not for capacity.
+A model reads prompts in the first stage in which it works. The target's time for a chunk of a prompt is what that many more
+positions add to a forward over one position. The draft's time for reading was not measured, so it is estimated: the target's
+seconds x draft step / target step.
+
+A latency that depends on neither width nor batch (two constants) makes batches and prompts free: good for checks, not for
+capacity.
 """
 
 from __future__ import annotations
@@ -22,8 +26,8 @@ PROMPT_POINTS = np.unique(np.concatenate((np.arange(65), 2 ** np.arange(7, 21)))
 NOISE_BLOCK = 4096
 
 
-class IterationPrice:
-    """A `sim.traffic.record.Price`. Each replica has one of its own, which draws jitter by the number of the iteration."""
+class IterationCost:
+    """A `sim.traffic.record.Cost` of a compiled strategy. Each replica has its own, since each draws its own jitter."""
 
     def __init__(self, compiled: Compiled, system: System, seed: np.random.SeedSequence) -> None:
         self._system, self._random = compiled.used_on(system), np.random.default_rng(seed)
@@ -37,7 +41,10 @@ class IterationPrice:
         self._noise = np.empty((len(stages), 2, 0))
 
     def __call__(self, work: Work) -> tuple[Floats, Floats, Floats]:
-        """Seconds of each iteration, and those that the target and the draft are busy in it; shape (k,) each."""
+        """Seconds of each iteration, and those in which target and draft work; shape (k,) each.
+
+        Raises `InputError` where a latency gives a negative time.
+        """
         seconds, target_busy, draft_busy = (np.zeros(len(work.sequences)) for _ in range(3))
         batch = np.maximum(work.sequences, 1)
         context = work.context / batch
@@ -45,8 +52,8 @@ class IterationPrice:
         for stage in range(len(self._noise)):
             target = self._target(work, stage, batch, context, prompt)
             draft = self._draft(work, stage, batch, context, prompt)
-            lasting, target, draft = self._side_by_side(target, draft)
-            seconds += lasting
+            both, target, draft = self._stage_seconds(target, draft)
+            seconds += both
             target_busy += target
             draft_busy += draft
         for busy in (target_busy, draft_busy):
@@ -54,12 +61,12 @@ class IterationPrice:
                 at = int(busy.argmin())
                 raise InputError(
                     f"latency at batch {batch[at]}, context {context[at]:.0f} and {work.prefill[at]} prompt tokens is "
-                    f"{busy[at]:g} s: correct the latency, time runs forward"
+                    f"{busy[at]:g} s: correct the latency, a time must not be negative"
                 )
         return seconds + self._system.overhead_seconds, target_busy, draft_busy
 
     def _target(self, work: Work, stage: int, batch: Counts, context: Floats, prompt: Floats | None) -> Floats | float:
-        """Seconds of the target's forward over windows and, in its first stage, prompts."""
+        """Seconds of the target's forward over windows and, in its first stage, over prompts."""
         if stage not in self._scoring:
             return 0.0
         positions = work.positions[stage]
@@ -71,7 +78,7 @@ class IterationPrice:
         return seconds
 
     def _draft(self, work: Work, stage: int, batch: Counts, context: Floats, prompt: Floats | None) -> Floats | float:
-        """Seconds of the draft's steps and, in its first stage, of its prompts."""
+        """Seconds of the draft's steps and, in its first stage, of reading prompts."""
         if stage not in self._drafting:
             return 0.0
         steps = work.draft_steps[stage]
@@ -83,18 +90,18 @@ class IterationPrice:
         return seconds
 
     def _factors(self, work: Work, stage: int, model: int, variance: Floats | float) -> Floats:
-        """Lognormal factors of mean 1, the same for an iteration however many are priced at once."""
+        """Lognormal factors of mean 1. An iteration has the same ones however many are computed at once."""
         end = work.first + len(work.sequences)
         while end > self._noise.shape[-1]:
             block = self._random.standard_normal((*self._noise.shape[:2], NOISE_BLOCK))
             self._noise = np.concatenate((self._noise, block), axis=-1)
         return np.exp(np.sqrt(variance) * self._noise[stage, model, work.first : end] - variance / 2)
 
-    def _side_by_side(
+    def _stage_seconds(
         self, target: Floats | float, draft: Floats | float
     ) -> tuple[Floats | float, Floats | float, Floats | float]:
-        """A stage: how long it takes, and the target's and the draft's busy seconds."""
-        draft, target = self._system.lanes(draft, target)
+        """The seconds of a stage, and those in which the target and the draft work, from their seconds alone."""
+        draft, target = self._system.busy_seconds(draft, target)
         if self._system.in_turn:
             return draft + target, target, draft
         away = 2 * self._system.network_seconds

@@ -1,0 +1,21 @@
+"""Checks of what a person passes in, and the hint that an error gives for a name that is nearly right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+from specdec.errors import InputError
+
+
+def at_least_one(**numbers: int) -> None:
+    """Refuse by name every number that is not an integer of at least 1. `True` is no integer here."""
+    for name, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise InputError(f"{name} {value!r} is not possible: give an integer of at least 1")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`"did you mean pearl?"`, with the known name that is closest to `name`; `""` when none is close."""
+    close = get_close_matches(name, list(known), n=1)
+    return f"did you mean {close[0]}?" if close else ""
