@@ -82,7 +82,7 @@ class Drafted(Protocol):
 @final
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A drafted token that is a plain value."""
+    """A drafted token that is a plain value. After a greedy draft of the runtime `q` is `"argmax"`: no rule reads that row."""
 
     token: int
     q: Any = None

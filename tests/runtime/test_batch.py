@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_models import Broken
 
 from specdec import (
     Batch,
@@ -29,11 +30,12 @@ from specdec import (
     decode,
 )
 from specdec.lengths import Confident
+from specdec.runtime.cache import LENGTH
 from specdec.runtime.fused import new_forward
 from specdec.runtime.messages import DraftRequest
-from specdec.runtime.sequences import LENGTH, LONGEST_PADDED, Batched, OneByOne, new_batch_runner
+from specdec.runtime.sequences import LONGEST_PADDED, Batched, OneByOne, new_batch_runner
 from specdec.runtime.worker import Worker
-from specdec.testing.models import Broken, fresh_logits, model, resembling
+from specdec.testing.models import fresh_logits, model, resembling
 
 VOCABULARY = 12
 ARCHITECTURES = ["gpt2", "llama", "qwen3", "gemma2"]
@@ -76,6 +78,14 @@ def test_a_batch_decodes_what_each_prompt_does_alone(pair: Pair, strategy: Any, 
         for ours, theirs in zip(batch, alone, strict=True):
             assert ours.statistics.accepted_in_round == theirs.statistics.accepted_in_round
             assert ours.statistics.drafted_tokens == theirs.statistics.drafted_tokens
+
+
+def test_long_drafts_are_as_long_in_a_batch_as_alone(pair: Pair) -> None:
+    strategy, asked = create("speculative", draft_length=70), prompts(8)
+    alone = [decode(pair, strategy, prompt, seed=i, max_new_tokens=6, **SAMPLED) for i, prompt in enumerate(asked)]
+    batch = decode(pair, strategy, asked, batch_size=8, seed=0, max_new_tokens=6, **SAMPLED)
+    assert [result.tokens for result in batch] == [result.tokens for result in alone]
+    assert all(result.statistics.drafted_tokens == 70 * result.statistics.rounds for result in batch)
 
 
 @pytest.fixture(params=["inline", "thread", "process"])
