@@ -36,7 +36,7 @@ class Round:
 
     `tokens`     new token ids
     `accepted`   how many of them, the first ones, were drafted
-    `text`       new text; it may lag behind the tokens, since a character may need several of them
+    `text`       new text; it may lack the last tokens, since a character may need several
     """
 
     tokens: tuple[int, ...]
@@ -101,7 +101,7 @@ class Batch(Iterator[tuple[int, Round]]):
     """Many decodes, up to `batch_size` at a time. Yields every round as it ends, with the number of its prompt.
 
     One forward of a model serves all sequences that wait for it. A sequence that ends frees its slot for the next prompt.
-    Parameters are those of `decode`. Prompt `i` is decoded with `seed + i`.
+    Parameters are those of `decode`. Prompt `i` is decoded with `seed + i`, as it is alone with that seed.
 
     `outputs`  one for each prompt, in order
     `seconds`  wall seconds of decoding so far, the reading of prompts included

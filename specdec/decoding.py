@@ -62,14 +62,15 @@ def decode(
     `verification`        a rule's name, such as `"token"`, `"match"` or `"block"`, or a `specdec.verification.Rule`; or forced
                           acceptance, for speed only, as in `specdec.synthetic`. At temperature 0 all rules are the same, and
                           none is called
-    `seed`                the same seed gives the same tokens, on every lane and in every batch; prompt `i` of a list is decoded
-                          with `seed + i`. Tokens of a strategy that asks for a `Race` (elastic) differ from run to run all the
-                          same, since the clock decides how long its drafts are; their law does not differ
+    `seed`                the same seed gives the same tokens, on every lane and in every batch; exactly in float64, and up to
+                          rounding in other types. Prompt `i` of a list is decoded with `seed + i`. A strategy that asks for a
+                          `Race` (elastic) is the exception: the clock decides how long its drafts are, so its tokens differ
+                          from run to run, and only their law does not
 
     Raises
 
-    - `InputError` for what cannot be decoded; `PairError`, one of its kinds, for a strategy that drafts on a pair without a
-      draft, or for a stop rule or logits processor that the draft's process cannot import;
+    - `InputError` for a prompt or an option that is not possible; `PairError`, one of its kinds, for a strategy that drafts
+      on a pair without a draft, or for a stop rule or logits processor that the draft's process cannot import;
     - `StrategyError` for a strategy that breaks a rule of `specdec.effects`, such as a round that commits no token;
     - `ModelError` for a target that fails, or whose logits are no distribution. The error's `results` hold what was committed
       by then.

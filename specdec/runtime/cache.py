@@ -82,7 +82,7 @@ class TrimmableLayer(CacheLayerMixin):
         return -1
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Forget the last `-tokens_to_remove` tokens (transformers counts them negatively)."""
+        """Drop the last `-tokens_to_remove` tokens: transformers passes a negative number."""
         self.length += tokens_to_remove
 
     def reset(self) -> None:
@@ -90,7 +90,7 @@ class TrimmableLayer(CacheLayerMixin):
 
 
 class SlidingWindowLayer(DynamicSlidingWindowLayer):
-    """A sliding window that returns what the mask expects, even while it holds more tokens to roll back to.
+    """A sliding window that returns what the mask expects, though it holds more tokens, for a rollback.
 
     transformers 5.17 returns all it holds; 5.23 returns what the mask expects.
     """

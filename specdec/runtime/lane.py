@@ -71,7 +71,7 @@ class Lane(ABC):
     @property
     @abstractmethod
     def why_eager(self) -> str | None:
-        """Why forwards are transformers' own, launched operation by operation; `None` when they are not."""
+        """Why forwards are transformers' own, launched operation by operation; `None` where they are not."""
 
     @abstractmethod
     def submit(self, method: str, *arguments: Any) -> Wait:

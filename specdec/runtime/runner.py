@@ -99,7 +99,7 @@ class Runner(SequenceRunner):
         self.why_eager = self._forward.why_eager
         self._position_ids = position_ids(model)
         self._cache, self._preallocated = new_cache(model)
-        self._oldest = 0  # the shortest context that a cropped cache can still be cut back to
+        self._shortest = 0  # fewest tokens that the cache can be cut back to; 0 before it was cut
 
     def forget(self) -> None:
         self._trim(0)
@@ -119,7 +119,7 @@ class Runner(SequenceRunner):
 
     def _start_again(self) -> None:
         self._cache, self._preallocated = new_cache(self.model)
-        self._oldest = 0
+        self._shortest = 0
         self._held = []
 
     def _trim(self, keep: int) -> None:
@@ -127,9 +127,9 @@ class Runner(SequenceRunner):
         surplus = len(self._held) - keep
         if surplus == 0:
             return
-        if self._preallocated or max(self._oldest, 1) <= keep:
+        if self._preallocated or max(self._shortest, 1) <= keep:
             self._cache.crop(-surplus)
-            self._oldest = keep  # a sliding window drops older tokens when it is cropped
+            self._shortest = keep  # a sliding window that is cut has lost what came before it
             del self._held[keep:]
         else:
             self._start_again()

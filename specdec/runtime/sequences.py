@@ -25,7 +25,7 @@ Wanted: TypeAlias = tuple[int, Sequence[int], int]
 """A slot, the whole context of its sequence, and how many of its last positions to give logits for. A `ScoreRequest` is one."""
 
 LONGEST_PADDED = 8
-"""Tokens before its scored positions that a sequence may bring into a common forward. More are read alone, before it."""
+"""The most unscored tokens of a sequence that a common forward reads. If there are more, its own forwards read them first."""
 
 
 class BatchRunner(ABC):

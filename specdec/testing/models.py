@@ -100,7 +100,7 @@ def fresh_logits(of: Any, context: Sequence[int], positions: int = 1) -> Tensor:
 
 
 def greedy_tokens(of: Any, prompt: Sequence[int], new_tokens: int) -> tuple[int, ...]:
-    """The target's own tokens at temperature 0, computed without a cache, a strategy or the decoding loop."""
+    """The model's own tokens at temperature 0, computed without a cache, a strategy or the decoding loop."""
     tokens = list(prompt)
     for _ in range(new_tokens):
         tokens.append(int(fresh_logits(of, tokens)[-1].argmax()))

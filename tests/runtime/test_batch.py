@@ -129,7 +129,7 @@ def test_the_rounds_of_a_batch_are_its_outputs() -> None:
 
 @dataclass(frozen=True)
 class Twice(DecodingStrategy):
-    """Drafts two continuations side by side, and verifies the first."""
+    """Drafts two continuations at once, and verifies the first."""
 
     name = "twice"
 
@@ -195,7 +195,7 @@ def test_a_sequence_without_a_distribution_fails_the_batch_and_hands_over_what_i
 
 
 def test_a_broken_sequence_leaves_no_trace_for_those_that_come_after() -> None:
-    """Through the mask, the next sequence of the slot would see a NaN in the cache, beside a longer sequence."""
+    """Through the mask, the next sequence of the slot would see a NaN in the cache, if another sequence is longer."""
     of = model("llama", VOCABULARY, seed=1)
     with torch.no_grad():
         of.get_input_embeddings().weight[VOCABULARY - 1] = float("nan")
