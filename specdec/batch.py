@@ -1,7 +1,7 @@
 """The decoding loop: rounds of one strategy for many prompts, several sequences at a time.
 
-`Batch` runs the rounds of all sequences. `specdec.ending` knows where an output ends, and `specdec.runtime` knows forward
-passes; neither knows a strategy.
+`Batch` runs the rounds of all sequences. `specdec.ending` decides where an output ends, and `specdec.runtime` runs the forward
+passes. Neither knows a strategy.
 """
 
 from __future__ import annotations
@@ -32,7 +32,12 @@ from specdec.verification import Rule
 
 @dataclass(frozen=True)
 class Round:
-    """What one round added: `tokens`, of which the first `accepted` were drafted, and the new `text`, which may lag a token."""
+    """What one round added to the output.
+
+    `tokens`     new token ids
+    `accepted`   how many of them, the first ones, were drafted
+    `text`       new text; it may lack the last tokens, since a character may need several
+    """
 
     tokens: tuple[int, ...]
     accepted: int
@@ -46,7 +51,8 @@ class Result:
     `tokens`      token ids; an end-of-sequence token is kept
     `text`        their text without special tokens; a stop string is kept. Empty when the pair has no tokenizer, and when
                   acceptance was synthetic
-    `finished_by` `"eos"`, `"length"` or `"stop"`; `None` when it was interrupted
+    `finished_by` `"eos"`, `"length"`, `"stop"` for a stop string, or any reason that `stop` named; `None` when interrupted
+    `statistics`  counts and seconds
     """
 
     tokens: tuple[int, ...]
@@ -56,7 +62,7 @@ class Result:
 
 
 class Output:
-    """One sequence: its prompt, its strategy's state, the round under way, and the tokens that have left so far."""
+    """One sequence: its prompt, its strategy's state, the round under way, and the output so far."""
 
     def __init__(self, number: int, prompt: Committed, ending: Ending, text: Text, slot: Slot) -> None:
         self.number, self.prompt, self.slot = number, prompt, slot
@@ -74,17 +80,17 @@ class Output:
         self._accepted = self.slot.statistics.accepted_tokens
 
     def end(self, state: Any) -> tuple[int, ...]:
-        """End the round with its new state. Returns the tokens that leave."""
+        """End the round with its new state. Returns its tokens that belong to the output."""
         before, self.state, self.round, self.waiting = committed(self.state), state, None, None
-        leaves, self.finished_by = self._ending.cut(before, committed(state), len(self.tokens))
-        self.tokens += leaves
-        self.slot.statistics.new_tokens += len(leaves)
-        return leaves
+        new_tokens, self.finished_by = self._ending.cut(before, committed(state), len(self.tokens))
+        self.tokens += new_tokens
+        self.slot.statistics.new_tokens += len(new_tokens)
+        return new_tokens
 
-    def report(self, leaves: tuple[int, ...]) -> Round:
+    def report(self, new_tokens: tuple[int, ...]) -> Round:
         """The round that just ended."""
-        drafted = min(self.slot.statistics.accepted_tokens - self._accepted, len(leaves))
-        return Round(leaves, drafted, self._text.grown(self.tokens, final=self.finished_by is not None))
+        accepted = min(self.slot.statistics.accepted_tokens - self._accepted, len(new_tokens))
+        return Round(new_tokens, accepted, self._text.grown(self.tokens, final=self.finished_by is not None))
 
     def result(self) -> Result:
         """What was committed so far."""
@@ -95,10 +101,10 @@ class Batch(Iterator[tuple[int, Round]]):
     """Many decodes, up to `batch_size` at a time. Yields every round as it ends, with the number of its prompt.
 
     One forward of a model serves all sequences that wait for it. A sequence that ends frees its slot for the next prompt.
-    Parameters are those of `decode`. Prompt `i` is decoded with `seed + i`, to the tokens it gets alone with that seed.
+    Parameters are those of `decode`. Prompt `i` is decoded with `seed + i`, as it is alone with that seed.
 
-    `outputs`  of all prompts, in order
-    `seconds`  of decoding so far, the reading of prompts included
+    `outputs`  one for each prompt, in order
+    `seconds`  wall seconds of decoding so far, the reading of prompts included
     """
 
     def __init__(
@@ -144,61 +150,62 @@ class Batch(Iterator[tuple[int, Round]]):
         )
         self._queued = deque(self.outputs)
         self._free = list(reversed(range(size)))
-        self._at_work: list[Output] = []
+        self._running: list[Output] = []
         self._ended: deque[tuple[Output, tuple[int, ...]]] = deque()
 
     def __next__(self) -> tuple[int, Round]:
         while not self._ended:
             if not self.step():
                 raise StopIteration
-        output, leaves = self._ended.popleft()
-        return output.number, output.report(leaves)
+        output, new_tokens = self._ended.popleft()
+        return output.number, output.report(new_tokens)
 
     def step(self) -> bool:
-        """Let both models work once for all sequences. Makes no texts of the rounds that end. Returns whether work was left."""
+        """Run one target and one draft call for all sequences, without making texts. Returns whether work remained."""
         self._ended.clear()
         while self._queued and self._free:
             self._admit(self._queued.popleft())
-        if self._at_work:
+        if self._running:
             self._work()
-        return bool(self._ended or self._at_work)
+        return bool(self._ended or self._running)
 
     def _admit(self, output: Output) -> None:
-        """Give an output a slot, and read its prompt. The other sequences wait meanwhile."""
+        """Give an output a slot, and read its prompt. All other sequences wait."""
         output.state = self._strategy.init(output.prompt, self._pair)
         output.slot.index = self._free.pop()
         self._engine.begin(output.slot, output.prompt.tokens)
-        self._spend(output.slot.statistics.prefill_seconds)
-        self._at_work.append(output)
+        self._charge(output.slot.statistics.prefill_seconds)
+        self._running.append(output)
 
     def _work(self) -> None:
-        """Start rounds where none is under way, let both lanes work once, and go on with every round that waited for them."""
+        """Start a round for each sequence without one, let both lanes work once, and resume all rounds that waited."""
         begin = time.perf_counter()
-        for output in self._at_work:
+        for output in self._running:
             if output.round is None:
                 output.start(drive(self._strategy.step(output.state), partial(self._engine.answer, output.slot)))
-                self._go_on(output)
-        waiting = [output for output in self._at_work if output.waiting is not None]
+                self._resume(output)
+        waiting = [output for output in self._running if output.waiting is not None]
         self._engine.work([output.waiting for output in waiting if output.waiting is not None])
         for output in waiting:
-            self._go_on(output)
-        self._spend(time.perf_counter() - begin)
+            self._resume(output)
+        self._charge(time.perf_counter() - begin)
         for output, _ in self._ended:
             if output.finished_by is not None:
-                self._at_work.remove(output)
+                self._running.remove(output)
                 self._free.append(output.slot.index)
 
-    def _go_on(self, output: Output) -> None:
-        """Run a round to what it waits for next, or to its end."""
+    def _resume(self, output: Output) -> None:
+        """Run a round until it waits again or ends."""
         assert output.round is not None
         try:
             output.waiting = next(output.round)
         except StopIteration as finished:
             self._ended.append((output, output.end(finished.value)))
 
-    def _spend(self, seconds: float) -> None:
+    def _charge(self, seconds: float) -> None:
+        """Add wall seconds to the batch, and in full to each of its sequences."""
         self.seconds += seconds
-        for output in self._at_work:
+        for output in self._running:
             output.slot.statistics.decode_seconds += seconds
 
 

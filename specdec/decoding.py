@@ -3,7 +3,8 @@
     result = decode(pair, strategy, "def add(a, b):", max_new_tokens=64)
     results = decode(pair, strategy, prompts, batch_size=8)
 
-`Decoding` decodes one prompt a round at a time, for streaming. Its `result()` holds what was committed so far, errors or not.
+`Decoding` decodes one prompt a round at a time, for streaming. Its `result()` holds what was committed so far, after an error
+too.
 The loop itself is `specdec.batch.Batch`.
 """
 
@@ -61,11 +62,21 @@ def decode(
     `verification`        a rule's name, such as `"token"`, `"match"` or `"block"`, or a `specdec.verification.Rule`; or forced
                           acceptance, for speed only, as in `specdec.synthetic`. At temperature 0 all rules are the same, and
                           none is called
-    `seed`                the same seed gives the same tokens, on whatever lane the draft works, and in whatever batch: prompt
-                          `i` of a list is decoded with `seed + i`
+    `seed`                the same seed gives the same tokens, on every lane and in every batch; exactly in float64, and up to
+                          rounding in other types. Prompt `i` of a list is decoded with `seed + i`. A strategy that asks for a
+                          `Race` (elastic) is the exception: the clock decides how long its drafts are, so its tokens differ
+                          from run to run, and only their law does not
 
-    Raises `InputError` for what cannot be decoded, and `ModelError` for a target that fails or whose logits are no
-    distribution. The error's `results` hold what was committed by then.
+    Raises
+
+    - `InputError` for a prompt or an option that is not possible; `PairError`, one of its kinds, for a strategy that drafts
+      on a pair without a draft, or for a stop rule or logits processor that the draft's process cannot import;
+    - `StrategyError` for a strategy that breaks a rule of `specdec.effects`, such as a round that commits no token;
+    - `ModelError` for a target that fails, or whose logits are no distribution. The error's `results` hold what was committed
+      by then.
+
+    A draft that is lost (its process ends or hangs, or it fails) is no error. A `RuntimeWarning` says so, all later tokens are
+    decoded autoregressively, and `statistics.draft_failure` holds the reason.
     """
     prompts, size = ([prompt], 1) if batch_size is None else (prompt, batch_size)
     batch = Batch(pair, strategy, prompts, batch_size=size, **options)

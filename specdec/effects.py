@@ -89,7 +89,7 @@ class Drafted(Protocol):
 @final
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A drafted token whose value is known."""
+    """A drafted token whose value is known. `q` is `"argmax"` after a greedy draft of the runtime: no rule reads that row."""
 
     token: int
     q: Any = None

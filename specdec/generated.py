@@ -20,7 +20,7 @@ class GenerateSettings(Report):
     `top_k`, `top_p`, `min_p`, `repetition_penalty`   as in `specdec.Sampling`
     `max_new_tokens`       budget of tokens
     `verification`         the rule that accepts drafted tokens
-    `seed`                 gives the same tokens again
+    `seed`                 gives the same tokens again, unless the strategy drafts by the clock (elastic)
     """
 
     temperature: float

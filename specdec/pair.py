@@ -1,4 +1,4 @@
-"""A target and a draft that fit each other, and the lanes they work on.
+"""A target and a draft with the same vocabulary, and the lanes they work on.
 
 Loads any causal language model of Hugging Face from a directory or a hub name (safetensors only), and makes the models of
 `specdec.shapes`. Both tokenizers must be equal. Heads that were padded to different sizes are cut to the common part before
@@ -161,7 +161,7 @@ class Pair:
 
 
 def head_size(model: PreTrainedModel) -> int:
-    """Rows of the output head, padding included."""
+    """Tokens that the output head has a logit for, padding included."""
     head = model.get_output_embeddings()
     return int(head.weight.shape[0]) if head is not None else int(model.config.get_text_config(decoder=True).vocab_size)
 
@@ -180,7 +180,7 @@ def load_model(name: str | Path, device: str, dtype: str | torch.dtype | None) -
 
 def _checkpoint(name: str | Path, device: str, dtype: str | torch.dtype | None) -> Any:
     here = Path(name).is_dir()
-    with quiet():
+    with quiet_transformers():
         try:
             stored: Any = AutoConfig.from_pretrained(name, local_files_only=here).dtype or torch.float32
             chosen = dtype or (stored if is_native(stored, device) else torch.float32)
@@ -199,7 +199,7 @@ def is_native(dtype: torch.dtype, device: str) -> bool:
 
 def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
     """One tokenizer."""
-    with quiet():
+    with quiet_transformers():
         try:
             return AutoTokenizer.from_pretrained(name, local_files_only=Path(name).is_dir())
         except (OSError, ValueError, KeyError) as error:
@@ -210,10 +210,10 @@ def require_equal_tokenizers(
     target: PreTrainedTokenizerBase, draft: PreTrainedTokenizerBase, target_name: str, draft_name: str
 ) -> None:
     """Refuse a draft whose tokenizer numbers tokens differently."""
-    theirs, ours = draft.get_vocab(), target.get_vocab()
-    if theirs == ours:
+    target_ids, draft_ids = target.get_vocab(), draft.get_vocab()
+    if target_ids == draft_ids:
         return
-    token = next(iter(sorted({*theirs.items()} ^ {*ours.items()}, key=lambda item: (item[1], item[0]))))[0]
+    token, _ = min({*target_ids.items()} ^ {*draft_ids.items()}, key=lambda item: (item[1], item[0]))
     raise PairError(
         f"{draft_name} has another tokenizer than {target_name} (they differ at token {token!r}): "
         "choose a draft of the target's own family"
@@ -227,8 +227,8 @@ def _cannot_load(what: str, name: str | Path, error: Exception) -> PairError:
     return PairError(f"{what} {str(name)!r} could not be loaded ({reason}): it needs config.json, a tokenizer and safetensors")
 
 
-class quiet:
-    """No progress bars or warnings from transformers in the block."""
+class quiet_transformers:
+    """No progress bars or warnings of transformers in the block."""
 
     def __enter__(self) -> None:
         self._bar = transformers_logging.is_progress_bar_enabled()

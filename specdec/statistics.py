@@ -1,11 +1,7 @@
 """What a decode counts and times. Metric names and definitions are vLLM's, since users know them.
 
-    mean_acceptance_length   1 + accepted / rounds
-    draft_acceptance_rate    accepted / drafted, where drafted counts every drafted token, wasted ones too
-    acceptance_rate          accepted / tested, where guesses behind a rejected one are not tested: the `a` of closed forms
-    acceptance_histogram     accepted tokens in a round -> number of rounds
-
-PEARL's "MAT" is not comparable: it is the run length between rejections, without a cap.
+A round is one verification here: a step of a strategy that asks for `Verify` twice counts two. PEARL's "MAT" is not comparable
+with the mean acceptance length: it is the run length between rejections, without a cap.
 """
 
 from __future__ import annotations
@@ -16,14 +12,27 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Statistics:
-    """Counts in tokens, times in seconds. A round is one verification.
+    """Counts and seconds of one decode; `+` adds those of several. Properties are 0.0 where nothing was counted.
 
-    `decode_seconds`    without the prefill
-    `forward_seconds`   in which at least one model worked: models side by side count as the longer of both
-    `window_forwards`   positions scored in one forward of the target -> number of forwards
-    `window_seconds`    positions scored in one forward of the target -> seconds of these forwards
-    `draft_failure`     why the draft was lost, after which decoding was autoregressive; empty otherwise
-    `synthetic`         says that acceptance was forced, so that the tokens are no text; empty otherwise
+    In a batch, each sequence is charged with the seconds of the whole batch while it is decoded. The seconds of a forward, too,
+    are charged in full to each sequence that it serves.
+
+    `rounds`                verifications
+    `new_tokens`            tokens of the output
+    `drafted_tokens`        tokens that were guessed: sampled by the draft or computed by the strategy, wasted ones too
+    `accepted_tokens`       guesses that were accepted
+    `tested_tokens`         guesses that were tested: those after a rejected one are not
+    `target_forwards`       forwards of the target, without those that read the prompt
+    `prefill_seconds`       wall seconds in which both models read the prompt
+    `decode_seconds`        wall seconds after that; in a batch, those in which other prompts are read count too
+    `target_busy_seconds`   seconds of the target's forwards
+    `draft_busy_seconds`    seconds in which the draft worked
+    `forward_seconds`       seconds in which at least one model worked: while both work at once, the longer of both
+    `draft_failure`         why the draft was lost, after which decoding was autoregressive; empty otherwise
+    `synthetic`             says that acceptance was forced, so that the tokens are no text; empty otherwise
+    `accepted_in_round`     accepted guesses in a round -> number of rounds
+    `window_forwards`       positions scored in one forward of the target -> number of forwards
+    `window_seconds`        positions scored in one forward of the target -> seconds of these forwards
     """
 
     rounds: int = 0
@@ -64,46 +73,54 @@ class Statistics:
 
     @property
     def tokens_per_second(self) -> float:
+        """New tokens over decode seconds; the prefill is left out."""
         return self.new_tokens / self.decode_seconds if self.decode_seconds else 0.0
 
     @property
     def tokens_per_target_forward(self) -> float:
+        """New tokens over target forwards."""
         return self.new_tokens / self.target_forwards if self.target_forwards else 0.0
 
     @property
     def mean_acceptance_length(self) -> float:
+        """Tokens: 1 + accepted / rounds."""
         return 1 + self.accepted_tokens / self.rounds if self.rounds else 0.0
 
     @property
     def draft_acceptance_rate(self) -> float:
+        """Accepted / drafted tokens, from 0 to 1. All drafted tokens count, wasted ones too."""
         return self.accepted_tokens / self.drafted_tokens if self.drafted_tokens else 0.0
 
     @property
     def acceptance_rate(self) -> float:
+        """Accepted / tested guesses, from 0 to 1: the `a` of closed forms."""
         return self.accepted_tokens / self.tested_tokens if self.tested_tokens else 0.0
 
     @property
-    def acceptance_histogram(self) -> dict[str, int]:
-        return {str(accepted): self.accepted_in_round[accepted] for accepted in sorted(self.accepted_in_round)}
+    def acceptance_histogram(self) -> dict[int, int]:
+        """Accepted guesses in a round -> number of rounds, in order."""
+        return dict(sorted(self.accepted_in_round.items()))
 
     @property
     def acceptance_by_position(self) -> list[float]:
-        """Share of rounds in which at least 1, 2, ... guesses were accepted."""
+        """Share of rounds in which at least 1, 2, ... guesses were accepted; empty where none was."""
         longest = max(self.accepted_in_round, default=0)
         reached = [sum(n for k, n in self.accepted_in_round.items() if k >= i) for i in range(1, longest + 1)]
         return [count / self.rounds for count in reached]
 
     @property
     def overhead_share(self) -> float:
-        """Share of the time in which neither model worked: verification, transport and bookkeeping."""
+        """Share of the decode seconds in which neither model worked: verification, transport and bookkeeping."""
         return self._idle(self.forward_seconds)
 
     @property
     def target_idle_share(self) -> float:
+        """Share of the decode seconds in which the target did not work."""
         return self._idle(self.target_busy_seconds)
 
     @property
     def draft_idle_share(self) -> float:
+        """Share of the decode seconds in which the draft did not work."""
         return self._idle(self.draft_busy_seconds)
 
     def _idle(self, busy_seconds: float) -> float:

@@ -102,7 +102,7 @@ class DecodeSummary(Report):
             mean_acceptance_length=statistics.mean_acceptance_length,
             draft_acceptance_rate=statistics.draft_acceptance_rate,
             tokens_per_target_forward=statistics.tokens_per_target_forward,
-            acceptance_histogram=dict(sorted(statistics.accepted_in_round.items())),
+            acceptance_histogram=statistics.acceptance_histogram,
             target_idle_share=statistics.target_idle_share,
             draft_idle_share=statistics.draft_idle_share,
             overhead_share=statistics.overhead_share,

@@ -1,4 +1,4 @@
-"""Forced acceptance: forwards are real, but chance alone decides whether a guess is accepted. For speed only.
+"""Forced acceptance: forwards are real, and chance alone decides whether a guess is accepted. For measuring speed only.
 
     synthetic:0.8           every guess is accepted with this probability
     synthetic:profile.json  runs of accepted guesses as in a file that `specdec profile` wrote
@@ -18,10 +18,10 @@ from specdec.verification import Chance, Decision, Rule, Window, rule
 
 
 class Synthetic:
-    """Accepts guesses by chance, then takes a token from `p`. A run goes on from window to window, so each decode has its own.
+    """Accepts guesses by chance, then samples a token from `p`. Each decode needs one of its own: it keeps the present run.
 
-    `chances`   chances[r] is the probability that a guess is accepted behind r accepted ones; the last holds for longer runs
-    `rate`      share of all guesses that are accepted in the long run
+    `chances`   `chances[r]` is the probability that a guess is accepted after `r` accepted ones; the last holds for longer runs
+    `rate`      share of tested guesses that are accepted in the long run
     `mark`      the words by which outputs say that they are no text
     """
 
@@ -39,7 +39,7 @@ class Synthetic:
         return Decision(accepted, best[accepted] if bonus or accepted < len(guess) else None)
 
     def _accepted(self, n: int, bonus: bool, chance: Chance) -> int:
-        tests = n + bonus  # a bonus position is drawn too, and not used, so that runs do not depend on the windows
+        tests = n + bonus  # a bonus position is tested too, for the run alone, so that runs do not depend on windows
         last = len(self._chances) - 1
         passed = chance.leading(self._chances[min(self._run + i, last)] for i in range(tests))
         self._run = self._run + passed if passed == tests else 0

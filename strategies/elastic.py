@@ -1,7 +1,8 @@
 """Elastic PEARL: PEARL (Liu et al., ICLR 2025, arXiv 2408.11850) without a draft length.
 
-The draft goes on behind the pending window until the target answers. The tokens that it made by then are the fresh window. So
-neither model has to be measured, and a longer target forward gets a longer draft.
+The draft goes on after the pending window until the target answers. The tokens that it made by then are the fresh window. So
+neither model has to be measured, and a longer target forward gets a longer draft. Since the clock decides how many these are,
+the same seed may give other tokens; their law stays the target's.
 """
 
 from __future__ import annotations

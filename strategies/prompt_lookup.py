@@ -1,7 +1,7 @@
 """Prompt lookup: the draft is the text itself (Saxena 2023; transformers' `prompt_lookup_num_tokens`).
 
-The longest recent n-gram that occurred before is looked up, and what followed it is guessed. No draft model is needed, and
-every guess is certain (`q` is one-hot), so the token rule accepts it with probability `p`.
+The tokens at the end of the text are looked up where they last occurred before, and what followed them there is guessed. No
+draft model is needed. Every guess is certain (`q` is one-hot), so the token rule accepts it with probability `p`.
 """
 
 from __future__ import annotations

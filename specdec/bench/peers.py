@@ -23,7 +23,7 @@ from specdec.batch import Result
 from specdec.bench.run import ALL_DRAFT_LENGTHS, Decoder
 from specdec.bench.values import BASELINE
 from specdec.errors import InputError
-from specdec.pair import Pair, head_size, quiet
+from specdec.pair import Pair, head_size, quiet_transformers
 from specdec.statistics import Statistics
 from specdec.text import Text
 
@@ -128,7 +128,7 @@ def generate(
     gpus = {model.device for model in (target, draft) if model is not None and model.device.type == "cuda"}
     watches = [Watch(target)] if draft is None else [Watch(target), Watch(draft)]
     # What transformers warns of in here is how its assisted generation calls `generate` itself.
-    with torch.random.fork_rng(gpus), configured(target), quiet(), ExitStack() as opened:
+    with torch.random.fork_rng(gpus), configured(target), quiet_transformers(), ExitStack() as opened:
         for watch in watches:
             opened.enter_context(watch)
         torch.manual_seed(seed)

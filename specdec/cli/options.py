@@ -48,7 +48,13 @@ VerificationOption = Annotated[
         rich_help_panel=_SAMPLING,
     ),
 ]
-Seed = Annotated[int, typer.Option(help="The same seed gives the same tokens.", rich_help_panel=_SAMPLING)]
+Seed = Annotated[
+    int,
+    typer.Option(
+        help="The same seed gives the same tokens, unless the strategy drafts by the clock (elastic).",
+        rich_help_panel=_SAMPLING,
+    ),
+]
 Json = Annotated[
     str | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON to FILE, or - for standard output.")
 ]

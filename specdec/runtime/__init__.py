@@ -1,1 +1,1 @@
-"""The real world: two Hugging Face models, really in parallel."""
+"""The interpreter that decodes: effects become forward passes of two Hugging Face models, which work at the same time."""

@@ -1,18 +1,22 @@
-"""A cache of static shapes: for many sequences of different lengths, or for one sequence under CUDA graphs.
+"""The caches of a model: one that is trimmed, for a single sequence, and one of static shapes.
 
-Keys and values are buffers of shape (slots, length, heads, dim). Each sequence has a slot, and each token of it has the cell
-of its position. A forward writes the cells of the tokens it is fed. Each of these tokens sees the cells of its slot up to its
-own; a mask hides the cells behind it until they are written again. Three things follow:
+A trimmable cache (`new_cache`) grows with its sequence. To roll back is to cut it.
+
+A static cache (`StaticCache`) serves many sequences of different lengths, or one sequence under CUDA graphs. Keys and values
+are buffers of shape (slots, length, heads, dim). Each sequence has a slot, and each of its tokens has the cell of its position.
+A forward writes the cells of the tokens that it is fed. A token sees the cells of its slot up to its own. A mask hides later
+cells, which may hold tokens that were rolled back. Three things follow:
 
 - to roll back is to go on from an earlier position;
 - sequences may differ in length;
 - a sequence that is fed fewer tokens than others is padded at the end, with any token.
 
-The cache does not know how long its sequences are; its caller does.
+The static cache does not know how long its sequences are; its caller does.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any
@@ -20,12 +24,100 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
-from transformers.cache_utils import CacheLayerMixin, DynamicLayer
+from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
 
-from specdec.runtime.runner import context_limit
+from specdec.errors import PairError
+
+UNLIMITED = 1_000_000_000
+"""The context limit, in tokens, of a model whose configuration names none."""
+
+LENGTH = 512
+"""Cells of each slot of a static cache at first. A cache that is full grows, at least to twice its length."""
 
 MASKED_ATTENTION = ("eager", "sdpa")
 """Attention implementations of transformers that take a mask with a column for every cell."""
+
+
+class TrimmableLayer(CacheLayerMixin):
+    """Keys and values of one attention layer in buffers of shape (1, heads, capacity, dim), doubled when full."""
+
+    is_sliding = False
+    is_croppable = True
+    _layer_type = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.length = 0
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        self.dtype, self.device = key_states.dtype, key_states.device
+        capacity = max(256, 2 * key_states.shape[-2])
+        self.keys = key_states.new_empty(*key_states.shape[:2], capacity, key_states.shape[-1])
+        self.values = value_states.new_empty(*value_states.shape[:2], capacity, value_states.shape[-1])
+        self.is_initialized = True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        keys, values = self.keys, self.values
+        assert keys is not None
+        assert values is not None
+        end = self.length + key_states.shape[-2]
+        if end > keys.shape[-2]:
+            more = max(keys.shape[-2], end - keys.shape[-2])
+            self.keys = keys = torch.cat([keys, torch.empty_like(keys[..., :1, :]).expand(-1, -1, more, -1)], dim=-2)
+            self.values = values = torch.cat([values, torch.empty_like(values[..., :1, :]).expand(-1, -1, more, -1)], dim=-2)
+        keys.narrow(2, self.length, key_states.shape[-2]).copy_(key_states)
+        values.narrow(2, self.length, key_states.shape[-2]).copy_(value_states)
+        self.length = end
+        return keys.narrow(2, 0, end), values.narrow(2, 0, end)
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.length + query_length, 0
+
+    def get_seq_length(self) -> int:
+        return self.length
+
+    def get_max_length(self) -> int:
+        return -1
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Drop the last `-tokens_to_remove` tokens: transformers passes a negative number."""
+        self.length += tokens_to_remove
+
+    def reset(self) -> None:
+        self.length = 0
+
+
+class SlidingWindowLayer(DynamicSlidingWindowLayer):
+    """A sliding window that returns what the mask expects, though it holds more tokens, for a rollback.
+
+    transformers 5.17 returns all it holds; 5.23 returns what the mask expects.
+    """
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        keys, values = super().update(key_states, value_states, *args, **kwargs)
+        visible = self.sliding_window - 1 + key_states.shape[-2]
+        return keys[:, :, -visible:], values[:, :, -visible:]
+
+
+def new_cache(model: PreTrainedModel) -> tuple[DynamicCache, bool]:
+    """An empty cache that can be trimmed, and whether it is the preallocated one. Refuses models that have none."""
+    cache = DynamicCache(config=model.config)
+    plain = bool(cache.layers) and all(type(layer) is DynamicLayer for layer in cache.layers)
+    if plain:
+        cache.layers[:] = [TrimmableLayer() for _ in cache.layers]
+    elif not cache.is_croppable:
+        raise PairError(
+            f"{model.config.model_type} has recurrent layers whose state cannot be rolled back: "
+            "choose a model with attention layers only"
+        )
+    else:
+        for i, layer in enumerate(cache.layers):
+            if type(layer) is DynamicSlidingWindowLayer:
+                cache.layers[i] = SlidingWindowLayer(layer.sliding_window)
+        cache.activate_past_recording()
+    return cache, plain
 
 
 @dataclass
@@ -117,7 +209,7 @@ class StaticCache(Cache):
         return self._cells.length
 
     def at(self, positions: Tensor, visible: int | None = None, first_slot: int = 0) -> dict[str, Any]:
-        """What a forward needs beside its tokens: `forward(input_ids=ids, **cache.at(positions))`.
+        """What a forward needs in addition to its tokens: `forward(input_ids=ids, **cache.at(positions))`.
 
         `positions`   of the tokens, integers of shape (slots that are fed, width), all different within a slot
         `visible`     how many cells attention reads, all of them unless given; every position must be below
@@ -142,6 +234,17 @@ class StaticCache(Cache):
         for layer in self.layers:
             assert isinstance(layer, StaticLayer)
             layer.grow()
+
+
+def padded(tokens: Sequence[int], width: int) -> list[int]:
+    """`tokens`, then any token up to `width`."""
+    return [*tokens, *[0] * (width - len(tokens))]
+
+
+def context_limit(model: PreTrainedModel) -> int:
+    """The longest context, in tokens, that the configuration allows; `UNLIMITED` when it names none."""
+    config = model.config.get_text_config(decoder=True)
+    return getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or UNLIMITED
 
 
 def why_not_static(model: PreTrainedModel) -> str | None:

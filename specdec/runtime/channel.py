@@ -1,7 +1,7 @@
 """Messages between two processes of one machine. Each process waits on a core of its own.
 
-A round sends one message and receives one. By then the models' weights have pushed this code out of the CPU's caches, so a
-line costs ten times what it costs in a loop. Hence one system call a message where possible.
+A round sends one message and receives one. Between them the models' weights push this code out of the CPU's caches, and each
+line then takes ten times as long as in a loop. Hence a message takes one system call where possible.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import socket
 import time
 
 SPIN_SECONDS = 0.03
-"""How long to look for a message before sleeping. Longer than a round, since a core that slept is slow for a while."""
+"""How long to look for a message before sleeping: longer than a round, since a core that slept is slow for a while."""
 
 HEADER = 8
 """Bytes that hold a message's length."""
 
 CHUNK = 1 << 13
-"""Bytes to ask for at least: more than a draft takes without its rows."""
+"""The fewest bytes to ask for: more than a draft takes without its rows."""
 
 
 class Channel:

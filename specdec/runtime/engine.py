@@ -1,9 +1,11 @@
-"""The real interpreter: effects become forward passes of two models on their lanes.
+"""The engine: effects become forward passes of two models on their lanes.
 
-The sequences of a batch ask together: what they ask of the draft is one request to its lane, what they ask of the target is
-another, and both lanes work at the same time. A single decode is a batch of one. The engine draws the random numbers of
-verification. Drafts are drawn on their lane, from one stream of random numbers for each sequence, so that a seed gives the same
-tokens on every lane and in every batch.
+The drafts that all sequences of a batch ask for are one request to the draft's lane. Their scores are one request to the
+target's. Both lanes work at the same time. A single decode is a batch of one.
+
+The engine draws the random numbers of verification. Drafts are drawn on their lane, from one stream of random numbers for each
+sequence. So a seed gives the same tokens on every lane and in every batch. The one exception is a strategy that asks for a
+`Race`: the clock decides how long its drafts are, so its tokens differ from run to run. Their law does not.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ S = TypeVar("S")
 
 
 class TensorWindow:
-    """A `verification.Window` over the models' rows: `p` of shape (at least n, vocabulary), and a row of `q` for each token.
+    """A `verification.Window` over the models' rows: `p` of shape (n or more, vocabulary), and a row of `q` for each token.
 
     On a CPU it reads them as numpy arrays, where a single element costs far less than in torch.
     """
@@ -73,7 +75,7 @@ class Engine:
         self._sampling, self._size = sampling, size
 
     def begin(self, slot: Slot, prompt: Sequence[int]) -> None:
-        """Read a prompt into the slot's cache of both models, side by side."""
+        """Read a prompt into the slot's cache of both models, both at the same time."""
         start = time.perf_counter()
         arguments = self._sampling, f"{slot.seed} draft", prompt, slot.index, self._size
         sent = self._draft.submit("begin", *arguments)
@@ -100,7 +102,7 @@ class Engine:
             self.work([waiting])
 
     def work(self, waiting: Sequence[Waiting]) -> None:
-        """Let both lanes work once, at the same time, for all that sequences wait for. The target works in this thread."""
+        """Answer all that sequences wait for. Both lanes work once, at the same time; the target works in this thread."""
         sent = self._draft.send([draft for one in waiting for draft in one.drafts])
         target_seconds = self._target.score([score for one in waiting for score in one.scores])
         draft_seconds = self._draft.collect(sent, target_seconds)

@@ -38,7 +38,7 @@ MEMINFO = Path("/proc/meminfo")
 
 
 class Product:
-    """`x @ weight.T + bias` of several linear layers side by side, plus `added` if given.
+    """`x @ weight.T + bias` of several linear layers, their outputs one after another, plus `added` if given.
 
     bfloat16 is packed: 5 positions then cost what one does. float32 is packed too, but a single position is faster by a plain
     product with the weight stored by columns. Other types have the plain product only.
@@ -97,6 +97,8 @@ class FusedForward(Forward):
     It holds a copy of the weights of all products (two copies in float32), so it does not see later changes of the model, nor
     hooks. It serves the models that `why_not_fused` allows.
     """
+
+    why_eager = None
 
     def __init__(self, model: PreTrainedModel) -> None:
         decoder: Any = model.model
@@ -197,11 +199,11 @@ class FusedForward(Forward):
 
 def new_forward(model: PreTrainedModel, *, eager: bool) -> Forward:
     """The fastest forward of `model`, or the model's own if `eager`."""
-    reason = why_own(model, eager=eager)
+    reason = why_eager(model, eager=eager)
     return FusedForward(model) if reason is None else Forward(model, reason)
 
 
-def why_own(model: PreTrainedModel, *, eager: bool) -> str | None:
+def why_eager(model: PreTrainedModel, *, eager: bool) -> str | None:
     """Why `new_forward` returns the model's own, in words that follow "because"; `None` when it returns a fused one."""
     return "eager forwards were asked for" if eager else why_not_fused(model)
 
@@ -235,7 +237,7 @@ def why_not_fused(model: PreTrainedModel) -> str | None:
 
 
 def packed_bytes(model: PreTrainedModel) -> int:
-    """Bytes that a `FusedForward` holds beside the model."""
+    """Bytes that a `FusedForward` holds in addition to the model."""
     copies = 2 if model.dtype == torch.float32 and can_pack(model.dtype) else 1
     linear = [module.weight for module in model.modules() if isinstance(module, nn.Linear)]
     return copies * sum(weight.numel() * weight.element_size() for weight in linear)

@@ -1,4 +1,4 @@
-"""One model under CUDA graphs. It answers what a `Runner` answers, and whole drafts.
+"""One model under CUDA graphs: the logits that a `Runner` gives, and a whole draft in one go.
 
 A forward of a small model is hundreds of kernels, each shorter than its launch. A graph launches all of them at once, as long
 as shapes and addresses stay the same. Hence:
@@ -7,8 +7,9 @@ as shapes and addresses stay the same. Hence:
 - a window is padded up to one of a few widths;
 - inputs and outputs have tensors of their own.
 
-A draft never leaves the device: each step feeds the token that the step before sampled, and the host waits once, at the end.
-The target needs no such care: the softmax of its rows is launched while the forward still runs.
+A draft stays on the device: each forward is fed the token that was sampled just before, and the host waits once, at the end.
+The target scores a window in one forward, so the host waits once there too: the softmax of the rows is launched while the
+forward still runs.
 
 Only `CudaCapture` needs CUDA. Without it the same functions run uncaptured, and so they are tested. Source: "CUDA Graphs" in
 torch's notes on CUDA semantics.
@@ -26,15 +27,12 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from specdec.effects import StopRule
-from specdec.runtime.cache import StaticCache, why_not_static
-from specdec.runtime.runner import PREFILL_CHUNK, Forward, Runner, common_prefix
+from specdec.runtime.cache import LENGTH, StaticCache, padded, why_not_static
+from specdec.runtime.runner import Forward, Runner, SequenceRunner
 from specdec.sampling import NOT_A_TOKEN, Sampler, greedy_choice, not_a_distribution, picked
 
 WIDTHS = (1, 2, 4, 8, 16, 32)
 """Widths that have a graph, captured when first needed. Wider windows are prompts, and run without one."""
-
-LENGTH = 512
-"""Tokens that the cache holds at first. Attention reads all of its cells in every step. The cache doubles when it is full."""
 
 DRAFT_ROOM = 16
 """Tokens that a draft's tensors hold at first."""
@@ -42,12 +40,12 @@ DRAFT_ROOM = 16
 WARM_UPS = 3
 """Runs before a capture, as torch asks, for libraries to set themselves up."""
 
-Step: TypeAlias = Callable[[], None]
-"""Work on tensors that keep their addresses, by the same kernels in every run. A capture runs it before its results count."""
+DeviceWork: TypeAlias = Callable[[], None]
+"""Launches the same kernels on the same tensors in every call. A capture calls it a few times, before its results are used."""
 
 
 class CudaCapture:
-    """Turns steps into CUDA graphs. They share memory, since they run one after another and keep nothing in it."""
+    """Turns work on a device into CUDA graphs. All graphs share memory: they run one after another and keep nothing in it."""
 
     _one_at_a_time = threading.Lock()  # a process may capture once at a time, and lanes have threads
 
@@ -56,17 +54,17 @@ class CudaCapture:
         self._stream = torch.cuda.Stream(device)
         self._pool = torch.cuda.graph_pool_handle()
 
-    def __call__(self, step: Step) -> Step:
-        """A step that does the same by replaying a graph."""
+    def __call__(self, work: DeviceWork) -> DeviceWork:
+        """The same work, by replaying a graph."""
         with self._one_at_a_time, torch.cuda.device(self._device):
             caller = torch.cuda.current_stream()
             self._stream.wait_stream(caller)
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.stream(self._stream):  # `torch.cuda.graph` does not leave it when a capture fails
                 for _ in range(WARM_UPS):
-                    step()
+                    work()
                 with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
-                    step()
+                    work()
             caller.wait_stream(self._stream)
         return graph.replay
 
@@ -77,7 +75,7 @@ class CapturedForward:
 
     inputs: Tensor
     logits: Tensor
-    run: Step
+    run: DeviceWork
 
 
 @dataclass
@@ -95,21 +93,21 @@ class DraftTensors:
     tokens: Tensor
     q: Tensor
     drafted: Tensor
-    pick: Step
+    pick: DeviceWork
 
 
-class GraphRunner:
-    """Answers what a `Runner` does, and whole drafts. Not thread-safe: one runner belongs to one lane.
+Capture: TypeAlias = Callable[[DeviceWork], DeviceWork]
+"""Turns work into a graph that does the same. `CudaCapture` is one."""
 
-    `capture` turns steps into graphs; without a capture, steps run as they are. `why_eager` says why no graph is replayed.
+
+class GraphRunner(SequenceRunner):
+    """Answers what a `Runner` does, and whole drafts.
+
+    Without a `capture`, the same work runs uncaptured. `why_eager` says why no graph is replayed.
     """
 
-    def __init__(
-        self, model: PreTrainedModel, vocabulary: int, capture: Callable[[Step], Step] | None = None, length: int = LENGTH
-    ) -> None:
-        self.model = model
-        self.vocabulary = vocabulary
-        self.device = model.device
+    def __init__(self, model: PreTrainedModel, vocabulary: int, capture: Capture | None = None, length: int = LENGTH) -> None:
+        super().__init__(model, vocabulary)
         self.why_eager = None if capture else "no capture was given"
         self._forward = Forward(model)
         self._capture = capture
@@ -118,22 +116,13 @@ class GraphRunner:
 
     def forget(self) -> None:
         """Free the cache and all graphs."""
-        self._held: list[int] = []
+        self._held = []
         self._cache = StaticCache(self.model, self._length)
-        self._drop_steps()
+        self._drop_captured()
 
-    def _drop_steps(self) -> None:
+    def _drop_captured(self) -> None:
         self._forwards: dict[int, CapturedForward] = {}
         self._draft: DraftTensors | None = None
-
-    @torch.inference_mode()
-    def logits(self, context: Sequence[int], positions: int) -> Tensor:
-        """As `Runner.logits`: after the last `positions` prefixes of `context`, shape (positions, vocabulary)."""
-        tokens = list(context)
-        del self._held[min(common_prefix(self._held, tokens), len(tokens) - positions) :]
-        while len(fresh := tokens[len(self._held) :]) > max(PREFILL_CHUNK, positions):
-            self._feed(fresh[: min(PREFILL_CHUNK, len(fresh) - positions)], 1)
-        return self._feed(fresh, positions)
 
     @torch.inference_mode()
     def draft(
@@ -165,6 +154,10 @@ class GraphRunner:
                 raise not_a_distribution()
         return drafted, None if sampler.greedy else draft.q[: len(drafted)].clone()
 
+    def _trim(self, keep: int) -> None:
+        del self._held[keep:]
+
+    @torch.inference_mode()
     def _feed(self, tokens: list[int], positions: int) -> Tensor:
         start, width = len(self._held), next((width for width in WIDTHS if width >= len(tokens)), None)
         self._reserve(start + (width or len(tokens)))
@@ -174,8 +167,7 @@ class GraphRunner:
             logits = self._uncaptured(ids, token_positions, positions, visible=start + len(tokens))
         else:
             forward = self._forward_of(width)
-            padding = [0] * (width - len(tokens))
-            forward.inputs.copy_(torch.tensor([[*tokens, *padding, start]]), non_blocking=True)
+            forward.inputs.copy_(torch.tensor([[*padded(tokens, width), start]]), non_blocking=True)
             forward.run()
             logits = forward.logits[len(tokens) - positions : len(tokens)].clone()
         self._held += tokens
@@ -192,7 +184,7 @@ class GraphRunner:
         while grown < length:
             grown *= 2
         if grown > self._cache.length:
-            self._drop_steps()
+            self._drop_captured()
             try:
                 self._cache.grow(grown)
             except BaseException:  # out of memory, or Ctrl-C: some layers may have grown
@@ -202,7 +194,7 @@ class GraphRunner:
     def _forward_of(self, width: int) -> CapturedForward:
         if width not in self._forwards:
             inputs = torch.zeros(1, width + 1, dtype=torch.long, device=self.device)
-            inputs[:, -1].fill_(len(self._held))  # a capture runs the step, and must not overwrite what the cache holds
+            inputs[:, -1].fill_(len(self._held))  # a capture runs this work, and must not overwrite what the cache holds
             offsets = torch.arange(width, device=self.device)
             logits = torch.zeros(width, self.vocabulary, dtype=self.model.dtype, device=self.device)
 
@@ -240,18 +232,18 @@ class GraphRunner:
 
         return DraftTensors(sampler, uniforms, tokens, q, drafted, self._captured(pick))
 
-    def _captured(self, step: Step) -> Step:
+    def _captured(self, work: DeviceWork) -> DeviceWork:
         if self._capture is None:
-            return step
+            return work
         try:
-            return self._capture(step)
+            return self._capture(work)
         except RuntimeError as error:
             self._capture = None
             self.why_eager = f"a CUDA graph could not be captured ({str(error).partition(chr(10))[0]})"
-            return step
+            return work
 
 
-def new_runner(model: PreTrainedModel, vocabulary: int, forward: Forward, *, eager: bool) -> Runner | GraphRunner:
+def new_runner(model: PreTrainedModel, vocabulary: int, forward: Forward, *, eager: bool) -> SequenceRunner:
     """The runner for `model`: one that replays CUDA graphs where possible and not `eager`, else one that calls `forward`."""
     why_eager = why_no_graphs(model)
     if why_eager is None and not eager:

@@ -4,7 +4,7 @@
     thread    works on a thread of its own and, on CUDA, a stream of its own: for two models on one GPU, or on two devices
     process   works on a core of its own: on a CPU, a thread would wait for the interpreter lock
 
-All three give the same answers for the same seed.
+All three give the same answers for the same seed, except to a draft that races the target: the clock decides its length.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from transformers import PreTrainedModel
 
 from specdec.errors import LaneError, PairError, SpecdecError
 from specdec.machine import available_cores
+from specdec.runtime.cache import new_cache
 from specdec.runtime.channel import Channel
-from specdec.runtime.fused import why_own
+from specdec.runtime.fused import why_eager
 from specdec.runtime.messages import Drafting, DraftRequest, Hosted, unpacked
-from specdec.runtime.runner import new_cache
 from specdec.runtime.worker import Worker
 
-MOST_DRAFTED = 512
-"""Rows of `q` that a process lane can hand over at once. All drafts of a batch share them."""
+SHARED_ROWS = 512
+"""Rows of `q` that a process lane hands over through shared memory. Further rows of the same request come by its channel."""
 
 PATIENCE_SECONDS = 30.0
 """How long a process lane may be silent before it counts as hung."""
 
 START_SECONDS = 300.0
-"""How long a process may take to start. It imports torch and transformers."""
+"""How long a process may take to start. It imports torch and transformers first."""
 
 Wait = Callable[[], Any]
 
@@ -71,7 +71,7 @@ class Lane(ABC):
     @property
     @abstractmethod
     def why_eager(self) -> str | None:
-        """Why forwards are transformers' own, launched operation by operation; `None` when they are not."""
+        """Why forwards are transformers' own, launched operation by operation; `None` where they are not."""
 
     @abstractmethod
     def submit(self, method: str, *arguments: Any) -> Wait:
@@ -79,7 +79,7 @@ class Lane(ABC):
 
     @abstractmethod
     def target_answered(self, seconds: float) -> None:
-        """Called when the target has answered, `seconds` after it began: racing drafts end after the token in progress."""
+        """End racing drafts after the token in progress: the target has answered, `seconds` after it began."""
 
     @abstractmethod
     def close(self) -> None:
@@ -87,7 +87,7 @@ class Lane(ABC):
 
 
 class InlineLane(Lane):
-    """Works while the caller waits. Nothing overlaps, so a racing draft gets as much time as the target took."""
+    """Works while the caller waits. Nothing overlaps, so a racing draft gets as many seconds as the target took."""
 
     overlaps = False
 
@@ -159,14 +159,14 @@ class ProcessLane(Lane):
 
     def __init__(self, model: PreTrainedModel, vocabulary: int, *, eager: bool = False) -> None:
         new_cache(model)  # refuse here what the worker could not hold
-        self._why_eager = why_own(model, eager=eager)
+        self._why_eager = why_eager(model, eager=eager)
         dtype = torch.float64 if model.dtype == torch.float64 else torch.float32
         shm = Path("/dev/shm")
         folder = Path(tempfile.mkdtemp(prefix="specdec-", dir=shm if shm.is_dir() else None))
-        rows = torch.from_file(str(folder / "q"), shared=True, size=MOST_DRAFTED * vocabulary, dtype=dtype)
-        self._shared = rows.view(MOST_DRAFTED, vocabulary).numpy()
+        rows = torch.from_file(str(folder / "q"), shared=True, size=SHARED_ROWS * vocabulary, dtype=dtype)
+        self._shared = rows.view(SHARED_ROWS, vocabulary).numpy()
         self._answered = torch.from_file(str(folder / "answered"), shared=True, size=1, dtype=torch.int64).numpy()
-        torch.save(Hosted(model, vocabulary, MOST_DRAFTED, dtype, eager), folder / "hosted.pt")
+        torch.save(Hosted(model, vocabulary, SHARED_ROWS, dtype, eager), folder / "hosted.pt")
         ours, theirs = socket.socketpair()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "specdec.runtime.worker", str(theirs.fileno()), str(folder)],

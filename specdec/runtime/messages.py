@@ -1,4 +1,4 @@
-"""What a lane is asked, what it answers, and how an answer crosses to another process."""
+"""The requests that a lane answers, its answers, and the form in which drafts come back from another process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from specdec.effects import StopRule
 from specdec.verification import Row
 
 ARGMAX = "argmax"
-"""Stands for `q` of a greedily drafted token, since that row is not needed."""
+"""`Known.q` of a token that was drafted greedily. At temperature 0 no rule reads that row."""
 
 
 class DraftRequest(NamedTuple):
@@ -45,7 +45,7 @@ class Drafting:
 
     `tokens`        the drafted tokens
     `q`             the rows they were sampled from, shape (tokens, vocabulary); `None` when greedy
-    `busy_seconds`  until this draft was done
+    `busy_seconds`  wall seconds since the request began, until this draft was done
     `failure`       why there is no token at all; empty otherwise
     """
 
@@ -61,7 +61,8 @@ class Scoring:
 
     `p`             the target's rows, shape (positions, vocabulary); `None` when greedy
     `best`          the greedy choice at each position; `None` when sampling
-    `busy_seconds`  of the whole forward, which may serve several sequences
+    `positions`     how many were scored
+    `busy_seconds`  wall seconds of the whole forward, which may serve several sequences
     """
 
     p: Tensor | None
@@ -81,24 +82,32 @@ class Hosted:
     eager: bool
 
 
-Packed: TypeAlias = tuple[tuple[list[int], bool, float, str], ...]
+SHARED = "shared"
+"""Stands for rows that lie in the shared memory."""
+
+Packed: TypeAlias = tuple[tuple[list[int], Row | None, float, str], ...]
 
 
 def packed(draftings: Sequence[Drafting], shared: NDArray[Any]) -> Packed:
-    """Draftings without `q`. Their rows are written to `shared`, one draft behind the other."""
+    """Draftings whose rows were written to `shared`, one draft after another. A draft whose rows do not fit keeps them."""
     end = 0
+    found: list[tuple[list[int], Row | None, float, str]] = []
     for drafting in draftings:
-        if drafting.q is not None:
-            shared[end : end + len(drafting.q)] = drafting.q
-            end += len(drafting.q)
-    return tuple((drafting.tokens, drafting.q is not None, drafting.busy_seconds, drafting.failure) for drafting in draftings)
+        q = drafting.q
+        if q is not None and end + len(q) <= len(shared):
+            shared[end : end + len(q)] = q
+            end, q = end + len(q), SHARED
+        found.append((drafting.tokens, q, drafting.busy_seconds, drafting.failure))
+    return tuple(found)
 
 
 def unpacked(draftings: Packed, shared: NDArray[Any]) -> list[Drafting]:
-    """The inverse of `packed`. It copies the rows, since the next draft overwrites `shared`."""
+    """The inverse of `packed`. It copies the rows, since the next request overwrites `shared`."""
     end = 0
     found: list[Drafting] = []
-    for tokens, sampled, seconds, failure in draftings:
-        start, end = end, end + len(tokens)
-        found.append(Drafting(tokens, shared[start:end].copy() if sampled else None, seconds, failure))
+    for tokens, q, seconds, failure in draftings:
+        if isinstance(q, str):
+            start, end = end, end + len(tokens)
+            q = shared[start:end].copy()
+        found.append(Drafting(tokens, q, seconds, failure))
     return found

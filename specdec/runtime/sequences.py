@@ -1,8 +1,8 @@
 """Many sequences of one model: logits after the context of each, in as few forwards as its cache allows.
 
-Each sequence has a slot. A batch shares one static cache, whatever the lengths of its sequences. Shorter inputs are padded at
-the end, in cells that the mask hides. Prompts are read one sequence at a time, so that no other sequence is padded to their
-length.
+Each sequence has a slot. All sequences of a batch share one static cache, and their lengths may differ. Shorter inputs are
+padded at the end, in cells that the mask hides. Prompts are read one sequence at a time, so that no other sequence is padded to
+their length.
 """
 
 from __future__ import annotations
@@ -16,19 +16,16 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from specdec.effects import StopRule
-from specdec.runtime.cache import StaticCache, why_not_static
+from specdec.runtime.cache import LENGTH, StaticCache, padded, why_not_static
 from specdec.runtime.graph import GraphRunner, new_runner, why_stepwise
 from specdec.runtime.runner import PREFILL_CHUNK, Forward, common_prefix
 from specdec.sampling import Dice, Sampler
 
-Asked: TypeAlias = tuple[int, Sequence[int], int]
-"""A slot, the whole context of its sequence, and the number of positions, from the last, to give logits for."""
-
-LENGTH = 512
-"""Tokens that a slot of a batch holds at first; doubled when it is full."""
+Wanted: TypeAlias = tuple[int, Sequence[int], int]
+"""A slot, the whole context of its sequence, and how many of its last positions to give logits for. A `ScoreRequest` is one."""
 
 LONGEST_PADDED = 8
-"""Tokens before its scored positions that a sequence may bring into a common forward. More are read alone, before it."""
+"""The most unscored tokens of a sequence that a common forward reads. If there are more, its own forwards read them first."""
 
 
 class BatchRunner(ABC):
@@ -43,8 +40,8 @@ class BatchRunner(ABC):
         """Why forwards are transformers' own, launched operation by operation; `None` when they are not."""
 
     @abstractmethod
-    def logits(self, asked: Sequence[Asked]) -> list[Tensor]:
-        """Logits of shape (positions, vocabulary) for each of `asked`, in order. One call asks for a slot at most once."""
+    def logits(self, wanted: Sequence[Wanted]) -> list[Tensor]:
+        """Logits of shape (positions, vocabulary) for each of `wanted`, in order. One call names a slot at most once."""
 
     @abstractmethod
     def forget(self) -> None:
@@ -68,8 +65,8 @@ class OneByOne(BatchRunner):
     def why_eager(self) -> str | None:
         return self._runners[0].why_eager
 
-    def logits(self, asked: Sequence[Asked]) -> list[Tensor]:
-        return [self._runners[slot].logits(context, positions) for slot, context, positions in asked]
+    def logits(self, wanted: Sequence[Wanted]) -> list[Tensor]:
+        return [self._runners[slot].logits(context, positions) for slot, context, positions in wanted]
 
     def forget(self) -> None:
         for runner in self._runners:
@@ -85,7 +82,7 @@ class OneByOne(BatchRunner):
 
 
 class Batched(BatchRunner):
-    """One forward for all slots that are asked for."""
+    """One forward for all slots that are wanted."""
 
     def __init__(self, model: PreTrainedModel, vocabulary: int, size: int, forward: Forward) -> None:
         super().__init__(model, vocabulary)
@@ -101,18 +98,18 @@ class Batched(BatchRunner):
         self._cache = StaticCache(self.model, LENGTH, self._size)
 
     @torch.inference_mode()
-    def logits(self, asked: Sequence[Asked]) -> list[Tensor]:
-        for slot, context, positions in asked:
+    def logits(self, wanted: Sequence[Wanted]) -> list[Tensor]:
+        for slot, context, positions in wanted:
             self._prepare(slot, context, len(context) - positions)
-        fresh = {slot: list(context[len(self._held[slot]) :]) for slot, context, _ in asked}
+        fresh = {slot: list(context[len(self._held[slot]) :]) for slot, context, _ in wanted}
         logits = self._feed(fresh)
         first = min(fresh)
-        return [logits[slot - first, len(fresh[slot]) - positions : len(fresh[slot])] for slot, _, positions in asked]
+        return [logits[slot - first, len(fresh[slot]) - positions : len(fresh[slot])] for slot, _, positions in wanted]
 
     def _prepare(self, slot: int, context: Sequence[int], scored: int) -> None:
-        """Roll a slot back to what it shares with `context`, then read what is too long for a common forward.
+        """Roll a slot back to the longest prefix of `context` that it holds, then read what is too long for a common forward.
 
-        The first position to give logits for is `scored`; it and those behind it are left to the common forward.
+        `scored` is the first position to give logits for. That position and all later ones are left to the common forward.
         """
         held = self._held[slot]
         del held[min(common_prefix(held, list(context)), scored) :]
@@ -120,9 +117,10 @@ class Batched(BatchRunner):
             self._feed({slot: list(context[len(held) : min(scored, len(held) + PREFILL_CHUNK)])}, keep=1)
 
     def _feed(self, fresh: dict[int, list[int]], keep: int = 0) -> Tensor:
-        """Feed some slots their tokens. Logits of all slots from the first to the last of them, and of the last `keep` tokens.
+        """Feed `fresh` tokens to their slots, all in one forward.
 
-        Shape (slots, `keep`, vocabulary); without a `keep`, all tokens: (slots, width, vocabulary).
+        Returns logits of all slots from the first that is fed to the last, after the last `keep` of the tokens, padding
+        included: shape (slots, keep, vocabulary). Without a `keep`, after all of them: shape (slots, width, vocabulary).
         """
         first, last, width = min(fresh), max(fresh), max(map(len, fresh.values()))
         slots = range(first, last + 1)
@@ -137,11 +135,6 @@ class Batched(BatchRunner):
         for slot, tokens in fresh.items():
             self._held[slot] += tokens
         return logits[:, :, : self.vocabulary]
-
-
-def padded(tokens: Sequence[int], width: int) -> list[int]:
-    """Tokens and, behind them, any token up to `width`."""
-    return [*tokens, *[0] * (width - len(tokens))]
 
 
 def new_batch_runner(model: PreTrainedModel, vocabulary: int, size: int, forward: Forward, *, eager: bool) -> BatchRunner:

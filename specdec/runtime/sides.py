@@ -1,6 +1,7 @@
-"""The two sides of the engine: what sequences wait for becomes requests to a lane, and its answers become guesses and scores.
+"""The effects of many sequences become requests to the two lanes, and the lanes' answers become guesses and scores.
 
-The draft's side sends and collects, so that the target can work in between. Neither side knows a strategy.
+`DraftSide` sends requests and collects answers later, so that the target can work in between. `TargetSide` waits for its lane.
+Neither knows a strategy.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from specdec.effects import Both, Draft, Effect, Fork, Guess, Known, Race, Score, Scores
 from specdec.errors import LaneError, ModelError, PairError, StrategyError
-from specdec.runtime.lane import MOST_DRAFTED, Lane, Wait
+from specdec.runtime.lane import Lane, Wait
 from specdec.runtime.messages import ARGMAX, Drafting, DraftRequest, ScoreRequest, Scoring
 from specdec.runtime.slot import Slot
 
@@ -122,7 +123,7 @@ class DraftSide:
 
     def send(self, drafts: Sequence[AskedDraft]) -> Sent:
         """Start all drafts, in as few requests as their slots allow."""
-        requests = [(asked, request) for asked in drafts if (request := self._request(asked, len(drafts))) is not None]
+        requests = [(asked, request) for asked in drafts if (request := self._request(asked)) is not None]
         return [(group, self.submit("draft", [request for _, request in group])) for group in groups(requests)]
 
     def collect(self, sent: Sent, target_seconds: float) -> float:
@@ -141,13 +142,13 @@ class DraftSide:
                 seconds += max([drafting.busy_seconds for drafting in draftings])
         return seconds
 
-    def _request(self, asked: AskedDraft, drafts: int) -> DraftRequest | None:
-        """What to ask of the lane, which shares its room among so many `drafts`; `None` where it cannot answer."""
+    def _request(self, asked: AskedDraft) -> DraftRequest | None:
+        """The request to the lane; `None` where it cannot answer."""
         if self._lane is None:
             raise PairError("this strategy drafts, and no draft model was given: give one, or use a strategy without")
         effect = asked.effect
         context = effect.committed.tokens + effect.after.tokens
-        length = min(effect.length, max(1, MOST_DRAFTED // drafts), self._context_limit - len(context))
+        length = min(effect.length, self._context_limit - len(context))
         if length < 1 or self.failure:
             return None
         return DraftRequest(asked.slot.index, context, length, effect.stop, asked.racing)

@@ -1,4 +1,4 @@
-"""The engine's side of one sequence."""
+"""State of one sequence in the engine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from specdec.verification import Rule
 
 
 class Slot:
-    """One sequence at work: its `index` in both caches, its verification rule, its random numbers and its counts."""
+    """One sequence in the engine: its slot in both caches (`index`), its verification rule, its random numbers, its counts."""
 
     index = 0
 

@@ -1,4 +1,4 @@
-"""How long two models take on their lanes: steps, windows and batches of each alone, and the ratio of the two side by side.
+"""How long two models take on their lanes: steps, windows and batches of each alone, and their ratio while both work.
 
 Settings are timed in short blocks that alternate, so that a drift of the machine hits all of them alike. This module knows
 lanes, and no pair.
@@ -17,10 +17,10 @@ from specdec.runtime.messages import DraftRequest, ScoreRequest
 from specdec.sampling import Sampling
 
 CONTEXT_TOKENS = 128
-"""Length of the made-up context behind which steps are timed, unless another length is given."""
+"""Length of the made-up context after which steps are timed, unless another length is given."""
 
 WARM_UP, BLOCK = 2, 4
-"""Repeats of a setting in a row: the first are not counted, the others are."""
+"""Repeats of a setting, one after another: the first `WARM_UP` are not counted, the next `BLOCK` are."""
 
 T = TypeVar("T")
 
@@ -80,13 +80,13 @@ def speed_ratio(target: Lane, draft: Lane, repeats: int = 6, context: int = CONT
 
 
 def window_seconds(lane: Lane, widths: Sequence[int], repeats: int = 12, context: int = CONTEXT_TOKENS) -> dict[int, float]:
-    """Median seconds of a greedy forward over each width, behind `context` tokens."""
+    """Median seconds of a greedy forward over each width, after `context` tokens."""
     found = timed_windows(lane, widths, repeats, context, Sampling(temperature=0))
     return {width: median(seconds) for width, seconds in found.items()}
 
 
 def timed_windows(lane: Lane, widths: Sequence[int], repeats: int, context: int, sampling: Sampling) -> dict[int, list[float]]:
-    """Seconds of forwards over each width, behind `context` tokens."""
+    """Seconds of forwards over each width, after `context` tokens."""
     base = made_up_context(context)
     lane.submit("begin", sampling, 0, base)()
 

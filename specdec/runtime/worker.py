@@ -27,21 +27,22 @@ from specdec.errors import ModelError, PairError
 from specdec.runtime.channel import Channel
 from specdec.runtime.fused import new_forward
 from specdec.runtime.messages import Drafting, DraftRequest, Hosted, ScoreRequest, Scoring, packed
-from specdec.runtime.sequences import Asked, new_batch_runner
+from specdec.runtime.sequences import Wanted, new_batch_runner
 from specdec.sampling import Dice, Sampler, Sampling
 
 
 @dataclass(slots=True)
 class _OpenDraft:
-    """A draft under way. `context` grows by its tokens.
+    """A draft under way. Its tokens are added to `context`.
 
-    `rows`  that its tokens were sampled from, one by one; `whole` the same in one tensor, when it was drafted at once
+    `rows`      the row that each token was sampled from; empty when greedy, or when it was drafted at once
+    `all_rows`  these rows in one tensor, shape (tokens, vocabulary), when it was drafted at once
     """
 
     request: DraftRequest
     context: list[int]
     rows: list[Tensor] = field(default_factory=list[Tensor])
-    whole: Tensor | None = None
+    all_rows: Tensor | None = None
     ended: bool = False
     failure: str = ""
     seconds: float = 0.0
@@ -52,10 +53,10 @@ class _OpenDraft:
 
     @property
     def q(self) -> Tensor | None:
-        return torch.stack(self.rows) if self.rows else self.whole
+        return torch.stack(self.rows) if self.rows else self.all_rows
 
-    def add(self, token: int, row: Tensor) -> None:
-        """Add a token. The stop rule looks at `row`."""
+    def add(self, token: int, row: Tensor | None) -> None:
+        """Add a token. A stop rule looks at its `row`, which may be missing without one."""
         self.context.append(token)
         full = len(self.context) - len(self.request.context) == self.request.length
         self.ended = full or (self.request.stop is not None and self.request.stop(row, token))
@@ -103,8 +104,8 @@ class Worker:
         """Continue every context, one token of each at a time.
 
         A racing draft ends with the token in progress once the target has `answered`. A row that is no distribution ends its
-        draft; the tokens before it are kept, and only a draft without any is a failure: to drop drafted tokens because of what
-        came after them would bias the output.
+        draft, and the tokens before it are kept: to drop them because of what came after them would bias the output. Only a
+        draft without any token is a failure.
         """
         start = time.perf_counter()
         drafts = [_OpenDraft(request, list(request.context)) for request in requests]
@@ -120,7 +121,7 @@ class Worker:
         return [Drafting(draft.tokens, draft.q, draft.seconds, draft.failure) for draft in drafts]
 
     def _drafted_at_once(self, draft: _OpenDraft, start: float) -> bool:
-        """Draft all tokens at once where none must be looked at before the next is drawn. Returns whether that was possible."""
+        """Draft all tokens at once if nothing must look at one before the next is drawn. Returns whether that was possible."""
         slot, context, length, stop, racing = draft.request
         try:
             found = None if racing else self._runner.draft(slot, context, length, stop, self._sampler, self._dice[slot])
@@ -129,7 +130,7 @@ class Worker:
             return True
         if found is None:
             return False
-        tokens, draft.whole = found
+        tokens, draft.all_rows = found
         draft.context += tokens
         draft.seconds = time.perf_counter() - start
         return True
@@ -139,20 +140,22 @@ class Worker:
         contexts = [draft.context for draft in drafts]
         logits = self._logits([(draft.request.slot, draft.context, 1) for draft in drafts])
         greedy, stops = self._sampler.greedy, any(draft.request.stop is not None for draft in drafts)
-        chosen = self._over(self._sampler.best if greedy else self._sampler.probabilities, logits, contexts)
-        rows = self._over(self._sampler.probabilities, logits, contexts) if greedy and stops else chosen
-        for draft, found, row in zip(drafts, chosen, rows, strict=True):
-            if isinstance(found, ModelError) or isinstance(row, ModelError):
-                draft.fail(str(found))
-            elif greedy:
-                draft.add(int(found), row[0])
+        nothing = [None] * len(drafts)
+        best = self._over(self._sampler.best, logits, contexts) if greedy else nothing
+        rows = self._over(self._sampler.probabilities, logits, contexts) if stops or not greedy else nothing
+        for draft, token, row in zip(drafts, best, rows, strict=True):
+            if isinstance(token, ModelError) or isinstance(row, ModelError):
+                draft.fail(str(token if isinstance(token, ModelError) else row))
+            elif token is not None:
+                draft.add(int(token), None if row is None else row[0])
             else:
-                draft.add(self._dice[draft.request.slot].pick(found[0]), found[0])
-                draft.rows.append(found[0])
+                assert row is not None
+                draft.add(self._dice[draft.request.slot].pick(row[0]), row[0])
+                draft.rows.append(row[0])
 
-    def _logits(self, asked: Sequence[Asked]) -> list[Tensor]:
+    def _logits(self, wanted: Sequence[Wanted]) -> list[Tensor]:
         try:
-            return self._runner.logits(asked)
+            return self._runner.logits(wanted)
         except RuntimeError as error:  # what torch says of memory, devices and shapes
             reason, name = str(error).partition("\n")[0][:160], self._runner.model.name_or_path or "a model"
             raise ModelError(f"{name} failed in a forward ({reason}): check its memory and its device") from error
@@ -179,7 +182,7 @@ class Worker:
         """Score the positions of every request, all in one forward."""
         start = time.perf_counter()
         with torch.inference_mode():
-            logits = self._logits([(request.slot, request.context, request.positions) for request in requests])
+            logits = self._logits(requests)
             choose = self._sampler.best if self._sampler.greedy else self._sampler.probabilities
             chosen = self._over(choose, logits, [request.context for request in requests])
         best_tokens = [own.tolist() if self._sampler.greedy and isinstance(own, Tensor) else None for own in chosen]
@@ -203,8 +206,8 @@ def unpickled(request: bytes) -> tuple[str, tuple[Any, ...]]:
 def serve(channel: Channel, worker: Worker, shared: NDArray[Any], answered: NDArray[np.int64]) -> None:
     """Answer `(method, arguments)` with `(number of the request, result or error)` until the other side is gone.
 
-    Rows of `q` go through `shared`, of shape (rows, vocabulary); everything else goes through the channel. `answered` holds the
-    number of a request: racing drafts of requests up to that number end, since the target has answered.
+    Rows of `q` go through `shared`, of shape (rows, vocabulary), as far as they fit. All else goes through the channel.
+    `answered` holds the number of a request: the target has answered, and racing drafts of requests up to that number end.
     """
     for ticket in count(1):
         try:

@@ -1,11 +1,9 @@
-"""Tiny random models, tokenizers and helpers that the tests share. Everything is made here, in milliseconds, from a seed."""
+"""Tiny models of random weights and tokenizers, for tests. All are made here, in milliseconds, from a seed."""
 
 from __future__ import annotations
 
 import copy
-import itertools
-import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -26,8 +24,6 @@ from transformers import (
     Qwen3Config,
 )
 
-from specdec.sampling import Dice
-
 SMALL: dict[str, Any] = {
     "hidden_size": 16,
     "intermediate_size": 24,
@@ -40,7 +36,7 @@ SMALL: dict[str, Any] = {
     "eos_token_id": None,
     "pad_token_id": None,
 }
-"""Sizes of most models here. The wide initialisation makes rows that differ from history to history."""
+"""Sizes of most models here. The wide initialisation makes rows that differ from context to context."""
 
 SLIDING: dict[str, Any] = {"sliding_window": 5}
 GEMMA: dict[str, Any] = SLIDING | {"query_pre_attn_scalar": 8}
@@ -79,13 +75,6 @@ def model(
     return made.to(dtype).eval()
 
 
-def minuscule(vocabulary: int, seed: int, **more: Any) -> Any:
-    """The fastest model there is: one layer, one head."""
-    sizes: dict[str, Any] = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
-    sizes["initializer_range"] = 0.8
-    return model("llama", vocabulary, seed, **(sizes | more))
-
-
 def resembling(target: Any, noise: float = 0.05, seed: int = 1) -> Any:
     """A draft that often agrees with `target`: its weights with a little noise on them."""
     draft = copy.deepcopy(target)
@@ -104,52 +93,15 @@ def byte_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerBase:
     return PreTrainedTokenizerFast(tokenizer_object=raw, clean_up_tokenization_spaces=False)
 
 
-def fresh_logits(of: Any, context: Sequence[int], rows: int = 1) -> Tensor:
-    """What the model says of the last `rows` prefixes of `context`, without any cache."""
+def fresh_logits(of: Any, context: Sequence[int], positions: int = 1) -> Tensor:
+    """Logits after the last `positions` prefixes of `context`, without any cache: shape (positions, vocabulary)."""
     with torch.inference_mode():
-        return of(input_ids=torch.tensor([list(context)]), use_cache=False).logits[0, -rows:]
+        return of(input_ids=torch.tensor([list(context)]), use_cache=False).logits[0, -positions:]
 
 
 def greedy_tokens(of: Any, prompt: Sequence[int], new_tokens: int) -> tuple[int, ...]:
-    """Autoregressive argmax decoding without cache, strategy or loop of ours."""
+    """The model's own tokens at temperature 0, computed without a cache, a strategy or the decoding loop."""
     tokens = list(prompt)
     for _ in range(new_tokens):
         tokens.append(int(fresh_logits(of, tokens)[-1].argmax()))
     return tuple(tokens[len(prompt) :])
-
-
-class Broken:
-    """A logits processor that answers NaN. Unlike one defined in a test, a worker process can import it."""
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        return torch.full_like(scores, float("nan"))
-
-
-class Scripted(Dice):
-    """Dice that answer given uniforms, in order, and count how many were asked for."""
-
-    def __init__(self, uniforms: Sequence[float]) -> None:
-        self.uniforms = uniforms
-        self.asked = 0
-
-    def uniform(self) -> float:
-        self.asked += 1
-        return self.uniforms[self.asked - 1]
-
-
-def grid(cells: int, dimensions: int) -> Iterator[tuple[float, ...]]:
-    """Midpoints of all cells of the unit cube: averages over it are exact for every event whose borders are k/cells."""
-    return itertools.product([(i + 0.5) / cells for i in range(cells)], repeat=dimensions)
-
-
-def random_histories(steps: int, longest: int, seed: int, vocabulary: int = 12) -> Iterator[tuple[list[int], int]]:
-    """Contexts as rounds make them, and how many rows are asked of each: mostly cut back a little, now and then anew."""
-    source = random.Random(seed)
-    context = [source.randrange(vocabulary)]
-    for _ in range(steps):
-        if source.random() < 0.08 or len(context) > longest:
-            context = [source.randrange(vocabulary) for _ in range(source.randint(1, longest // 2))]
-        else:
-            keep = source.randint(max(1, len(context) - 6), len(context))
-            context = context[:keep] + [source.randrange(vocabulary) for _ in range(source.randint(0, 5))]
-        yield list(context), source.randint(1, min(6, len(context)))

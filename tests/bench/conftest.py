@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from tiny_models import minuscule
 
 from specdec import Pair
-from specdec.testing.models import minuscule, resembling
+from specdec.testing.models import resembling
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tiny_models import minuscule
 
 from sim.setup.profiles import measured_system
 from specdec import Both, Committed, Draft, Guess, InputError, Pair, Score, Scores, create
@@ -14,7 +15,7 @@ from specdec.measure import acceptance, contention, profile
 from specdec.measure.contention import LENGTHS, Alone, in_turn, together
 from specdec.profile import Profile
 from specdec.runtime.timing import interleaved, speed_ratio
-from specdec.testing.models import minuscule, resembling
+from specdec.testing.models import resembling
 
 ALONE = Alone({width: 4e-3 + 5e-4 * width for width in range(1, 10)}, 1e-3)
 FACTORS = {"in turn": (1.2, 1.5), "together": (1.3, 1.1)}

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from small_benchmarks import TEXTS, made_up, reported
+from tiny_models import minuscule
 from transformers import GenerationConfig
 
 from specdec import InputError, Pair, create, decode
@@ -17,7 +18,6 @@ from specdec.batch import Result
 from specdec.bench import BASELINE, hugging_face, report
 from specdec.bench.peers import Forward, HuggingFaceAssisted, HuggingFaceGenerate, counted
 from specdec.bench.values import PeerComparison
-from specdec.testing.models import minuscule
 
 OPTIONS: dict[str, Any] = {"max_new_tokens": 24, "temperature": 0.0, "verification": "token", "seed": 5}
 
@@ -106,7 +106,7 @@ def test_the_forwards_of_a_peer_are_counted_by_round() -> None:
     target = [Forward(0, 13, 9.0), Forward(13, 4, 3.0), Forward(14, 4, 5.0), Forward(17, 1, 4.0)]
     draft = [Forward(0, 10, 2.0), Forward(10, 1, 0.5), Forward(11, 1, 1.5)]
     found = counted(10, 8, target, draft)
-    assert found.acceptance_histogram == {"0": 2, "2": 1, "3": 1}
+    assert found.acceptance_histogram == {0: 2, 2: 1, 3: 1}
     assert (found.rounds, found.drafted_tokens, found.accepted_tokens) == (4, 9, 5)
     assert found.window_forwards == {4: 3, 1: 1}
     assert found.window_seconds == {4: 12.0, 1: 4.0}

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from small_benchmarks import TEXTS, finished, made_up, reported, small, strategies
+from tiny_models import minuscule
 
 from specdec import (
     Committed,
@@ -30,7 +31,6 @@ from specdec.bench.greedy import difference
 from specdec.bench.text import verdict
 from specdec.bench.values import Ranking, Slower
 from specdec.summary import Setting
-from specdec.testing.models import minuscule
 
 RESULTS = sorted((Path(__file__).parents[2] / "benchmarks/results").glob("*_bench_*.json"))
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 from small_benchmarks import TEXTS, finished, reported, small, strategies
+from tiny_models import minuscule
 
 from specdec import DecodingStrategy, InputError, Pair, create
 from specdec.batch import Result
 from specdec.bench import BASELINE, BenchReport, Contender, Ours, bench, line_up
 from specdec.decoding import decode
-from specdec.testing.models import minuscule
 
 
 def test_every_cell_has_every_contender_in_turn_on_the_same_prompt_and_seed(

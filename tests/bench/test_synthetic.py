@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_models import minuscule
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from specdec import Decoding, InputError, Pair, PairError, Statistics, assert_lossless, available, create, decode
@@ -22,7 +23,7 @@ from specdec.measure import profile
 from specdec.profile import MeasuredAcceptance
 from specdec.shapes import SHAPES, build
 from specdec.synthetic import Synthetic, rule_of, synthetic
-from specdec.testing.models import byte_tokenizer, minuscule, resembling
+from specdec.testing.models import byte_tokenizer, resembling
 from specdec.verification import Decision, rules
 
 MARK = "synthetic acceptance 0.8: not text"

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from command_line import Ran
+from tiny_models import minuscule
 
 from specdec.cli import main
-from specdec.testing.models import byte_tokenizer, minuscule, resembling
+from specdec.testing.models import byte_tokenizer, resembling
 
 ALPHABET = [chr(byte) for byte in range(33, 127)] + ["Ġ", "Ċ"]
 """ASCII in GPT-2's byte alphabet: a token is a character."""

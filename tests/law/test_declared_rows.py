@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_models import Scripted, grid, minuscule
 
 from specdec import Sampling
 from specdec.runtime import worker
 from specdec.sampling import Sampler
-from specdec.testing.models import Scripted, fresh_logits, grid, minuscule
+from specdec.testing.models import fresh_logits
 
 SETTINGS = [
     {},

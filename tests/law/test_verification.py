@@ -17,6 +17,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tiny_models import Scripted, grid
 
 from specdec import Committed, Guess, InputError, Scores, Verify
 from specdec.effects import Known
@@ -24,7 +25,6 @@ from specdec.law import ExactPair, branches
 from specdec.law.exact import ExactWindow
 from specdec.runtime.engine import TensorWindow
 from specdec.sampling import Dice
-from specdec.testing.models import Scripted, grid
 from specdec.verification import Decision, Rule, Window, greedy_rule, residual, rule, rules, token_rule
 
 Rows = list[list[int]]

@@ -15,9 +15,10 @@ from decodes import (
     inline,
     random_prompts,
 )
+from tiny_models import minuscule
 
 from specdec import Pair
-from specdec.testing.models import byte_tokenizer, greedy_tokens, minuscule, model, resembling
+from specdec.testing.models import byte_tokenizer, greedy_tokens, model, resembling
 
 
 @pytest.fixture(scope="session")

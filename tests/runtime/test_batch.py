@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_models import Broken
 
 from specdec import (
     Batch,
@@ -29,11 +30,12 @@ from specdec import (
     decode,
 )
 from specdec.lengths import Confident
+from specdec.runtime.cache import LENGTH
 from specdec.runtime.fused import new_forward
 from specdec.runtime.messages import DraftRequest
-from specdec.runtime.sequences import LENGTH, LONGEST_PADDED, Batched, OneByOne, new_batch_runner
+from specdec.runtime.sequences import LONGEST_PADDED, Batched, OneByOne, new_batch_runner
 from specdec.runtime.worker import Worker
-from specdec.testing.models import Broken, fresh_logits, model, resembling
+from specdec.testing.models import fresh_logits, model, resembling
 
 VOCABULARY = 12
 ARCHITECTURES = ["gpt2", "llama", "qwen3", "gemma2"]
@@ -78,6 +80,14 @@ def test_a_batch_decodes_what_each_prompt_does_alone(pair: Pair, strategy: Any, 
             assert ours.statistics.drafted_tokens == theirs.statistics.drafted_tokens
 
 
+def test_long_drafts_are_as_long_in_a_batch_as_alone(pair: Pair) -> None:
+    strategy, asked = create("speculative", draft_length=70), prompts(8)
+    alone = [decode(pair, strategy, prompt, seed=i, max_new_tokens=6, **SAMPLED) for i, prompt in enumerate(asked)]
+    batch = decode(pair, strategy, asked, batch_size=8, seed=0, max_new_tokens=6, **SAMPLED)
+    assert [result.tokens for result in batch] == [result.tokens for result in alone]
+    assert all(result.statistics.drafted_tokens == 70 * result.statistics.rounds for result in batch)
+
+
 @pytest.fixture(params=["inline", "thread", "process"])
 def other(request: pytest.FixtureRequest, process_pair: Pair) -> Iterator[Pair]:
     """The same pair on every kind of lane."""
@@ -119,7 +129,7 @@ def test_the_rounds_of_a_batch_are_its_outputs() -> None:
 
 @dataclass(frozen=True)
 class Twice(DecodingStrategy):
-    """Drafts two continuations side by side, and verifies the first."""
+    """Drafts two continuations at once, and verifies the first."""
 
     name = "twice"
 
@@ -185,7 +195,7 @@ def test_a_sequence_without_a_distribution_fails_the_batch_and_hands_over_what_i
 
 
 def test_a_broken_sequence_leaves_no_trace_for_those_that_come_after() -> None:
-    """Through the mask, the next sequence of the slot would see a NaN in the cache, beside a longer sequence."""
+    """Through the mask, the next sequence of the slot would see a NaN in the cache, if another sequence is longer."""
     of = model("llama", VOCABULARY, seed=1)
     with torch.no_grad():
         of.get_input_embeddings().weight[VOCABULARY - 1] = float("nan")

@@ -17,11 +17,12 @@ from decodes import (
     random_prompts,
     strategies,
 )
+from tiny_models import minuscule
 
 import specdec
 from specdec import Decoding, DecodingStrategy, InputError, Pair, PairError, decode
 from specdec.runtime import runner
-from specdec.testing.models import greedy_tokens, minuscule, model, resembling
+from specdec.testing.models import greedy_tokens, model, resembling
 from specdec.verification import Rule, match_rule, rules, token_rule
 
 # --- statistics ------------------------------------------------------------------------------------------------------
@@ -53,13 +54,13 @@ def test_statistics_add_up(greedy_pair: Pair, strategy: DecodingStrategy, temper
 def test_statistics_of_full_agreement_are_known(agreeing_pair: Pair) -> None:
     prompt = (0, 1)
     speculative = decode(agreeing_pair, specdec.create("speculative", draft_length=4), prompt, max_new_tokens=15, temperature=0)
-    assert speculative.statistics.acceptance_histogram == {"4": 3}  # 4 drafted ones and a bonus, three times
+    assert speculative.statistics.acceptance_histogram == {4: 3}  # 4 drafted ones and a bonus, three times
     assert (speculative.statistics.drafted_tokens, speculative.statistics.tokens_per_target_forward) == (12, 5)
     pearl = decode(agreeing_pair, specdec.create("pearl", draft_length=4), prompt, max_new_tokens=13, temperature=0)
-    assert pearl.statistics.acceptance_histogram == {"1": 1, "4": 3}  # pre-verify, then post-verify of 3 and the fresh one
+    assert pearl.statistics.acceptance_histogram == {1: 1, 4: 3}  # pre-verify, then post-verify of 3 and the fresh one
     assert (pearl.statistics.drafted_tokens, pearl.statistics.draft_acceptance_rate) == (16, 13 / 16)
     plain = decode(agreeing_pair, specdec.create("autoregressive"), prompt, max_new_tokens=5, temperature=0)
-    assert (plain.statistics.drafted_tokens, plain.statistics.acceptance_histogram) == (0, {"0": 5})
+    assert (plain.statistics.drafted_tokens, plain.statistics.acceptance_histogram) == (0, {0: 5})
 
 
 # --- seeds -----------------------------------------------------------------------------------------------------------

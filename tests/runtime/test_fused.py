@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_models import minuscule
 from torch import Tensor, nn
 
 from specdec import DecodingStrategy, Pair, create, decode
@@ -15,7 +16,7 @@ from specdec.pair import is_native
 from specdec.runtime import fused
 from specdec.runtime.fused import FAMILIES, NARROW, FusedForward, can_pack, new_forward, packed_bytes, why_not_fused
 from specdec.runtime.runner import Forward, Runner
-from specdec.testing.models import fresh_logits, minuscule, model
+from specdec.testing.models import fresh_logits, model
 
 VOCABULARY = 12
 DRAFTING = ("speculative", "pearl")
@@ -70,9 +71,9 @@ def histories(steps: int, seed: int) -> list[tuple[list[int], int]]:
 def test_fused_logits_are_the_models(name: str, dtype: torch.dtype) -> None:
     of = served(name, dtype, max_position_embeddings=1024)
     ours = Runner(of, VOCABULARY, FusedForward(of))
-    for context, rows in histories(steps=24, seed=2):
+    for context, positions in histories(steps=24, seed=2):
         atol = 1e-4 if dtype == torch.float64 else 1e-3  # transformers norms and turns in float32
-        torch.testing.assert_close(ours.logits(context, rows), fresh_logits(of, context, rows), rtol=0, atol=atol)
+        torch.testing.assert_close(ours.logits(context, positions), fresh_logits(of, context, positions), rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("name", SERVED)
@@ -81,9 +82,9 @@ def test_bfloat16_is_rounded_no_worse_than_by_the_model_itself(name: str) -> Non
     exact = copy.deepcopy(of).double()
     ours, own = Runner(of, VOCABULARY, FusedForward(of)), Runner(of, VOCABULARY)
     errors: tuple[list[Tensor], list[Tensor]] = ([], [])
-    for context, rows in histories(steps=24, seed=2):
+    for context, positions in histories(steps=24, seed=2):
         for runner, found in zip((ours, own), errors, strict=True):
-            found.append((runner.logits(context, rows).double() - fresh_logits(exact, context, rows)).abs().mean())
+            found.append((runner.logits(context, positions).double() - fresh_logits(exact, context, positions)).abs().mean())
     mean_error, own_error = (torch.stack(found).mean() for found in errors)
     assert 0 < mean_error < 1.1 * own_error
 

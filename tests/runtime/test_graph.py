@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_models import Scripted, minuscule, random_histories
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import NoRepeatNGramLogitsProcessor, TopKLogitsWarper
 
 from specdec import ModelError, Sampling
 from specdec.lengths import BelowConfidence
-from specdec.runtime import graph
+from specdec.runtime import graph, runner
 from specdec.runtime.cache import StaticCache, why_not_static
-from specdec.runtime.graph import WARM_UPS, WIDTHS, GraphRunner, Step, new_runner, why_no_graphs, why_stepwise
+from specdec.runtime.graph import WARM_UPS, WIDTHS, Capture, DeviceWork, GraphRunner, new_runner, why_no_graphs, why_stepwise
 from specdec.runtime.messages import DraftRequest
 from specdec.runtime.runner import Forward, Runner
 from specdec.runtime.worker import Worker
 from specdec.sampling import NOT_A_TOKEN, Dice, Sampler, picked
-from specdec.testing.models import CONFIGS, Scripted, fresh_logits, minuscule, model, random_histories
+from specdec.testing.models import CONFIGS, fresh_logits, model
 
 VOCABULARY = 12
 STATIC = ["gpt2", "llama", "qwen2", "qwen3"]
@@ -46,24 +47,24 @@ def test_logits_of_sequences_of_different_lengths_are_recomputed_logits(architec
     of.set_attn_implementation(attention)
     cache = StaticCache(of, 8, slots=3)
     source = random.Random(1)
-    rows: list[list[int]] = [[], [], []]
+    contexts: list[list[int]] = [[], [], []]
     lengths, ends = set(), set()
     for step in range(60):
-        for row in rows:
-            del row[source.randint(max(0, len(row) - 3), len(row)) if len(row) < 17 else 0 :]
-        fresh = [[source.randrange(VOCABULARY) for _ in range(source.randint(1, min(6, 20 - len(row))))] for row in rows]
+        for context in contexts:
+            del context[source.randint(max(0, len(context) - 3), len(context)) if len(context) < 17 else 0 :]
+        fresh = [[source.randrange(VOCABULARY) for _ in range(source.randint(1, min(6, 20 - len(held))))] for held in contexts]
         width = max(map(len, fresh))
-        end = max(map(len, rows)) + width  # may lie beyond the context, by padding
+        end = max(map(len, contexts)) + width  # may lie beyond the context, by padding
         if end > cache.length:
             cache.grow(2 * cache.length)
         ids = torch.tensor([[*tokens, *[step % VOCABULARY] * (width - len(tokens))] for tokens in fresh])
-        positions = torch.tensor([[len(row) + i for i in range(width)] for row in rows])
+        positions = torch.tensor([[len(context) + i for i in range(width)] for context in contexts])
         logits = of(input_ids=ids, **cache.at(positions, visible=end if step % 2 else None)).logits
-        for row, tokens, ours in zip(rows, fresh, logits, strict=True):
-            row += tokens
-            expected = fresh_logits(of, row, len(tokens))
+        for context, tokens, ours in zip(contexts, fresh, logits, strict=True):
+            context += tokens
+            expected = fresh_logits(of, context, len(tokens))
             torch.testing.assert_close(ours[: len(tokens)], expected, rtol=0, atol=tolerance(architecture, attention))
-        lengths.add(tuple(map(len, rows)))
+        lengths.add(tuple(map(len, contexts)))
         ends.add(end)
     assert cache.length == 32
     assert len(lengths) > 30
@@ -116,20 +117,20 @@ class Recorder(TorchDispatchMode):
 READ_BY_THE_HOST = {torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero, torch.ops.aten.is_nonzero}
 
 
-def recorded(step: Step) -> Step:
-    """What `CudaCapture` does: runs the step before it counts, and once more to record it, on tensors it must not change."""
+def recorded(work: DeviceWork) -> DeviceWork:
+    """What `CudaCapture` does: runs the work before it counts, and once more to record it, on tensors it must not change."""
     for _ in range(WARM_UPS):
-        step()
+        work()
     with Recorder() as recorder:
-        step()
+        work()
     return recorder.replay
 
 
-CAPTURES: dict[str, Callable[[Step], Step] | None] = {"eager": None, "recorded": recorded}
+CAPTURES: dict[str, Capture | None] = {"eager": None, "recorded": recorded}
 
 
 @pytest.fixture(params=CAPTURES)
-def capture(request: pytest.FixtureRequest) -> Callable[[Step], Step] | None:
+def capture(request: pytest.FixtureRequest) -> Capture | None:
     return CAPTURES[request.param]
 
 
@@ -144,21 +145,21 @@ def attending(architecture: str, **more: Any) -> Any:
 def test_logits_are_those_of_the_eager_runner(architecture: str, capture: Any) -> None:
     of = attending(architecture)
     ours, eager = GraphRunner(of, VOCABULARY, capture, length=4), Runner(of, VOCABULARY)
-    for context, rows in random_histories(steps=60, longest=40, seed=3):
-        torch.testing.assert_close(ours.logits(context, rows), eager.logits(context, rows), rtol=0, atol=1e-9)
+    for context, positions in random_histories(steps=60, longest=40, seed=3):
+        torch.testing.assert_close(ours.logits(context, positions), eager.logits(context, positions), rtol=0, atol=1e-9)
     assert sorted(ours._forwards) == list(WIDTHS)
 
 
 def test_windows_and_prompts_of_every_length(monkeypatch: pytest.MonkeyPatch, capture: Any) -> None:
     """Wider than any graph, and than a chunk, up to the last token of the context."""
     monkeypatch.setattr(graph, "WIDTHS", (1, 2, 4))
-    monkeypatch.setattr(graph, "PREFILL_CHUNK", 6)
+    monkeypatch.setattr(runner, "PREFILL_CHUNK", 6)
     of = attending("gpt2", max_position_embeddings=20)
     for length in range(1, 21):
         context = [(7 * i + length) % VOCABULARY for i in range(length)]
-        for rows in {1, min(5, length), length}:
+        for positions in {1, min(5, length), length}:
             ours = GraphRunner(of, VOCABULARY, capture, length=4)
-            torch.testing.assert_close(ours.logits(context, rows), fresh_logits(of, context, rows), rtol=0, atol=1e-9)
+            torch.testing.assert_close(ours.logits(context, positions), fresh_logits(of, context, positions), rtol=0, atol=1e-9)
             torch.testing.assert_close(ours.logits(context, 1), fresh_logits(of, context, 1), rtol=0, atol=1e-9)
 
 
@@ -309,8 +310,8 @@ def test_what_cannot_be_drafted_on_the_device_says_why() -> None:
 def test_a_failed_capture_is_reported_and_goes_on_without() -> None:
     asked = []
 
-    def refuse(step: Step) -> Step:
-        asked.append(step)
+    def refuse(work: DeviceWork) -> DeviceWork:
+        asked.append(work)
         raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
     of = attending("llama")

@@ -20,10 +20,11 @@ from decodes import (
     random_prompts,
     strategies,
 )
+from tiny_models import minuscule
 
 import specdec
 from specdec import Decoding, DecodingStrategy, Pair, decode
-from specdec.testing.models import fresh_logits, greedy_tokens, minuscule, resembling
+from specdec.testing.models import fresh_logits, greedy_tokens, resembling
 
 
 def test_greedy_reference_agrees_with_generate(greedy_pair: Pair, greedy_references: dict[Tokens, Tokens]) -> None:

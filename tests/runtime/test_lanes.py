@@ -13,15 +13,16 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_models import Broken
 from torch import Tensor
 
 import specdec
 from specdec import Decoding, LaneError, ModelError, Pair, PairError, create, decode
-from specdec.runtime.lane import InlineLane, Lane, ProcessLane, ThreadLane
+from specdec.runtime.lane import SHARED_ROWS, InlineLane, Lane, ProcessLane, ThreadLane
 from specdec.runtime.messages import Drafting, DraftRequest, ScoreRequest
 from specdec.runtime.worker import Worker
 from specdec.sampling import Sampling
-from specdec.testing.models import Broken, greedy_tokens, resembling
+from specdec.testing.models import greedy_tokens, resembling
 
 VOCABULARY = 12
 STRATEGIES = {
@@ -91,6 +92,21 @@ def test_rows_of_a_draft_survive_the_next_draft(lane: Lane) -> None:
     assert torch.equal(torch.as_tensor(first.q), before)
     assert before.shape == (3, VOCABULARY)
     torch.testing.assert_close(before.sum(-1), torch.ones(3, dtype=torch.float64))
+
+
+def test_rows_of_drafts_that_fill_the_shared_memory_come_along_too(lane: Lane, draft: Any) -> None:
+    """The first draft fits, the second does not, the third fits again."""
+    seeds, lengths = ("a", "b", "c"), (SHARED_ROWS - 10, 20, 5)
+    requests = [DraftRequest(slot, [slot], length) for slot, length in enumerate(lengths)]
+    found: list[list[Drafting]] = []
+    for one in (lane, InlineLane(draft, VOCABULARY)):
+        for slot, seed in enumerate(seeds):
+            one.submit("begin", Sampling(), seed, [slot], slot, len(seeds))()
+        found.append(one.submit("draft", requests)())
+    for drafting, expected, length in zip(*found, lengths, strict=True):
+        assert len(drafting.tokens) == length
+        assert drafting.tokens == expected.tokens
+        assert torch.equal(torch.as_tensor(drafting.q), torch.as_tensor(expected.q))
 
 
 def test_requests_are_answered_in_order_and_some_may_be_left_unfetched(lane: Lane) -> None:
@@ -281,7 +297,7 @@ def test_decoding_goes_on_when_the_worker_is_killed(draft: Any, target: Any) -> 
 PARENT = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from specdec.testing.models import minuscule
+from tiny_models import minuscule
 from specdec import Pair, PairError, create, decode
 
 
@@ -309,7 +325,7 @@ def killed_parent(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, int]:
     script = tmp_path_factory.mktemp("parent") / "script.py"
     script.write_text(PARENT)
     parent = subprocess.Popen(
-        [sys.executable, str(script), str(Path(__file__).parent)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, str(script), str(Path(__file__).parents[1])], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     with parent:
         assert parent.stdout is not None

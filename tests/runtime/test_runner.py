@@ -13,13 +13,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_models import minuscule, random_histories
 from torch import Tensor
 
 import specdec
 from specdec import Pair, PairError, decode
 from specdec.runtime import runner
-from specdec.runtime.runner import Runner, TrimmableLayer, common_prefix, context_limit
-from specdec.testing.models import CONFIGS, fresh_logits, minuscule, model, random_histories, resembling
+from specdec.runtime.cache import UNLIMITED, TrimmableLayer, context_limit, new_cache
+from specdec.runtime.runner import Runner, common_prefix
+from specdec.testing.models import CONFIGS, fresh_logits, model, resembling
 
 VOCABULARY = 12
 CACHED = sorted({*CONFIGS} - {"mamba"})
@@ -41,10 +43,10 @@ def tolerance(architecture: str, dtype: torch.dtype = torch.float64) -> float:
 def test_cached_logits_are_recomputed_logits(architecture: str, dtype: torch.dtype) -> None:
     of = model(architecture, VOCABULARY, seed=1, dtype=dtype)
     cached = Runner(of, VOCABULARY)
-    for context, rows in random_histories(steps=60, longest=30, seed=2):
-        ours, fresh = cached.logits(context, rows), fresh_logits(of, context, rows)
+    for context, positions in random_histories(steps=60, longest=30, seed=2):
+        ours, fresh = cached.logits(context, positions), fresh_logits(of, context, positions)
         torch.testing.assert_close(ours, fresh, rtol=0, atol=tolerance(architecture, dtype))
-        assert ours.shape == (rows, VOCABULARY)
+        assert ours.shape == (positions, VOCABULARY)
 
 
 def test_random_models_depend_on_their_whole_history() -> None:
@@ -65,9 +67,9 @@ def test_every_forward_of_a_decode_equals_a_fresh_one(
     """Both models, through the production loop, with the accepts and rejects of sampling."""
     cached, checked = Runner.logits, set()
 
-    def checking(self: Runner, context: Sequence[int], rows: int) -> Tensor:
-        ours = cached(self, context, rows)
-        torch.testing.assert_close(ours, fresh_logits(self.model, context, rows), rtol=0, atol=tolerance(architecture))
+    def checking(self: Runner, context: Sequence[int], positions: int) -> Tensor:
+        ours = cached(self, context, positions)
+        torch.testing.assert_close(ours, fresh_logits(self.model, context, positions), rtol=0, atol=tolerance(architecture))
         checked.add(id(self))
         return ours
 
@@ -85,7 +87,7 @@ def test_every_forward_of_a_decode_equals_a_fresh_one(
 
 @pytest.mark.parametrize("architecture", CACHED)
 def test_which_cache_serves_which_model(architecture: str) -> None:
-    cache, preallocated = runner.new_cache(model(architecture, VOCABULARY))
+    cache, preallocated = new_cache(model(architecture, VOCABULARY))
     assert preallocated == (architecture in PREALLOCATED)
     assert all(isinstance(layer, TrimmableLayer) for layer in cache.layers) == preallocated
 
@@ -120,12 +122,12 @@ def test_prompts_are_fed_in_chunks(monkeypatch: pytest.MonkeyPatch, architecture
             lambda module, args, options, widths=widths: widths.append(options["input_ids"].shape[1]), with_kwargs=True
         )
         context = [(7 * i + length) % VOCABULARY for i in range(length)]
-        rows = min(6, length)
-        ours = cached.logits(context, rows)
+        positions = min(6, length)
+        ours = cached.logits(context, positions)
         handle.remove()
         assert max(widths) <= 6
         assert sum(widths) == length
-        torch.testing.assert_close(ours, fresh_logits(of, context, rows), rtol=0, atol=tolerance(architecture))
+        torch.testing.assert_close(ours, fresh_logits(of, context, positions), rtol=0, atol=tolerance(architecture))
 
 
 def test_only_what_is_new_is_computed() -> None:
@@ -173,7 +175,7 @@ def test_padded_heads_are_cut_to_the_common_vocabulary() -> None:
             assert max(result.tokens) < VOCABULARY
 
 
-@pytest.mark.parametrize(("architecture", "limit"), [("llama", 77), ("gpt2", 77), ("gemma3", 77), ("mamba", runner.UNLIMITED)])
+@pytest.mark.parametrize(("architecture", "limit"), [("llama", 77), ("gpt2", 77), ("gemma3", 77), ("mamba", UNLIMITED)])
 def test_context_limits_come_from_the_configuration(architecture: str, limit: int) -> None:
     assert context_limit(model(architecture, VOCABULARY, max_position_embeddings=77)) == limit
 

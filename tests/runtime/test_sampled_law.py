@@ -18,6 +18,7 @@ from decodes import (
     strategies,
 )
 from scipy.stats import chi2, ncx2
+from tiny_models import Scripted, minuscule
 from wrong_rules import plain_p_on_reject, reused_uniform
 
 import specdec
@@ -25,7 +26,7 @@ from specdec import DecodingStrategy, Pair, decode
 from specdec.law import ExactLaw, ExactPair, law, target_law
 from specdec.law.proof import TabledModel
 from specdec.sampling import Sampler, Sampling
-from specdec.testing.models import Scripted, fresh_logits, minuscule
+from specdec.testing.models import fresh_logits
 from specdec.verification import Chance, Decision, Rule, Window, token_rule
 
 VOCABULARY, EOS, PROMPT, NEW_TOKENS = 4, 3, (0, 1, 0), 3

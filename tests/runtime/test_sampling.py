@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_models import Broken
 from torch import Tensor
 from transformers import (
     GenerationConfig,
@@ -25,7 +26,7 @@ from specdec import ModelError, Sampling, SamplingError
 from specdec.runtime.messages import DraftRequest, ScoreRequest
 from specdec.runtime.worker import Worker
 from specdec.sampling import Sampler
-from specdec.testing.models import Broken, fresh_logits, model
+from specdec.testing.models import fresh_logits, model
 
 VOCABULARY = 12
 

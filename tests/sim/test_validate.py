@@ -6,13 +6,14 @@ import json
 from collections.abc import Iterable, Iterator
 
 import pytest
+from tiny_models import minuscule
 
 from sim import Validation, predict, validate
 from sim.study.published import Cell, bundled_table, predicted_cells, read_cells
 from sim.study.validate import Comparison, mean_error
 from specdec import InputError, Pair, create
 from specdec.profile import Profile
-from specdec.testing.models import minuscule, resembling
+from specdec.testing.models import resembling
 
 CHOSEN = [create("autoregressive"), create("speculative", draft_length=2)]
 
