@@ -6,7 +6,7 @@ from dataclasses import MISSING, dataclass, fields
 from inspect import getdoc
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from specdec.report import Report
+from specdec.report import Report, table
 from specdec.strategy import DecodingStrategy, available
 
 if TYPE_CHECKING:
@@ -41,16 +41,13 @@ class Strategies(Report):
     strategies: tuple[InstalledStrategy, ...]
 
     def __rich__(self) -> RenderableType:
-        from rich import box
-        from rich.table import Table
-
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for heading in ("strategy", "lossless", "parameters", "description"):
-            table.add_column(heading, no_wrap=heading != "description")
+        made = table("strategy", "lossless", "parameters", "description")
+        for column in made.columns[:-1]:
+            column.no_wrap = True
         for found in self.strategies:
             parameters = "\n".join(f"{name} = {value}" for name, value in found.parameters.items())
-            table.add_row(found.name, "yes" if found.lossless else "NO", parameters or "-", found.description)
-        return table
+            made.add_row(found.name, "yes" if found.lossless else "NO", parameters or "-", found.description)
+        return made
 
 
 def installed() -> Strategies:
