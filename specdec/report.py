@@ -120,12 +120,13 @@ class Report:
     @classmethod
     def read(cls, path: str | Path) -> Self:
         """The report in a JSON file. Raises `InputError` with the path, the key and the fault."""
+        command = cls.format.partition("/")[0].replace(".", " ")
         try:
             found = json.loads(Path(path).read_text("utf-8"))
         except OSError as error:
-            raise InputError(f"{path} cannot be read ({error.strerror}): give a file of format {cls.format}") from error
+            raise InputError(f"{path} cannot be read ({error.strerror}): give what {command} --json writes") from error
         except ValueError as error:
-            raise InputError(f"{path} is no JSON ({error}): give a file of format {cls.format}") from error
+            raise InputError(f"{path} is no JSON ({error}): give what {command} --json writes") from error
         return cls.from_dict(found, str(path))
 
     def __rich__(self) -> RenderableType:
