@@ -1,10 +1,10 @@
 """Throughput and memory of many sequences at once: `specdec.Batch` at several sizes, on the bundled pair or any other.
 
 What it does
-    Decodes the same prompts with every strategy at every batch size, in turn and repeatedly, to answers of one length without
-    an end of sequence (so that no batch runs empty early). Throughput is new tokens over all seconds of the batch, the reading
-    of prompts included; ratios are taken within a repeat. Memory is the peak of the process (and of the draft's, where that
-    works in one of its own) over what it held when both models were loaded and warm.
+    Decodes the same prompts with every strategy at every batch size, in turn and repeatedly. All answers have one length and no
+    end of sequence, so that no batch runs empty early. Throughput is new tokens over all seconds of the batch, prefill
+    included; ratios are taken within a repeat. Memory is the peak of this process over what it held when both models were
+    loaded and warm; on a GPU, that of the device.
 
 How to run, on an otherwise idle machine
     python benchmarks/batch.py
@@ -24,7 +24,6 @@ from statistics import median
 from typing import Any
 
 import torch
-from rich.table import Table
 
 from specdec import Batch, Pair, SpecdecError, create
 from specdec.cli.console import Terminal
@@ -32,6 +31,7 @@ from specdec.cli.options import parsed_lengths
 from specdec.machine import available_cores, cpu_name, versions
 from specdec.measure import hardware
 from specdec.prompts import bundled
+from specdec.report import table
 from specdec.runtime.lane import leave_a_core_to_the_draft
 from specdec.summary import DescribedPair
 from specdec.text import prompt_tokens
@@ -50,11 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         output = Terminal(str(options.output / f"{machine}_{date.today().isoformat()}_batch_{options.dtype}.json"))
         loaded: dict[str, Any] = {"dtype": options.dtype, "device": options.device}
         with Pair.load(options.target, options.draft, **loaded) if options.target else Pair.bundled(**loaded) as pair:
-            rows = measured(pair, sizes, options, output)
+            results = measured(pair, sizes, options, output)
             hardware_now = {**hardware(pair).to_dict(), **versions(), "date": date.today().isoformat()}
             found = {"pair": DescribedPair.of(pair).to_dict(), "hardware": hardware_now}
-        output.write({**found, "settings": {"tokens": options.max_new_tokens, "repeats": options.repeats}, "results": rows})
-        show(output, rows)
+        output.write({**found, "settings": {"tokens": options.max_new_tokens, "repeats": options.repeats}, "results": results})
+        show(output, results)
     except SpecdecError as error:
         print(f"batch.py: {error}", file=sys.stderr)
         return 2
@@ -76,7 +76,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def measured(pair: Pair, sizes: Sequence[int], options: argparse.Namespace, output: Terminal) -> list[dict[str, Any]]:
-    """A row for each strategy and size, medians over repeats."""
+    """A result for each strategy and size, medians over repeats."""
     prompts = [prompt_tokens(pair, text) for text in bundled()]
     prompts = (prompts * max(sizes))[: 2 * max(sizes)]
     runs = [(name, parameters, size) for name, parameters in STRATEGIES for size in sizes]
@@ -116,7 +116,7 @@ def decode(pair: Pair, name: str, parameters: dict[str, Any], prompts: Any, size
 
 
 def peak_bytes(pair: Pair) -> int:
-    """Most memory of the process so far, or of the GPU; Linux only."""
+    """Peak memory of the process in bytes, or of the GPU; Linux only."""
     if pair.target.device.type == "cuda":
         return torch.cuda.max_memory_allocated()
     status = Path("/proc/self/status").read_text()
@@ -124,7 +124,7 @@ def peak_bytes(pair: Pair) -> int:
 
 
 def forget_peak(pair: Pair) -> int:
-    """Start anew from what is held; returns it."""
+    """Start the peak anew from the memory that is held; returns that memory in bytes."""
     if pair.target.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     else:
@@ -132,16 +132,15 @@ def forget_peak(pair: Pair) -> int:
     return peak_bytes(pair)
 
 
-def show(output: Terminal, rows: Sequence[dict[str, Any]]) -> None:
+def show(output: Terminal, results: Sequence[dict[str, Any]]) -> None:
     """Print the table."""
-    table = Table(
-        "strategy", "batch", "tok/s", "over batch 1", "over autoregressive", "peak MB over the models", title="Batches"
-    )
-    for row in rows:
-        ratios = (f"{row[key]:.2f}x" for key in ("times_batch_1", "times_autoregressive"))
-        size, memory = str(row["batch_size"]), f"{row['peak_bytes_over_models'] / 1e6:.0f}"
-        table.add_row(row["strategy"], size, f"{row['tokens_per_second']:.0f}", *ratios, memory)
-    output.console.print(table)
+    numbers = ("batch", "tok/s", "over batch 1", "over autoregressive", "peak MB over the models")
+    made = table("strategy", numbers=numbers, title="Batches")
+    for result in results:
+        ratios = (f"{result[key]:.2f}x" for key in ("times_batch_1", "times_autoregressive"))
+        size, memory = str(result["batch_size"]), f"{result['peak_bytes_over_models'] / 1e6:.0f}"
+        made.add_row(result["strategy"], size, f"{result['tokens_per_second']:.0f}", *ratios, memory)
+    output.console.print(made)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
     python scripts/faults.py --times 50
 
 Half of the times the process is killed (SIGKILL), half of the times it is stopped (SIGSTOP) and counts as hung after a second.
-Greedily, the finished text must be the target's own to the token; no process of ours may be left. Prints one line a fault, and
-leaves with code 1 at the first that breaks a promise.
+The finished greedy text must equal the target's own, token for token, and no process may be left. Prints a line for each fault.
+Exits with code 1 at the first fault that changes the text or leaves a process.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the bundled pair learns from: documents in four domains, one tokenizer, and streams of tokens. See `train_pair.py`."""
+"""Training data of the bundled pair: documents in four domains, one tokenizer, and streams of tokens. See `train_pair.py`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerFast
 EOS = "<|endoftext|>"
 VOCAB = 1024
 CONTEXT = 1024
-SHARES = {"gsm8k": 0.36, "mbpp": 0.14, "stdlib": 0.31, "shakespeare": 0.19}  # of the training rows
+SHARES = {"gsm8k": 0.36, "mbpp": 0.14, "stdlib": 0.31, "shakespeare": 0.19}  # of the training sequences
 SKIPPED_MODULES = re.compile(
     r"/(test|tests|idlelib|site-packages|lib2to3|tkinter|turtledemo|ensurepip|encodings|pydoc_data|"
     r"distutils|msilib|config-[^/]*|__phello__)/|/(turtle|_sysconfigdata[^/]*|_pydecimal)\.py$"
@@ -115,19 +115,19 @@ def train_tokenizer(documents: dict[str, list[str]]) -> PreTrainedTokenizerFast:
 
 
 class Stream:
-    """A domain's documents as one token stream; rows mostly begin where a document begins."""
+    """A domain's documents as one token stream; sequences mostly begin where a document begins."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> None:
         encoded = tokenizer(texts)["input_ids"]
         self.tokens = torch.tensor([token for ids in encoded for token in (0, *ids)])
         self.starts = (self.tokens == 0).nonzero()[:, 0].tolist()
 
-    def row(self, rng: random.Random, length: int) -> torch.Tensor:
+    def sequence(self, rng: random.Random, length: int) -> torch.Tensor:
         start = rng.choice(self.starts) if rng.random() < 0.7 else rng.randrange(len(self.tokens))
-        row = self.tokens[start : start + length]
-        return row if len(row) == length else self.row(rng, length)
+        sequence = self.tokens[start : start + length]
+        return sequence if len(sequence) == length else self.sequence(rng, length)
 
 
-def corpus_rows(streams: dict[str, Stream], rng: random.Random, count: int, length: int) -> torch.Tensor:
+def corpus_sequences(streams: dict[str, Stream], rng: random.Random, count: int, length: int) -> torch.Tensor:
     names = rng.choices(list(SHARES), list(SHARES.values()), k=count)
-    return torch.stack([streams[name].row(rng, length) for name in names])
+    return torch.stack([streams[name].sequence(rng, length) for name in names])

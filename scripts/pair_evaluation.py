@@ -1,4 +1,4 @@
-"""How well the bundled pair agrees on texts that it never saw, and how long its steps take. See `train_pair.py`."""
+"""Measures the acceptance of the bundled pair on texts that it never saw, and its step times. See `train_pair.py`."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ def evaluation_prompts(data: Path, gsm8k: Path | None, humaneval: Path | None, c
 
 
 @torch.no_grad()
-def acceptance(pair: dict[str, LlamaForCausalLM], rows: list[list[int]], count: int) -> dict[str, float]:
+def acceptance(pair: dict[str, LlamaForCausalLM], sequences: list[list[int]], count: int) -> dict[str, float]:
     """Mean of sum_x min(p, q) over continuations sampled from the target, up to the end of the text."""
     sums = {"acceptance": 0.0, "target_entropy": 0.0}
     positions = 0
-    for begin in range(0, len(rows), 32):
-        batch = rows[begin : begin + 32]
+    for begin in range(0, len(sequences), 32):
+        batch = sequences[begin : begin + 32]
         width = max(map(len, batch))
-        ids = torch.tensor([[0] * (width - len(row)) + row for row in batch])
-        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in batch])
+        ids = torch.tensor([[0] * (width - len(sequence)) + sequence for sequence in batch])
+        mask = torch.tensor([[0] * (width - len(sequence)) + [1] * len(sequence) for sequence in batch])
         ids = sample(pair["target"], ids, count, mask)
         mask = torch.cat([mask, torch.ones(len(batch), count, dtype=torch.long)], 1)
         where = (mask.cumsum(-1) - 1).clamp(min=0)
@@ -86,7 +86,7 @@ def evaluate(out: Path, prompts: dict[str, list[str]], count: int) -> dict[str, 
     }
     result: dict[str, object] = {"parameters": {name: model.num_parameters() for name, model in pair.items()}}
     for name, texts in prompts.items():
-        rows = [[0, *tokenizer(text)["input_ids"]][: CONTEXT - count] for text in texts]
-        result[name] = acceptance(pair, rows, count)
+        sequences = [[0, *tokenizer(text)["input_ids"]][: CONTEXT - count] for text in texts]
+        result[name] = acceptance(pair, sequences, count)
     times = step_times(pair)
     return {**result, "step_ms": times, "step_ratio": round(times["target"] / times["draft"], 2)}

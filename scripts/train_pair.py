@@ -42,7 +42,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from pair_documents import Stream, corpus_rows, load_documents, train_tokenizer
+from pair_documents import Stream, corpus_sequences, load_documents, train_tokenizer
 from pair_evaluation import evaluate, evaluation_prompts
 from pair_models import DEVICE, build, draft_losses, export, load, logits_of, optimizers, sample, update
 from transformers import AutoTokenizer, LlamaForCausalLM
@@ -64,9 +64,9 @@ def validate(pair: dict[str, LlamaForCausalLM], held: dict[str, Stream]) -> str:
     parts = []
     for name, stream in held.items():
         rng = random.Random(1)
-        rows = torch.stack([stream.row(rng, min(513, len(stream.tokens) // 4)) for _ in range(8)]).to(DEVICE)
-        p, q = (logits_of(pair[kind], rows[:, :-1]) for kind in ("target", "draft"))
-        ce = [F.cross_entropy(x.float().flatten(0, 1), rows[:, 1:].flatten()).item() for x in (p, q)]
+        sequences = torch.stack([stream.sequence(rng, min(513, len(stream.tokens) // 4)) for _ in range(8)]).to(DEVICE)
+        p, q = (logits_of(pair[kind], sequences[:, :-1]) for kind in ("target", "draft"))
+        ce = [F.cross_entropy(x.float().flatten(0, 1), sequences[:, 1:].flatten()).item() for x in (p, q)]
         parts.append(f"{name} {ce[0]:.3f}/{ce[1]:.3f} acc {1 - draft_losses(p, q)[1].item():.3f}")
     return "; ".join(parts)
 
@@ -82,14 +82,14 @@ def new_pair(trained: Path | None) -> dict[str, LlamaForCausalLM]:
     return {"target": target, "draft": draft}
 
 
-def training_rows(streams: dict[str, Stream], rng: random.Random, length: int, pool: torch.Tensor | None) -> torch.Tensor:
-    """Rows of one step, shape (rows, length + 1); half of them texts of the `pool`, which the target wrote, if there is one."""
-    rows = corpus_rows(streams, rng, TOKENS_PER_STEP // length, length + 1)
+def training_sequences(streams: dict[str, Stream], rng: random.Random, length: int, pool: torch.Tensor | None) -> torch.Tensor:
+    """Sequences of one step, shape (sequences, length + 1). With a `pool` of text that the target sampled, half are from it."""
+    sequences = corpus_sequences(streams, rng, TOKENS_PER_STEP // length, length + 1)
     if pool is not None:
         chosen = pool[[rng.randrange(len(pool)) for _ in range(TOKENS_PER_STEP // 512)]]
         packed = chosen.reshape(-1, length)
-        rows[len(rows) // 2 :, :-1] = packed[: len(rows) - len(rows) // 2]
-    return rows
+        sequences[len(sequences) // 2 :, :-1] = packed[: len(sequences) - len(sequences) // 2]
+    return sequences
 
 
 def train(data: Path, out: Path, minutes: float, export_minutes: float, compiled: bool,
@@ -123,11 +123,11 @@ def train(data: Path, out: Path, minutes: float, export_minutes: float, compiled
         if not co_training and sampling_time <= SAMPLING * (time.monotonic() - frozen_at) and done < 0.97:
             begun = time.monotonic()
             with torch.autocast(DEVICE.type, torch.bfloat16):
-                prompts = corpus_rows(streams, rng, 64, rng.choice([32, 64, 96])).to(DEVICE)
+                prompts = corpus_sequences(streams, rng, 64, rng.choice([32, 64, 96])).to(DEVICE)
                 pool = torch.cat([pool, sample(target, prompts, 256 - prompts.shape[1]).cpu()])
             sampling_time += time.monotonic() - begun
-        rows = training_rows(streams, rng, 1024 if step % 8 == 7 else 512, None if co_training else pool).to(DEVICE)
-        inputs, labels = rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
+        sequences = training_sequences(streams, rng, 1024 if step % 8 == 7 else 512, None if co_training else pool).to(DEVICE)
+        inputs, labels = sequences[:, :-1].contiguous(), sequences[:, 1:].contiguous()
         warm = min(1.0, (step + 1) / 50)
         loss = torch.zeros((), device=DEVICE)
         if co_training:
@@ -153,7 +153,7 @@ def train(data: Path, out: Path, minutes: float, export_minutes: float, compiled
             last_export = time.monotonic()
             export(out, tokenizer, pair)
     export(out, tokenizer, pair)
-    log(f"done: {step} steps, {tokens / 1e6:.1f} M tokens, {len(pool)} sampled rows | {validate(pair, held)}")
+    log(f"done: {step} steps, {tokens / 1e6:.1f} M tokens, {len(pool)} sampled sequences | {validate(pair, held)}")
 
 
 def main() -> None:

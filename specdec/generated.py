@@ -1,4 +1,4 @@
-"""A text that was generated, as a frozen report: what `specdec generate --json` writes."""
+"""`Generated`, a text with the counts of its decode as a frozen report: what `specdec generate --json` writes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from specdec.report import Report, share, spelled, three_digits
-from specdec.summary import DecodeSummary, DescribedPair, Setting
+from specdec.summary import DecodeSummary, DescribedPair, StrategySetting
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -14,13 +14,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateSettings(Report):
-    """How it was decoded; null where the model's own law was left as it is.
+    """How the text was decoded. A sampling option is null if it was not used.
 
     `temperature`          0 is greedy
-    `top_k`, `top_p`, `min_p`, `repetition_penalty`   as in `specdec.Sampling`
+    `top_k`                number of likeliest tokens that were kept
+    `top_p`                probability mass of the likeliest tokens that were kept
+    `min_p`                least probability of kept tokens, as a share of the largest
+    `repetition_penalty`   above 1, tokens that are in the context were made less likely
     `max_new_tokens`       budget of tokens
-    `verification`         the rule that accepts drafted tokens
-    `seed`                 gives the same tokens again, unless the strategy drafts by the clock (elastic)
+    `verification`         name of the rule that accepts drafted tokens
+    `seed`                 gives the same tokens again, except for strategies that race (`elastic`)
     """
 
     temperature: float
@@ -38,7 +41,7 @@ class GenerateStatistics(DecodeSummary):
     """The counts of the decode.
 
     `tokens_per_second`   prefill excluded
-    `drafted_tokens`      by the draft, wasted ones included
+    `drafted_tokens`      number of drafted tokens, wasted ones included
     """
 
     tokens_per_second: float
@@ -46,14 +49,13 @@ class GenerateStatistics(DecodeSummary):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Generated(Setting):
-    """One text, and how it was decoded.
+class Generated(StrategySetting):
+    """A text, and how it was decoded.
 
     `prompt`        the text that was continued
     `text`          what was generated
     `tokens`        its token ids
     `finished_by`   `"eos"`, `"length"`, `"stop"`, or null when a person interrupted it
-    `strategy`      by name, with its `parameters`
     `settings`      sampling, budget, rule and seed
     `pair`          the two models
     `statistics`    counts, speed and idle times

@@ -6,7 +6,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from inspect import getdoc
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from specdec.report import Report
+from specdec.report import Report, table
 from specdec.strategy import STRATEGIES, DecodingStrategy
 
 if TYPE_CHECKING:
@@ -43,18 +43,16 @@ class Strategies(Report):
     broken: dict[str, str] = field(default_factory=dict[str, str])
 
     def __rich__(self) -> RenderableType:
-        from rich import box
         from rich.console import Group
-        from rich.table import Table
         from rich.text import Text
 
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for heading in ("strategy", "lossless", "parameters", "description"):
-            table.add_column(heading, no_wrap=heading != "description")
+        made = table("strategy", "lossless", "parameters", "description")
+        for column in made.columns[:-1]:
+            column.no_wrap = True
         for found in self.strategies:
             parameters = "\n".join(f"{name} = {value}" for name, value in found.parameters.items())
-            table.add_row(found.name, "yes" if found.lossless else "NO", parameters or "-", found.description)
-        return Group(table, *(Text(f"Cannot be used: {fault}", style="bold red") for fault in self.broken.values()))
+            made.add_row(found.name, "yes" if found.lossless else "NO", parameters or "-", found.description)
+        return Group(made, *(Text(f"Cannot be used: {fault}", style="bold red") for fault in self.broken.values()))
 
 
 def installed() -> Strategies:

@@ -1,4 +1,4 @@
-"""One look for all pictures: two themes, colours that colour-blind readers tell apart (Okabe and Ito 2008), saving by suffix.
+"""Themes, colours and files of charts. Colour-blind readers can tell the colours apart (Okabe and Ito 2008).
 
 Knows no chart: `sim.pictures` and `specdec.bench.chart` draw them.
 """
@@ -20,7 +20,7 @@ SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C
 
 @dataclass(frozen=True)
 class Ink:
-    """Colours that depend on the ground: of the ground itself, of text, of lines behind the data, and of waiting."""
+    """Colours of a theme: of the background, of text, of grid lines, and of idle time."""
 
     ground: str
     text: str
@@ -35,7 +35,7 @@ INKS: dict[Theme, Ink] = {
 
 
 def themed(chart: Any, theme: Theme) -> Any:
-    """`chart` on the ground of `theme`."""
+    """`chart` with the colours and fonts of `theme`."""
     ink = INKS[theme]
     return (
         chart.configure(background=ink.ground, padding=16, font="sans-serif")
@@ -58,7 +58,10 @@ def themed(chart: Any, theme: Theme) -> Any:
 
 
 def save(chart: Any, path: str | Path, scale: float = 2.0) -> None:
-    """Write a picture as its suffix says: .svg, .png, or .html that needs no network."""
+    """Write a chart as .svg, .png, or .html that needs no network; the suffix decides, and `scale` enlarges a .png.
+
+    Raises `InputError` for another suffix, and for a path that cannot be written.
+    """
     path = Path(path)
     if path.suffix not in PICTURES:
         raise InputError(f"picture {path} has no known format: end its name in {', '.join(PICTURES)}")
@@ -71,7 +74,7 @@ def save(chart: Any, path: str | Path, scale: float = 2.0) -> None:
 
 @contextmanager
 def writing(path: Path) -> Generator[None]:
-    """A file that cannot be written is an `InputError`."""
+    """Turns the error of a file that cannot be written into an `InputError`."""
     try:
         yield
     except OSError as error:

@@ -1,6 +1,7 @@
-"""A profile: what a pair costs and how well it agrees, as one frozen value. It is read, written, checked and merged here only.
+"""A profile: what a pair costs and how well it agrees, as one frozen value that checks itself and prints itself.
 
-`specdec.measure` measures a profile; the simulator, the benchmark and forced acceptance use it. Times are in seconds.
+`specdec.measure` makes profiles, and `specdec.report` reads and writes them like every report. The simulator, the benchmark and
+forced acceptance use them. Times are in seconds.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from statistics import mean, median
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from specdec.errors import InputError
-from specdec.report import Report, milliseconds, share, three_digits
+from specdec.report import Report, milliseconds, share, table, three_digits
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 class PairNames(Report):
     """The two models by name.
 
-    `target`, `draft`   where the models were loaded from
+    `target`   where the target was loaded from
+    `draft`    where the draft was loaded from
     """
 
     target: str = "target"
@@ -37,8 +39,8 @@ class Hardware(Report):
     """Where something was measured.
 
     `cpu`       the processor as its maker calls it
-    `cores`     that the process could use
-    `devices`   of the target and of the draft
+    `cores`     number of cores that the process could use
+    `devices`   device of the target, then that of the draft; empty where it is unknown
     `system`    the operating system
     """
 
@@ -50,12 +52,12 @@ class Hardware(Report):
 
 @dataclass(frozen=True)
 class TargetTiming(Report):
-    """A forward of the target, alone.
+    """A forward of the target, timed alone.
 
-    `width`     positions in each sequence
-    `batch`     sequences
+    `width`     positions that are scored in each sequence
+    `batch`     number of sequences
     `context`   tokens before the positions
-    `mean`      seconds
+    `mean`      mean seconds of a forward
     `cv`        coefficient of variation of single forwards
     """
 
@@ -74,11 +76,11 @@ class TargetTiming(Report):
 
 @dataclass(frozen=True)
 class DraftTiming(Report):
-    """A drafted token, alone, sampling included.
+    """A drafted token, timed alone, sampling included.
 
-    `batch`     sequences, one token in each
-    `context`   tokens before it
-    `mean`      seconds
+    `batch`     number of sequences; each gets one token
+    `context`   tokens before the drafted one
+    `mean`      mean seconds of a token
     `cv`        coefficient of variation of single tokens
     """
 
@@ -96,17 +98,17 @@ def _check(timing: TargetTiming | DraftTiming, name: str) -> None:
     if timing.batch < 1 or timing.context < 0:
         raise InputError(f"{name} is not possible: measure the pair again")
     if not (isfinite(timing.mean) and timing.mean > 0):
-        raise InputError(f"{name} takes {timing.mean} seconds, which is no time: measure the pair again")
+        raise InputError(f"{name} takes {timing.mean} seconds, and must take a positive time: measure the pair again")
     if not (isfinite(timing.cv) and timing.cv >= 0):
         raise InputError(f"{name} varies by {timing.cv}, which is no coefficient of variation: measure the pair again")
 
 
 @dataclass(frozen=True)
 class Slowdown(Report):
-    """Seconds of each model beside the other one, over its seconds alone.
+    """How many times longer each model takes in the presence of the other one than alone.
 
-    `target_factor`   of the target
-    `draft_factor`    of the draft
+    `target_factor`   seconds of a forward of the target, over its seconds alone
+    `draft_factor`    seconds of a drafted token, over its seconds alone
     """
 
     target_factor: float = 1.0
@@ -126,7 +128,7 @@ class FileAcceptance(Report):
     """Acceptance on the prompts of one file.
 
     `rate`        mean over positions of sum_x min(p(x), q(x))
-    `positions`   how many were looked at
+    `positions`   number of positions in the mean
     """
 
     rate: float
@@ -137,9 +139,9 @@ class FileAcceptance(Report):
 class MeasuredAcceptance(Report):
     """How often a drafted token is accepted (token rule, temperature 1).
 
-    `rate`         mean over positions of sum_x min(p(x), q(x))
-    `run_lengths`  accepted tokens between two rejections -> how often
-    `by_file`      the rate on the prompts of each file
+    `rate`          mean over positions of sum_x min(p(x), q(x)); null where it was not measured
+    `run_lengths`   number of runs by their length; a run is the accepted tokens between two rejections
+    `by_file`       the rate on the prompts of each file
     """
 
     rate: float | None = None
@@ -166,7 +168,10 @@ class MeasuredAcceptance(Report):
         return sum(self.run_lengths.values())
 
     def chances(self) -> list[float]:
-        """`chances()[r]`: how often the token behind a run of `r` accepted ones was accepted, up to the longest run and 0."""
+        """`chances()[r]`: how often the guess after `r` accepted ones in sequence was accepted, up to the longest run.
+
+        Raises `InputError` if no run was recorded.
+        """
         if not self.runs:
             raise InputError("the profile holds no run of accepted tokens: measure acceptance on more prompts")
         longest = max(length for length, count in self.run_lengths.items() if count)
@@ -178,19 +183,20 @@ class MeasuredAcceptance(Report):
 class Profile(Report):
     """A measured pair; what `specdec profile --json` writes.
 
-    `pair`                           names of the models
-    `hardware`, `versions`, `date`   where, with what and when it was measured; empty where a profile was made by hand
-    `target_seconds`                 forwards of the target alone, by width, batch and context
-    `draft_seconds`                  drafted tokens of the draft alone, by batch and context
-    `draft_start_seconds`            of a draft beside its tokens, after its model waited for the target: transport there and
-                                     back, and a slow first step
-    `in_turn`                        the slowdown of models that work in turn
-    `together`                       the slowdown while both work at once; null where they cannot, since both work in one thread
-    `round_overhead_seconds`         of a round beside its forward, for a strategy that does not draft
-    `drafting_overhead_seconds`      the same for a strategy that drafts, and verifies guesses; null where it is equal
-    `acceptance`                     how well the pair agrees; empty for random weights
+    `pair`                        names of the models
+    `hardware`                    where it was measured; null where a profile was made by hand
+    `versions`                    versions of Python and of the packages that matter, by name
+    `date`                        when it was measured, in UTC
+    `target_seconds`              forwards of the target alone, by width, batch and context
+    `draft_seconds`               drafted tokens of the draft alone, by batch and context
+    `draft_start_seconds`         fixed cost of one draft request: transport there and back, and a slow first step
+    `in_turn`                     slowdown of models that work in turn
+    `together`                    slowdown while both models work at once; null where both work in one thread and so cannot
+    `round_overhead_seconds`      seconds of a round that are spent in no forward, for a strategy that does not draft
+    `drafting_overhead_seconds`   the same for a strategy that drafts and verifies guesses; null where it is equal
+    `acceptance`                  how often a drafted token is accepted; empty for random weights
 
-    What has a default below may be missing in a file.
+    Only `target_seconds` and `draft_seconds` are required in a file. All other keys have defaults.
     """
 
     format: ClassVar[str] = "specdec.profile/1"
@@ -212,16 +218,18 @@ class Profile(Report):
         for name in ("draft_start_seconds", "round_overhead_seconds", "drafting_overhead_seconds"):
             seconds = getattr(self, name)
             if seconds is not None and not (isfinite(seconds) and seconds >= 0):
-                raise InputError(f"{name} {seconds} is no time: measure the pair again")
-
-    @property
-    def label(self) -> str:
-        """The pair in a few words."""
-        return f"{self.pair.draft} for {self.pair.target}"
+                raise InputError(f"{name} is {seconds}, and must be a time of at least 0: measure the pair again")
 
     @classmethod
     def merged(cls, profiles: Sequence[Profile]) -> Profile:
-        """One profile from several with the same settings: medians of times and factors, and all runs of acceptance."""
+        """One profile from several of one pair, timed at the same sizes: medians of times and factors, all runs of acceptance.
+
+        Raises `InputError` if there is none, and if pairs or sizes differ.
+        """
+        if len({profile._grid for profile in profiles}) != 1:
+            raise InputError(
+                "profiles of other pairs, lanes or sizes cannot be merged: measure all of them with the same settings"
+            )
         first, *_ = profiles
 
         def middle(name: str) -> Any:
@@ -244,6 +252,13 @@ class Profile(Report):
             acceptance=MeasuredAcceptance(mean(rates) if rates else None, dict(runs)),
         )
 
+    @property
+    def _grid(self) -> tuple[Any, ...]:
+        """What was timed: the same for all profiles that can be merged."""
+        targets = tuple((timing.width, timing.batch, timing.context) for timing in self.target_seconds)
+        drafts = tuple((timing.batch, timing.context) for timing in self.draft_seconds)
+        return self.pair, targets, drafts, self.together is None, self.drafting_overhead_seconds is None
+
     def __rich__(self) -> RenderableType:
         from rich.console import Group
         from rich.text import Text
@@ -253,9 +268,9 @@ class Profile(Report):
             "Pair": f"{self.pair.target} + {self.pair.draft}",
             "Machine": "unknown" if self.hardware is None else f"{self.hardware.cpu}, {self.hardware.cores} cores",
             "Acceptance": self.acceptance.sentence,
-            "In turn": f"{self.in_turn}; a draft takes {milliseconds(self.draft_start_seconds)} beside its tokens",
+            "In turn": f"{self.in_turn}; a draft takes {milliseconds(self.draft_start_seconds)} in addition to its tokens",
             "Together": "only one works at a time" if self.together is None else str(self.together),
-            "Rounds": f"{milliseconds(alone)} beside the models without a draft, "
+            "Rounds": f"{milliseconds(alone)} outside the forwards without a draft, "
             f"{milliseconds(alone if drafting is None else drafting)} with one",
         }
         return Group(
@@ -267,16 +282,11 @@ class Profile(Report):
 
 
 def _table(title: str, columns: Sequence[str], timings: Sequence[TargetTiming | DraftTiming]) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
-    for heading in (*columns, "ms", "varies by"):
-        table.add_column(heading, justify="right")
+    made = table(numbers=(*columns, "ms", "varies by"), title=title)
     for timing in timings:
         sizes = (str(getattr(timing, column)) for column in columns)
-        table.add_row(*sizes, three_digits(1000 * timing.mean), share(timing.cv))
-    return table
+        made.add_row(*sizes, three_digits(1000 * timing.mean), share(timing.cv))
+    return made
 
 
 def _middles(columns: Sequence[Sequence[Any]]) -> tuple[Any, ...]:

@@ -1,15 +1,15 @@
-"""Results: frozen values that print as a person reads them, and become the JSON that commands write.
+"""`Report`, the base of results that print and become JSON, and how numbers and tables are written for people.
 
-A study is a function of values that returns a `Report`; a command parses its options, calls the study, prints the report and
+A study is a function of values that returns a `Report`. A command parses its options, calls the study, prints the report and
 writes it. So the JSON of a command and `to_dict()` of the result in Python are the same, and the fields of the report's class
-are the documentation of both. Knows no study; conversion and checks are pydantic's.
+document both. Knows no study; conversion and checks are pydantic's.
 """
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
 from functools import cache
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from pydantic import TypeAdapter, ValidationError
     from rich.console import RenderableType
+    from rich.table import Table
 
 T = TypeVar("T")
 
@@ -31,14 +32,14 @@ WIDTH = 110
 """Columns of a printed report where there is no terminal."""
 
 Progress: TypeAlias = Callable[[Iterable[Any], int], Iterable[Any]]
-"""`progress(steps, total)` passes on the steps of long work and shows them; each step, as text, says what is done next."""
+"""`progress(steps, total)` yields every item of `steps`, and may show it. `str(item)` says what is done next."""
 
 Parameter: TypeAlias = bool | int | float | str
 """A parameter of a strategy, as reports hold it."""
 
 
 def no_progress(steps: Iterable[T], total: int) -> Iterator[T]:
-    """Shows nothing."""
+    """Yields every step and shows nothing."""
     yield from steps
 
 
@@ -54,7 +55,7 @@ def spelled(strategy: str, parameters: Mapping[str, Any]) -> str:
 
 
 def share(value: float) -> str:
-    """A share as a percentage."""
+    """A share as a percentage: `0.213` as `21 %`."""
     return f"{100 * value:.0f} %"
 
 
@@ -70,11 +71,24 @@ def milliseconds(seconds: float) -> str:
     return f"{three_digits(1000 * seconds)} ms"
 
 
-class Report:
-    """Base of results: frozen dataclasses of plain values. Seconds, tokens, and shares between 0 and 1 inside.
+def table(*texts: str, numbers: Sequence[str] = (), title: str | None = None, **look: Any) -> Table:
+    """An empty table with the headings of columns of text, then of numbers; `look` is passed to `rich.table.Table`."""
+    from rich import box
+    from rich.table import Table
 
-    `format` is `"specdec.NAME/VERSION"` for what a command writes; it stands first in the JSON. Keys may be added to a version;
-    those that are there keep their names and meanings.
+    made = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False, **look)
+    for heading in texts:
+        made.add_column(heading)
+    for heading in numbers:
+        made.add_column(heading, justify="right")
+    return made
+
+
+class Report:
+    """Base of results: frozen dataclasses of plain values. Times are in seconds, lengths in tokens, shares between 0 and 1.
+
+    `format` is `"specdec.NAME/VERSION"` for a result that a command writes, and stands first in its JSON. Keys may be added to
+    a version; its keys keep their names and meanings.
     """
 
     format: ClassVar[str] = ""
@@ -87,9 +101,9 @@ class Report:
 
     @classmethod
     def from_dict(cls, found: Any, source: str) -> Self:
-        """The report that `to_dict` made; an `InputError` names `source`, the key, and what is wrong with its value.
+        """The report from what `to_dict` returned. Raises `InputError` with `source`, the key and the fault.
 
-        A `format` may be missing, in files written before there was one; another one than this class's is refused.
+        A missing `format` is accepted, since old files have none; that of another class is refused.
         """
         from pydantic import ValidationError
 
@@ -105,18 +119,21 @@ class Report:
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
-        """The report in a JSON file; an `InputError` names the file and what is wrong with it."""
+        """The report in a JSON file. Raises `InputError` with the path, the key and the fault."""
+        command = cls.format.partition("/")[0].replace(".", " ")
         try:
             found = json.loads(Path(path).read_text("utf-8"))
         except OSError as error:
-            raise InputError(f"{path} cannot be read ({error.strerror}): give a file of format {cls.format}") from error
+            raise InputError(f"{path} cannot be read ({error.strerror}): give what {command} --json writes") from error
         except ValueError as error:
-            raise InputError(f"{path} is no JSON ({error}): give a file of format {cls.format}") from error
+            raise InputError(f"{path} is no JSON ({error}): give what {command} --json writes") from error
         return cls.from_dict(found, str(path))
 
     def __rich__(self) -> RenderableType:
-        """What a terminal shows."""
-        raise NotImplementedError(f"{type(self).__name__} is printed by the report that it is a part of")
+        """What a terminal shows: the fields, for a part of a report that has no table or sentence of its own."""
+        from rich.text import Text
+
+        return Text(repr(self))
 
     def __str__(self) -> str:
         """What `print` shows: the same, without colours."""

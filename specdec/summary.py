@@ -1,4 +1,4 @@
-"""What reports say of a pair and of its decodes, whatever they report. Measures nothing."""
+"""Parts that several reports share: the pair, a strategy with its parameters, and the counts of decodes. Measures nothing."""
 
 from __future__ import annotations
 
@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 class DescribedPair(Report):
     """The pair by names, sizes and number format.
 
-    `target`, `draft`                         where the models were loaded from; `draft` is null without one
-    `target_parameters`, `draft_parameters`   how many weights they have
-    `vocabulary`                              tokens that both models know
-    `dtype`                                   number format of the target
+    `target`              where the target was loaded from
+    `target_parameters`   number of its weights
+    `vocabulary`          number of tokens that both models know
+    `dtype`               number format of the target
+    `draft`               where the draft was loaded from; null without one
+    `draft_parameters`    number of its weights; null without a draft
     """
 
     target: str
@@ -53,7 +55,7 @@ class DescribedPair(Report):
 
 
 @dataclass(frozen=True)
-class Setting(Report):
+class StrategySetting(Report):
     """A strategy with its parameters.
 
     `strategy`     its name
@@ -71,17 +73,18 @@ class Setting(Report):
 
 @dataclass(frozen=True)
 class DecodeSummary(Report):
-    """What one decode or several counted; names and definitions are those of `specdec.statistics`.
+    """The counts of one decode or of several; names and definitions are those of `specdec.statistics`.
 
     `mean_acceptance_length`      1 + accepted / rounds
     `draft_acceptance_rate`       accepted / drafted, wasted tokens included
     `tokens_per_target_forward`   new tokens / forwards of the target
-    `acceptance_histogram`        accepted tokens in a round, as text, to the number of such rounds
+    `acceptance_histogram`        number of rounds by their accepted tokens
     `target_idle_share`           share of the decoding time in which the target does not work
     `draft_idle_share`            share of the decoding time in which the draft does not work
     `overhead_share`              share of the decoding time in which neither model works
-    `rounds`, `new_tokens`        how many there were
-    `synthetic`                   empty, or that acceptance was forced and the tokens are no text
+    `rounds`                      number of rounds
+    `new_tokens`                  number of committed tokens
+    `synthetic`                   empty, or a text such as `synthetic acceptance 0.8: not text` where acceptance was forced
     """
 
     mean_acceptance_length: float
@@ -114,7 +117,7 @@ class DecodeSummary(Report):
 
 
 def model_name(model: PreTrainedModel) -> str:
-    """Where a model was loaded from, empty where nothing is known of it; a bundled one by its path in the package."""
+    """Where a model was loaded from; empty if that is unknown. A bundled model has a path relative to the package."""
     if not model.name_or_path:
         return ""
     name, package = Path(model.name_or_path), Path(str(files("specdec"))).parent

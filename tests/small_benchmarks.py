@@ -6,7 +6,7 @@ from typing import Any
 
 from specdec import DecodingStrategy, Pair, Statistics, create
 from specdec.batch import Result
-from specdec.bench import BASELINE, Benchmark, BenchReport, Contender, report
+from specdec.bench import BASELINE, Benchmark, BenchReport, Contender, report_of
 from specdec.bench.values import PairSteps
 
 TEXTS = [[1, 2, 3], [4, 5], [6, 7, 8, 9]]
@@ -52,7 +52,7 @@ def finished(benchmark: Benchmark) -> Benchmark:
 
 def reported(pair: Pair, **options: Any) -> BenchReport:
     """The report of a small benchmark."""
-    return report(finished(small(pair, **options)))
+    return report_of(finished(small(pair, **options)))
 
 
 def made_up(pair: Pair, lined_up: list[DecodingStrategy], seconds: tuple[float, ...], **options: Any) -> Benchmark:
@@ -60,10 +60,10 @@ def made_up(pair: Pair, lined_up: list[DecodingStrategy], seconds: tuple[float, 
     benchmark = small(pair, strategies=lined_up, temperatures=(1.0,), texts=[[1]], repeats=3, **options)
     benchmark.measured = MEASURED
     for _ in range(3):
-        cell: dict[Contender, Result] = {}
+        decoded: dict[Contender, Result] = {}
         for contender, taken in zip(benchmark.contenders, seconds, strict=True):
             statistics = Statistics(new_tokens=2, decode_seconds=taken)
             statistics.count_forward(2, taken)
-            cell[contender] = Result((1, 2), "", "length", statistics)
-        benchmark.cells.append(cell)
+            decoded[contender] = Result((1, 2), "", "length", statistics)
+        benchmark.decodes.append(decoded)
     return benchmark

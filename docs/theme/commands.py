@@ -6,7 +6,7 @@ import sys
 from importlib.metadata import entry_points
 from typing import Any
 
-from specdec.cli import FIRST
+from specdec.cli import COMMANDS
 
 RUN = "import sys; from specdec.cli import main; sys.exit(main())"
 
@@ -21,7 +21,7 @@ def names() -> list[str]:
     """Commands of this distribution, in the order of `specdec --help`."""
     found = entry_points(group="specdec.commands")
     ours = {entry.name for entry in found if entry.dist is not None and entry.dist.name == "pearl-specdec"}
-    return [name for name in FIRST if name in ours] + sorted(ours.difference(FIRST))
+    return [name for name in COMMANDS.names() if name in ours]
 
 
 def section(name: str) -> str:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json as jsonlib
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sim.cli.options import Seed, SystemOptions
-from specdec.cli.bench import parsed_lengths
 from specdec.cli.console import Terminal
-from specdec.cli.options import Json, PictureOptions
+from specdec.cli.options import Json, PictureOptions, parsed_lengths
 from specdec.errors import InputError
 
 if TYPE_CHECKING:
@@ -74,20 +71,8 @@ def tune(
 
 def read_bench(path: str) -> list[Choice]:
     """Measured speed-ups by strategy and draft length, from what `specdec bench --json` wrote."""
-    try:
-        return [_choice(result) for result in jsonlib.loads(Path(path).read_text())["results"]]
-    except OSError as error:
-        raise InputError(
-            f"--measured {path} cannot be read ({error.strerror}): give what specdec bench --json wrote"
-        ) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"--measured {path} is not what specdec bench --json writes ({type(error).__name__} {error})"
-        ) from error
-
-
-def _choice(result: dict[str, Any]) -> Choice:
     from sim.study.search import Choice
+    from specdec.bench import BenchReport
 
-    length = result.get("drafted_at_once", result["parameters"].get("draft_length"))
-    return Choice(result["strategy"], length, float(result["speedup_over_ar"]))
+    found = BenchReport.read(path)
+    return [Choice(result.strategy, result.drafted_at_once, result.speedup_over_ar) for result in found.results]

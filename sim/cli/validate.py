@@ -9,7 +9,7 @@ import typer
 
 from sim.cli.options import refuse
 from specdec.cli.console import Terminal
-from specdec.cli.options import Json, Lane, ModelOptions
+from specdec.cli.options import Json, LaneName, ModelOptions
 
 TOKENS, REPEATS = 64, 3
 
@@ -50,7 +50,7 @@ def validate(
         timing = {"--max-new-tokens": max_new_tokens, "--repeats": repeats, "--seed": seed}
         named = {"--target": models.target, "--draft": models.draft, "--device": models.device}
         more = {"--draft-device": models.draft_device, "--dtype": models.dtype}
-        lane = {"--lane": None if models.lane is Lane.auto else models.lane}
+        lane = {"--lane": None if models.lane is LaneName.auto else models.lane}
         refuse({**named, **more, **lane, **timing}, "has no effect with --no-measure: leave one of the two out")
         result = compare(cells=cells, fitted_tasks=tasks)
     else:

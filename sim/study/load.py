@@ -21,7 +21,7 @@ from sim.traffic.record import ONE_REPLICA, Server
 from sim.traffic.serving import simulate_serving
 from sim.traffic.workload import Traffic, Workload, streams
 from specdec.inputs import at_least_one
-from specdec.report import Report, share, three_digits
+from specdec.report import Report, share, table, three_digits
 from specdec.strategy import DecodingStrategy
 
 if TYPE_CHECKING:
@@ -115,13 +115,8 @@ class Load(Report):
         )
 
     def _latencies(self) -> Table:
-        from rich import box
-        from rich.table import Table
-
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        table.add_column("  latency in ms")
-        for heading in ("mean", "p50", "p90", "p99", *(["95 % interval of mean"] if self.replications > 1 else [])):
-            table.add_column(heading, justify="right")
+        numbers = ("mean", "p50", "p90", "p99", *(["95 % interval of mean"] if self.replications > 1 else []))
+        made = table("  latency in ms", numbers=numbers)
         for name, found in (
             ("time to first token (TTFT)", self.ttft_seconds),
             ("time per output token (TPOT)", self.tpot_seconds),
@@ -133,8 +128,8 @@ class Load(Report):
             ]
             if found.mean_interval is not None:
                 values.append(" to ".join(three_digits(1e3 * end) for end in found.mean_interval))
-            table.add_row(f"  {name}", *values)
-        return table
+            made.add_row(f"  {name}", *values)
+        return made
 
 
 def simulate_traffic(

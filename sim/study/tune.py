@@ -25,7 +25,7 @@ from sim.study.search import (
     candidates,
     speed_ratio_flips,
 )
-from specdec.report import Progress, Report, no_progress, three_digits
+from specdec.report import Progress, Report, no_progress, table, three_digits
 from specdec.strategy import DecodingStrategy, DraftingStrategy, available, create
 
 if TYPE_CHECKING:
@@ -98,19 +98,14 @@ class Tuning(Report):
         )
 
     def _table(self, lengths: Sequence[int]) -> Table:
-        from rich import box
-        from rich.table import Table
-
         speeds = {(name, point.draft_length): point.speedup_over_ar for name, curve in self.curves.items() for point in curve}
         names = list(dict.fromkeys(name for name, length in speeds if length is not None))
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for heading in ("draft length", *names):
-            table.add_column(heading, justify="right")
+        made = table(numbers=("draft length", *names))
         for length in lengths:
             cells = [f"{three_digits(speeds[name, length])}x" if (name, length) in speeds else "-" for name in names]
             best = [(name, length) == (self.best.strategy, self.best.draft_length) for name in names]
-            table.add_row(str(length), *(f"[bold green]{cell}[/]" if b else cell for cell, b in zip(cells, best, strict=True)))
-        return table
+            made.add_row(str(length), *(f"[bold green]{cell}[/]" if b else cell for cell, b in zip(cells, best, strict=True)))
+        return made
 
 
 def tune(

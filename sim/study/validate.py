@@ -16,7 +16,7 @@ from sim.study.published import Cell, Predicted, bundled_table, predicted_cells,
 from specdec.inputs import at_least_one
 from specdec.profile import Profile
 from specdec.prompts import bundled
-from specdec.report import Progress, Report, no_progress, three_digits
+from specdec.report import Progress, Report, no_progress, table, three_digits
 from specdec.strategy import DecodingStrategy, create
 
 if TYPE_CHECKING:
@@ -75,37 +75,25 @@ class Validation(Report):
         return Group(*parts)
 
     def _timed(self) -> Table:
-        table = _table(
-            "Measured here (temperature 1)", ("strategy",), ("draft length", "measured tok/s", "predicted tok/s", "error")
-        )
+        numbers = ("draft length", "measured tok/s", "predicted tok/s", "error")
+        made = table("strategy", numbers=numbers, title="Measured here (temperature 1)")
         for timed in self.bundled:
             length = str(timed.parameters.get("draft_length", "-"))
             speeds = map(three_digits, (timed.measured_tokens_per_second, timed.predicted_tokens_per_second))
-            table.add_row(timed.strategy, length, *speeds, f"{100 * timed.error:+.1f} %")
-        return table
+            made.add_row(timed.strategy, length, *speeds, f"{100 * timed.error:+.1f} %")
+        return made
 
     def _predicted(self) -> Table:
         numbers = ("draft\nlength", "reported", "predicted", "error")
-        table = _table("Published speed-ups of PEARL", ("draft", "target", "task"), numbers)
-        table.add_column("fit")
+        title = "Published speed-ups of PEARL"
+        made = table("draft", "target", "task", numbers=numbers, title=title, collapse_padding=True)
+        made.add_column("fit")
         for cell in self.published:
             names = (name.rpartition("/")[2] for name in (cell.draft, cell.target))
             speeds = (f"{three_digits(speed)}x" for speed in (cell.reported_speedup, cell.predicted_speedup))
             fit = "held out" if cell.held_out else "fitted"
-            table.add_row(*names, cell.task, str(cell.fitted_draft_length), *speeds, f"{100 * cell.error:+.1f} %", fit)
-        return table
-
-
-def _table(title: str, names: Sequence[str], numbers: Sequence[str]) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False, collapse_padding=True)
-    for heading in names:
-        table.add_column(heading)
-    for heading in numbers:
-        table.add_column(heading, justify="right")
-    return table
+            made.add_row(*names, cell.task, str(cell.fitted_draft_length), *speeds, f"{100 * cell.error:+.1f} %", fit)
+        return made
 
 
 def mean_error(compared: Sequence[Timed] | Sequence[Predicted]) -> float:

@@ -1,6 +1,6 @@
-"""A benchmark as a picture: speed-up over autoregressive decoding, a line for each strategy and draft length.
+"""The chart of a benchmark: speed-up over autoregressive decoding, a line for each strategy and draft length.
 
-There is a panel for each temperature. A dot with its 95 % interval is what was measured, a tick what was predicted. Only the
+There is a panel for each temperature. A dot with its 95 % interval is the measured speed-up, a tick the predicted one. Only the
 report is needed: `speedup_chart(BenchReport.read("results.json"))` draws a file that `specdec bench --json` wrote.
 """
 
@@ -18,21 +18,21 @@ from specdec.pictures import INKS, SERIES, Theme, themed
 
 def speedup_chart(report: BenchReport, theme: Theme = "light") -> Any:
     """The chart of a report that holds results."""
-    rows = [_row(result, report) for result in report.results]
-    names = list(dict.fromkeys(row["strategy"] for row in rows))
+    points = [_point(result, report) for result in report.results]
+    names = list(dict.fromkeys(point["strategy"] for point in points))
     color = alt.Color(
         "strategy:N",
         legend=None,
         scale=alt.Scale(domain=names, range=[SERIES[i % len(SERIES)] for i in range(len(names))]),
     )
-    labels = list(dict.fromkeys(row["label"] for row in rows))
+    labels = list(dict.fromkeys(point["label"] for point in points))
     y = alt.Y("label:N", title=None, sort=labels, axis=alt.Axis(labelLimit=300, ticks=False, domain=False, grid=True))
-    ends = [end for row in rows for end in (row["low"], row["high"], row["predicted"]) if end is not None]
+    ends = [end for point in points for end in (point["low"], point["high"], point["predicted"]) if end is not None]
     x_scale = alt.Scale(domain=[min(0.9, *ends), max(1.1, *ends)], nice=True, zero=False)
     ink = INKS[theme]
     panels: list[Any] = []
-    for temperature in dict.fromkeys(row["temperature"] for row in rows):
-        base = alt.Chart(alt.Data(values=[row for row in rows if row["temperature"] == temperature]))
+    for temperature in dict.fromkeys(point["temperature"] for point in points):
+        base = alt.Chart(alt.Data(values=[point for point in points if point["temperature"] == temperature]))
         x = alt.X("speedup:Q", title="times as fast as autoregressive", scale=x_scale)
         tooltip = ["label:N", *(alt.Tooltip(f"{key}:Q", format=".2f") for key in ("speedup", "low", "high", "predicted"))]
         one = alt.Chart(alt.Data(values=[{"one": 1}])).mark_rule(color=ink.text, strokeDash=[4, 3]).encode(x="one:Q")
@@ -61,8 +61,8 @@ def _title(report: BenchReport) -> Any:
     return alt.TitleParams("Speed-up over autoregressive decoding", subtitle=subtitle, offset=14)
 
 
-def _row(result: BenchResult, report: BenchReport) -> dict[str, Any]:
-    """What is drawn of a result; a prediction is put over the measured speed of the baseline, like the result itself."""
+def _point(result: BenchResult, report: BenchReport) -> dict[str, Any]:
+    """A point of the chart. A predicted speed-up, like the measured one, is over the measured speed of the baseline."""
     baseline = next(
         other.tokens_per_second
         for other in report.results

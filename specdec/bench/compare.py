@@ -1,4 +1,4 @@
-"""Speeds of contenders, compared within each repeat: a ratio and its bootstrap interval. Knows no model."""
+"""Compares the speeds of contenders within each repeat: a ratio and its bootstrap interval. Knows no model."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Speed:
 
     @classmethod
     def of(cls, benchmark: Benchmark, contender: Contender) -> Speed:
-        """What a contender's decodes counted."""
-        statistics = [cell[contender].statistics for cell in benchmark.reported_cells]
+        """Tokens and seconds of all decodes of a contender."""
+        statistics = [decoded[contender].statistics for decoded in benchmark.reported_decodes]
         tokens = np.array([s.new_tokens for s in statistics], float).reshape(benchmark.shape)
         return cls(tokens, np.array([s.decode_seconds for s in statistics]).reshape(benchmark.shape))
 
@@ -39,13 +39,16 @@ class Speed:
         return float(np.median(self.by_repeat))
 
     def resampled(self, repeats: Any, prompts: Any) -> Speed:
-        """Draws of repeats and prompts: arrays of shape (draws, repeats, prompts)."""
-        rows, columns = repeats[:, :, None], prompts[:, None, :]
-        return Speed(self.tokens[rows, columns], self.seconds[rows, columns])
+        """Resamples, as arrays of shape (draws, repeats, prompts).
+
+        `repeats` and `prompts` are indices, of shape (draws, repeats) and (draws, prompts).
+        """
+        chosen = repeats[:, :, None], prompts[:, None, :]
+        return Speed(self.tokens[chosen], self.seconds[chosen])
 
 
 def compared(ours: Speed, theirs: Speed) -> tuple[float, Interval]:
-    """How many times as fast `ours` is: the median over repeats, and a 95 % bootstrap interval over prompts and repeats."""
+    """The speed of `ours` over that of `theirs`: the median over repeats, and a 95 % bootstrap interval over both axes."""
     repeats, prompts = ours.tokens.shape
     random = np.random.default_rng(0)
     drawn = random.integers(repeats, size=(DRAWS, repeats)), random.integers(prompts, size=(DRAWS, prompts))

@@ -1,4 +1,4 @@
-"""Whether greedy outputs are the target's own, token for token."""
+"""Checks whether greedy outputs are the target's own, token for token."""
 
 from __future__ import annotations
 
@@ -7,33 +7,34 @@ from collections.abc import Sequence
 import torch
 
 from specdec.bench.run import Benchmark
-from specdec.bench.values import Difference, GreedyCheck, Setting
+from specdec.bench.values import Difference, GreedyCheck
 from specdec.pair import Pair
 from specdec.runtime.runner import Runner
+from specdec.summary import StrategySetting
 
 TIE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}
-"""Two logits closer than this share of the largest one are a tie: windows of two widths may round them either way."""
+"""Two logits that differ by at most this share of the largest one are a tie: forwards of two widths may round them apart."""
 
 
 def greedy_check(benchmark: Benchmark) -> GreedyCheck:
     """Compare the greedy outputs of the first repeat with the baseline's."""
     baseline = benchmark.baseline(0)
-    first_repeat = benchmark.cells[: len(benchmark.prompts)]
+    first_repeat = benchmark.decodes[: len(benchmark.prompts)]
     differences: list[Difference] = []
-    for i, cell in enumerate(first_repeat):
-        theirs = cell[baseline].tokens
-        for contender, decoded in cell.items():
-            if contender.temperature == 0 and decoded.tokens != theirs:
+    for i, decoded in enumerate(first_repeat):
+        theirs = decoded[baseline].tokens
+        for contender, result in decoded.items():
+            if contender.temperature == 0 and result.tokens != theirs:
                 differences.append(
-                    difference(benchmark.pair, contender.setting, i, benchmark.prompts[i], decoded.tokens, theirs)
+                    difference(benchmark.pair, contender.setting, i, benchmark.prompts[i], result.tokens, theirs)
                 )
     return GreedyCheck(prompts=len(first_repeat), equal=not differences, differences=tuple(differences))
 
 
 def difference(
-    pair: Pair, setting: Setting, number: int, prompt: Sequence[int], ours: Sequence[int], theirs: Sequence[int]
+    pair: Pair, setting: StrategySetting, number: int, prompt: Sequence[int], ours: Sequence[int], theirs: Sequence[int]
 ) -> Difference:
-    """Where the greedy outputs of a `setting` and of the baseline part on prompt `number`, and whether that is a tie."""
+    """Where the greedy outputs of a `setting` and the baseline begin to differ on prompt `number`, and whether it is a tie."""
     at = next(i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b)
     logits = Runner(pair.target, pair.vocabulary).logits([*prompt, *theirs[:at]], 1)[0].double()
     margin = abs(float(logits[ours[at]] - logits[theirs[at]]))

@@ -1,8 +1,8 @@
-"""Peers: Hugging Face's own `generate` on the same pair, plain and with `assistant_model`, timed as our strategies are.
+"""Peers: `generate` of transformers on the same pair, plain and with `assistant_model`, timed as our strategies are.
 
-Our seconds leave the prompt out, so those of peers must too. But `generate` always reads the prompt itself, so a hook times
-every forward of the two models. The clock starts at the first forward: what `generate` prepares before it is left out, as it is
-for our strategies. The first forward of each model reads the prompt as well, and counts as much as its later ones on average.
+Our seconds exclude the prefill, so those of peers must too. But `generate` reads the prompt itself, so a hook times every
+forward of the two models. The clock starts at the first forward: what `generate` prepares before that is excluded, as it is for
+our strategies. The first forward of each model reads the prompt too, and counts as much as its later ones on average.
 Source: transformers 5.23, `generation/utils.py` and `generation/candidate_generator.py`.
 """
 
@@ -34,7 +34,7 @@ SECONDS = (
 """How the seconds of peers are taken, for the report."""
 
 CONSTANT_LENGTHS = (2, 4)
-"""Draft lengths of assisted generation beside its default, unless others are asked for."""
+"""Draft lengths of assisted generation in addition to its default, unless others are given."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ class HuggingFaceGenerate:
 class HuggingFaceAssisted:
     """`target.generate(..., assistant_model=draft)`, drafting `draft_length` tokens each time.
 
-    `"default"` is what assisted generation does by itself: up to 20 tokens, and none after a token that the draft gave less
-    than 0.4. The draft's own generation configuration may say otherwise.
+    `"default"` is what assisted generation does by itself: up to 20 tokens, and none after a token to which the draft gave a
+    probability below 0.4. The draft's own generation configuration may say otherwise.
     """
 
     draft_length: int | str = "default"
@@ -71,7 +71,8 @@ class HuggingFaceAssisted:
 
     def decode(self, pair: Pair, prompt: Sequence[int], **options: Any) -> Result:
         draft = pair.draft
-        assert draft is not None
+        if draft is None:
+            raise InputError("assisted generation needs a draft model: give the pair one")
         own: Any = draft.generation_config
         chosen = {
             "num_assistant_tokens": own.num_assistant_tokens,
@@ -85,11 +86,14 @@ class HuggingFaceAssisted:
 
 
 COUNTERPARTS = {HuggingFaceGenerate.name: BASELINE, HuggingFaceAssisted.name: "speculative"}
-"""The strategy of ours that does what a peer does."""
+"""Our strategy with the algorithm of each peer."""
 
 
 def hugging_face(pair: Pair, draft_lengths: Sequence[int] = (), *, full: bool = False) -> list[Decoder]:
-    """Plain generation, and assisted generation at its default and at constant lengths (1 to 8 when `full`)."""
+    """Plain generation, and assisted generation at its default length and at constant ones (1 to 8 when `full`).
+
+    Without a draft, plain generation only. Raises `InputError` if the heads of the two models have different sizes.
+    """
     if pair.draft is None:
         return [HuggingFaceGenerate()]
     heads = head_size(pair.target), head_size(pair.draft)
@@ -112,7 +116,7 @@ def generate(
     seed: int,
     **_: Any,
 ) -> Result:
-    """One `generate` with the budget, the end and the sampling of `specdec.decode`; the verification rule is its own."""
+    """One `generate` with the budget, end of sequence and sampling of `specdec.decode`; the verification rule is its own."""
     target: Any = pair.target
     eos = sorted(pair.eos)
     sampling = {"temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {}
@@ -144,7 +148,7 @@ def generate(
 
 @contextmanager
 def configured(model: PreTrainedModel, **settings: Any) -> Generator[None]:
-    """The model with a plain generation configuration; its own one would add settings of its own, such as penalties."""
+    """The model with a plain generation configuration, since its own may add settings such as penalties."""
     own = model.generation_config
     model.generation_config = GenerationConfig(**settings)
     try:
@@ -154,8 +158,8 @@ def configured(model: PreTrainedModel, **settings: Any) -> Generator[None]:
 
 
 @dataclass(frozen=True)
-class Forward:
-    """One forward of a model over `fed` tokens, behind `held` cached ones."""
+class TimedForward:
+    """One forward of a model over `fed` tokens, after `held` cached ones."""
 
     held: int
     fed: int
@@ -195,18 +199,19 @@ class Watch:
         event.record(torch.cuda.current_stream(self.model.device))
         return event
 
-    def forwards(self) -> list[Forward]:
-        """All forwards in order; ask when the work is done."""
+    def forwards(self) -> list[TimedForward]:
+        """All forwards in order; call this after the work is done."""
         gpu = self.model.device.type == "cuda"
         return [
-            Forward(held, fed, begin.elapsed_time(end) / 1000 if gpu else end - begin) for held, fed, begin, end in self._marks
+            TimedForward(held, fed, begin.elapsed_time(end) / 1000 if gpu else end - begin)
+            for held, fed, begin, end in self._marks
         ]
 
 
-def counted(prompt: int, new_tokens: int, target: Sequence[Forward], draft: Sequence[Forward] = ()) -> Statistics:
-    """The counts of a call that read `prompt` tokens and wrote `new_tokens`; each forward of the target was one round.
+def counted(prompt: int, new_tokens: int, target: Sequence[TimedForward], draft: Sequence[TimedForward] = ()) -> Statistics:
+    """The counts of a call with `prompt` tokens and `new_tokens`; each forward of the target was one round.
 
-    `prefill_seconds` is the reading of the prompt alone.
+    `prefill_seconds` is the time of the prompt alone.
     """
     statistics = Statistics(new_tokens=new_tokens)
     target_prompt, draft_prompt = prompt_seconds(target), prompt_seconds(draft)
@@ -222,7 +227,7 @@ def counted(prompt: int, new_tokens: int, target: Sequence[Forward], draft: Sequ
     return statistics
 
 
-def prompt_seconds(forwards: Sequence[Forward]) -> float:
-    """Seconds of the first forward beyond a usual one, since it read the prompt; 0 where there is no other forward."""
+def prompt_seconds(forwards: Sequence[TimedForward]) -> float:
+    """Seconds by which the first forward, which reads the prompt, exceeds the mean of the later ones; 0 without later ones."""
     later = [forward.seconds for forward in forwards[1:]]
     return max(0.0, forwards[0].seconds - mean(later)) if later else 0.0

@@ -1,13 +1,13 @@
-"""What a strategy ought to reach at the seconds and the acceptance that were measured, by an installed predictor.
+"""Predicts the speed of a strategy from measured seconds and acceptance, by an installed predictor.
 
     predicted     from what was timed before anything was decoded: the models alone, in turn and together
     closed form   from the strategy's own decodes: the mean seconds of its forwards by width, and the share of its tested
-                  guesses that were accepted. The gap between the measured speed and this number is overhead: verification,
+                  guesses that were accepted. The gap between the measured speed and this one is overhead: verification,
                   transport, bookkeeping, and forwards of uneven length
 
-Predictors are found through the entry-point group `specdec.predictors`; they alone know how they compute. Not predicted are
-strategies that guess without the draft, since their acceptance depends on the text, and rules other than the token rule. Forced
-acceptance is predicted: its rate is known.
+Predictors are found through the entry-point group `specdec.predictors`. Not predicted are strategies that guess without the
+draft, since their acceptance depends on the text, and rules other than the token rule. Forced acceptance is predicted, since
+its rate is known.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from specdec.synthetic import synthetic
 GROUP = "specdec.predictors"
 
 Predictor = Callable[[DecodingStrategy, Profile, int, int], float]
-"""`predict(strategy, profile, context, tokens)`: tokens per second of answers of `tokens` tokens behind `context` tokens."""
+"""`predict(strategy, profile, context, tokens)`: tokens per second of answers of `tokens` tokens after `context` tokens."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """What is to be predicted: answers of `tokens` tokens behind a mean of `context` tokens."""
+    """What is to be predicted: answers of `tokens` tokens, at a mean context of `context` tokens."""
 
     strategy: DecodingStrategy
     verification: str
@@ -40,16 +40,16 @@ class Question:
 
 
 def predictor() -> Predictor | None:
-    """The installed one, the first by name where there are several."""
+    """The installed predictor: the first by name if there are several, `None` if there is none."""
     entries = sorted(entry_points(group=GROUP), key=lambda entry: entry.name)
     return entries[0].load() if entries else None
 
 
 def can_predict(question: Question, steps: Steps) -> bool:
-    """Whether the steps say all that a prediction needs.
+    """Whether the steps hold all that a prediction needs.
 
-    A forward must have been timed. The acceptance of a strategy must be known, except of the baseline. The rule must be the
-    token rule, whose acceptance was measured, or forced acceptance.
+    A forward must have been timed. The acceptance must be known, except for the baseline. The rule must be the token rule,
+    whose acceptance was measured, or forced acceptance.
     """
     strategy, verification = question.strategy, question.verification
     known = strategy.name == BASELINE or (strategy.drafts and steps.acceptance_rate is not None)
@@ -58,22 +58,24 @@ def can_predict(question: Question, steps: Steps) -> bool:
 
 
 def predicted(question: Question, steps: Steps, profile: Profile | None = None) -> float | None:
-    """Tokens per second at the acceptance of `steps`, and at the times of `profile` (those of `steps` where there is none).
+    """Tokens per second at the acceptance of `steps` and the times of `profile`, or those of `steps` without a profile.
 
-    `None` where no predictor is installed, where the steps say too little, and where the predictor refuses the strategy.
+    `None` if no predictor is installed, if the steps hold too little, or if the predictor refuses the strategy.
     """
     predict = predictor()
     if predict is None or not can_predict(question, steps):
         return None
     try:
-        return predict(question.strategy, at(steps, profile, question.context), question.context, question.tokens)
+        found = profile_at(steps, profile, question.context)
+        return predict(question.strategy, found, question.context, question.tokens)
     except SpecdecError:  # a strategy that it cannot compile
         return None
 
 
-def at(steps: Steps, profile: Profile | None, context: int) -> Profile:
-    """A profile with the acceptance of `steps`. Without another one it has their times; a draft that never works is then given
-    those of the target.
+def profile_at(steps: Steps, profile: Profile | None, context: int) -> Profile:
+    """`profile` with the acceptance of `steps`; without a profile, one with the times of `steps` too.
+
+    A profile needs a draft, so one that never worked then gets the time of the target.
     """
     acceptance = MeasuredAcceptance(steps.acceptance_rate or 0.0)
     if profile is not None:
@@ -87,7 +89,7 @@ def at(steps: Steps, profile: Profile | None, context: int) -> Profile:
 
 
 def steps_of(statistics: Statistics) -> Steps:
-    """What a strategy's own decodes say of seconds and acceptance."""
+    """Seconds and acceptance of a strategy's own decodes."""
     by_width, drafted, forwards = statistics.window_seconds, statistics.drafted_tokens, statistics.window_forwards
     return Steps(
         target_window_seconds={width: by_width[width] / forwards[width] for width in sorted(forwards)},

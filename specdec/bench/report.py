@@ -1,4 +1,4 @@
-"""The result of a benchmark: frozen, printable, and what `specdec bench --json` writes."""
+"""`BenchReport`, the result of a benchmark: what `specdec bench` prints, and `specdec bench --json` writes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from specdec.bench.text import ForWidth, greedy_sentence, legend, more_columns, pair_sentence, table, verdict
+from specdec.bench.text import ForWidth, greedy_sentence, legend, more_columns, pair_sentence, results_table, verdict
 from specdec.bench.values import BenchHardware, BenchResult, BenchSettings, GreedyCheck, PairSteps, PeerComparison, Ranking
 from specdec.report import Report
 from specdec.summary import DescribedPair
@@ -20,13 +20,13 @@ class BenchReport(Report):
     """Strategies measured side by side. Times are in seconds, speeds in tokens per second.
 
     `pair`           the two models
-    `hardware`       where, with what and when it was measured
+    `hardware`       where, with which versions and when it was measured
     `settings`       what all contenders had in common
-    `measured`       the pair before the benchmark; null where it was interrupted earlier
-    `results`        one for each strategy or peer, setting and temperature; none where no prompt was decoded by all of them
-    `ranking`        for each temperature the best setting of each strategy
-    `against`        each peer beside the strategy of ours that does the same
-    `greedy_check`   whether greedy outputs equal the autoregressive ones; null where nothing was decoded greedily, and where
+    `measured`       the pair before the benchmark; null if it was interrupted earlier
+    `results`        one for each strategy or peer, setting and temperature; none if no prompt was decoded by all of them
+    `ranking`        the best setting of each strategy, for each temperature
+    `against`        each peer compared with our strategy of the same algorithm
+    `greedy_check`   whether greedy outputs equal the autoregressive ones; null if nothing was decoded greedily, and if
                      acceptance was forced
     """
 
@@ -67,7 +67,7 @@ class BenchReport(Report):
         more = more_columns(self.results, columns)
         for ranking in self.ranking:
             peers = [str(entry) for entry in self.against if entry.temperature == ranking.temperature]
-            yield from ("", table(self.results, ranking, more), "")
+            yield from ("", results_table(self.results, ranking, more), "")
             yield Text("\n".join([verdict(ranking), *peers]), "bold")
         yield ""
         if self.greedy_check is not None:

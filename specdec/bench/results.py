@@ -1,4 +1,4 @@
-"""From what was decoded to what is reported: speeds, paired ratios with their intervals, rankings, predictions."""
+"""Makes the report of a benchmark: speeds, paired ratios with their intervals, rankings, predictions."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from specdec.summary import DescribedPair
 from specdec.synthetic import synthetic
 
 
-def report(benchmark: Benchmark, *, prompts_file: str = "", interrupted: bool = False) -> BenchReport:
-    """Everything that was measured so far."""
-    measured = bool(benchmark.cells)
+def report_of(benchmark: Benchmark, *, prompts_file: str = "", interrupted: bool = False) -> BenchReport:
+    """The report of everything that was measured so far."""
+    measured = bool(benchmark.decodes)
     temperatures = benchmark.temperatures if measured else ()
     comparable = 0 in temperatures and not synthetic(benchmark.verification)
     return BenchReport(
@@ -80,11 +80,11 @@ def settings(benchmark: Benchmark, prompts_file: str, interrupted: bool) -> Benc
 
 
 def result(benchmark: Benchmark, contender: Contender) -> BenchResult:
-    """All repeats of one contender."""
+    """The result of one contender over all repeats."""
     decoder = contender.decoder
     speed = Speed.of(benchmark, contender)
     ratio, interval = compared(speed, Speed.of(benchmark, benchmark.baseline(contender.temperature)))
-    total = reduce(add, (cell[contender].statistics for cell in benchmark.reported_cells))
+    total = reduce(add, (decoded[contender].statistics for decoded in benchmark.reported_decodes))
     return BenchResult.of(
         total,
         strategy=decoder.name,
@@ -99,10 +99,10 @@ def result(benchmark: Benchmark, contender: Contender) -> BenchResult:
 
 
 def _of_ours(benchmark: Benchmark, contender: Contender, decoder: Ours, total: Statistics) -> dict[str, Any]:
-    """What is known of our own strategies only: how far they draft, what their decodes measured, and what is predicted."""
+    """Fields that only our own strategies have: the draft length, what their decodes measured, and the predictions."""
     strategy, own, before = decoder.strategy, steps_of(total), benchmark.measured
     drafted = drafted_at_once(strategy, benchmark.pair) if isinstance(strategy, DraftingStrategy) else None
-    tokens = round(mean(len(cell[contender].tokens) for cell in benchmark.reported_cells))
+    tokens = round(mean(len(decoded[contender].tokens) for decoded in benchmark.reported_decodes))
     context = round(mean(len(prompt) for prompt in benchmark.prompts)) + tokens // 2
     if isinstance(strategy, DraftingStrategy) and strategy.draft_length == "auto":
         strategy = replace(strategy, draft_length=drafted)
@@ -138,7 +138,7 @@ def ranking(benchmark: Benchmark, temperature: float) -> Ranking:
 
 
 def against(benchmark: Benchmark, temperature: float) -> Iterator[PeerComparison]:
-    """How many times as fast we are as each peer that does the same thing, both at their best setting."""
+    """Each peer compared with our strategy of the same algorithm, both at their best setting."""
     contenders = best(benchmark, temperature)
     for peer, ours in COUNTERPARTS.items():
         if peer in contenders and ours in contenders:

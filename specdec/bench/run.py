@@ -1,7 +1,7 @@
-"""Who is measured, on what, in which order. Knows no strategy but the baseline.
+"""Runs a benchmark: the contenders, and the order in which they decode. Knows no strategy but the baseline.
 
-A *cell* is one prompt in one repeat. All contenders decode a cell one after the other, and the first one changes from cell to
-cell; so a machine that is busy elsewhere for a while is busy for all of them.
+All contenders decode a prompt, one after the other, before the next prompt. The contender that begins changes each time. So a
+machine that is busy elsewhere for a while slows all of them down.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from specdec.bench.values import BASELINE, PairSteps
 from specdec.decoding import decode
 from specdec.errors import InputError
 from specdec.inputs import at_least_one
-from specdec.measure import acceptance, profile
+from specdec.measure import measure_acceptance, profile
 from specdec.pair import Pair
 from specdec.profile import Profile
 from specdec.report import spelled
 from specdec.runtime.timing import CONTEXT_TOKENS, step_seconds, window_seconds
 from specdec.sampling import Sampling
 from specdec.strategy import DecodingStrategy, DraftingStrategy, available, create
-from specdec.summary import Setting
+from specdec.summary import StrategySetting
 from specdec.synthetic import rule_of, synthetic
 from specdec.text import prompt_tokens
 
@@ -35,7 +35,7 @@ ALL_DRAFT_LENGTHS = (1, 2, 3, 4, 5, 6, 7, 8)
 
 
 class Decoder(Protocol):
-    """A way to decode that can be measured: a strategy of ours or a peer. A frozen value."""
+    """What can be measured: a strategy of ours, or a peer. A frozen value."""
 
     @property
     def name(self) -> str: ...
@@ -49,7 +49,7 @@ class Decoder(Protocol):
         ...
 
     def decode(self, pair: Pair, prompt: Sequence[int], **options: Any) -> Result:
-        """Decode token ids. `options`: `max_new_tokens`, `temperature`, `verification` and `seed`, as for `specdec.decode`."""
+        """Decode token ids; `options` are `max_new_tokens`, `temperature`, `verification` and `seed` of `specdec.decode`."""
         ...
 
 
@@ -83,9 +83,9 @@ class Contender:
     temperature: float
 
     @property
-    def setting(self) -> Setting:
+    def setting(self) -> StrategySetting:
         """The decoder as reports name it."""
-        return Setting(self.decoder.name, self.decoder.parameters)
+        return StrategySetting(self.decoder.name, self.decoder.parameters)
 
     def __str__(self) -> str:
         return spelled(self.decoder.name, self.decoder.parameters)
@@ -94,10 +94,11 @@ class Contender:
 def line_up(
     pair: Pair, names: Sequence[str] = (), draft_lengths: Sequence[int] = (), *, full: bool = False
 ) -> list[DecodingStrategy]:
-    """The baseline and the strategies to compare it with: all installed ones, or `names`, at several draft lengths.
+    """The baseline and the strategies to compare with it: all installed ones, or `names`, at several draft lengths.
 
-    A strategy whose default length is `"auto"` gets that, its half and its neighbours, others 1, 2, 3, 4, 6; all get 1 to 8
-    when `full`. Without a draft model, those that draft are left out unless they are named.
+    A strategy whose default length is `"auto"` gets that length, its half and its two neighbours; others get 1, 2, 3, 4 and 6.
+    With `draft_lengths`, strategies get these, and with `full` 1 to 8; `"auto"` stays. Without a draft model, strategies that
+    draft are left out unless they are named.
     """
     chosen: list[DecodingStrategy] = [create(BASELINE)]
     for name in names or available():
@@ -120,19 +121,28 @@ def _lengths(pair: Pair, strategy: DraftingStrategy, draft_lengths: Sequence[int
 
 
 def drafted_at_once(strategy: DraftingStrategy, pair: Pair) -> int:
-    """The draft length that `"auto"` or another policy starts with on this pair."""
+    """The draft length with which a policy, such as `"auto"`, starts on this pair."""
     return strategy.policy.length(strategy.policy.init(pair))
 
 
 @dataclass
 class Benchmark:
-    """One measurement. Iterate over it to run it, one decode after another; what was done so far is kept in it.
+    """One measurement. Iterating over it runs it, one decode after another; it keeps what was done so far.
 
-    `texts` are prompts as text or token ids, and `prompts` their token ids. `seconds` bounds the decoding, checked between
-    cells; the first repeat is then cut short rather than left out. The baseline is measured whether it is given or not.
-
-    `measured`   the pair before anything was decoded; `None` until it is measured
-    `cells`      what each contender decoded, prompt by prompt and repeat by repeat
+    `pair`             the two models
+    `strategies`       to compare; the baseline is added if it is missing
+    `texts`            prompts as text or token ids
+    `temperatures`     0 is greedy
+    `max_new_tokens`   budget of each output
+    `repeats`          of all prompts
+    `seconds`          limit of the decoding, checked before each prompt; the first repeat is then cut short, not left out
+    `verification`     name of the rule, or forced acceptance
+    `seed`             of the first decode; each prompt of each repeat has its own
+    `peers`            contenders of other libraries
+    `prompts`          token ids of `texts`
+    `contenders`       each decoder at each temperature
+    `measured`         the pair before anything was decoded; `None` until it is measured
+    `decodes`          the result of each contender, prompt by prompt and repeat by repeat
     """
 
     pair: Pair
@@ -146,7 +156,7 @@ class Benchmark:
     seed: int
     peers: Sequence[Decoder]
     measured: PairSteps | None = field(default=None, init=False)
-    cells: list[dict[Contender, Result]] = field(default_factory=list[dict[Contender, Result]], init=False)
+    decodes: list[dict[Contender, Result]] = field(default_factory=list[dict[Contender, Result]], init=False)
 
     def __post_init__(self) -> None:
         at_least_one(max_new_tokens=self.max_new_tokens, repeats=self.repeats, prompts=len(self.texts))
@@ -165,11 +175,11 @@ class Benchmark:
         self.contenders = [Contender(decoder, t) for t in self.temperatures for decoder in decoders]
 
     def __len__(self) -> int:
-        """How many steps there are: one to measure the models, and one for each decode, warm-up included."""
+        """Number of steps: one to measure the models, and one for each decode, warm-up included."""
         return 1 + len(self.contenders) * (1 + self.repeats * len(self.prompts))
 
     def __iter__(self) -> Iterator[str]:
-        """Run it; yields what is done next before each step."""
+        """Run it; yields before each step what is done next."""
         yield "measuring the models"
         self.measured = measured(self.pair, self.prompts, self.temperatures, self.verification)
         for contender in self.contenders:
@@ -177,15 +187,15 @@ class Benchmark:
             self._decode(contender, 0, 0, WARM_UP_TOKENS)
         start = time.perf_counter()
         for number in range(self.repeats * len(self.prompts)):
-            if self.cells and time.perf_counter() - start > self.seconds:
+            if self.decodes and time.perf_counter() - start > self.seconds:
                 return
             repeat, prompt = divmod(number, len(self.prompts))
-            cell: dict[Contender, Result] = {}
+            decoded: dict[Contender, Result] = {}
             for i in range(len(self.contenders)):
                 contender = self.contenders[(number + i) % len(self.contenders)]
                 yield f"repeat {repeat + 1} of {self.repeats}: {contender}"
-                cell[contender] = self._decode(contender, repeat, prompt, self.max_new_tokens)
-            self.cells.append(cell)
+                decoded[contender] = self._decode(contender, repeat, prompt, self.max_new_tokens)
+            self.decodes.append(decoded)
 
     def _decode(self, contender: Contender, repeat: int, prompt: int, tokens: int) -> Result:
         return contender.decoder.decode(
@@ -199,14 +209,15 @@ class Benchmark:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Repeats and prompts to report: whole repeats, or what there is of the first."""
-        whole = len(self.cells) // len(self.prompts)
-        return (whole, len(self.prompts)) if whole else (min(1, len(self.cells)), len(self.cells))
+        """Repeats and prompts to report: whole repeats, or the finished part of the first one."""
+        whole = len(self.decodes) // len(self.prompts)
+        return (whole, len(self.prompts)) if whole else (min(1, len(self.decodes)), len(self.decodes))
 
     @property
-    def reported_cells(self) -> list[dict[Contender, Result]]:
+    def reported_decodes(self) -> list[dict[Contender, Result]]:
+        """The decodes of those repeats and prompts."""
         repeats, prompts = self.shape
-        return self.cells[: repeats * prompts]
+        return self.decodes[: repeats * prompts]
 
     def baseline(self, temperature: float) -> Contender:
         """The autoregressive contender at that temperature."""
@@ -214,15 +225,15 @@ class Benchmark:
 
 
 def measured(pair: Pair, prompts: Sequence[Sequence[int]], temperatures: Sequence[float], verification: str) -> PairSteps:
-    """Seconds of single steps of both models, and how often a drafted token is accepted, at temperature 1 and all others.
+    """Seconds of single steps of both models, and how often a drafted token is accepted, at 1 and at each of `temperatures`.
 
-    Forced acceptance is not measured: its rate is known.
+    Forced acceptance is not measured, since its rate is known.
     """
     draft, forced = pair.draft_lane(), synthetic(verification)
     draft_seconds = None if draft is None else step_seconds(draft)  # first: its process then runs while the target is timed
     widths = window_seconds(pair.target_lane(), WIDTHS)
     asked = () if draft is None else {1.0, *temperatures}
-    rates = {t: (forced or acceptance(pair, prompts, temperature=t)).rate for t in asked}
+    rates = {t: (forced or measure_acceptance(pair, prompts, temperature=t)).rate for t in asked}
     return PairSteps(
         target_step_seconds=step_seconds(pair.target_lane()),
         target_window_seconds=widths,
@@ -235,5 +246,5 @@ def measured(pair: Pair, prompts: Sequence[Sequence[int]], temperatures: Sequenc
 
 
 def _timings(pair: Pair) -> Profile:
-    """The models alone, in turn and together, for whoever predicts; acceptance is measured on the prompts themselves."""
+    """The models alone, in turn and together, for the predictor; acceptance is measured on the benchmark's own prompts."""
     return profile(pair, {}, widths=ALL_DRAFT_LENGTHS, batches=(), contexts=(CONTEXT_TOKENS,), repeats=PROFILE_REPEATS)

@@ -1,8 +1,11 @@
-"""The benchmark as a study: a function of values that returns a frozen report.
+"""`bench`, the benchmark as a study: a function of values that returns a frozen report.
+
+import strategies
+from specdec import Pair
+from specdec.bench import bench
 
 with Pair.bundled() as pair:
-    report = bench(pair, [create("pearl"), create("speculative", draft_length=4)], ["def add(a, b):"], repeats=3)
-print(report)
+    print(bench(pair, [strategies.Pearl(), strategies.Speculative(4)], ["def add(a, b):"], repeats=3))
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from specdec.bench.report import BenchReport
-from specdec.bench.results import report
+from specdec.bench.results import report_of
 from specdec.bench.run import Benchmark, Decoder
 from specdec.pair import Pair
 from specdec.report import Progress, no_progress
@@ -39,14 +42,14 @@ def bench(
     `temperatures`     0 is greedy
     `max_new_tokens`   of each output
     `repeats`          of all prompts
-    `seconds`          bounds the decoding; the first repeat is then cut short rather than left out
-    `verification`     a rule, or forced acceptance, as for `specdec.decode`
+    `seconds`          limit of the decoding; the first repeat is then cut short, not left out
+    `verification`     name of a rule, or forced acceptance such as `synthetic:0.8`
     `seed`             of the first decode
-    `peers`            contenders that are not ours, such as those of `hugging_face`
-    `prompts_file`     what the report calls the prompts
-    `progress`         is passed the steps, one for each decode
+    `peers`            contenders of other libraries, such as those of `hugging_face`
+    `prompts_file`     name of the prompts in the report
+    `progress`         gets the steps, one for each decode
 
-    Ctrl-C ends the benchmark early. The report then holds what was measured by then, and its `settings.interrupted` is true.
+    Ctrl-C ends the benchmark early. The report then holds what was measured so far, and its `settings.interrupted` is true.
     """
     benchmark = Benchmark(pair, strategies, prompts, temperatures, max_new_tokens, repeats, seconds, verification, seed, peers)
     interrupted = False
@@ -55,4 +58,4 @@ def bench(
             pass
     except KeyboardInterrupt:
         interrupted = True
-    return report(benchmark, prompts_file=prompts_file, interrupted=interrupted)
+    return report_of(benchmark, prompts_file=prompts_file, interrupted=interrupted)

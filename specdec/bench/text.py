@@ -1,4 +1,4 @@
-"""A benchmark as a person reads it: the tables, the verdicts, and what the columns mean."""
+"""A benchmark as text: the tables, the sentences, and what the columns mean."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from specdec.bench.values import BASELINE, BenchResult, GreedyCheck, PairSteps, Ranking, Slower
-from specdec.report import milliseconds, share, three_digits
+from specdec.report import milliseconds, share, table, three_digits
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
     from rich.table import Table
 
 WIDE = 100
-"""Columns of a terminal from which on the table shows overhead and prediction too."""
+"""Terminals of at least this many columns show overhead and prediction too."""
 
 MORE_COLUMNS = {
     "over\nhead": "Overhead: share of the time in which neither model works. ",
@@ -25,7 +25,7 @@ COLUMNS = ("draft\nlength", "tok/s", "speed\n-up", "interval", "accept\nlength",
 
 @dataclass(frozen=True)
 class ForWidth:
-    """What depends on the columns of the terminal: `parts(columns)`, one below the other."""
+    """What depends on the width of the terminal: `parts(columns)`, one below the other."""
 
     parts: Callable[[int], Iterable[RenderableType]]
 
@@ -40,7 +40,7 @@ def heading(temperature: float) -> str:
 
 
 def pair_sentence(measured: PairSteps | None, synthetic: str) -> str:
-    """What a step of each model takes, and how often a drafted token is accepted."""
+    """One sentence: the time of a step of each model, and how often a drafted token is accepted."""
     if measured is None:
         return "nothing yet"
     text = f"target step {milliseconds(measured.target_step_seconds)}"
@@ -51,39 +51,28 @@ def pair_sentence(measured: PairSteps | None, synthetic: str) -> str:
 
 
 def more_columns(results: Sequence[BenchResult], columns: int) -> list[str]:
-    """The headings of a wide table beside the usual ones; without predictions, none is shown."""
+    """The further headings of a wide table; that of predictions only if there are any."""
     predicted = any(result.predicted_tokens_per_second for result in results)
     return list(MORE_COLUMNS)[: 1 + predicted] if columns >= WIDE else []
 
 
-def table(results: Sequence[BenchResult], ranking: Ranking, more: Sequence[str]) -> Table:
-    """The results at one temperature, with `more` of the last columns."""
-    from rich import box
-    from rich.table import Table
-
+def results_table(results: Sequence[BenchResult], ranking: Ranking, more: Sequence[str]) -> Table:
+    """The table of the results at one temperature; `more` are headings from `more_columns`."""
     shown = [result for result in results if result.temperature == ranking.temperature]
-    rows = Table(
-        title=heading(ranking.temperature) + "".join({f", {result.synthetic}" for result in results if result.synthetic}),
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        title_justify="left",
-        title_style="bold",
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
-    rows.add_column("strategy", no_wrap=True)
-    for title in (*COLUMNS, *more):
-        rows.add_column(title, justify="right", no_wrap=True)
+    title = heading(ranking.temperature) + "".join({f", {result.synthetic}" for result in results if result.synthetic})
+    made = table("strategy", numbers=(*COLUMNS, *more), title=title, show_edge=False, padding=(0, 1, 0, 0))
+    for column in made.columns:
+        column.no_wrap = True
     best = [(leader.strategy, leader.parameters) for leader in (ranking.fastest, *ranking.against)]
     for result in shown:
         setting = result.strategy, result.parameters
         marked = setting in best and result.strategy != BASELINE
         style = "bold green" if setting == best[0] else "bold" if marked else ""
-        rows.add_row(*_cells(result, marked)[: len(rows.columns)], style=style)
-    return rows
+        made.add_row(*_texts(result, marked)[: len(made.columns)], style=style)
+    return made
 
 
-def _cells(result: BenchResult, marked: bool) -> list[str]:
+def _texts(result: BenchResult, marked: bool) -> list[str]:
     low, high = result.speedup_over_ar_interval
     drafts = any(accepted != 0 for accepted in result.acceptance_histogram) or result.draft_acceptance_rate > 0
     predicted = result.predicted_tokens_per_second

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from specdec.profile import Hardware, Profile
 from specdec.report import Parameter, Report, named
-from specdec.summary import DecodeSummary, Setting
+from specdec.summary import DecodeSummary, StrategySetting
 
 BASELINE = "autoregressive"
 """The strategy that all others are compared with."""
@@ -21,11 +21,13 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class BenchHardware(Hardware):
-    """Where, with what and when it was measured.
+    """Where, with which versions and when it was measured.
 
-    `python`, `torch`, `transformers`   their versions
-    `specdec`                           the version of this package, `pearl-specdec` in JSON
-    `date`                              when the report was made, in UTC
+    `python`         version of Python
+    `torch`          version of torch
+    `transformers`   version of transformers
+    `specdec`        version of this package; its key in JSON is `pearl-specdec`
+    `date`           when the report was made, in UTC
     """
 
     python: str = ""
@@ -40,21 +42,22 @@ class BenchSettings(Report):
     """What all contenders had in common.
 
     `temperatures`      0 is greedy
-    `max_new_tokens`    of each output
-    `repeats`           that were finished; `repeats_planned` were asked for
-    `prompts`           how many each repeat decoded
-    `verification`      the rule that accepts drafted tokens, or forced acceptance
-    `synthetic`         empty, or `"synthetic acceptance 0.8: not text"`: acceptance was forced. The pair's acceptance rate is
-                        then the forced one, and no greedy outputs are compared
-    `why_eager`         for each model, why it ran as transformers wrote it; null where forwards were fused or replayed as
-                        graphs. Empty in files that were written before this was noted
-    `seed`              of the first decode; each cell has one of its own
+    `max_new_tokens`    budget of each output
+    `repeats`           number of finished repeats
+    `repeats_planned`   number of repeats that were asked for
+    `prompts`           number of prompts in each repeat
+    `verification`      name of the rule that accepts drafted tokens, or forced acceptance
+    `synthetic`         empty, or `"synthetic acceptance 0.8: not text"` if acceptance was forced. The pair's acceptance rate is
+                        then the forced one, and greedy outputs are not compared
+    `why_eager`         for each model, why it ran the forwards of transformers; null if they were fused or replayed as graphs.
+                        Empty in files that are older than this key
+    `seed`              of the first decode; each prompt of each repeat has its own
     `dtype`             number format of the target
-    `target_threads`    of torch in the target's process
-    `draft_lane`        where the draft worked; null without one
+    `target_threads`    threads of torch in the target's process
+    `draft_lane`        where the draft worked: `inline`, `thread` or `process`; null without a draft
     `peer_seconds`      how the seconds of peers were taken; null without peers
-    `prompts_file`      what the prompts are called
-    `interrupted`       whether a person ended it early
+    `prompts_file`      name of the prompts
+    `interrupted`       whether a person ended the benchmark early
     """
 
     temperatures: tuple[float, ...]
@@ -78,9 +81,9 @@ class BenchSettings(Report):
 class Steps(Report):
     """Seconds of single steps, and acceptance.
 
-    `target_window_seconds`   of a forward of the target by its width in tokens
-    `draft_step_seconds`      of a drafted token; null where no draft worked
-    `acceptance_rate`         accepted / tested guesses; null without any. Guesses behind a rejected one were not tested
+    `target_window_seconds`   seconds of a forward of the target, by its width in positions
+    `draft_step_seconds`      seconds of a drafted token; null if no draft worked
+    `acceptance_rate`         accepted / tested guesses; null without any. Guesses after a rejected one were not tested
     """
 
     target_window_seconds: Mapping[int, float]
@@ -92,12 +95,15 @@ class Steps(Report):
 class PairSteps(Steps):
     """The pair before the benchmark, medians of interleaved repeats.
 
-    `acceptance_rate`                  mean over positions of `sum min(p, q)` at temperature 1, on text that the target wrote;
-                                       null without a draft
-    `target_step_seconds`              of a greedy token of the target
+    `acceptance_rate`                  mean over positions of sum_x min(p(x), q(x)) at temperature 1, on text that the target
+                                       sampled; null without a draft
+    `target_step_seconds`              seconds of a greedy token of the target
     `speed_ratio`                      target step / draft step, both models at work; null without a draft
     `acceptance_rate_by_temperature`   the same rate at each temperature; at 0, how often both models choose the same token
     `profile`                          the models timed alone, in turn and together; null without a draft
+
+    The profile times the same steps once more, with another estimator: means of sampled steps without outliers, for the
+    predictor. The other times are medians of greedy steps, for the reader. So the two differ.
     """
 
     target_step_seconds: float
@@ -111,18 +117,20 @@ class PairSteps(Steps):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchResult(DecodeSummary, Setting):
-    """One strategy or peer with its parameters at one temperature, over all repeats. The last three are null for peers.
+class BenchResult(DecodeSummary, StrategySetting):
+    """One strategy or peer with its parameters at one temperature, over all repeats.
 
     `temperature`                     0 is greedy
     `lossless_claimed`                whether its output law is claimed to be the target's
     `tokens_per_second`               median over repeats, prefill excluded
-    `speedup_over_ar`                 over autoregressive decoding in the same repeat, median over repeats
+    `speedup_over_ar`                 speed over that of autoregressive decoding in the same repeat, median over repeats
     `speedup_over_ar_interval`        its 95 % bootstrap interval over prompts and repeats
-    `drafted_at_once`                 what the draft length came to on this pair; null for a strategy without one
-    `measured`                        what its own decodes say of seconds and acceptance
-    `predicted_tokens_per_second`     by the installed predictor, from what was measured before anything was decoded
-    `closed_form_tokens_per_second`   by the same predictor, from `measured`: the speed without overhead
+    `drafted_at_once`                 draft length on this pair, as an integer; null for a strategy without one
+    `measured`                        seconds and acceptance of its own decodes
+    `predicted_tokens_per_second`     prediction from what was measured before anything was decoded
+    `closed_form_tokens_per_second`   prediction from `measured`: the speed without overhead
+
+    The last four are null for peers. Both predictions are the installed predictor's.
     """
 
     lossless_claimed: bool
@@ -137,16 +145,16 @@ class BenchResult(DecodeSummary, Setting):
 
     @property
     def length(self) -> str:
-        """The draft length as tables and charts show it: `auto=7` for a policy and what it came to, `-` without one."""
+        """The draft length as tables and charts show it: `auto=7` for a policy that chose 7, `-` without a draft length."""
         chosen = self.parameters.get("draft_length", "-")
         return str(chosen) if self.drafted_at_once in (None, chosen) else f"{chosen}={self.drafted_at_once}"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Slower(Setting):
+class Slower(StrategySetting):
     """The best setting of a strategy that is not the fastest.
 
-    `times_as_fast`   the fastest over this one, median over repeats
+    `times_as_fast`   speed of the fastest over that of this one, median over repeats
     `interval`        its 95 % bootstrap interval
     """
 
@@ -159,24 +167,26 @@ class Ranking(Report):
     """The best setting of each strategy at one temperature.
 
     `temperature`   0 is greedy
-    `fastest`       of all
-    `against`       the others, faster ones first
+    `fastest`       the fastest setting of all
+    `against`       the best settings of the other strategies, fastest first
     """
 
     temperature: float
-    fastest: Setting
+    fastest: StrategySetting
     against: tuple[Slower, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PeerComparison(Report):
-    """A peer beside our strategy that does the same, both at their best setting.
+    """A peer compared with our strategy of the same algorithm, both at their best setting.
 
-    `temperature`               0 is greedy
-    `peer`, `peer_parameters`   the peer
-    `ours`, `parameters`        our strategy
-    `times_as_fast`             ours over theirs, median over repeats
-    `interval`                  its 95 % bootstrap interval
+    `temperature`       0 is greedy
+    `peer`              name of the peer
+    `peer_parameters`   parameters of the peer
+    `ours`              name of our strategy
+    `parameters`        parameters of our strategy
+    `times_as_fast`     our speed over that of the peer, median over repeats
+    `interval`          its 95 % bootstrap interval
     """
 
     temperature: float
@@ -194,14 +204,14 @@ class PeerComparison(Report):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Difference(Setting):
+class Difference(StrategySetting):
     """A greedy output that is not the autoregressive one.
 
-    `prompt`         its number, from 0
-    `position`       of the first new token that differs, from 0
+    `prompt`         number of the prompt, from 0
+    `position`       position of the first new token that differs, from 0
     `tokens`         the two token ids there, ours first
-    `logit_margin`   how far apart the target's logits of the two tokens are
-    `tie`            whether that is too close for the number format to tell apart
+    `logit_margin`   difference of the target's logits of the two tokens
+    `tie`            whether the difference is too small for the number format
     """
 
     prompt: int
@@ -215,9 +225,9 @@ class Difference(Setting):
 class GreedyCheck(Report):
     """Whether greedy outputs equal the autoregressive ones token for token.
 
-    `prompts`       that were compared: those of the first repeat
-    `equal`         whether all are
-    `differences`   those that are not
+    `prompts`       number of prompts that were compared: those of the first repeat
+    `equal`         whether all outputs are equal
+    `differences`   the outputs that are not equal
     """
 
     prompts: int

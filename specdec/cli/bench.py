@@ -1,4 +1,4 @@
-"""`specdec bench`: strategies side by side on one pair."""
+"""`specdec bench`: measure strategies side by side on one pair."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FULL_REPEATS, REPEATS = 5, 3
 SECONDS = 200.0
 TEMPERATURES = (0.0, 1.0)
 BUNDLED_PROMPTS = 6
-"""Two of each kind: three repeats with them take minutes, not a quarter of an hour."""
+"""Two of each kind, so that three repeats take minutes."""
 
 
 class Against(StrEnum):
@@ -66,7 +66,7 @@ class BenchOptions:
     seed: Seed = 0
 
     def check(self, models: ModelOptions) -> None:
-        """Refuse what is unknown, cannot go together or would be ignored, before the models are loaded."""
+        """Refuse options that are unknown, contradict each other or would be ignored, before the models are loaded."""
         from specdec.sampling import Sampling
 
         models.check()
@@ -94,7 +94,7 @@ class BenchOptions:
             raise InputError("--prompt-tokens is for shapes, and these models read text: give --prompts instead")
 
     def _check_lengths(self, models: ModelOptions) -> None:
-        """Every strategy that is named must exist; one of all must have a draft length where lengths are given."""
+        """Refuse unknown strategies, and draft lengths if no strategy has one."""
         from specdec.strategy import DraftingStrategy, available, create
 
         chosen = [type(create(name)) for name in self.strategy or ()] or list(available().values())
@@ -105,7 +105,7 @@ class BenchOptions:
             raise InputError(f"--draft-lengths {self.draft_lengths}: {reason}: leave it out")
 
     def chosen_prompts(self, shapes: str) -> tuple[Sequence[str | Sequence[int]], str]:
-        """The prompts to decode and what they are called: those of a file, the bundled ones, or made-up ones for shapes."""
+        """The prompts to decode and their name: those of a file, the bundled ones, or made-up ones for shapes."""
         from specdec.prompts import bundled, load
 
         if shapes:
@@ -118,7 +118,7 @@ class BenchOptions:
         return bundled()[: self.limit or (None if self.full else BUNDLED_PROMPTS)], "bundled"
 
     def run(self, pair: Pair, prompts: Sequence[str | Sequence[int]], prompts_file: str, progress: Progress) -> BenchReport:
-        """Measure."""
+        """Run the benchmark; returns its report."""
         from specdec.bench import bench, hugging_face, line_up
 
         lengths = parsed_lengths(self.draft_lengths)

@@ -1,4 +1,4 @@
-"""Where a command writes: reports and text for people, JSON for programs, progress on a terminal only."""
+"""Where a command writes: reports and text for people, JSON for programs, and progress, which only a terminal shows."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ T = TypeVar("T")
 class Terminal:
     """Where one command writes.
 
-    `json` is a path, `"-"` for standard output, or `None`. The path is tried at once, so that nothing is lost after long work.
-    With `"-"`, standard output holds the JSON and nothing else; everything for people then goes to standard error.
+    `json` is a path, `"-"` for standard output, or `None`. The path is tested before the work, so that no result is lost. With
+    `"-"`, standard output holds the JSON and nothing else; text for people then goes to standard error.
 
     `console`   for people: reports and text
     `errors`    for people, on standard error: progress and remarks
@@ -51,7 +51,7 @@ class Terminal:
             raise _unwritable(self._json, error) from error
 
     def follow(self, steps: Iterable[T], total: int) -> Iterator[T]:
-        """Pass `steps` on, and show them as text beside a progress bar; a `specdec.report.Progress`."""
+        """Yield `steps`, and show each as text next to a progress bar: a `specdec.report.Progress`."""
         if not self.errors.is_terminal:
             yield from steps
             return
@@ -65,14 +65,14 @@ class Terminal:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console as wide as the terminal, or as wide as a printed report where there is none."""
+    """A console as wide as the terminal, or as a printed report if there is no terminal."""
     stream = sys.stderr if stderr else sys.stdout
     return Console(stderr=stderr, width=None if stream.isatty() else WIDTH, highlight=False)
 
 
 @contextmanager
 def uninterrupted() -> Generator[None]:
-    """Hold Ctrl-C back until the block is done, so that text is never written without being counted as written."""
+    """Delay Ctrl-C to the end of the block, so that all text that was written is counted as written."""
     held: list[int] = []
     usual = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
     try:

@@ -1,4 +1,4 @@
-"""`specdec generate`: one text, streamed, with the draft's share of it made visible."""
+"""`specdec generate`: continue a text, round by round, and show which tokens the draft proposed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from specdec.cli.console import Terminal, uninterrupted
-from specdec.cli.options import Json, ModelOptions, StrategyOptions, VerificationOption
+from specdec.cli.options import SAMPLING, SEED, Json, ModelOptions, StrategyOptions, VerificationOption
 from specdec.errors import InputError
 from specdec.synthetic import require_text
 
@@ -23,20 +23,19 @@ if TYPE_CHECKING:
     from specdec.strategy import DecodingStrategy
 
 DRAFTED, OWN = "green", "bold"
-_SAMPLING = "Sampling"
 
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """How tokens are drawn; the fields are those of `specdec.Sampling`."""
+    """How tokens are drawn: the fields of `specdec.Sampling`."""
 
-    temperature: Annotated[float, typer.Option(help="0 is greedy.", rich_help_panel=_SAMPLING)] = 1.0
-    top_k: Annotated[int | None, typer.Option(help="Keep the k likeliest tokens.", rich_help_panel=_SAMPLING)] = None
-    top_p: Annotated[float | None, typer.Option(help="Keep the likeliest of this mass.", rich_help_panel=_SAMPLING)] = None
+    temperature: Annotated[float, typer.Option(help="0 is greedy.", rich_help_panel=SAMPLING)] = 1.0
+    top_k: Annotated[int | None, typer.Option(help="Keep the k likeliest tokens.", rich_help_panel=SAMPLING)] = None
+    top_p: Annotated[float | None, typer.Option(help="Keep the likeliest of this mass.", rich_help_panel=SAMPLING)] = None
     min_p: Annotated[
-        float | None, typer.Option(help="Keep what has this share of the likeliest.", rich_help_panel=_SAMPLING)
+        float | None, typer.Option(help="Keep what has this share of the likeliest.", rich_help_panel=SAMPLING)
     ] = None
-    repetition_penalty: Annotated[float | None, typer.Option(help="Above 1: repeat less.", rich_help_panel=_SAMPLING)] = None
+    repetition_penalty: Annotated[float | None, typer.Option(help="Above 1: repeat less.", rich_help_panel=SAMPLING)] = None
 
     def check(self) -> None:
         """Refuse what is out of range, and what does nothing at temperature 0."""
@@ -57,9 +56,7 @@ def generate(
     max_new_tokens: Annotated[int, typer.Option(help="Tokens to generate at most.")] = 128,
     stop: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="End after this text; may be repeated.")] = None,
     verification: VerificationOption = "token",
-    seed: Annotated[
-        int | None, typer.Option(help="The same seed gives the same tokens; random unless given.", rich_help_panel=_SAMPLING)
-    ] = None,
+    seed: Annotated[int | None, typer.Option(help=f"{SEED}; random unless given.", rich_help_panel=SAMPLING)] = None,
     json: Json = None,
 ) -> None:
     """Continue a text, and show which tokens the draft proposed.
@@ -102,7 +99,7 @@ def generate(
 
 
 def reported(prompt: str, result: Result, strategy: DecodingStrategy, pair: Pair, settings: dict[str, Any]) -> Generated:
-    """A decode as a report."""
+    """The report of a decode."""
     from specdec.generated import Generated, GenerateSettings, GenerateStatistics
     from specdec.summary import DescribedPair
 
@@ -123,7 +120,7 @@ def reported(prompt: str, result: Result, strategy: DecodingStrategy, pair: Pair
 
 
 def read_prompt(prompt: str | None, prompt_file: str | None) -> str:
-    """The prompt from where it is."""
+    """The prompt: the argument, standard input, or the text of a file."""
     if (prompt is None) == (prompt_file is None):
         raise InputError("one prompt is needed: give it as the argument, as - for standard input, or by --prompt-file")
     if prompt_file is not None:
@@ -137,7 +134,7 @@ def read_prompt(prompt: str | None, prompt_file: str | None) -> str:
 
 
 def stream(terminal: Terminal, pair: Pair, decoding: Decoding, prompt: str) -> bool:
-    """Print the text as it comes; whether it was interrupted."""
+    """Print the text round by round; returns whether a person interrupted it."""
     console = terminal.console
     if console.is_terminal:
         console.print(prompt, style="dim", end="", markup=False, soft_wrap=True)
@@ -155,7 +152,7 @@ def stream(terminal: Terminal, pair: Pair, decoding: Decoding, prompt: str) -> b
 
 
 class Printer:
-    """Shows text with the part of the draft in one style and the target's own in another."""
+    """Shows text: drafted tokens in one style, the target's own in another."""
 
     def __init__(self, terminal: Terminal, pair: Pair) -> None:
         self._console = terminal.console
@@ -164,7 +161,7 @@ class Printer:
         self._shown = 0
 
     def show(self, tokens: tuple[int, ...], accepted: int, text: str) -> None:
-        """One round: `tokens`, the first `accepted` of them drafted, and the new `text`."""
+        """Show one round: the first `accepted` of its `tokens` were drafted; `text` is new."""
         drafted = self._length(self._tokens + tokens[:accepted]) - self._shown if accepted else 0
         self._tokens += tokens
         self._shown += len(text)
@@ -172,11 +169,11 @@ class Printer:
         self._print(text[max(0, drafted) :], OWN)
 
     def rest(self, text: str) -> None:
-        """What an interrupted decode had committed and not shown."""
+        """Show what an interrupted decode committed and did not show."""
         self._print(text[self._shown :], OWN)
 
     def _length(self, tokens: tuple[int, ...]) -> int:
-        """Characters of `tokens` that are complete."""
+        """Number of complete characters in `tokens`."""
         assert self._tokenizer is not None
         return len(str(self._tokenizer.decode(list(tokens), skip_special_tokens=True)).rstrip("\ufffd"))
 

@@ -1,4 +1,4 @@
-"""Options that several commands share, and what is made of them."""
+"""Options that several commands share, each declared once, and the values that are made of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from specdec.strategy import DecodingStrategy
 
 
-class Lane(StrEnum):
+class LaneName(StrEnum):
     auto = "auto"
     inline = "inline"
     thread = "thread"
@@ -38,30 +38,26 @@ class Theme(StrEnum):
 
 
 _MODELS = "Models"
-_SAMPLING = "Sampling"
+SAMPLING = "Sampling"
+"""The panel of options that say how tokens are drawn."""
 
 VerificationOption = Annotated[
     str,
     typer.Option(
         metavar="RULE",
         help="What accepts drafted tokens: token, match or block; to measure speed only, synthetic:0.8 or synthetic:PROFILE.",
-        rich_help_panel=_SAMPLING,
+        rich_help_panel=SAMPLING,
     ),
 ]
-Seed = Annotated[
-    int,
-    typer.Option(
-        help="The same seed gives the same tokens, unless the strategy drafts by the clock (elastic).",
-        rich_help_panel=_SAMPLING,
-    ),
-]
+SEED = "The same seed gives the same tokens, except with elastic"
+Seed = Annotated[int, typer.Option(help=f"{SEED}.", rich_help_panel=SAMPLING)]
 Json = Annotated[
     str | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON to FILE, or - for standard output.")
 ]
 Pictures = Annotated[
     list[str] | None, typer.Option("--output", metavar="FILE", help="Draw a picture: .svg, .png or .html; may be repeated.")
 ]
-ThemeOption = Annotated[Theme, typer.Option("--theme", help="Ground of the picture.")]
+ThemeOption = Annotated[Theme, typer.Option("--theme", help="Background of the picture.")]
 Parameters = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A parameter of the strategy; may be repeated.")
 ]
@@ -69,14 +65,14 @@ Parameters = Annotated[
 
 @dataclass(frozen=True)
 class StrategyOptions:
-    """Which strategy, and its parameters."""
+    """A strategy and its parameters."""
 
     strategy: Annotated[str, typer.Option(help="Strategy, as specdec strategies lists them.")] = "pearl"
     draft_length: Annotated[str | None, typer.Option(metavar="N", help="Tokens to draft at once, or auto.")] = None
     settings: Parameters = None
 
     def create(self) -> DecodingStrategy:
-        """The strategy; unknown names and parameters are refused."""
+        """The strategy. Raises `InputError` for an unknown name or parameter."""
         from specdec.strategy import create
 
         chosen = parameters(self.settings)
@@ -89,13 +85,13 @@ class StrategyOptions:
 
 @dataclass(frozen=True)
 class PictureOptions:
-    """Pictures to draw of the result."""
+    """Files for pictures of the result, and their theme."""
 
     files: Pictures = None
     theme: ThemeOption = Theme.light
 
     def paths(self, *others: str) -> list[Path]:
-        """Where to draw, checked before any work is done; `others` are further suffixes that the command can write."""
+        """The files to draw, checked before any work is done; `others` are further suffixes that the command can write."""
         if self.theme is not Theme.light and not self.files:
             raise InputError(f"--theme {self.theme.value} is for pictures: give --output FILE too")
         return picture_paths(self.files, *others)
@@ -103,7 +99,7 @@ class PictureOptions:
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """The pair, and where it works."""
+    """The pair, and the devices on which it works."""
 
     target: Annotated[
         str | None,
@@ -124,7 +120,9 @@ class ModelOptions:
     dtype: Annotated[
         DType | None, typer.Option(help="Number format; the checkpoint's, where the device has it.", rich_help_panel=_MODELS)
     ] = None
-    lane: Annotated[Lane, typer.Option(help="Where the draft works beside the target.", rich_help_panel=_MODELS)] = Lane.auto
+    lane: Annotated[
+        LaneName, typer.Option(help="Where the draft works: a process, a thread, or in turn.", rich_help_panel=_MODELS)
+    ] = LaneName.auto
 
     @property
     def drafts(self) -> bool:
@@ -139,12 +137,12 @@ class ModelOptions:
         return " and ".join(model for model in (self.target, self.draft) if model is not None and is_shape(model))
 
     def check(self) -> None:
-        """Refuse options that nothing is there for; `load` does so too."""
+        """Refuse options for a model that is not given; `load` does so too."""
         if self.target is None and self.draft is not None:
             raise InputError(f"--draft {self.draft} has no target: give --target too, or neither for the bundled pair")
         if not self.drafts and self.draft_device is not None:
             raise InputError(f"--draft-device {self.draft_device} is for a draft, and there is none: give --draft too")
-        if not self.drafts and self.lane is not Lane.auto:
+        if not self.drafts and self.lane is not LaneName.auto:
             raise InputError(f"--lane {self.lane.value} is for a draft, and there is none: give --draft too")
 
     def load(self, *, eager: bool = False) -> Pair:
@@ -184,7 +182,7 @@ def parsed_lengths(text: str | None) -> list[int]:
 
 
 def value(text: str) -> int | float | str:
-    """An integer or a number where the text is one."""
+    """The text as an integer or a number if it is one."""
     for kind in (int, float):
         try:
             return kind(text)
@@ -194,7 +192,7 @@ def value(text: str) -> int | float | str:
 
 
 def picture_paths(paths: list[str] | None, *others: str) -> list[Path]:
-    """Output files whose suffix and folder are good, before any work is done."""
+    """Output files. Raises `InputError` for an unknown suffix or a missing folder."""
     found: list[Path] = []
     for name in paths or ():
         path = Path(name)

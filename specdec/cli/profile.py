@@ -1,4 +1,4 @@
-"""`specdec profile`: measure a pair, for the simulator."""
+"""`specdec profile`: measure the costs and the acceptance of a pair, for the simulator."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def profile(
         int | None, typer.Option(min=1, help=f"Take only the first prompts of each file; {LIMIT} unless given.")
     ] = None,
     max_new_tokens: Annotated[
-        int | None, typer.Option(min=1, help=f"Tokens to sample behind each prompt; {NEW_TOKENS} unless given.")
+        int | None, typer.Option(min=1, help=f"Tokens to sample after each prompt; {NEW_TOKENS} unless given.")
     ] = None,
     repeats: Annotated[int, typer.Option(min=2, help="Repeats of each timing.")] = 20,
     json: Json = None,
@@ -65,7 +65,7 @@ def profile(
 
 
 def chosen_texts(files: Sequence[str], limit: int) -> dict[str, list[str]]:
-    """The first prompts by name of their file; the bundled ones where no file is given."""
+    """The first prompts of each file, by its name; the bundled ones without a file."""
     from specdec.prompts import bundled, load
 
     found = {Path(name).name: load(name) for name in files} or {"bundled": bundled()}

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 from specdec.errors import InputError, SpecdecError
 from specdec.inputs import at_least_one
 from specdec.law.proof import Proof, prove
-from specdec.report import Progress, Report, no_progress, spelled
+from specdec.report import Progress, Report, no_progress, spelled, table
 from specdec.strategy import DecodingStrategy, create, require_strategy
 from specdec.verification import Rule, name_of, rule, rules
 
@@ -72,22 +72,16 @@ class Proofs(Report):
         return Group(self._table(), *faults, summary)
 
     def _table(self) -> Table:
-        from rich import box
-        from rich.table import Table
-
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for heading in ("strategy", "parameters", "rule"):
-            table.add_column(heading)
-        for heading in ("pairs", "largest total\nvariation", "exact", "seconds"):
-            table.add_column(heading, justify="right")
+        numbers = ("pairs", "largest total\nvariation", "exact", "seconds")
+        made = table("strategy", "parameters", "rule", numbers=numbers)
         for proof in self.proofs:
             _, _, parameters = spelled(proof.strategy, proof.parameters).partition(" ")
             distance = "-" if proof.max_total_variation is None else f"{proof.max_total_variation:.3g}"
             exact = "yes" if proof.exact else "NO" if proof.refuted else "no (lossy)"
             seconds = f"{proof.seconds:.3g}" if proof.seconds < 1000 else f"{proof.seconds:.0f}"
             cells = (proof.strategy, parameters or "-", proof.verification, str(proof.pairs), distance, exact, seconds)
-            table.add_row(*cells, style="bold red" if proof.refuted else "")
-        return table
+            made.add_row(*cells, style="bold red" if proof.refuted else "")
+        return made
 
 
 def prove_all(

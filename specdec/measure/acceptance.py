@@ -1,7 +1,7 @@
-"""How often a drafted token is accepted, measured without speculative decoding.
+"""Measures how often a drafted token is accepted, without speculative decoding.
 
-On text that the target sampled, the token `y` at a position would have been an accepted draft with probability
-min(1, q(y) / p(y)), independently of the others given the text, and sum_x min(p(x), q(x)) is the rate there.
+On text that the target sampled, the token `y` at a position would have been an accepted draft token with probability
+min(1, q(y) / p(y)), independently of other positions given the text. The rate at a position is sum_x min(p(x), q(x)).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from specdec.errors import InputError
 from specdec.pair import Pair
 from specdec.runtime.messages import DraftRequest
 from specdec.runtime.runner import Runner
@@ -26,12 +27,12 @@ from specdec.sampling import Sampler, Sampling
 
 
 @dataclass(frozen=True)
-class Acceptance:
-    """How often a drafted token is accepted (token rule, temperature as sampled).
+class SampledAcceptance:
+    """How often a drafted token is accepted on text that the target sampled (token rule).
 
-    `rate`         mean over positions of sum_x min(p(x), q(x))
-    `run_lengths`  accepted tokens between two rejections -> how often
-    `positions`    how many positions were looked at
+    `rate`          mean over positions of sum_x min(p(x), q(x)); 0.0 without any position
+    `run_lengths`   number of runs by their length; a run is the accepted tokens between two rejections
+    `positions`     number of positions in the mean
     """
 
     rate: float
@@ -40,11 +41,16 @@ class Acceptance:
 
 
 @torch.inference_mode()
-def acceptance(
+def measure_acceptance(
     pair: Pair, prompts: Sequence[Sequence[int]], new_tokens: int = 64, seed: int = 0, **sampling: Any
-) -> Acceptance:
-    """Measure acceptance on text that the target samples behind `prompts` (token ids); `sampling` as in `Sampling`."""
-    assert pair.draft is not None
+) -> SampledAcceptance:
+    """Measure acceptance on text that the target samples after each of `prompts` (token ids).
+
+    `new_tokens` are sampled after a prompt, or as many as the context holds; a prompt that fills the context is skipped.
+    `sampling` are fields of `Sampling`. Raises `InputError` for a pair without a draft.
+    """
+    if pair.draft is None:
+        raise InputError("acceptance needs a draft model: give the pair one")
     chosen = Sampling(**sampling)
     writer = Worker(pair.target, pair.vocabulary)
     runners = [Runner(model, pair.vocabulary) for model in (pair.target, pair.draft)]
@@ -63,21 +69,21 @@ def acceptance(
         keep = (q.gather(1, fresh) / p.gather(1, fresh)).squeeze(-1).tolist()
         bits += [rng.random() < chance for chance in keep]
     runs = Counter(_complete_runs(bits))
-    return Acceptance(mean(rates) if rates else 0.0, dict(sorted(runs.items())), len(rates))
+    return SampledAcceptance(mean(rates) if rates else 0.0, dict(sorted(runs.items())), len(rates))
 
 
 def _rows(sampler: Sampler, logits: Tensor, context: Sequence[int]) -> Tensor:
-    """The distributions that tokens are drawn from, shape (n, vocabulary): all mass on one token when greedy."""
+    """The rows that tokens are drawn from, shape (n, vocabulary); one-hot when greedy."""
     if sampler.greedy:
         return one_hot(sampler.best(logits, context), logits.shape[-1])
     return sampler.probabilities(logits, context)
 
 
 def _complete_runs(bits: Sequence[bool]) -> list[int]:
-    """Lengths of runs of accepted tokens, each ended by a rejection; the unfinished last one is left out.
+    """Lengths of the runs of accepted tokens that a rejection ended; the unfinished last run is left out.
 
-    `bits` are those of all texts in one stream. To leave one run out of each text would lose long runs more often than short
-    ones.
+    `bits` says for each position of all texts, one after the other, whether it was accepted. Leaving a run out of every text
+    would lose long runs more often than short ones.
     """
     lengths: list[int] = []
     run = 0

@@ -1,6 +1,6 @@
-"""Contention: how much slower two models are in turn (a draft, a window, a verification) and together (both at once).
+"""Measures contention: how much slower two models are in turn (a draft, a window, a verification), and both at once.
 
-These are loops of effects on the lanes that decode; there is no strategy in them.
+These are loops of effects on the lanes that decode. No strategy is involved.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from specdec.runtime.timing import Timing, interleaved, made_up_context
 from specdec.sampling import Sampling
 
 LENGTHS = (1, 4, 8)
-"""Drafts that are timed in turn with the windows over them."""
+"""Draft lengths that are timed in turn with the windows over them."""
 
 T = TypeVar("T")
 
 
 class _Rounds:
-    """Answers effects by the lanes of a decode, round after round behind the same made-up context."""
+    """Answers effects by the lanes of a decode, round after round, from the same made-up context."""
 
     def __init__(self, pair: Pair, draft: Lane | None, context: int) -> None:
         self._engine, self._slot = Engine(pair.target_lane(), draft, Sampling(), pair.context_limit), Slot(0)
@@ -39,13 +39,13 @@ class _Rounds:
         return self._engine.run(self._slot, iter(effect))
 
     def verified(self, scores: Scores, guess: Guess) -> Committed:
-        """What is committed after a verification; the base again where the context is nearly full."""
+        """What is committed after a verification; `base` again where the context is nearly full."""
         longer = scores.committed + self.answer(Verify(scores, guess, bonus=True)).tokens
         return longer if len(longer) < self._most else self.base
 
     @property
     def busy_seconds(self) -> tuple[float, float]:
-        """Of the target and of the draft, up to now."""
+        """Seconds that the target and the draft have worked so far."""
         return self._slot.statistics.target_busy_seconds, self._slot.statistics.draft_busy_seconds
 
 
@@ -59,7 +59,7 @@ def _means(repeats: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
 
 
 def round_overhead_seconds(pair: Pair, repeats: int, context: int) -> float:
-    """Seconds of a round without a draft, its forward left out: the choice of a token, and bookkeeping."""
+    """Seconds of a round without a draft that are spent in no forward: the choice of a token, and bookkeeping."""
     rounds = _Rounds(pair, None, context)
 
     def alone(_: None) -> Iterator[float]:
@@ -74,7 +74,7 @@ def round_overhead_seconds(pair: Pair, repeats: int, context: int) -> float:
 
 @dataclass(frozen=True)
 class Alone:
-    """Seconds of forwards back to back: of the target by width, and of the draft for each token."""
+    """Seconds of forwards that follow each other at once: of the target by width, and of the draft for each token."""
 
     target: Mapping[int, float]
     draft: float
@@ -82,12 +82,13 @@ class Alone:
 
 @dataclass(frozen=True)
 class InTurn:
-    """What is measured of models that work in turn: a draft, a window over the draft, a verification, and again.
+    """What is measured of models that work in turn: a draft, a window over it, a verification, and again.
 
-    `target_factor`, `draft_factor`  seconds of a forward, and of each token of a draft, over those alone
-    `start_seconds`                  of a draft, its tokens left out: a model that has waited begins slowly
-    `transport_seconds`              of a draft, its work left out: to its lane and back
-    `overhead_seconds`               of a round, draft and forward left out
+    `target_factor`       seconds of a forward, over its seconds alone
+    `draft_factor`        seconds of a drafted token, over its seconds alone
+    `start_seconds`       seconds of a draft in addition to its tokens, since a model that has waited begins slowly
+    `transport_seconds`   seconds of a draft request in which the draft does not work: to its lane and back
+    `overhead_seconds`    seconds of a round that are spent in no draft and in no forward
     """
 
     target_factor: float
@@ -98,11 +99,11 @@ class InTurn:
 
 
 def in_turn(pair: Pair, repeats: int, context: int, alone: Alone) -> InTurn:
-    """Time drafts of several lengths in turn with windows over them, behind `context` tokens and what is committed after."""
+    """Time drafts of several lengths in turn with windows over them, after `context` tokens and what is committed since."""
     rounds = _Rounds(pair, pair.draft_lane(), context)
 
     def rounds_of(length: int) -> Iterator[tuple[float, float, float, float]]:
-        """Seconds of the target, of the draft, of its transport, and of the rest."""
+        """Seconds of the target, of the draft, of its transport, and of the rest, round by round."""
         committed = rounds.base
         while True:
             start, before = time.perf_counter(), rounds.busy_seconds
@@ -121,9 +122,9 @@ def in_turn(pair: Pair, repeats: int, context: int, alone: Alone) -> InTurn:
 
 
 def together(pair: Pair, repeats: int, context: int, alone: Alone, start_seconds: float) -> Slowdown:
-    """The slowdown of each model while the other one works too, where both take about as long.
+    """The slowdown of each model while the other one works too, with drafts that take about as long as a forward.
 
-    Forwards of width 1 alternate with windows, since tokens drafted during one forward are scored in the next.
+    Forwards of width 1 alternate with windows, since tokens that were drafted during one forward are scored in the next.
     `start_seconds` is that of `InTurn`.
     """
     rounds = _Rounds(pair, pair.draft_lane(), context)
@@ -131,7 +132,7 @@ def together(pair: Pair, repeats: int, context: int, alone: Alone, start_seconds
     length = max(length for length in LENGTHS if length <= tokens)
 
     def at_once(tokens: int) -> Iterator[tuple[float, float]]:
-        """Seconds of the target and of the draft in two rounds."""
+        """Seconds of the target and of the draft in two rounds, again and again."""
         committed = rounds.base
         while True:
             before = rounds.busy_seconds

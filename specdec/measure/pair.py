@@ -1,7 +1,7 @@
-"""A pair measured as a whole: its `Profile`.
+"""Measures the `Profile` of a pair.
 
-Each model is timed alone (one setting back to back), in turn with the other one, and together with it: its speed depends on
-whether the other one works too.
+Each model is timed alone, in turn with the other one, and together with it, since its speed depends on whether the other one
+works too.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 
 from specdec.errors import InputError
 from specdec.machine import available_cores, cpu_name, versions
-from specdec.measure.acceptance import acceptance
+from specdec.measure.acceptance import measure_acceptance
 from specdec.measure.contention import LENGTHS, Alone, in_turn, round_overhead_seconds, together
 from specdec.pair import Pair
 from specdec.profile import (
@@ -45,14 +45,15 @@ def profile(
     new_tokens: int = 64,
     seed: int = 0,
 ) -> Profile:
-    """Measure a pair with a draft; raises `InputError` for a pair without one.
+    """Measure the profile of a pair. Raises `InputError` for a pair without a draft.
 
-    `prompts`      token ids by name of their file; without any, acceptance is not measured
-    `widths`       tokens of a window
-    `batches`      sequences in one forward, at the first context
+    `prompts`      token ids of the prompts, by name of their file; acceptance is not measured without any
+    `widths`       positions of a window; those that the measurement itself needs are added
+    `batches`      numbers of sequences in one forward, at the first context
     `contexts`     tokens before a window
-    `repeats`      of each timing
-    `new_tokens`   sampled behind each prompt for the acceptance, from `seed`
+    `repeats`      repeats of each timing
+    `new_tokens`   tokens that the target samples after each prompt, to measure acceptance
+    `seed`         of that sampling
     """
     target_lane, draft_lane = pair.target_lane(), pair.draft_lane()
     if pair.draft is None or draft_lane is None:
@@ -101,8 +102,8 @@ def _batched(lane: Lane, batches: Sequence[int], repeats: int, context: int, *, 
 
 
 def _acceptance(pair: Pair, prompts: Mapping[str, Sequence[Sequence[int]]], new_tokens: int, seed: int) -> MeasuredAcceptance:
-    """Acceptance over all files, each position counted once."""
-    by_file = {name: acceptance(pair, texts, new_tokens, seed) for name, texts in prompts.items()}
+    """Acceptance over all files; each position has the same weight."""
+    by_file = {name: measure_acceptance(pair, texts, new_tokens, seed) for name, texts in prompts.items()}
     if not by_file:
         return MeasuredAcceptance()
     positions = sum(measured.positions for measured in by_file.values())
@@ -115,7 +116,7 @@ def _acceptance(pair: Pair, prompts: Mapping[str, Sequence[Sequence[int]]], new_
 
 
 def hardware(pair: Pair) -> Hardware:
-    """The machine that a pair works on."""
+    """The machine and the devices on which a pair works."""
     devices = [pair.target.device] + ([] if pair.draft is None else [pair.draft.device])
     names = [torch.cuda.get_device_name(device) if device.type == "cuda" else device.type for device in devices]
     return Hardware(cpu_name(), available_cores(), tuple(names), platform.platform(terse=True))

@@ -1,8 +1,8 @@
-"""Prompts: the short bundled ones, and those of a file.
+"""Prompts: twelve short bundled ones, and those of a file.
 
-A file is plain text (a prompt a line), or JSON lines as HumanEval, GSM8K and MT-bench have them, gzipped or not:
+A file is plain text with a prompt on each line, or JSON lines as in HumanEval, GSM8K and MT-bench, gzipped or not:
 
-    {"prompt": ...}      taken as it is (HumanEval)
+    {"prompt": ...}      the prompt itself (HumanEval)
     {"question": ...}    written as "Question: ...\\nAnswer:" (GSM8K)
     {"turns": [...]}     the first turn (MT-bench)
 """
@@ -20,12 +20,12 @@ from specdec.errors import InputError
 
 
 def bundled() -> list[str]:
-    """Twelve short prompts: a Python function, a word problem and lines of a play, four times."""
+    """Twelve short prompts: a Python function, a word problem, lines of a play, and so on in turn."""
     return from_lines((files("specdec.prompts") / "bundled.jsonl").read_text("utf-8"), "bundled.jsonl")
 
 
 def load(path: str | Path) -> list[str]:
-    """The prompts of a file; raises `InputError` for a file that cannot be read or holds no prompt."""
+    """The prompts of a file. Raises `InputError` for a file that cannot be read or holds no prompt."""
     path = Path(path)
     try:
         raw = path.read_bytes()
@@ -37,7 +37,10 @@ def load(path: str | Path) -> list[str]:
 
 
 def from_lines(text: str, name: str) -> list[str]:
-    """The prompts in the text of the file `name`: JSON lines if the name or the first character says so."""
+    """The prompts in `text`: JSON lines if the file's `name` has `.json` in it or the text begins with `{`, else plain lines.
+
+    Raises `InputError` if there is none, or a line holds no prompt.
+    """
     as_json = ".json" in name or text.lstrip().startswith("{")
     numbered = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
     prompts = [_from_json(line, f"'{name}' line {number}") if as_json else line for number, line in numbered]

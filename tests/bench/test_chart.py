@@ -8,7 +8,7 @@ from typing import Any
 from small_benchmarks import made_up
 
 from specdec import Pair, create
-from specdec.bench import BASELINE, BenchReport, hugging_face, report
+from specdec.bench import BASELINE, BenchReport, hugging_face, report_of
 from specdec.bench.chart import speedup_chart
 
 
@@ -20,7 +20,7 @@ def drawn(chart: Any) -> list[dict[str, Any]]:
 
 def test_the_picture_shows_every_contender_with_its_interval(pair: Pair) -> None:
     lined_up = [create(BASELINE), create("pearl"), create("speculative", draft_length=2)]
-    done = report(made_up(pair, lined_up, (8.0, 4.0, 5.0, 10.0, 9.0, 7.0, 6.0), peers=hugging_face(pair)))
+    done = report_of(made_up(pair, lined_up, (8.0, 4.0, 5.0, 10.0, 9.0, 7.0, 6.0), peers=hugging_face(pair)))
     first, second, *others = done.results
     done = replace(done, results=(first, replace(second, predicted_tokens_per_second=0.75), *others))
     rows = drawn(speedup_chart(done))

@@ -11,7 +11,7 @@ from tiny_models import minuscule
 
 from sim.setup.profiles import measured_system
 from specdec import Both, Committed, Draft, Guess, InputError, Pair, Score, Scores, create
-from specdec.measure import acceptance, contention, profile
+from specdec.measure import SampledAcceptance, contention, measure_acceptance, profile
 from specdec.measure.contention import LENGTHS, Alone, in_turn, together
 from specdec.profile import Profile
 from specdec.runtime.timing import interleaved, speed_ratio
@@ -104,11 +104,24 @@ def test_short_texts_lose_no_long_runs() -> None:
     """Each text is shorter than a run, and yet the runs hold all positions but those of the last, unfinished one."""
     target = minuscule(16, seed=3)
     with Pair(target, resembling(target, 0.1), lane="inline") as pair:
-        found = acceptance(pair, [[token] for token in range(16)] * 4, new_tokens=2)
+        found = measure_acceptance(pair, [[token] for token in range(16)] * 4, new_tokens=2)
     rejections = sum(found.run_lengths.values())
     assert found.positions == 128
     assert 1 - rejections / found.positions == pytest.approx(found.rate, abs=0.05)
     assert found.positions - sum((length + 1) * count for length, count in found.run_lengths.items()) <= 32
+
+
+def test_a_prompt_that_fills_the_context_is_skipped() -> None:
+    target = minuscule(16, seed=3)
+    with Pair(target, resembling(target, 0.1), lane="inline") as pair:
+        full = [1] * pair.context_limit
+        assert measure_acceptance(pair, [full, [1]], new_tokens=2).positions == 2
+        assert measure_acceptance(pair, [full]) == SampledAcceptance(0.0, {}, 0)
+
+
+def test_a_pair_without_a_draft_has_no_acceptance() -> None:
+    with Pair(minuscule(16, seed=3)) as pair, pytest.raises(InputError, match="acceptance needs a draft model"):
+        measure_acceptance(pair, [[1]])
 
 
 @pytest.mark.parametrize("lane", ["inline", "thread"])
@@ -117,7 +130,7 @@ def test_a_profile_is_read_by_the_simulator(lane: str) -> None:
     with Pair(target, resembling(target, 0.3), lane=lane) as pair:
         found = profile(pair, {"texts": [[1, 2, 3]] * 4}, widths=(1, 3), batches=(1, 2), contexts=(16, 100), repeats=2)
     assert Profile.from_dict(found.to_dict(), "the profile") == found
-    assert {row.width for row in found.target_seconds if row.batch == 1} == {1, 3, *(length + 1 for length in LENGTHS)}
+    assert {timing.width for timing in found.target_seconds if timing.batch == 1} == {1, 3, *(length + 1 for length in LENGTHS)}
     assert (found.together is None) == (lane == "inline")  # two models in one thread work in turn
     system = measured_system(found, 20).used_by(create("speculative"))
     assert system.in_turn == (lane == "inline")

@@ -15,8 +15,8 @@ from transformers import GenerationConfig
 
 from specdec import InputError, Pair, create, decode
 from specdec.batch import Result
-from specdec.bench import BASELINE, hugging_face, report
-from specdec.bench.peers import Forward, HuggingFaceAssisted, HuggingFaceGenerate, counted
+from specdec.bench import BASELINE, hugging_face, report_of
+from specdec.bench.peers import HuggingFaceAssisted, HuggingFaceGenerate, TimedForward, counted
 from specdec.bench.values import PeerComparison
 
 OPTIONS: dict[str, Any] = {"max_new_tokens": 24, "temperature": 0.0, "verification": "token", "seed": 5}
@@ -103,15 +103,15 @@ def test_the_seconds_of_a_peer_leave_the_prompt_out(pair: Pair, monkeypatch: pyt
 
 def test_the_forwards_of_a_peer_are_counted_by_round() -> None:
     """A prompt of 10 and 8 new tokens in rounds of 3 guesses: 3, 0 and 2 are accepted; then a late stop commits nothing."""
-    target = [Forward(0, 13, 9.0), Forward(13, 4, 3.0), Forward(14, 4, 5.0), Forward(17, 1, 4.0)]
-    draft = [Forward(0, 10, 2.0), Forward(10, 1, 0.5), Forward(11, 1, 1.5)]
+    target = [TimedForward(0, 13, 9.0), TimedForward(13, 4, 3.0), TimedForward(14, 4, 5.0), TimedForward(17, 1, 4.0)]
+    draft = [TimedForward(0, 10, 2.0), TimedForward(10, 1, 0.5), TimedForward(11, 1, 1.5)]
     found = counted(10, 8, target, draft)
     assert found.acceptance_histogram == {0: 2, 2: 1, 3: 1}
     assert (found.rounds, found.drafted_tokens, found.accepted_tokens) == (4, 9, 5)
     assert found.window_forwards == {4: 3, 1: 1}
     assert found.window_seconds == {4: 12.0, 1: 4.0}
     assert (found.target_busy_seconds, found.draft_busy_seconds, found.prefill_seconds) == (16.0, 3.0, 6.0)
-    assert counted(10, 1, [Forward(0, 10, 9.0)]).prefill_seconds == 0  # nothing to compare it with
+    assert counted(10, 1, [TimedForward(0, 10, 9.0)]).prefill_seconds == 0  # nothing to compare it with
 
 
 def test_a_pair_that_assisted_generation_cannot_serve(pair: Pair) -> None:
@@ -133,7 +133,7 @@ def test_peers_have_the_same_lengths_when_asked(pair: Pair) -> None:
 def test_each_peer_is_compared_with_what_does_the_same_at_its_best(pair: Pair) -> None:
     lined_up = [create(BASELINE), *(create(name, draft_length=k) for name in ("speculative", "pearl") for k in (1, 2))]
     seconds = (8.0, 4.0, 5.0, 3.0, 2.0), (10.0, 9.0, 7.0, 6.0)
-    done = report(made_up(pair, lined_up, sum(seconds, ()), peers=hugging_face(pair)))
+    done = report_of(made_up(pair, lined_up, sum(seconds, ()), peers=hugging_face(pair)))
     assert done.against == (
         PeerComparison(
             temperature=1.0,
@@ -157,7 +157,7 @@ def test_each_peer_is_compared_with_what_does_the_same_at_its_best(pair: Pair) -
     assert [found.strategy for found in done.results][-4:] == ["hf_generate", *["hf_assisted"] * 3]
     assert done.results[-1].predicted_tokens_per_second is done.results[-1].measured is None
     assert "the first forward of each model" in (done.settings.peer_seconds or "")
-    assert report(made_up(pair, lined_up, seconds[0])).against == ()
+    assert report_of(made_up(pair, lined_up, seconds[0])).against == ()
 
 
 def test_a_peer_that_answers_otherwise_is_seen(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,11 +9,11 @@ import pytest
 from small_benchmarks import TEXTS, finished, small
 
 from specdec import DecodingStrategy, Pair, Statistics, create, decode
-from specdec.bench import BASELINE, report
+from specdec.bench import BASELINE, report_of
 from specdec.bench.prediction import Question, can_predict, steps_of
 from specdec.bench.values import Steps
 from specdec.errors import StrategyError
-from specdec.measure import acceptance
+from specdec.measure import measure_acceptance
 from specdec.profile import Profile
 from specdec.testing.models import fresh_logits
 
@@ -28,7 +28,7 @@ def test_the_acceptance_of_a_run_is_that_of_its_tests(pair: Pair) -> None:
     for seed in range(12):
         options: dict[str, Any] = {"max_new_tokens": 100, "seed": seed}
         total += decode(pair, create("speculative", draft_length=4), TEXTS[seed % 3], **options).statistics
-    rate = acceptance(pair, TEXTS, new_tokens=400).rate
+    rate = measure_acceptance(pair, TEXTS, new_tokens=400).rate
     assert total.tested_tokens == sum(n * min(k + 1, 4) for k, n in total.accepted_in_round.items())
     assert abs(total.acceptance_rate - rate) < 0.04
     assert abs(total.draft_acceptance_rate - rate) > 0.08
@@ -43,7 +43,7 @@ def test_greedy_acceptance_is_how_often_the_draft_agrees(pair: Pair) -> None:
             agreed.append(target == draft)
             tokens.append(target)
     assert 0 < sum(agreed) < len(agreed)
-    assert acceptance(pair, TEXTS, new_tokens=20, temperature=0).rate == sum(agreed) / len(agreed)
+    assert measure_acceptance(pair, TEXTS, new_tokens=20, temperature=0).rate == sum(agreed) / len(agreed)
 
 
 def test_steps_of_a_run() -> None:
@@ -96,7 +96,7 @@ def with_predictor(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
 def test_predictions_are_made_from_the_steps_before_and_from_the_runs_own(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     with_predictor(monkeypatch, "shown")
     lined_up = [create(BASELINE), create("pearl"), create("pearl", draft_length=3), create("prompt_lookup")]
-    done = report(finished(small(pair, strategies=lined_up, repeats=1)))
+    done = report_of(finished(small(pair, strategies=lined_up, repeats=1)))
     before = done.measured
     assert before is not None
     timed = before.profile
@@ -119,8 +119,8 @@ def test_predictions_are_made_from_the_steps_before_and_from_the_runs_own(pair: 
 def test_nothing_is_predicted_for_other_rules_or_without_a_predictor(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     with_predictor(monkeypatch, "shown")
     benchmark = finished(small(pair, repeats=1, verification="match"))
-    assert {found.predicted_tokens_per_second for found in report(benchmark).results} == {None}
+    assert {found.predicted_tokens_per_second for found in report_of(benchmark).results} == {None}
     benchmark.verification = "token"
-    assert None not in {found.predicted_tokens_per_second for found in report(benchmark).results[:2]}
+    assert None not in {found.predicted_tokens_per_second for found in report_of(benchmark).results[:2]}
     with_predictor(monkeypatch)
-    assert {found.closed_form_tokens_per_second for found in report(benchmark).results} == {None}
+    assert {found.closed_form_tokens_per_second for found in report_of(benchmark).results} == {None}

@@ -1,4 +1,4 @@
-"""A measured pair as a value: read and written, merged, checked by its rows, and printed."""
+"""A measured pair as a value: read and written, merged, checked, and printed."""
 
 from __future__ import annotations
 
@@ -82,14 +82,14 @@ def test_a_file_without_a_format_and_with_the_times_alone_is_read() -> None:
         ({"target_seconds": [{"width": 0, "batch": 1, "context": 8, "mean": 0.1}]}, "width 0, batch 1, context 8 is not"),
         ({"in_turn": {"target_factor": 0.0}}, "in_turn: target_factor 0.0 is no slowdown"),
         ({"together": {"draft_factor": float("nan")}}, "together: draft_factor nan is no slowdown"),
-        ({"round_overhead_seconds": -1e-3}, "round_overhead_seconds -0.001 is no time"),
-        ({"drafting_overhead_seconds": float("nan")}, "drafting_overhead_seconds nan is no time"),
+        ({"round_overhead_seconds": -1e-3}, "round_overhead_seconds is -0.001, and must be"),
+        ({"drafting_overhead_seconds": float("nan")}, "drafting_overhead_seconds is nan, and must be"),
         ({"acceptance": {"rate": 1.5}}, "acceptance rate 1.5 is no probability"),
         ({"acceptance": {"run_lengths": {"2": -1}}}, "run_lengths hold a negative number"),
         ({"draft_start_seconds": "soon"}, "draft_start_seconds is 'soon'"),
     ],
 )
-def test_what_is_no_profile_is_refused_by_the_name_of_the_key_or_the_row(change: dict[str, Any], message: str) -> None:
+def test_what_is_no_profile_is_refused_by_the_name_of_the_key_or_the_timing(change: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError) as caught:
         Profile.from_dict({**OLD, **change}, "profile.json")
     assert str(caught.value).startswith("profile.json")
@@ -120,7 +120,7 @@ def test_several_profiles_are_merged_by_medians_and_all_their_runs() -> None:
         )
 
     merged = Profile.merged([other(0.01, 1.5, 0.5), other(0.03, 1.1, 0.6), other(0.02, 1.2, 0.7)])
-    assert [row.mean for row in merged.target_seconds] == [0.02, FULL.target_seconds[1].mean]
+    assert [timing.mean for timing in merged.target_seconds] == [0.02, FULL.target_seconds[1].mean]
     assert merged.target_seconds[0].width == 1
     assert merged.together == Slowdown(1.2, 1.0)
     assert merged.round_overhead_seconds == 0.0002
@@ -129,7 +129,27 @@ def test_several_profiles_are_merged_by_medians_and_all_their_runs() -> None:
     assert Profile.merged([replace(FULL, together=None)] * 2).together is None
 
 
-def test_chances_are_those_of_the_token_behind_a_run() -> None:
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"pair": PairNames("big", "tiny")},
+        {"target_seconds": FULL.target_seconds[:1]},
+        {"target_seconds": (replace(FULL.target_seconds[0], context=65), FULL.target_seconds[1])},
+        {"draft_seconds": (replace(FULL.draft_seconds[0], batch=2),)},
+        {"together": None},
+        {"drafting_overhead_seconds": None},
+    ],
+)
+def test_profiles_of_other_pairs_lanes_or_sizes_are_not_merged(change: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="cannot be merged"):
+        Profile.merged([FULL, replace(FULL, **change)])
+
+
+def test_a_part_of_a_report_prints_its_fields() -> None:
+    assert str(FULL.draft_seconds[0]) == "DraftTiming(batch=1, context=64, mean=0.00159, cv=0.1)"
+
+
+def test_chances_are_those_of_the_token_after_a_run() -> None:
     """Of 8 runs, 6 have a first token and all of these a second and third; none has a fourth."""
     assert FULL.acceptance.chances() == [6 / 8, 1.0, 1.0, 0.0]
     with pytest.raises(InputError, match="no run of accepted tokens"):
@@ -142,9 +162,9 @@ def test_a_profile_prints_milliseconds_of_three_digits() -> None:
         "Pair        big + small",
         "Machine     a processor, 2 cores",
         "Acceptance  80 % of drafted tokens (temperature 1): gsm8k 80 %",
-        "In turn     target 1.02x and draft 1.13x their seconds alone; a draft takes 1.48 ms beside its tokens",
+        "In turn     target 1.02x and draft 1.13x their seconds alone; a draft takes 1.48 ms in addition to its tokens",
         "Together    target 1.30x and draft 1.18x their seconds alone",
-        "Rounds      0.213 ms beside the models without a draft, 0.272 ms with one",
+        "Rounds      0.213 ms outside the forwards without a draft, 0.272 ms with one",
     ]
     assert [line.split() for line in lines if "11.6" in line] == [["1", "1", "64", "11.6", "4", "%"]]
     assert [line.split() for line in lines if "1.59" in line] == [["1", "64", "1.59", "10", "%"]]

@@ -26,11 +26,11 @@ from specdec import (
     create,
     decode,
 )
-from specdec.bench import BASELINE, BenchReport, hugging_face, report
+from specdec.bench import BASELINE, BenchReport, hugging_face, report_of
 from specdec.bench.greedy import difference
 from specdec.bench.text import verdict
 from specdec.bench.values import Ranking, Slower
-from specdec.summary import Setting
+from specdec.summary import StrategySetting
 
 RESULTS = sorted((Path(__file__).parents[2] / "benchmarks/results").glob("*_bench_*.json"))
 
@@ -129,14 +129,14 @@ def test_the_pair_is_measured(pair: Pair, measurement: BenchReport) -> None:
 def test_the_ranking_compares_the_best_of_each_strategy(pair: Pair) -> None:
     """Made-up seconds: pearl's second setting is the fastest, and speculative's first is its best."""
     lined_up = [create(BASELINE), *(create(n, draft_length=k) for n in ("speculative", "pearl") for k in (1, 2))]
-    done = report(made_up(pair, lined_up, (8.0, 4.0, 5.0, 3.0, 2.0)))
+    done = report_of(made_up(pair, lined_up, (8.0, 4.0, 5.0, 3.0, 2.0)))
     assert [found.tokens_per_second for found in done.results] == [0.25, 0.5, 0.4, pytest.approx(2 / 3), 1.0]
     assert [found.speedup_over_ar for found in done.results] == pytest.approx([1, 2, 1.6, 8 / 3, 4])
     slower = [("speculative", {"draft_length": 1}, 2.0), (BASELINE, {}, 4.0)]
     assert done.ranking == (
         Ranking(
             temperature=1.0,
-            fastest=Setting("pearl", {"draft_length": 2}),
+            fastest=StrategySetting("pearl", {"draft_length": 2}),
             against=tuple(Slower(name, values, times_as_fast=x, interval=(x, x)) for name, values, x in slower),
         ),
     )
@@ -173,7 +173,7 @@ def test_a_difference_at_equal_logits_is_a_tie() -> None:
     flat = minuscule(64, seed=3)
     with torch.no_grad():
         flat.get_output_embeddings().weight[5] = flat.get_output_embeddings().weight[6]
-    setting = Setting("pearl", {})
+    setting = StrategySetting("pearl", {})
     tied = difference(Pair(flat), setting, 4, [1, 2], [7, 5, 3], [7, 6, 3])
     assert (tied.prompt, tied.position, tied.tokens) == (4, 1, (5, 6))
     assert tied.logit_margin < 1e-12
@@ -245,17 +245,17 @@ def test_what_is_no_benchmark_is_refused_by_its_key(measurement: BenchReport, ch
 )
 def test_the_verdict_is_honest(fastest: str, interval: tuple[float, float], expected: str) -> None:
     slower = Slower("speculative", {}, times_as_fast=1.25, interval=interval)
-    assert verdict(Ranking(temperature=1.0, fastest=Setting(fastest, {}), against=(slower,))) == expected
+    assert verdict(Ranking(temperature=1.0, fastest=StrategySetting(fastest, {}), against=(slower,))) == expected
 
 
 def test_a_report_prints_its_pair_in_milliseconds_and_its_peers_in_sentences(pair: Pair) -> None:
     lined_up = [create(BASELINE), create("speculative", draft_length=2)]
     benchmark = made_up(pair, lined_up, (8.0, 4.0, 10.0, 9.0, 7.0, 6.0), peers=hugging_face(pair))
-    lines = str(report(benchmark)).splitlines()
+    lines = str(report_of(benchmark)).splitlines()
     assert lines[2] == "Measured  target step 500 ms, draft step 125 ms, ratio 4.0, acceptance 50 % (temperature 1)"
     assert "Our autoregressive is 1.25x (interval 1.25-1.25) hf_generate." in lines
     assert "Our speculative (draft length 2) is 1.50x (interval 1.50-1.50) hf_assisted (draft length 4)." in lines
 
 
 def test_finished_benchmarks_of_one_seed_print_the_same_settings(pair: Pair) -> None:
-    assert report(finished(small(pair, repeats=1))).settings == report(finished(small(pair, repeats=1))).settings
+    assert report_of(finished(small(pair, repeats=1))).settings == report_of(finished(small(pair, repeats=1))).settings

@@ -31,16 +31,16 @@ def test_every_cell_has_every_contender_in_turn_on_the_same_prompt_and_seed(
     monkeypatch.setattr("specdec.bench.run.decode", recorded)
     benchmark = finished(small(pair))
     n = len(benchmark.contenders)
-    warm_up, cells = asked[:n], [asked[i : i + n] for i in range(n, len(asked), n)]
+    warm_up, prompts = asked[:n], [asked[i : i + n] for i in range(n, len(asked), n)]
     assert len(asked) + 1 == len(benchmark)
     assert {contender for contender, *_ in warm_up} == {*benchmark.contenders}
-    assert len(cells) == 2 * len(TEXTS)
-    for cell in cells:
-        assert {contender for contender, *_ in cell} == {*benchmark.contenders}
-        assert len({rest for _, *rest in ((c, p, s, m) for c, p, s, m in cell) for rest in [tuple(rest)]}) == 1
-    assert [cell[0][1] for cell in cells] == [tuple(text) for text in TEXTS] * 2
-    assert len({cell[0][2] for cell in cells}) == len(cells)  # no two cells draw the same random numbers
-    assert all(a[0][0] != b[0][0] for a, b in pairwise(cells))  # nobody always begins
+    assert len(prompts) == 2 * len(TEXTS)
+    for decoded in prompts:
+        assert {contender for contender, *_ in decoded} == {*benchmark.contenders}
+        assert len({rest for _, *rest in ((c, p, s, m) for c, p, s, m in decoded) for rest in [tuple(rest)]}) == 1
+    assert [decoded[0][1] for decoded in prompts] == [tuple(text) for text in TEXTS] * 2
+    assert len({decoded[0][2] for decoded in prompts}) == len(prompts)  # no two of them draw the same random numbers
+    assert all(a[0][0] != b[0][0] for a, b in pairwise(prompts))  # nobody always begins
 
 
 def test_contenders_of_the_default_line_up(pair: Pair) -> None:
@@ -94,10 +94,10 @@ def test_a_time_limit_cuts_the_first_repeat_short(pair: Pair) -> None:
     ("decodes", "shape"),
     [(6, (0, 0)), (6 + 3, (0, 0)), (6 + 6 + 2, (1, 1)), (6 + 6 * 3 + 1, (1, 3)), (6 + 6 * 5 + 5, (1, 3))],
 )
-def test_an_interrupt_leaves_whole_cells(
+def test_an_interrupt_leaves_prompts_that_all_decoded(
     pair: Pair, monkeypatch: pytest.MonkeyPatch, decodes: int, shape: tuple[int, int]
 ) -> None:
-    """Six contenders: a warm-up of six decodes, then six for each cell, three cells for each repeat."""
+    """Six contenders: a warm-up of six decodes, then six for each prompt, three prompts for each repeat."""
     count = 0
 
     def until(*arguments: Any, **options: Any) -> Result:
