@@ -215,3 +215,5 @@ def test_another_request_and_another_seed_have_other_draws() -> None:
 def test_nothing_to_simulate_is_refused() -> None:
     with pytest.raises(InputError, match="tokens 0"):
         run_stream(Pearl(3), Rate(0.7), SYSTEMS["jitter"], tokens=0)
+    with pytest.raises(InputError, match="rounds 0"):
+        run_stream(Pearl(3), Rate(0.7), SYSTEMS["jitter"], tokens=1, rounds=0)

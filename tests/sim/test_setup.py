@@ -128,8 +128,23 @@ def test_a_roofline_is_memory_first_and_arithmetic_later(tmp_path: Path) -> None
     assert float(latency.target_seconds(1)) == pytest.approx(16.06e9 / 3350e9, rel=0.001)
     assert float(latency.target_seconds(2048)) == pytest.approx(2 * 8.03e9 * 2048 / 989e12, rel=0.001)
     assert float(latency.draft_seconds(3)) == pytest.approx(3 * 2e9 / GPUS["H100"].bandwidth)
-    with pytest.raises(InputError, match="did you mean H100"):
-        Roofline("H1000", size, size)
+
+
+@pytest.mark.parametrize(
+    ("change", "culprit"),
+    [
+        ({"gpu": "H1000"}, "did you mean H100"),
+        ({"gpu": "TPU"}, "known are A10, A100"),
+        ({"efficiency": 0.0}, "efficiency 0.0"),
+        ({"efficiency": 1.1}, "efficiency 1.1"),
+        ({"target_gpus": 0}, "target_gpus 0"),
+        ({"draft_gpus": 0}, "draft_gpus 0"),
+    ],
+)
+def test_an_impossible_roofline_is_refused_by_name(change: dict[str, Any], culprit: str) -> None:
+    possible: dict[str, Any] = {"gpu": "H100", "target": ModelSize(8e9, 0), "draft": ModelSize(1e9, 0)}
+    with pytest.raises(InputError, match=culprit):
+        Roofline(**possible | change)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from itertools import groupby, pairwise
 import pytest
 
 from sim import Constant, Rate, System, Timeline, chrome_trace, timeline
-from specdec import DecodingStrategy
+from specdec import DecodingStrategy, InputError
 from strategies import Autoregressive, Elastic, Pearl, Speculative
 
 TWO_DEVICES = System(Constant(1e-3, 4e-3))
@@ -45,6 +45,11 @@ def test_in_a_pre_verify_what_follows_a_rejected_first_token_is_wasted() -> None
 def test_what_is_pending_in_the_last_round_gets_its_fate() -> None:
     shown = timeline(Pearl(4), Rate(1.0), TWO_DEVICES, rounds=3)
     assert drafts(shown) == [["accepted"] * 4] * 3
+
+
+def test_a_timeline_of_no_rounds_is_refused() -> None:
+    with pytest.raises(InputError, match="rounds 0"):
+        timeline(Pearl(4), Rate(0.8), TWO_DEVICES, rounds=0)
 
 
 def test_a_trace_is_what_perfetto_reads() -> None:

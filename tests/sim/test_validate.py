@@ -84,9 +84,12 @@ def test_a_cell_is_fitted_only_with_its_own_pair() -> None:
     assert [*predicted_cells(slower)][:-1] == [*predicted_cells(first)]
 
 
-def test_tasks_and_tables_that_cannot_be_fitted_are_refused() -> None:
+def test_what_cannot_be_fitted_or_timed_is_refused() -> None:
     cells = read_cells(bundled_table())
     with pytest.raises(InputError, match="'chess' is not in the table"):
         validate(cells=cells, fitted_tasks=["chess"])
     with pytest.raises(InputError, match="other"):
         validate(cells=[*cells, Cell("other", "pair", "chess", 2.0, 1.1)])
+    for none in ({"repeats": 0}, {"tokens": 0}):
+        with pytest.raises(InputError, match=" 0 is not possible"):
+            validate(**none)  # type: ignore[arg-type]

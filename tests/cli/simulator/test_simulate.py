@@ -1,0 +1,137 @@
+"""`specdec simulate`: the keys that others read, and options that reach devices, acceptance and serving."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from sim_commands import COMMON, Run, answer, printed
+
+from sim import Simulation, Tuning
+from specdec import InputError
+from specdec.cli import main
+
+SEQUENCE_KEYS = [
+    "format",
+    "strategy",
+    "parameters",
+    "tokens_per_second",
+    "tokens_per_second_interval",
+    "speedup_over_ar",
+    "target_idle_share",
+    "draft_idle_share",
+    "rounds",
+    "chain_tokens_per_second",
+]
+
+
+def test_simulate_writes_the_agreed_keys(run: Run) -> None:
+    found = answer(run, "simulate", "--strategy", "pearl", "--draft-length", "5", *COMMON)
+    assert list(found) == SEQUENCE_KEYS
+    assert found["format"] == "specdec.simulate/1"
+    assert found["strategy"] == "pearl"
+    assert found["parameters"] == {"draft_length": 5}
+    assert found["chain_tokens_per_second"] == pytest.approx(2.283199304499 * 200)
+    assert found["tokens_per_second"] == pytest.approx(found["chain_tokens_per_second"], rel=0.01)
+    low, high = found["tokens_per_second_interval"]
+    assert low < found["chain_tokens_per_second"] < high
+    assert found["speedup_over_ar"] == pytest.approx(found["tokens_per_second"] / 200)
+
+
+def test_what_is_written_is_read_back(tmp_path: Path, trace: Path) -> None:
+    path = tmp_path / "simulation.json"
+    assert main(["simulate", *COMMON, "--tokens", "100", "--trace", str(trace), "--json", str(path)]) == 0
+    found = Simulation.read(path)
+    assert found.load is not None
+    assert found.to_dict() == json.loads(path.read_text())
+    with pytest.raises(InputError, match=r"of format 'specdec.simulate/1'"):
+        Tuning.read(path)
+
+
+def test_equal_seeds_give_equal_answers(run: Run) -> None:
+    runs = [answer(run, "simulate", *COMMON, "--jitter", "0.1", "--tokens", "500", "--seed", seed) for seed in "011"]
+    assert runs[1] == runs[2] != runs[0]
+
+
+def test_options_reach_the_devices(run: Run) -> None:
+    def exact(*more: str) -> float:
+        found = answer(run, "simulate", "--draft-length", "5", *COMMON, "--tokens", "50", *more)
+        return found["chain_tokens_per_second"]
+
+    plain = exact()
+    assert exact("--target-window", "5=6ms") < plain
+    assert exact("--overhead", "200us") < plain
+    assert exact("--network", "1ms") < plain
+    assert exact("--jitter", "0.1") < plain
+    assert exact("--placement", "two") == plain
+    assert exact("--placement", "shared") == pytest.approx(plain / 2)
+    assert exact("--together", "1.5,1.5") == pytest.approx(plain / 1.5)
+    assert exact("--acceptance", "markov:0.8,0.8") == pytest.approx(plain)
+    assert exact("--acceptance", "run:5") == pytest.approx(plain)
+    assert exact("--acceptance", "80%") == plain
+    assert exact("--acceptance", "0.8,70%") < plain
+
+
+def test_a_profile_is_all_that_is_needed(run: Run, profile: Path) -> None:
+    for extra in ((), ("--acceptance", "recorded"), ("--acceptance", "0.9"), ("--placement", "shared")):
+        found = answer(run, "simulate", "--profile", str(profile), "--draft-length", "4", *extra)
+        assert found["tokens_per_second"] == pytest.approx(found["chain_tokens_per_second"], rel=0.02)
+
+
+def test_two_devices_of_their_own_do_not_slow_each_other(run: Run, profile: Path) -> None:
+    """The profile was measured where they do: `--placement two` takes that away, as a network between them does."""
+    exact = {
+        placement: answer(run, "simulate", "--profile", str(profile), "--draft-length", "4", "--tokens", "50", *placement)
+        for placement in ((), ("--placement", "two"), ("--network", "0s"))
+    }
+    measured, *own = (found["chain_tokens_per_second"] for found in exact.values())
+    assert own[0] == own[1] > measured
+
+
+@pytest.mark.parametrize("placement", [(), ("--together", "1.2,1.6"), ("--placement", "shared"), ("--network", "1ms")])
+def test_a_race_is_timed_on_the_devices_that_were_asked_for(run: Run, placement: tuple[str, ...]) -> None:
+    steps = ("--acceptance", "0.8", "--draft-step", "1ms", "--target-step", "3.5ms", "--target-window", "4=5.5ms")
+    traffic = ("--arrivals", "poisson:0.5/s", "--requests", "20", "--output-tokens", "200", "--max-batch", "1")
+    found = answer(run, "simulate", "--strategy", "elastic", *steps, *placement, *traffic)
+    assert found["tokens_per_second"] == pytest.approx(found["chain_tokens_per_second"], rel=0.02)
+    assert 1 / found["tpot_seconds"]["mean"] == pytest.approx(found["chain_tokens_per_second"], rel=0.1)
+
+
+def test_serving_adds_its_keys(run: Run, profile: Path) -> None:
+    traffic = ("--arrivals", "poisson:0.5", "--requests", "50", "--output-tokens", "60")
+    found = answer(run, "simulate", "--profile", str(profile), "--tokens", "100", *traffic)
+    assert [*found][: len(SEQUENCE_KEYS)] == SEQUENCE_KEYS
+    assert {"requests", "ttft_seconds", "tpot_seconds", "itl_seconds", "e2e_seconds", "goodput", "saturation"} <= found.keys()
+    assert {"mean", "p50", "p90", "p99"} <= found["ttft_seconds"].keys()
+
+
+def test_latencies_are_printed_in_milliseconds(run: Run) -> None:
+    """Alone on the server, with steps that always take 5 ms."""
+    lengths = ("--input-tokens", "1", "--output-tokens", "3", "--tokens", "50")
+    options = ("--arrivals", "gamma:0.1,cv=0", "--requests", "10", *lengths)
+    text = printed(run, "simulate", "--strategy", "autoregressive", *COMMON, *options)
+    (line,) = (line.split() for line in text.splitlines() if "(TPOT)" in line)
+    assert line[-4:] == ["5.00"] * 4
+    assert "200 tok/s" in text
+
+
+def test_a_roofline_stands_for_steps(tmp_path: Path, run: Run) -> None:
+    sizes = {
+        "hidden_size": 4096,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "intermediate_size": 14336,
+        "vocab_size": 1000,
+    }
+    for name, layers in (("target", 32), ("draft", 4)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(sizes | {"num_hidden_layers": layers}))
+    models = ("--target-config", str(tmp_path / "target.json"), "--draft-config", str(tmp_path / "draft.json"))
+    speeds = [
+        answer(run, "simulate", "--acceptance", "0.8", "--gpu", gpu, *models, "--tokens", "50", *context)[
+            "chain_tokens_per_second"
+        ]
+        for gpu, context in (("H200", ()), ("H100", ()), ("H100", ("--context", "8000")))
+    ]
+    assert speeds == sorted(speeds, reverse=True)
+    assert len(set(speeds)) == 3
