@@ -1,7 +1,7 @@
 """Elastic PEARL: PEARL (Liu et al., ICLR 2025, arXiv 2408.11850) without a draft length.
 
-The draft goes on behind the pending window until the target answers. The tokens that it made by then are the fresh window. So
-neither model has to be measured, and a longer target forward gets a longer draft.
+While the target scores the pending window, the draft goes on after it until the target answers. The tokens made by then are the
+fresh window. So no speed has to be measured, and a longer forward of the target gets a longer draft.
 """
 
 from __future__ import annotations
