@@ -1,4 +1,4 @@
-"""Autoregressive decoding: one target forward, one token. The law that all others must equal."""
+"""Autoregressive decoding: one token for each forward of the target. All other strategies must have its law."""
 
 from __future__ import annotations
 

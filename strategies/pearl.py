@@ -1,13 +1,13 @@
 """PEARL: parallel speculative decoding with adaptive draft length (Liu et al., ICLR 2025, arXiv 2408.11850).
 
-Draft and target do not take turns. While the target scores the pending window, the draft goes on behind it:
+Draft and target work at the same time. While the target scores the pending window, the draft continues it with a fresh window:
 
-* *pre-verify* (section 4.1): nothing is pending, so the target's one row tests the first token being drafted;
-* *post-verify* (section 4.2): the window drafted before is tested, and the first fresh token behind it with the last row.
+* *pre-verify* (section 4.1): nothing is pending, so the target's one row tests the first fresh token;
+* *post-verify* (section 4.2): the target's rows test the pending window, and the last row tests the first fresh token.
 
-Both are the same round, with an empty or a non-empty pending window. After a rejection everything unverified is dropped and
-the next round is a pre-verify; after acceptance the draft has never stopped, so a run of accepted tokens may be of any
-length. There is no bonus token: the target's last row was spent on the first fresh token.
+Both are the same round, with an empty or a non-empty pending window. After a rejection, all that is not verified is dropped,
+and the next round is a pre-verify. After a full acceptance, the fresh window is pending next: the draft has lost no time. There
+is no bonus token, since the target's last row tests the first fresh token.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from specdec import Both, DraftingStrategy, Guess, Program, Score, State, Verify
 
 @dataclass(frozen=True)
 class Pearl(DraftingStrategy):
-    """Draft and verify at the same time. `draft_length="auto"` is the speed ratio: neither model waits (section 4.3)."""
+    """Draft and verify at the same time. With `draft_length="auto"`, the speed ratio, neither model waits (section 4.3)."""
 
     name: ClassVar[str] = "pearl"
 

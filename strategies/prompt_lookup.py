@@ -1,7 +1,7 @@
-"""Prompt lookup: the draft is the text itself (Saxena 2023; transformers' `prompt_lookup_num_tokens`).
+"""Prompt lookup: guesses are copied from the text (Saxena 2023; transformers' `prompt_lookup_num_tokens`).
 
-The tokens at the end of the text are looked up where they last occurred before, and what followed them there is guessed. No
-draft model is needed. Every guess is certain (`q` is one-hot), so the token rule accepts it with probability `p`.
+Looks for an earlier occurrence of the last tokens, and guesses the tokens that followed it. No draft model is needed. Every
+guess is certain (`q` is one-hot), so the token rule accepts it with probability `p`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from specdec.inputs import at_least_one
 
 @dataclass(frozen=True)
 class PromptLookup(DecodingStrategy):
-    """Guess up to `draft_length` tokens that once followed the last `longest_match` (or fewer) tokens."""
+    """Guess up to `draft_length` tokens that followed the last `longest_match` (or fewer) tokens earlier in the text."""
 
     name: ClassVar[str] = "prompt_lookup"
     drafts: ClassVar[bool] = False
@@ -32,7 +32,7 @@ class PromptLookup(DecodingStrategy):
         return state.then(verdict)
 
     def _continuation(self, tokens: tuple[int, ...]) -> tuple[int, ...]:
-        """What followed the latest earlier occurrence of the longest suffix that has one."""
+        """The tokens after the latest earlier occurrence of the longest suffix that has one; none if no suffix has."""
         for size in range(min(self.longest_match, len(tokens) - 1), 0, -1):
             suffix = tokens[-size:]
             for start in range(len(tokens) - size - 1, -1, -1):

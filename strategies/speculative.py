@@ -1,4 +1,4 @@
-"""Speculative decoding: the draft proposes, the target verifies, one after the other.
+"""Speculative decoding: the draft guesses, then the target verifies.
 
 Leviathan et al. 2023 (arXiv 2211.17192), algorithm 1; Chen et al. 2023 (arXiv 2302.01318).
 """
@@ -13,7 +13,7 @@ from specdec import AnyDraftLength, DraftingStrategy, Program, Score, State, Ver
 
 @dataclass(frozen=True)
 class Speculative(DraftingStrategy):
-    """Draft `draft_length` tokens, verify them in one forward, take a bonus token when all are accepted."""
+    """Draft `draft_length` tokens, verify them in one forward, and add a bonus token if all are accepted."""
 
     name: ClassVar[str] = "speculative"
     draft_length: AnyDraftLength = 4

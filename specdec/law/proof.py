@@ -64,7 +64,7 @@ class Case:
     `new_tokens`    most tokens of an output
     `eos`           the end-of-sequence token, if there is one
     `kind`          kind of its rows, of `KINDS`
-    `speed_ratio`   what `draft_length="auto"` is told
+    `speed_ratio`   target step / draft step, which `draft_length="auto"` asks for
     `schedule`      ends the drafts of races
     """
 

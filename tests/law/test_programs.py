@@ -220,11 +220,19 @@ def test_a_rule_that_is_no_function_of_its_window_is_refused() -> None:
         assert_lossless(specdec.create("speculative", draft_length=2), every_other_time, pairs=24)
 
 
-def test_a_run_that_asks_less_than_before_is_refused() -> None:
-    halves = (Fraction(1, 2), Fraction(1, 2))
-    questions = iter([2, 1])
+HALVES = (Fraction(1, 2), Fraction(1, 2))
+QUARTERS = (Fraction(1, 4), Fraction(3, 4))
+
+
+@pytest.mark.parametrize(
+    "runs",
+    [[[HALVES, HALVES], [HALVES]], [[HALVES, HALVES], [QUARTERS, HALVES]], [[HALVES], [HALVES * 2]]],
+    ids=["less", "other weights", "more options"],
+)
+def test_a_run_that_asks_otherwise_than_the_run_before_is_refused(runs: list[list[tuple[Fraction, ...]]]) -> None:
+    asked = iter(runs)
     with pytest.raises(StrategyError, match="not a function of its state alone"):
-        list(branches(lambda oracle: [oracle.choose(halves) for _ in range(next(questions))]))
+        list(branches(lambda oracle: [oracle.choose(weights) for weights in next(asked)]))
 
 
 # --- what is no strategy ---------------------------------------------------------------------------------------------
