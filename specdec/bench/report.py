@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from specdec.bench.text import ForWidth, greedy_sentence, legend, more_columns, pair_sentence, results_table, verdict
+from specdec.bench.text import ForWidth, greedy_sentence, legend, more_columns, pair_sentence, ranking_sentence, results_table
 from specdec.bench.values import BenchHardware, BenchResult, BenchSettings, GreedyCheck, PairSteps, PeerComparison, Ranking
 from specdec.report import Report
 from specdec.summary import DescribedPair
@@ -68,7 +68,7 @@ class BenchReport(Report):
         for ranking in self.ranking:
             peers = [str(entry) for entry in self.against if entry.temperature == ranking.temperature]
             yield from ("", results_table(self.results, ranking, more), "")
-            yield Text("\n".join([verdict(ranking), *peers]), "bold")
+            yield Text("\n".join([ranking_sentence(ranking), *peers]), "bold")
         yield ""
         if self.greedy_check is not None:
             yield greedy_sentence(self.greedy_check)

@@ -91,7 +91,7 @@ def _texts(result: BenchResult, marked: bool) -> list[str]:
     ]
 
 
-def verdict(ranking: Ranking) -> str:
+def ranking_sentence(ranking: Ranking) -> str:
     """One sentence: which strategy is the fastest, and by how much."""
     how = "greedily" if ranking.temperature == 0 else f"at temperature {ranking.temperature:g}"
     name = ranking.fastest.named

@@ -28,7 +28,7 @@ from specdec import (
 )
 from specdec.bench import BASELINE, BenchReport, hugging_face, report_of
 from specdec.bench.greedy import difference
-from specdec.bench.text import verdict
+from specdec.bench.text import ranking_sentence
 from specdec.bench.values import Ranking, Slower
 from specdec.summary import StrategySetting
 
@@ -243,9 +243,9 @@ def test_what_is_no_benchmark_is_refused_by_its_key(measurement: BenchReport, ch
         ("autoregressive", (1.1, 1.4), "Nothing beats autoregressive decoding at temperature 1: it is 1.25x speculative."),
     ],
 )
-def test_the_verdict_is_honest(fastest: str, interval: tuple[float, float], expected: str) -> None:
+def test_the_sentence_of_a_ranking_is_honest(fastest: str, interval: tuple[float, float], expected: str) -> None:
     slower = Slower("speculative", {}, times_as_fast=1.25, interval=interval)
-    assert verdict(Ranking(temperature=1.0, fastest=StrategySetting(fastest, {}), against=(slower,))) == expected
+    assert ranking_sentence(Ranking(temperature=1.0, fastest=StrategySetting(fastest, {}), against=(slower,))) == expected
 
 
 def test_a_report_prints_its_pair_in_milliseconds_and_its_peers_in_sentences(pair: Pair) -> None:
