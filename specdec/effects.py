@@ -30,6 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
+from numbers import Integral
 from types import GeneratorType
 from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar, final
 
@@ -198,8 +199,10 @@ class Draft(Effect[Guess]):
     stop: StopRule | None = None
 
     def __post_init__(self) -> None:
-        if self.length < 1:
-            raise StrategyError(f"a Draft of {self.length} tokens was asked for: draft at least 1, or do not ask")
+        if not _is_count(self.length):
+            raise StrategyError(
+                f"a Draft of {self.length!r} tokens was asked for: draft an integer of at least 1, or do not ask"
+            )
 
 
 @final
@@ -300,8 +303,15 @@ class Fork(Effect[Forks]):
     length: int
 
     def __post_init__(self) -> None:
-        if self.fan_out < 1 or self.length < 1:
-            raise StrategyError(f"a Fork of {self.fan_out} branches of {self.length} tokens was asked for: ask for at least 1")
+        if not (_is_count(self.fan_out) and _is_count(self.length)):
+            raise StrategyError(
+                f"a Fork of {self.fan_out!r} branches of {self.length!r} tokens was asked for: ask for integers of at least 1"
+            )
+
+
+def _is_count(value: Any) -> bool:
+    """Whether it is an integer of at least 1, numpy's included."""
+    return (type(value) is int or isinstance(value, Integral)) and int(value) >= 1
 
 
 def drive(program: Program[S], answer: Callable[[Effect[Any]], Any]) -> Generator[Any, Any, S]:

@@ -114,11 +114,17 @@ class System:
 
     def draft_seconds(self, tokens: ArrayLike) -> Floats:
         """Mean seconds of a `Draft` of `tokens` tokens, alone."""
-        return self.latency.draft_seconds(tokens, 1, self.context)
+        return self._checked(self.latency.draft_seconds(tokens, 1, self.context), f"a draft of {tokens} tokens")
 
     def target_seconds(self, width: ArrayLike) -> Floats:
         """Mean seconds of a forward over `width` positions, alone."""
-        return self.latency.target_seconds(width, 1, self.context)
+        return self._checked(self.latency.target_seconds(width, 1, self.context), f"a forward over {width} positions")
+
+    def _checked(self, seconds: Floats, what: str) -> Floats:
+        """The seconds of a latency source, which may be a stranger's: refuse negative, infinite and missing ones."""
+        if not (np.isfinite(seconds) & (np.asarray(seconds) >= 0)).all():
+            raise InputError(f"{type(self.latency).__name__} gives {seconds} s for {what}: correct the latency, give 0 or more")
+        return seconds
 
     def busy_seconds(self, draft: Any, target: Any) -> tuple[Any, Any]:
         """Seconds that the draft and the target work in a stage, from their seconds alone; numbers or arrays.

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 
 from specdec.bench.values import BASELINE, Steps
 from specdec.errors import SpecdecError
@@ -40,9 +40,13 @@ class Question:
 
 
 def predictor() -> Predictor | None:
-    """The installed predictor: the first by name if there are several, `None` if there is none."""
-    entries = sorted(entry_points(group=GROUP), key=lambda entry: entry.name)
+    """The installed predictor, `None` if there is none. One of another package comes before the simulator's; then the name."""
+    entries = sorted(entry_points(group=GROUP), key=lambda entry: (_is_ours(entry), entry.name))
     return entries[0].load() if entries else None
+
+
+def _is_ours(entry: EntryPoint) -> bool:
+    return entry.dist is not None and entry.dist.name == "pearl-specdec"
 
 
 def can_predict(question: Question, steps: Steps) -> bool:

@@ -115,6 +115,8 @@ class Faulty(DecodingStrategy):
                 yield from Verify(scores, guess + more, bonus=True)
             case "drafts nothing":
                 yield from Draft(state.committed, Guess.empty, 0)
+            case "drafts two and a half":
+                yield from Draft(state.committed, Guess.empty, 2.5)  # type: ignore[arg-type]
             case "keeps a list":
                 verdict = yield from Verify(scores, guess, bonus=True)
                 return State(state.committed + verdict.tokens, memory=[])  # type: ignore[arg-type]
@@ -133,6 +135,7 @@ class Faulty(DecodingStrategy):
         ("verifies more than was scored", "does not fit"),
         ("wants a bonus without a row", "does not fit"),
         ("drafts nothing", "at least 1"),
+        ("drafts two and a half", "a Draft of 2.5 tokens"),
         ("keeps a list", "cannot be hashed"),
     ],
 )

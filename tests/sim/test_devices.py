@@ -7,8 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from numpy.typing import ArrayLike
 
 from sim.setup.acceptance import Acceptance, Rate
+from sim.setup.arrays import Floats
 from sim.setup.latency import Constant, Measured
 from sim.setup.system import Jitter, System
 from sim.stream.chain import compile_strategy
@@ -122,3 +124,15 @@ def test_a_race_ends_with_the_token_in_progress_when_the_target_answers(system: 
 def test_plain_decoding_is_autoregressive_decoding(speed: Speed) -> None:
     system = System(Constant(1e-3, 5e-3), overhead_seconds=2e-4)
     assert float(plain_tokens_per_second(system)) == pytest.approx(speed(Autoregressive(), Rate(0.5), system))
+
+
+@pytest.mark.parametrize("seconds", [-1.0, float("nan"), float("inf")])
+def test_a_latency_source_that_cannot_be_is_refused_by_name(seconds: float) -> None:
+    class Odd(Constant):
+        def target_seconds(self, width: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
+            return np.asarray(seconds)
+
+    system = System(Odd(1.0, 1.0))
+    for ask in (lambda: system.target_seconds(2), lambda: compile_strategy(Elastic(), system)):
+        with pytest.raises(InputError, match="Odd gives .* correct the latency"):
+            ask()
