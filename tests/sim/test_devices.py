@@ -134,5 +134,5 @@ def test_a_latency_source_that_cannot_be_is_refused_by_name(seconds: float) -> N
 
     system = System(Odd(1.0, 1.0))
     for ask in (lambda: system.target_seconds(2), lambda: compile_strategy(Elastic(), system)):
-        with pytest.raises(InputError, match="Odd gives .* correct the latency"):
+        with pytest.raises(InputError, match=r"Odd gives .* correct the latency"):
             ask()
