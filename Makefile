@@ -25,7 +25,7 @@ bench: .venv/.run  ## the full benchmark against Hugging Face's generate, into b
 test: .venv/.test  ## all tests, in two processes
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
-check: .venv/.check  ## lint, format, strict types here and from an installed wheel, exports, and who may import whom
+check: .venv/.check .venv/.docs  ## lint, format, strict types here and from an installed wheel, exports, and who may import whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
