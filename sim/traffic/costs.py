@@ -43,7 +43,7 @@ class IterationCost:
     def __call__(self, work: Work) -> tuple[Floats, Floats, Floats]:
         """Seconds of each iteration, and those in which target and draft work; shape (k,) each.
 
-        Raises `InputError` where a latency gives a negative time.
+        Raises `InputError` where a latency gives a negative time, or none.
         """
         seconds, target_busy, draft_busy = (np.zeros(len(work.sequences)) for _ in range(3))
         batch = np.maximum(work.sequences, 1)
@@ -57,11 +57,12 @@ class IterationCost:
             target_busy += target
             draft_busy += draft
         for busy in (target_busy, draft_busy):
-            if busy.min() < 0:
-                at = int(busy.argmin())
+            least = np.where(np.isfinite(busy), busy, -np.inf)
+            if least.min() < 0:
+                at = int(least.argmin())
                 raise InputError(
                     f"latency at batch {batch[at]}, context {context[at]:.0f} and {work.prefill[at]} prompt tokens is "
-                    f"{busy[at]:g} s: correct the latency, a time must not be negative"
+                    f"{busy[at]:g} s: correct the latency, give 0 or more"
                 )
         return seconds + self._system.overhead_seconds, target_busy, draft_busy
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import EntryPoint, EntryPoints
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from small_benchmarks import TEXTS, finished, small
 
 from specdec import DecodingStrategy, Pair, Statistics, create, decode
 from specdec.bench import BASELINE, report_of
-from specdec.bench.prediction import Question, can_predict, steps_of
+from specdec.bench.prediction import Question, can_predict, predictor, steps_of
 from specdec.bench.values import Steps
 from specdec.errors import StrategyError
 from specdec.measure import measure_acceptance
@@ -124,3 +125,14 @@ def test_nothing_is_predicted_for_other_rules_or_without_a_predictor(pair: Pair,
     assert None not in {found.predicted_tokens_per_second for found in report_of(benchmark).results[:2]}
     with_predictor(monkeypatch)
     assert {found.closed_form_tokens_per_second for found in report_of(benchmark).results} == {None}
+
+
+def test_a_strangers_predictor_comes_before_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    where = f"{__name__}:rate_and_window"
+    ours: Any = EntryPoint("chain", "sim.study.predict:predict", "specdec.predictors")
+    ours = ours._for(SimpleNamespace(name="pearl-specdec"))
+    both = EntryPoints([ours, EntryPoint("mine", where, "specdec.predictors")])
+    monkeypatch.setattr("specdec.bench.prediction.entry_points", lambda **wanted: both.select(**wanted))
+    found = predictor()
+    assert found is not None
+    assert found.__name__ == "rate_and_window"

@@ -15,6 +15,8 @@ from sim.setup.latency import Constant, Measured
 from sim.setup.system import Jitter, System
 from sim.stream.chain import compile_strategy
 from sim.stream.speed import plain_tokens_per_second
+from sim.study.load import simulate_traffic
+from sim.traffic.workload import Workload
 from specdec import DecodingStrategy, InputError
 from specdec.profile import DraftTiming, Slowdown, TargetTiming
 from strategies import Autoregressive, Elastic, Pearl, PromptLookup, Speculative
@@ -136,3 +138,15 @@ def test_a_latency_source_that_cannot_be_is_refused_by_name(seconds: float) -> N
     for ask in (lambda: system.target_seconds(2), lambda: compile_strategy(Elastic(), system)):
         with pytest.raises(InputError, match=r"Odd gives .* correct the latency"):
             ask()
+
+
+@pytest.mark.parametrize("seconds", [-1.0, float("nan"), float("inf")])
+def test_a_latency_source_that_cannot_be_in_a_batch_is_refused_in_serving(seconds: float) -> None:
+    class OddInBatches(Constant):
+        def target_seconds(self, width: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
+            alone, size = super().target_seconds(width, batch, context), np.asarray(batch)
+            return np.where(size > 1, seconds, alone)
+
+    together = Workload(np.zeros(2), np.full(2, 8), np.full(2, 8))
+    with pytest.raises(InputError, match="latency at batch 2"):
+        simulate_traffic(Autoregressive(), Rate(0.5), System(OddInBatches(1.0, 1.0)), together)
