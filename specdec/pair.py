@@ -1,8 +1,6 @@
 """A target and a draft with the same vocabulary, and the lanes they work on.
 
-Loads any causal language model of Hugging Face from a directory or a hub name (safetensors only), and makes the models of
-`specdec.shapes`. Both tokenizers must be equal. Heads that were padded to different sizes are cut to the common part before
-softmax.
+Both tokenizers must be equal. Heads that were padded to different sizes are cut to the common part before softmax.
 """
 
 from __future__ import annotations
@@ -13,15 +11,15 @@ from types import TracebackType
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging as transformers_logging
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from specdec.errors import InputError, PairError
+from specdec.loading import load_model, load_tokenizer, require_equal_tokenizers
 from specdec.machine import available_cores
 from specdec.runtime.lane import InlineLane, Lane, ProcessLane, ThreadLane
 from specdec.runtime.runner import context_limit
 from specdec.runtime.timing import CONTEXT_TOKENS, speed_ratio
-from specdec.shapes import build, is_shape
+from specdec.shapes import is_shape
 
 LANES = ("auto", "inline", "thread", "process")
 
@@ -164,79 +162,3 @@ def head_size(model: PreTrainedModel) -> int:
     """Tokens that the output head has a logit for, padding included."""
     head = model.get_output_embeddings()
     return int(head.weight.shape[0]) if head is not None else int(model.config.get_text_config(decoder=True).vocab_size)
-
-
-def load_model(name: str | Path, device: str, dtype: str | torch.dtype | None) -> PreTrainedModel:
-    """One model in evaluation mode: a shape, or a checkpoint of safetensors."""
-    try:
-        native = torch.bfloat16 if is_native(torch.bfloat16, device) else torch.float32
-        model: Any = build(str(name), device, dtype or native) if is_shape(name) else _checkpoint(name, device, dtype)
-        return model.to(device).eval()
-    except (RuntimeError, AssertionError) as error:  # torch, of a device that is missing or too small
-        reason = str(error).partition("\n")[0][:120]
-        there = "cpu, cuda" if torch.cuda.is_available() else "cpu"
-        raise PairError(f"device {device} cannot be used ({reason}): available here are {there}") from error
-
-
-def _checkpoint(name: str | Path, device: str, dtype: str | torch.dtype | None) -> Any:
-    here = Path(name).is_dir()
-    with quiet_transformers():
-        try:
-            stored: Any = AutoConfig.from_pretrained(name, local_files_only=here).dtype or torch.float32
-            chosen = dtype or (stored if is_native(stored, device) else torch.float32)
-            return AutoModelForCausalLM.from_pretrained(name, dtype=chosen, use_safetensors=True, local_files_only=here)
-        except (OSError, ValueError, KeyError) as error:
-            raise _cannot_load("model", name, error) from error
-
-
-def is_native(dtype: torch.dtype, device: str) -> bool:
-    """Whether the device multiplies the type as fast as float32, or faster."""
-    if device.startswith("cpu") and dtype == torch.bfloat16:
-        capabilities = torch.cpu.get_capabilities()
-        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-    return not device.startswith("cpu") or dtype != torch.float16
-
-
-def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
-    """One tokenizer."""
-    with quiet_transformers():
-        try:
-            return AutoTokenizer.from_pretrained(name, local_files_only=Path(name).is_dir())
-        except (OSError, ValueError, KeyError) as error:
-            raise _cannot_load("tokenizer", name, error) from error
-
-
-def require_equal_tokenizers(
-    target: PreTrainedTokenizerBase, draft: PreTrainedTokenizerBase, target_name: str, draft_name: str
-) -> None:
-    """Refuse a draft whose tokenizer numbers tokens differently."""
-    target_ids, draft_ids = target.get_vocab(), draft.get_vocab()
-    if target_ids == draft_ids:
-        return
-    token, _ = min({*target_ids.items()} ^ {*draft_ids.items()}, key=lambda item: (item[1], item[0]))
-    raise PairError(
-        f"{draft_name} has another tokenizer than {target_name} (they differ at token {token!r}): "
-        "choose a draft of the target's own family"
-    )
-
-
-def _cannot_load(what: str, name: str | Path, error: Exception) -> PairError:
-    if not Path(name).exists():
-        return PairError(f"{what} {str(name)!r} is no directory here, and could not be had from the hub: check the name")
-    reason = " ".join(str(error).split())[:200]
-    return PairError(f"{what} {str(name)!r} could not be loaded ({reason}): it needs config.json, a tokenizer and safetensors")
-
-
-class quiet_transformers:
-    """No progress bars or warnings of transformers in the block."""
-
-    def __enter__(self) -> None:
-        self._bar = transformers_logging.is_progress_bar_enabled()
-        self._level = transformers_logging.get_verbosity()
-        transformers_logging.disable_progress_bar()
-        transformers_logging.set_verbosity_error()
-
-    def __exit__(self, *_: object) -> None:
-        transformers_logging.set_verbosity(self._level)
-        if self._bar:
-            transformers_logging.enable_progress_bar()

@@ -23,7 +23,8 @@ from specdec.batch import Result
 from specdec.bench.run import ALL_DRAFT_LENGTHS, Decoder
 from specdec.bench.values import BASELINE
 from specdec.errors import InputError
-from specdec.pair import Pair, head_size, quiet_transformers
+from specdec.loading import quiet_transformers
+from specdec.pair import Pair, head_size
 from specdec.statistics import Statistics
 from specdec.text import Text
 

@@ -12,7 +12,7 @@ from tiny_models import minuscule
 from torch import Tensor, nn
 
 from specdec import DecodingStrategy, Pair, create, decode
-from specdec.pair import is_native
+from specdec.loading import is_native
 from specdec.runtime import fused
 from specdec.runtime.fused import FAMILIES, NARROW, FusedForward, can_pack, new_forward, packed_bytes, why_not_fused
 from specdec.runtime.runner import Forward, Runner
