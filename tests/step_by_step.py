@@ -7,15 +7,19 @@ Costs come from the latency itself, and rounds from the strategy's chain. AR and
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from sim.setup.acceptance import Acceptance
+from sim.setup.arrays import Floats
 from sim.setup.system import System
 from sim.stream.chain import Compiled
 from sim.traffic.record import Server
 from sim.traffic.workload import Workload
+
+Replica: TypeAlias = dict[str, Any]
+Found: TypeAlias = dict[str, Floats]
 
 
 @dataclass
@@ -38,12 +42,12 @@ def serve(
     system: System,
     workload: Workload,
     server: Server,
-    draws: list[np.ndarray],
-) -> dict[str, np.ndarray]:
+    draws: list[Floats],
+) -> Found:
     """The times of every request. `chain_at[n]` is used while `n` run; `draws[i]` are the acceptance draws of request `i`."""
     system = system.used_by(max((chain.strategy for chain in chain_at), key=lambda strategy: strategy.drafts))
     pool = server.kv_tokens // server.block_tokens if server.kv_tokens else 10**9
-    replicas: list[dict[str, Any]] = [
+    replicas: list[Replica] = [
         {"end": np.inf, "step": 0, "queue": [], "running": [], "free": pool, "busy": False} for _ in range(server.replicas)
     ]
     found = {name: np.full(len(workload), np.nan) for name in ("submitted", "first", "finish", "replica")}
@@ -70,7 +74,7 @@ def serve(
         now = replica["end"]
         if replica["busy"]:
             replica["busy"] = False
-            finished = deliver(replica, chain_at, workload, found, now)
+            finished = deliver(replica, workload, found, now)
             if server.clients:
                 clients += [now] * finished
             if finished and server.client_seconds == 0:
@@ -88,7 +92,15 @@ def serve(
     return found
 
 
-def schedule(replica, chain, chain_at, acceptance, server, found, draws) -> None:
+def schedule(
+    replica: Replica,
+    chain: Compiled,
+    chain_at: list[Compiled],
+    acceptance: Acceptance,
+    server: Server,
+    found: Found,
+    draws: list[Floats],
+) -> None:
     left, lost, index = server.iteration_tokens, False, 0
     while index < len(replica["running"]):
         one: Sequence = replica["running"][index]
@@ -134,7 +146,7 @@ def schedule(replica, chain, chain_at, acceptance, server, found, draws) -> None
         replica["running"].append(replica["queue"].pop(0))
 
 
-def seconds_of(replica, chain, system: System, drafts: bool) -> float:
+def seconds_of(replica: Replica, chain: Compiled, system: System, drafts: bool) -> float:
     decoding = [one for one in replica["running"] if one.column >= 0]
     reading = [one for one in replica["running"] if one.column < 0 and one.chunk]
     context = sum(one.prompt + one.done for one in decoding)
@@ -161,7 +173,7 @@ def seconds_of(replica, chain, system: System, drafts: bool) -> float:
     return total
 
 
-def deliver(replica, chain_at, workload: Workload, found, now: float) -> int:
+def deliver(replica: Replica, workload: Workload, found: Found, now: float) -> int:
     finished = 0
     for one in list(replica["running"]):
         if one.column >= 0:

@@ -126,7 +126,8 @@ class Metrics:
 def measure(served: Served, objectives: Objectives = Objectives(), warm_up: float = 0.1, load: float | None = None) -> Metrics:
     """Metrics of a run, without the first `warm_up` share of its requests, which met an empty system.
 
-    `load` is rho, the requests that arrive over those that the replicas can finish in the same time, if it is known. Raises `InputError` unless that share is at least 0 and less than 1.
+    `load` is rho, the requests that arrive over those that the replicas can finish in the same time, if it is known. Raises
+    `InputError` unless that share is at least 0 and less than 1.
     """
     if not 0 <= warm_up < 1:
         raise InputError(f"warm-up share {warm_up:g} is not possible: give at least 0 and less than 1")
@@ -186,8 +187,8 @@ def saturation_of(waiting_share: float, ttft_growth: float, load: float | None) 
     """Whether replicas keep up with their requests.
 
     *overloaded*: more requests arrive than the replicas can finish (`load` of 1 or more). *backlogged*: not overloaded, but
-    requests spend over a tenth of their time waiting for a slot, or wait over ten times longer at the end of the run than at its
-    beginning. *stable*: neither.
+    requests spend over a tenth of their time waiting for a slot, or wait over ten times longer at the end of the run than at
+    its beginning. *stable*: neither.
     """
     if load is not None and load >= 1:
         return "overloaded"

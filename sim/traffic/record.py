@@ -30,8 +30,8 @@ class Server:
     `clients`            requests that clients have open at once: the next one is sent when an answer is complete (a closed
                          loop, `--concurrency` of benchmark tools); `None`: requests are sent when they arrive
     `client_seconds`     way of a request from its client to the engine
-    `lag_iterations`     iterations that are under way or already planned when a request reaches an engine that is busy, and which
-                         it therefore misses, next to the one under way: 1 with asynchronous scheduling
+    `lag_iterations`     iterations after the one under way that are planned already when a request reaches a busy engine, and
+                         which it therefore misses: 1 with asynchronous scheduling
     `routing`            where a request goes: to the replica with the fewest requests (first of equals), or to the next in turn
 
     Raises `InputError` for a number that is not possible, or an unknown routing.

@@ -15,8 +15,9 @@ from sim.setup.acceptance import Acceptance
 from sim.setup.arrays import Counts
 from sim.setup.system import System
 from sim.stream.chain import Compiled
-from sim.traffic.engine import Limits, Rounds, run
+from sim.traffic.engine import run
 from sim.traffic.record import ONE_REPLICA, Iterations, Served, Server
+from sim.traffic.state import Limits, Rounds
 from sim.traffic.tables import costs_table, requests_table, rounds_table
 from sim.traffic.workload import Workload, streams
 from specdec import InputError

@@ -17,7 +17,7 @@ from sim.setup.acceptance import Acceptance
 from sim.setup.arrays import Counts, Floats
 from sim.setup.system import System
 from sim.stream.chain import Compiled
-from sim.traffic.engine import Costs, Requests, Rounds
+from sim.traffic.state import Costs, Requests, Rounds
 from sim.traffic.workload import Workload, streams
 from specdec import InputError
 
@@ -30,7 +30,7 @@ def requests_table(
 ) -> Requests:
     """The requests, with how many guesses in a row pass from each position of their answers on.
 
-    `most_tested` is the most guesses that are tested at once. Of each prompt, `cached_share` is not read, but at least one token
+    `most_tested` is the most guesses that are tested at once. Of each prompt, `cached_share` is not read, but one token always
     is.
     """
     output, prompt = workload.output_tokens, workload.input_tokens
@@ -59,9 +59,9 @@ def _draws(acceptance: Acceptance, output_tokens: Counts, seed: np.random.SeedSe
 def rounds_table(chains: Sequence[Compiled], slower: Sequence[float], chain_of: Counts) -> Rounds:
     """The chains one after another. `chain_of[n]` is the number of the chain that is used while `n` sequences run.
 
-    `slower` is a factor of the target's seconds for each chain. A round with several verdicts is taken as several rounds, each in
-    an iteration of its own, of which only the last one commits. Raises `InputError` for several chains of which one has a memory:
-    the running batch may change at any time, and a chain begins anew then.
+    `slower` is a factor of the target's seconds for each chain. A round with several verdicts is taken as several rounds, each
+    in an iteration of its own, of which only the last one commits. Raises `InputError` for several chains of which one has a
+    memory: the running batch may change at any time, and a chain begins anew then.
     """
     if len(chains) > 1 and any(len(chain) > 1 for chain in chains):
         name = next(chain.strategy.name for chain in chains if len(chain) > 1)
@@ -100,8 +100,8 @@ def rounds_table(chains: Sequence[Compiled], slower: Sequence[float], chain_of: 
 def costs_table(compiled: Compiled, system: System, most_sequences: int, most_rows: int, longest: int) -> Costs:
     """The seconds of a system on a grid of sequences, mean width and mean context, up to the given sizes.
 
-    The grid has every width up to 64, and then 8 knots for each doubling; sequences and contexts have 4 for each doubling. Between
-    knots, seconds are linear. Raises `InputError` where a latency gives a time that is negative or not finite.
+    The grid has every width up to 64, and then 8 knots for each doubling; sequences and contexts have 4 for each doubling.
+    Between knots, seconds are linear. Raises `InputError` where a latency gives a time that is negative or not finite.
     """
     system = compiled.used_on(system)
     latency = system.latency

@@ -36,6 +36,7 @@ SYSTEMS = {
     "turns on one": System(STEPS, shared=True, turns=Slowdown(1.2, 1.5)),
 }
 PLAIN = SYSTEMS["two devices"]
+RATE = Rate(0.8)
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def requests(*columns: tuple[float, int, int]) -> Workload:
 
 
 def served(
-    strategy: DecodingStrategy, workload: Workload, system: System = PLAIN, acceptance: Acceptance = Rate(0.8), **server: Any
+    strategy: DecodingStrategy, workload: Workload, system: System = PLAIN, acceptance: Acceptance = RATE, **server: Any
 ) -> Served:
     return simulate_serving(compile_strategy(strategy, system), acceptance, system, workload, Server(**server))
 
