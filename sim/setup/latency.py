@@ -69,6 +69,8 @@ class Constant:
     `target_step`   seconds of a target forward over one position, or an array
     `windows`       seconds of wider target forwards {width: seconds}; the time is linear between two given widths, and stays
                     beyond the last
+    `batches_are_free`   whether it is meant that a batch, and a prompt, take no more time than one position: studies of load
+                         refuse constants otherwise
 
     Raises `InputError` for a time that is not above 0.
     """
@@ -76,6 +78,7 @@ class Constant:
     draft_step: float | Floats
     target_step: float | Floats
     windows: Mapping[int, float] = field(default_factory=dict[int, float])
+    batches_are_free: bool = False
 
     def __post_init__(self) -> None:
         _positive(self.draft_step, "draft step")
