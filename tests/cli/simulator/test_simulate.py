@@ -103,7 +103,7 @@ def test_a_race_is_timed_on_the_devices_that_were_asked_for(run: Run, placement:
         "1",
         "--batches-are-free",
     )
-    found = answer(run, "simulate", "--strategy", "elastic", *steps, *placement, *traffic)
+    found = answer(run, "simulate", "--strategy", "elastic", *steps, *placement, *traffic, "--batches-are-free")
     assert found["tokens_per_second"] == pytest.approx(found["chain_tokens_per_second"], rel=0.02)
     assert 1 / found["tpot_seconds"]["mean"] == pytest.approx(found["chain_tokens_per_second"], rel=0.1)
 
