@@ -1,0 +1,75 @@
+"""Copies of the states that cannot be cut: recurrent layers, convolutions, and layers that nobody here knows.
+
+A key belongs to one token, so a cache of keys is cut. A recurrent state holds all tokens before it. To roll it back is to put
+an earlier copy back, and to feed the tokens after that copy again. Copies are few: whenever there are more than `MOST_COPIES`,
+every second one is dropped. So the copies are dense near the end of the sequence and sparse far from it, and their memory is
+bounded.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from transformers import Cache
+from transformers.cache_utils import DummyLayer, DynamicLayer, LinearAttentionAndFullAttentionLayer, LinearAttentionCacheLayerMixin
+
+from specdec.runtime.layers import SlidingLayer, TrimmableLayer
+
+MOST_COPIES = 8
+
+
+def is_recurrent(layer: object) -> bool:
+    """Whether a layer of a cache holds states that no `crop` can roll back."""
+    return isinstance(layer, LinearAttentionCacheLayerMixin)
+
+
+class Copies:
+    """Copies of what `cache` cannot cut, each taken at some length of the sequence, the shortest first."""
+
+    def __init__(self, cache: Cache) -> None:
+        self._cut: list[Any] = [layer for layer in cache.layers if isinstance(layer, (TrimmableLayer, SlidingLayer))]
+        self._copied: list[Any] = [
+            layer for layer in cache.layers if not isinstance(layer, (TrimmableLayer, SlidingLayer, DummyLayer))
+        ]
+        self._taken: list[tuple[int, list[dict[str, Any]]]] = []
+
+    def take(self, length: int) -> None:
+        """Copy the states of a sequence of `length` tokens, unless they were copied already."""
+        if length == 0 or (self._taken and self._taken[-1][0] == length):
+            return
+        self._taken.append((length, [{name: _copy(vars(layer)[name]) for name in _states(layer)} for layer in self._copied]))
+        if len(self._taken) > MOST_COPIES:
+            del self._taken[-2::-2]
+
+    def newest(self, length: int) -> int:
+        """The length of the newest copy of at most `length`; 0 where there is none."""
+        return max((taken for taken, _ in self._taken if taken <= length), default=0)
+
+    def put_back(self, length: int, held: int) -> int:
+        """Roll the cache back from `held` tokens to the `newest` copy of at most `length`, which there must be. Returns its length."""
+        while self._taken[-1][0] > length:
+            self._taken.pop()
+        reached, copies = self._taken.pop()
+        for layer, copy in zip(self._copied, copies, strict=True):
+            vars(layer).update(copy)
+            if isinstance(layer, LinearAttentionAndFullAttentionLayer):
+                DynamicLayer.crop(layer, reached - held)
+        for layer in self._cut:
+            layer.crop(reached - held)
+        return reached
+
+
+def _states(layer: object) -> list[str]:
+    """The attributes to copy. Keys and values of all tokens are cut instead."""
+    cut = ("keys", "values") if isinstance(layer, LinearAttentionAndFullAttentionLayer) else ()
+    return [name for name in vars(layer) if name not in cut]
+
+
+def _copy(state: Any) -> Any:
+    """A copy that no forward changes: tensors are updated in place, in lists and dictionaries too."""
+    if isinstance(state, Tensor):
+        return state.clone()
+    if isinstance(state, dict):
+        return {key: _copy(value) for key, value in state.items()}
+    return [_copy(value) for value in state] if isinstance(state, list) else state
