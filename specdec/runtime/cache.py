@@ -17,6 +17,7 @@ The static cache does not know how long its sequences are; its caller does.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from inspect import Parameter, signature
@@ -60,6 +61,9 @@ class CachePlan:
 
 def new_cache(model: PreTrainedModel) -> DynamicCache:
     """An empty cache for one sequence. What can be cut is in layers of ours; what cannot stays as transformers makes it."""
+    own = own_cache(model)
+    if own is not None:
+        return own()
     cache = DynamicCache(config=model.config)
     for i, layer in enumerate(cache.layers):
         if type(layer) is DynamicLayer:
@@ -67,6 +71,13 @@ def new_cache(model: PreTrainedModel) -> DynamicCache:
         elif type(layer) is DynamicSlidingWindowLayer:
             cache.layers[i] = SlidingLayer(layer.sliding_window)
     return cache
+
+
+def own_cache(model: PreTrainedModel) -> type[DynamicCache] | None:
+    """The kind of cache that a model's file defines for it (MiniMax); `None` for nearly all models."""
+    file = sys.modules[type(model).__module__]
+    kinds = [kind for kind in vars(file).values() if isinstance(kind, type) and issubclass(kind, DynamicCache)]
+    return next((kind for kind in kinds if kind.__module__ == file.__name__), None)
 
 
 @dataclass

@@ -161,7 +161,7 @@ class Runner(SequenceRunner):
             with torch.inference_mode():
                 if self._copies is not None:
                     self._copies.take(start)
-                logits = self._forward(ids, self._cache, where, logits_to_keep=positions)[0]
+                logits = self._forward(ids, self.cache, where, logits_to_keep=positions)[0]
         except BaseException:  # Ctrl-C too: some layers hold the new keys, some do not
             self._start_again()
             raise
@@ -175,10 +175,10 @@ class Runner(SequenceRunner):
         return self._table[:, start:end]
 
     def _start_again(self) -> None:
-        self._cache = new_cache(self.model)
-        self._sliding = [layer for layer in self._cache.layers if isinstance(layer, SlidingLayer)]
-        restored = any(map(is_recurrent, self._cache.layers)) if self._plan is None else self._plan.rollback == "restore"
-        self._copies = Copies(self._cache) if restored else None
+        self.cache = new_cache(self.model)
+        self._sliding = [layer for layer in self.cache.layers if isinstance(layer, SlidingLayer)]
+        restored = is_recurrent(self.cache) if self._plan is None else self._plan.rollback == "restore"
+        self._copies = Copies(self.cache) if restored else None
         self._stretched = False
         self._held = []
 
@@ -194,7 +194,7 @@ class Runner(SequenceRunner):
             self._start_again()
             return
         if self._copies is None:
-            self._cache.crop(keep - held)
+            self.cache.crop(keep - held)
         del self._held[keep:]
 
 
