@@ -17,8 +17,8 @@ from specdec.errors import InputError, PairError
 from specdec.loading import load_model, load_tokenizer, require_equal_tokenizers
 from specdec.machine import available_cores
 from specdec.runtime.admission import admit
+from specdec.runtime.cache import context_limit
 from specdec.runtime.lane import InlineLane, Lane, ProcessLane, ThreadLane
-from specdec.runtime.runner import context_limit
 from specdec.runtime.timing import CONTEXT_TOKENS, speed_ratio
 from specdec.shapes import is_shape
 
@@ -52,8 +52,8 @@ class Pair:
         self._draft_plan = None if draft is None else admit(draft)
         if draft is not None and self._plan.widest == 1:
             raise PairError(
-                f"{target.config.model_type} cannot verify drafts: on a cache, its forward in transformers is right for one token "
-                "at a time only; use it as the draft, or as a target without one"
+                f"{target.config.model_type} cannot verify drafts: on a cache, its forward in transformers is right for one "
+                "token at a time only; use it as the draft, or as a target without one"
             )
         self.target = target.eval()
         self.draft = None if draft is None else draft.eval()
@@ -127,9 +127,7 @@ class Pair:
         """
         if self.draft is not None and (self._draft_lane is None or self._draft_lane.ended):
             kinds = {"inline": InlineLane, "thread": ThreadLane, "process": ProcessLane}
-            self._draft_lane = kinds[self._chosen_lane](
-                self.draft, self.vocabulary, eager=self.eager, plan=self._draft_plan
-            )
+            self._draft_lane = kinds[self._chosen_lane](self.draft, self.vocabulary, eager=self.eager, plan=self._draft_plan)
         return self._draft_lane
 
     def why_eager(self) -> dict[str, str | None]:

@@ -91,9 +91,7 @@ class InlineLane(Lane):
 
     overlaps = False
 
-    def __init__(
-        self, model: PreTrainedModel, vocabulary: int, *, eager: bool = False, plan: CachePlan | None = None
-    ) -> None:
+    def __init__(self, model: PreTrainedModel, vocabulary: int, *, eager: bool = False, plan: CachePlan | None = None) -> None:
         self._worker = Worker(model, vocabulary, eager=eager, plan=plan)
         self._racing_seconds = 0.0
 
@@ -120,9 +118,7 @@ class InlineLane(Lane):
 class ThreadLane(Lane):
     """Works on its own thread and, on CUDA, its own stream."""
 
-    def __init__(
-        self, model: PreTrainedModel, vocabulary: int, *, eager: bool = False, plan: CachePlan | None = None
-    ) -> None:
+    def __init__(self, model: PreTrainedModel, vocabulary: int, *, eager: bool = False, plan: CachePlan | None = None) -> None:
         self._worker = Worker(model, vocabulary, eager=eager, plan=plan)
         self._submitted = self._answered = 0
         self._executor = ThreadPoolExecutor(1, "draft-lane")
@@ -161,9 +157,7 @@ class ProcessLane(Lane):
     While the subprocess lives, torch leaves a core to it here (`leave_a_core_to_the_draft`).
     """
 
-    def __init__(
-        self, model: PreTrainedModel, vocabulary: int, *, eager: bool = False, plan: CachePlan | None = None
-    ) -> None:
+    def __init__(self, model: PreTrainedModel, vocabulary: int, *, eager: bool = False, plan: CachePlan | None = None) -> None:
         self._why_eager = why_eager(model, eager=eager)
         dtype = torch.float64 if model.dtype == torch.float64 else torch.float32
         shm = Path("/dev/shm")

@@ -13,7 +13,12 @@ from typing import Any
 
 from torch import Tensor
 from transformers import Cache, DynamicCache
-from transformers.cache_utils import DummyLayer, DynamicLayer, LinearAttentionAndFullAttentionLayer, LinearAttentionCacheLayerMixin
+from transformers.cache_utils import (
+    DummyLayer,
+    DynamicLayer,
+    LinearAttentionAndFullAttentionLayer,
+    LinearAttentionCacheLayerMixin,
+)
 
 from specdec.runtime.layers import SlidingLayer, TrimmableLayer
 
@@ -54,7 +59,7 @@ class Copies:
         return max((taken for taken, _ in self._taken if taken <= length), default=0)
 
     def put_back(self, length: int, held: int) -> int:
-        """Roll the cache back from `held` tokens to the `newest` copy of at most `length`, which there must be. Returns its length."""
+        """Roll back from `held` tokens to the `newest` copy of at most `length`, which there must be. Returns its length."""
         while self._taken[-1][0] > length:
             self._taken.pop()
         reached, copies = self._taken.pop()

@@ -1,7 +1,8 @@
 """One model with its cache: logits after any context, computed only for tokens that the cache does not hold.
 
 No call rolls a runner back. Each call gives it a whole context. It keeps the longest common prefix with what its cache holds,
-and feeds the rest (rule 4 of `specdec.effects`). `Runner` works with every causal language model that `admission.admit` lets in.
+and feeds the rest (rule 4 of `specdec.effects`). `Runner` works with every model that `admission.admit`
+lets in.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import Cache, PreTrainedModel
 
-from specdec.runtime.cache import CachePlan, context_limit, forward_parameters, new_cache, stretched_beyond
+from specdec.runtime.cache import CachePlan, forward_parameters, new_cache, stretched_beyond
 from specdec.runtime.layers import SlidingLayer
 from specdec.runtime.recurrent import Copies, is_recurrent
 
@@ -23,7 +24,7 @@ PREFILL_CHUNK = 1024
 """Tokens that are fed at once, so that the attention mask of a long prompt stays small."""
 
 MOST_PENDING = 16
-"""Tokens that were rolled back and are fed again inside the next window. If there are more, a forward of their own reads them."""
+"""Tokens fed again inside the next window after a roll-back. If there are more, they get a forward of their own."""
 
 FIRST_POSITIONS = 4096
 """Length at first of the table that positions are read from."""
@@ -100,7 +101,7 @@ class SequenceRunner(ABC):
 
 
 class Runner(SequenceRunner):
-    """Calls `forward`, the model's own unless given, on a cache that is rolled back by `plan`, by its layer types unless given."""
+    """Calls `forward`, the model's own unless given, on a cache rolled back by `plan`, by its layer types unless given."""
 
     def __init__(
         self, model: PreTrainedModel, vocabulary: int, forward: Forward | None = None, plan: CachePlan | None = None

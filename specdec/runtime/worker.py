@@ -71,9 +71,7 @@ class _OpenDraft:
 class Worker:
     """One model at work for the decodes of one batch at a time."""
 
-    def __init__(
-        self, model: PreTrainedModel, vocabulary: int, *, eager: bool = False, plan: CachePlan | None = None
-    ) -> None:
+    def __init__(self, model: PreTrainedModel, vocabulary: int, *, eager: bool = False, plan: CachePlan | None = None) -> None:
         self._eager, self._plan = eager, plan
         self._forward = new_forward(model, eager=eager)
         self._runner = new_batch_runner(model, vocabulary, 1, self._forward, eager=eager, plan=plan)
