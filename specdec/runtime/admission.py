@@ -4,8 +4,8 @@ First come questions that cost nothing: is this a causal language model with a h
 probed (`specdec.runtime.probe`). What a decode relies on is that rows of logits on a cache equal the rows of a whole forward
 without one, after windows of several widths, and after roll-backs. A dozen forwards of few tokens try that. They cross the
 borders that a configuration names (a sliding window, an attention chunk, the original context of longrope) where these are
-short. The probe also finds out how the cache is rolled back, how wide windows may be, and whether sequences of a batch can share
-a forward. A model that fails is refused by name, with the measured difference. So no table of names says which model works.
+short. The probe also finds out how the cache is rolled back, how wide windows may be, and whether sequences of a batch can
+share a forward. A model that fails is refused by name, with the measured difference. So no table of names says which works.
 """
 
 from __future__ import annotations
@@ -134,8 +134,8 @@ def _failure(prompts: Sequence[Sequence[Probe]], tolerance: Tolerance, plan: Cac
     failure = None
     for probes in prompts:
         try:
-            steps = [step for probe in probes for step in (probe.batched() if plan is None else probe.alone(plan))]
-            failure = next((probe_step.failure(tolerance) for probe_step in steps if probe_step.failure(tolerance)), None)
+            compared = (step for probe in probes for step in (probe.batched() if plan is None else probe.alone(plan)))
+            failure = next(filter(None, (step.failure(tolerance) for step in compared)), None)
         except Exception as error:
             failure = _said(error)
         if failure is None:

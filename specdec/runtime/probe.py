@@ -218,7 +218,7 @@ class Whole:
 
 
 def comparable(rows: Tensor) -> Tensor:
-    return rows.to("cpu", torch.float64)
+    return rows.to("cpu", torch.float64, copy=True)  # what was compared does not change with a state
 
 
 def usual_tokens(model: PreTrainedModel, source: random.Random) -> Iterator[int]:

@@ -147,7 +147,9 @@ class Runner(SequenceRunner):
         """Where a window that begins at `start` ends."""
         if self._plan is not None and self._plan.widest is not None:
             return end if start == 0 else min(end, start + self._plan.widest)
-        if scored - start > (PREFILL_CHUNK if self._copies is None or start == 0 else MOST_PENDING):
+        # A prompt is not rolled back, so that nobody needs a copy of the states before its last token.
+        whole = self._copies is None or (start == 0 and end - scored == 1)
+        if scored - start > (PREFILL_CHUNK if whole else MOST_PENDING):
             end = min(scored, start + PREFILL_CHUNK)
         if self._stretched:  # a window that ends before the border would turn its keys by the angles of short contexts
             assert self._border is not None

@@ -45,7 +45,11 @@ def stretched(original: int = 10) -> Any:
         "long_factor": [3.0, 4.0, 6.0, 8.0],
         "original_max_position_embeddings": original,
     }
-    sizes = SMALL | {"pad_token_id": 0, "max_position_embeddings": 64, "original_max_position_embeddings": original}
+    sizes: dict[str, Any] = SMALL | {
+        "pad_token_id": 0,
+        "max_position_embeddings": 64,
+        "original_max_position_embeddings": original,
+    }
     return causal(Phi3Config(vocab_size=VOCABULARY, rope_parameters=rope, **sizes))
 
 
@@ -74,6 +78,7 @@ def test_memory_is_bounded_by_the_window() -> None:
         context.append(source.randrange(VOCABULARY))
     torch.testing.assert_close(runner.logits(context, 2), fresh_logits(of, context, 2), rtol=0, atol=2e-5)
     for layer in runner.cache.layers:
+        assert isinstance(layer, SlidingLayer)
         assert layer.keys is not None
         assert layer.keys.shape[-2] <= max(2 * (5 + MARGIN), layers.FIRST_CAPACITY)
 
@@ -146,7 +151,9 @@ def test_windows_across_the_border_of_longrope(monkeypatch: pytest.MonkeyPatch) 
     assert sides == {(True, False), (True, True), (False, True)}
 
 
-@pytest.mark.parametrize("strategy", [create("autoregressive"), create("speculative", draft_length=3), create("pearl", draft_length=3)])
+@pytest.mark.parametrize(
+    "strategy", [create("autoregressive"), create("speculative", draft_length=3), create("pearl", draft_length=3)]
+)
 def test_longrope_decodes_as_generate_does_across_the_border(strategy: Any) -> None:
     of = stretched()
     of.generation_config.eos_token_id = None
