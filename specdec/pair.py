@@ -16,8 +16,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from specdec.errors import InputError, PairError
 from specdec.loading import load_model, load_tokenizer, require_equal_tokenizers
 from specdec.machine import available_cores
+from specdec.runtime.admission import admit
+from specdec.runtime.cache import context_limit
 from specdec.runtime.lane import InlineLane, Lane, ProcessLane, ThreadLane
-from specdec.runtime.runner import context_limit
 from specdec.runtime.timing import CONTEXT_TOKENS, speed_ratio
 from specdec.shapes import is_shape
 
@@ -47,6 +48,13 @@ class Pair:
     ) -> None:
         if lane not in LANES:
             raise InputError(f"unknown lane {lane!r}: choose one of {', '.join(LANES)}")
+        self._plan = admit(target)
+        self._draft_plan = None if draft is None else admit(draft)
+        if draft is not None and self._plan.widest == 1:
+            raise PairError(
+                f"{target.config.model_type} cannot verify drafts: on a cache, its forward in transformers is right for one "
+                "token at a time only; use it as the draft, or as a target without one"
+            )
         self.target = target.eval()
         self.draft = None if draft is None else draft.eval()
         self.tokenizer = tokenizer
@@ -109,7 +117,7 @@ class Pair:
     def target_lane(self) -> Lane:
         """Where the target works, in the caller's thread. The first call makes the lane, which may copy weights."""
         if self._target_lane is None:
-            self._target_lane = InlineLane(self.target, self.vocabulary, eager=self.eager)
+            self._target_lane = InlineLane(self.target, self.vocabulary, eager=self.eager, plan=self._plan)
         return self._target_lane
 
     def draft_lane(self) -> Lane | None:
@@ -119,7 +127,7 @@ class Pair:
         """
         if self.draft is not None and (self._draft_lane is None or self._draft_lane.ended):
             kinds = {"inline": InlineLane, "thread": ThreadLane, "process": ProcessLane}
-            self._draft_lane = kinds[self._chosen_lane](self.draft, self.vocabulary, eager=self.eager)
+            self._draft_lane = kinds[self._chosen_lane](self.draft, self.vocabulary, eager=self.eager, plan=self._draft_plan)
         return self._draft_lane
 
     def why_eager(self) -> dict[str, str | None]:

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
-from specdec.runtime.cache import why_not_static
+from specdec.runtime.cache import why_not_plain, why_not_static
 from specdec.runtime.runner import Forward
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
@@ -134,10 +134,11 @@ class FusedForward(Forward):
         input_ids: Tensor,
         past_key_values: Cache,
         position_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
+        attention_mask: Tensor | dict[str, Tensor] | None = None,
         logits_to_keep: int = 0,
     ) -> Tensor:
         assert position_ids is not None
+        assert not isinstance(attention_mask, dict)
         slots, width = input_ids.shape
         start = past_key_values.get_seq_length()
         narrow = width <= NARROW and (width == 1 or start > 0 or attention_mask is not None)
@@ -230,10 +231,12 @@ def why_not_fused(model: PreTrainedModel) -> str | None:
         changed = "forward" in parts or parts["_forward_hooks"] or parts["_forward_pre_hooks"]
         if changed or (path.endswith(("_proj", "lm_head")) and type(module) is not nn.Linear):
             return f"its {path or 'forward'} was replaced, or has hooks"
+        if isinstance(module, nn.Linear) and type(module.weight.data) is not Tensor:
+            return f"the weights of its {path} are quantised"
     needed, free = packed_bytes(model), available_bytes()
     if free is not None and needed > SHARE_OF_MEMORY * free:
         return f"packed weights take {needed / 1e9:.1f} GB more, and {free / 1e9:.1f} GB are free"
-    return why_not_static(model)
+    return why_not_plain(model) or why_not_static(model)
 
 
 def packed_bytes(model: PreTrainedModel) -> int:

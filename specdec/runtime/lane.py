@@ -30,7 +30,7 @@ from transformers import PreTrainedModel
 
 from specdec.errors import LaneError, PairError, SpecdecError
 from specdec.machine import available_cores
-from specdec.runtime.cache import new_cache
+from specdec.runtime.cache import CachePlan
 from specdec.runtime.channel import Channel
 from specdec.runtime.fused import why_eager
 from specdec.runtime.messages import Drafting, DraftRequest, Hosted, unpacked
@@ -91,8 +91,8 @@ class InlineLane(Lane):
 
     overlaps = False
 
-    def __init__(self, model: PreTrainedModel, vocabulary: int, *, eager: bool = False) -> None:
-        self._worker = Worker(model, vocabulary, eager=eager)
+    def __init__(self, model: PreTrainedModel, vocabulary: int, *, eager: bool = False, plan: CachePlan | None = None) -> None:
+        self._worker = Worker(model, vocabulary, eager=eager, plan=plan)
         self._racing_seconds = 0.0
 
     def submit(self, method: str, *arguments: Any) -> Wait:
@@ -118,8 +118,8 @@ class InlineLane(Lane):
 class ThreadLane(Lane):
     """Works on its own thread and, on CUDA, its own stream."""
 
-    def __init__(self, model: PreTrainedModel, vocabulary: int, *, eager: bool = False) -> None:
-        self._worker = Worker(model, vocabulary, eager=eager)
+    def __init__(self, model: PreTrainedModel, vocabulary: int, *, eager: bool = False, plan: CachePlan | None = None) -> None:
+        self._worker = Worker(model, vocabulary, eager=eager, plan=plan)
         self._submitted = self._answered = 0
         self._executor = ThreadPoolExecutor(1, "draft-lane")
         self._stream = torch.cuda.Stream(model.device) if model.device.type == "cuda" else None
@@ -157,8 +157,7 @@ class ProcessLane(Lane):
     While the subprocess lives, torch leaves a core to it here (`leave_a_core_to_the_draft`).
     """
 
-    def __init__(self, model: PreTrainedModel, vocabulary: int, *, eager: bool = False) -> None:
-        new_cache(model)  # refuse here what the worker could not hold
+    def __init__(self, model: PreTrainedModel, vocabulary: int, *, eager: bool = False, plan: CachePlan | None = None) -> None:
         self._why_eager = why_eager(model, eager=eager)
         dtype = torch.float64 if model.dtype == torch.float64 else torch.float32
         shm = Path("/dev/shm")
@@ -166,7 +165,7 @@ class ProcessLane(Lane):
         rows = torch.from_file(str(folder / "q"), shared=True, size=SHARED_ROWS * vocabulary, dtype=dtype)
         self._shared = rows.view(SHARED_ROWS, vocabulary).numpy()
         self._answered = torch.from_file(str(folder / "answered"), shared=True, size=1, dtype=torch.int64).numpy()
-        torch.save(Hosted(model, vocabulary, SHARED_ROWS, dtype, eager), folder / "hosted.pt")
+        torch.save(Hosted(model, vocabulary, SHARED_ROWS, dtype, eager, plan), folder / "hosted.pt")
         ours, theirs = socket.socketpair()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "specdec.runtime.worker", str(theirs.fileno()), str(folder)],

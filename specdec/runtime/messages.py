@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from specdec.effects import StopRule
+from specdec.runtime.cache import CachePlan
 from specdec.verification import Row
 
 ARGMAX = "argmax"
@@ -80,6 +81,7 @@ class Hosted:
     rows: int
     dtype: torch.dtype
     eager: bool
+    plan: CachePlan | None
 
 
 SHARED = "shared"

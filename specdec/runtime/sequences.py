@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from specdec.effects import StopRule
-from specdec.runtime.cache import LENGTH, StaticCache, padded, why_not_static
+from specdec.runtime.cache import LENGTH, CachePlan, StaticCache, padded, why_not_static
 from specdec.runtime.graph import GraphRunner, new_runner, why_stepwise
 from specdec.runtime.runner import PREFILL_CHUNK, Forward, common_prefix
 from specdec.sampling import Dice, Sampler
@@ -57,9 +57,18 @@ class BatchRunner(ABC):
 class OneByOne(BatchRunner):
     """A runner for each slot, one after the other: for a single sequence, and for models whose caches cannot be batched."""
 
-    def __init__(self, model: PreTrainedModel, vocabulary: int, size: int, forward: Forward, *, eager: bool) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        vocabulary: int,
+        size: int,
+        forward: Forward,
+        *,
+        eager: bool,
+        plan: CachePlan | None = None,
+    ) -> None:
         super().__init__(model, vocabulary)
-        self._runners = [new_runner(model, vocabulary, forward, eager=eager) for _ in range(size)]
+        self._runners = [new_runner(model, vocabulary, forward, eager=eager, plan=plan) for _ in range(size)]
 
     @property
     def why_eager(self) -> str | None:
@@ -84,9 +93,9 @@ class OneByOne(BatchRunner):
 class Batched(BatchRunner):
     """One forward for all slots that are wanted."""
 
-    def __init__(self, model: PreTrainedModel, vocabulary: int, size: int, forward: Forward) -> None:
+    def __init__(self, model: PreTrainedModel, vocabulary: int, size: int, forward: Forward, length: int = LENGTH) -> None:
         super().__init__(model, vocabulary)
-        self._size, self._forward = size, forward
+        self._size, self._forward, self._length = size, forward, length
         self.forget()
 
     @property
@@ -95,7 +104,7 @@ class Batched(BatchRunner):
 
     def forget(self) -> None:
         self._held: list[list[int]] = [[] for _ in range(self._size)]
-        self._cache = StaticCache(self.model, LENGTH, self._size)
+        self._cache = StaticCache(self.model, self._length, self._size)
 
     @torch.inference_mode()
     def logits(self, wanted: Sequence[Wanted]) -> list[Tensor]:
@@ -137,8 +146,11 @@ class Batched(BatchRunner):
         return logits[:, :, : self.vocabulary]
 
 
-def new_batch_runner(model: PreTrainedModel, vocabulary: int, size: int, forward: Forward, *, eager: bool) -> BatchRunner:
-    """A runner for `size` sequences: batched where the model allows it, else one by one."""
-    if size == 1 or why_not_static(model) is not None:
-        return OneByOne(model, vocabulary, size, forward, eager=eager)
-    return Batched(model, vocabulary, size, forward)
+def new_batch_runner(
+    model: PreTrainedModel, vocabulary: int, size: int, forward: Forward, *, eager: bool, plan: CachePlan | None = None
+) -> BatchRunner:
+    """A runner for `size` sequences: batched where the `plan` of the model allows it, else one by one."""
+    batched = why_not_static(model) is None if plan is None else plan.batched
+    if size > 1 and batched:
+        return Batched(model, vocabulary, size, forward)
+    return OneByOne(model, vocabulary, size, forward, eager=eager, plan=plan)

@@ -24,6 +24,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from specdec.errors import ModelError, PairError
+from specdec.runtime.cache import CachePlan
 from specdec.runtime.channel import Channel
 from specdec.runtime.fused import new_forward
 from specdec.runtime.messages import Drafting, DraftRequest, Hosted, ScoreRequest, Scoring, packed
@@ -70,10 +71,10 @@ class _OpenDraft:
 class Worker:
     """One model at work for the decodes of one batch at a time."""
 
-    def __init__(self, model: PreTrainedModel, vocabulary: int, *, eager: bool = False) -> None:
-        self._eager = eager
+    def __init__(self, model: PreTrainedModel, vocabulary: int, *, eager: bool = False, plan: CachePlan | None = None) -> None:
+        self._eager, self._plan = eager, plan
         self._forward = new_forward(model, eager=eager)
-        self._runner = new_batch_runner(model, vocabulary, 1, self._forward, eager=eager)
+        self._runner = new_batch_runner(model, vocabulary, 1, self._forward, eager=eager, plan=plan)
         self._sampler = Sampler(Sampling())
         self._dice = [Dice(0)]
 
@@ -85,7 +86,8 @@ class Worker:
         self._sampler = Sampler(sampling)
         if size != len(self._dice):
             model, vocabulary = self._runner.model, self._runner.vocabulary
-            self._runner = new_batch_runner(model, vocabulary, size, self._forward, eager=self._eager)
+            options: dict[str, Any] = {"eager": self._eager, "plan": self._plan}
+            self._runner = new_batch_runner(model, vocabulary, size, self._forward, **options)
             self._dice = [Dice(0)] * size
         self._dice[slot] = Dice(seed)
         if len(prompt) > 1:
@@ -240,7 +242,7 @@ def main(descriptor: str, folder: str) -> None:
         channel.send(pickle.dumps("ready"))
     except BrokenPipeError:
         return  # the parent has closed the lane already
-    worker = Worker(hosted.model, hosted.vocabulary, eager=hosted.eager)
+    worker = Worker(hosted.model, hosted.vocabulary, eager=hosted.eager, plan=hosted.plan)
     serve(channel, worker, shared.view(hosted.rows, hosted.vocabulary).numpy(), answered.numpy())
 
 

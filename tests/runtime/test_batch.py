@@ -33,13 +33,13 @@ from specdec.lengths import Confident
 from specdec.runtime.cache import LENGTH
 from specdec.runtime.fused import new_forward
 from specdec.runtime.messages import DraftRequest
-from specdec.runtime.sequences import LONGEST_PADDED, Batched, OneByOne, new_batch_runner
+from specdec.runtime.sequences import LONGEST_PADDED, Batched, new_batch_runner
 from specdec.runtime.worker import Worker
 from specdec.testing.models import fresh_logits, model, resembling
 
 VOCABULARY = 12
 ARCHITECTURES = ["gpt2", "llama", "qwen3", "gemma2"]
-"""Three whose sequences share one cache, and one with sliding windows, whose sequences have caches of their own."""
+"""Plain attention, and sliding windows in every second layer."""
 
 SAMPLED = {"temperature": 1.0, "top_k": 9}
 STRATEGIES = [create(name) for name in available() if name != "elastic"] + [
@@ -174,7 +174,7 @@ def test_logits_are_right_whatever_slots_are_asked_for_together(architecture: st
     """Some slots at a time, whose sequences grow and are cut back at random; the cache grows beyond its first length."""
     of = model(architecture, VOCABULARY, seed=2, max_position_embeddings=4 * LENGTH)
     runner, source = new_batch_runner(of, VOCABULARY, 4, new_forward(of, eager=False), eager=False), random.Random(3)
-    assert type(runner) is (OneByOne if architecture == "gemma2" else Batched)
+    assert type(runner) is Batched
     contexts: list[list[int]] = [[source.randrange(VOCABULARY)] for _ in range(4)]
     contexts[2] = [source.randrange(VOCABULARY) for _ in range(LENGTH + 3)]
     for _ in range(25):

@@ -17,9 +17,10 @@ from tiny_models import minuscule, random_histories
 from torch import Tensor
 
 import specdec
-from specdec import Pair, PairError, decode
+from specdec import Pair, decode
 from specdec.runtime import runner
-from specdec.runtime.cache import UNLIMITED, TrimmableLayer, context_limit, new_cache
+from specdec.runtime.cache import UNLIMITED, context_limit, new_cache
+from specdec.runtime.layers import SlidingLayer, TrimmableLayer
 from specdec.runtime.runner import Runner, common_prefix
 from specdec.testing.models import CONFIGS, fresh_logits, model, resembling
 
@@ -65,6 +66,9 @@ def test_every_forward_of_a_decode_equals_a_fresh_one(
     monkeypatch: pytest.MonkeyPatch, architecture: str, strategy: str
 ) -> None:
     """Both models, through the production loop, with the accepts and rejects of sampling."""
+    target = model(architecture, VOCABULARY, seed=1)
+    noise = 0.3 if architecture in {*PREALLOCATED, "mistral"} else 1.0  # Gemma's norms hide small differences
+    pair = Pair(target, resembling(target, noise), lane="inline")
     cached, checked = Runner.logits, set()
 
     def checking(self: Runner, context: Sequence[int], positions: int) -> Tensor:
@@ -74,9 +78,6 @@ def test_every_forward_of_a_decode_equals_a_fresh_one(
         return ours
 
     monkeypatch.setattr(Runner, "logits", checking)
-    target = model(architecture, VOCABULARY, seed=1)
-    noise = 0.3 if architecture in {*PREALLOCATED, "mistral"} else 1.0  # Gemma's norms hide small differences
-    pair = Pair(target, resembling(target, noise), lane="inline")
     accepted = set()
     for seed in range(4):
         result = decode(pair, specdec.create(strategy, draft_length=3), [1, 2, 3], max_new_tokens=12, seed=seed)
@@ -87,18 +88,9 @@ def test_every_forward_of_a_decode_equals_a_fresh_one(
 
 @pytest.mark.parametrize("architecture", CACHED)
 def test_which_cache_serves_which_model(architecture: str) -> None:
-    cache, preallocated = new_cache(model(architecture, VOCABULARY))
-    assert preallocated == (architecture in PREALLOCATED)
-    assert all(isinstance(layer, TrimmableLayer) for layer in cache.layers) == preallocated
-
-
-def test_a_recurrent_model_is_refused_by_name() -> None:
-    recurrent, attending = model("mamba", VOCABULARY), model("llama", VOCABULARY)
-    for lane in ("inline", "thread", "process"):
-        with pytest.raises(PairError, match=r"mamba has recurrent layers .* choose a model with attention"):
-            decode(Pair(attending, recurrent, lane=lane), STRATEGIES["speculative"], [1])
-    with pytest.raises(PairError, match="mamba has recurrent layers"):
-        decode(Pair(recurrent), specdec.create("autoregressive"), [1])
+    layers = new_cache(model(architecture, VOCABULARY)).layers
+    assert all(isinstance(layer, TrimmableLayer) for layer in layers) == (architecture in PREALLOCATED)
+    assert any(isinstance(layer, SlidingLayer) for layer in layers) == (architecture not in PREALLOCATED)
 
 
 def test_a_cache_outgrows_its_buffer() -> None:
