@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from specdec.errors import InputError
+from specdec.inputs import is_text
 
 Message: TypeAlias = Mapping[str, Any]
 
@@ -45,9 +46,11 @@ def checked(messages: Sequence[Any], where: str = "the prompt") -> list[Message]
         if message.get("content") is None and not message.get("tool_calls"):
             raise InputError(f"{of_message} has no content: write each message as {EXAMPLE}")
         text = text_of(message, of_message)
+        if not is_text(text):
+            raise InputError(f"{of_message} holds bytes that are not UTF-8: convert it")
         if message["role"] == USER and not text.strip():
             raise InputError(f"{of_message} is blank: give at least one word")
-    return list(messages)
+    return [dict(message) for message in messages]
 
 
 def text_of(message: Message, where: str = "the prompt") -> str:
