@@ -10,7 +10,7 @@ The loop itself is `specdec.batch.Batch`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, overload
 
 from specdec.batch import Batch, Result, Round
@@ -42,7 +42,7 @@ def decode(pair: Pair, strategy: DecodingStrategy, prompt: Prompt, **options: An
 def decode(
     pair: Pair,
     strategy: DecodingStrategy,
-    prompt: Sequence[Prompt] | Mapping[str, Any],
+    prompt: Sequence[Prompt],
     *,
     batch_size: int,
     **options: Any,
