@@ -256,10 +256,10 @@ def test_a_template_that_refuses_is_quoted_in_one_line() -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_template_may_leave_a_message_out() -> None:
-    """As transformers does: what a template does not print is its own affair, if it can read the form of the contents."""
-    pair = chat_pair("{{ bos_token }}{% for m in messages %}{{ m['content'] | upper }}{% endfor %}")
-    assert prompt_tokens(pair, TALK) == templated(pair, TALK)
+def test_a_template_may_change_a_message() -> None:
+    """As transformers does, if the template reads the contents as they are, and fails for those in another form."""
+    pair = chat_pair("{% for m in messages %}{{ ('<|user|> ' + m['content']) | replace('w7', 'w9') }}{% endfor %}")
+    assert prompt_tokens(pair, TALK) == templated(pair, TALK) == (3, 15, 14)
 
 
 def test_messages_need_a_template_and_a_tokenizer(greedy_pair: Pair) -> None:
