@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import time
 from collections import deque
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
@@ -26,7 +26,7 @@ from specdec.sampling import Sampling
 from specdec.statistics import Statistics
 from specdec.strategy import DecodingStrategy, require_strategy
 from specdec.synthetic import synthetic
-from specdec.text import Text, prompt_tokens
+from specdec.text import Prompt, Text, prompt_list, prompt_tokens
 from specdec.verification import Rule
 
 
@@ -111,7 +111,7 @@ class Batch(Iterator[tuple[int, Round]]):
         self,
         pair: Pair,
         strategy: DecodingStrategy,
-        prompts: Sequence[str | Sequence[int]],
+        prompts: Sequence[Prompt] | Mapping[str, Any],
         *,
         batch_size: int = 8,
         max_new_tokens: int = 128,
@@ -124,6 +124,7 @@ class Batch(Iterator[tuple[int, Round]]):
     ) -> None:
         require_strategy(strategy)
         at_least_one(max_new_tokens=max_new_tokens, batch_size=batch_size)
+        prompts = prompt_list(prompts)
         self._pair, self._strategy = pair, strategy
         size = min(batch_size, len(prompts))
         tokenizer = None if synthetic(verification) else pair.tokenizer

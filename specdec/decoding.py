@@ -17,13 +17,14 @@ from specdec.batch import Batch, Result, Round
 from specdec.errors import ModelError
 from specdec.pair import Pair
 from specdec.strategy import DecodingStrategy
+from specdec.text import Prompt, prompt_tokens
 
 
 class Decoding(Iterator[Round]):
     """One decode, a round at a time. Parameters are those of `decode`."""
 
-    def __init__(self, pair: Pair, strategy: DecodingStrategy, prompt: str | Sequence[int], **options: Any) -> None:
-        self._batch = Batch(pair, strategy, [prompt], batch_size=1, **options)
+    def __init__(self, pair: Pair, strategy: DecodingStrategy, prompt: Prompt, **options: Any) -> None:
+        self._batch = Batch(pair, strategy, [prompt_tokens(pair, prompt)], batch_size=1, **options)
 
     def __next__(self) -> Round:
         return next(self._batch)[1]
@@ -34,14 +35,14 @@ class Decoding(Iterator[Round]):
 
 
 @overload
-def decode(pair: Pair, strategy: DecodingStrategy, prompt: str | Sequence[int], **options: Any) -> Result: ...
+def decode(pair: Pair, strategy: DecodingStrategy, prompt: Prompt, **options: Any) -> Result: ...
 
 
 @overload
 def decode(
     pair: Pair,
     strategy: DecodingStrategy,
-    prompt: Sequence[str] | Sequence[Sequence[int]],
+    prompt: Sequence[Prompt],
     *,
     batch_size: int,
     **options: Any,
@@ -53,7 +54,9 @@ def decode(
 ) -> Result | list[Result]:
     """Decode one prompt to its end or, with a `batch_size`, a list of prompts, so many at a time.
 
-    `prompt`              text, or token ids; a list of these with a `batch_size`
+    `prompt`              text; token ids, as a sequence, a tensor or what a tokenizer returned; or a list of messages,
+                          `[{"role": "user", "content": ...}]`, for the chat template of the pair's tokenizer. With a
+                          `batch_size`, a list of these, or a padded batch that a tokenizer returned
     `max_new_tokens`      budget, 128 unless given; the context limit of the pair ends an output too
     `temperature`, `top_k`, `top_p`, `min_p`, `repetition_penalty`, `logits_processor`   as in `specdec.Sampling`
     `stop_strings`        end after any of these
@@ -78,7 +81,7 @@ def decode(
     A draft that is lost (its process ends or hangs, or it fails) is no error. A `RuntimeWarning` says so, all later tokens are
     decoded autoregressively, and `statistics.draft_failure` holds the reason.
     """
-    prompts, size = ([prompt], 1) if batch_size is None else (prompt, batch_size)
+    prompts, size = ([prompt_tokens(pair, prompt)], 1) if batch_size is None else (prompt, batch_size)
     batch = Batch(pair, strategy, prompts, batch_size=size, **options)
     try:
         while batch.step():

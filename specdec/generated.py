@@ -52,7 +52,7 @@ class GenerateStatistics(DecodeSummary):
 class Generated(StrategySetting):
     """A text, and how it was decoded.
 
-    `prompt`        the text that was continued
+    `prompt`        the text that was continued; of a conversation, what the chat template made of it
     `text`          what was generated
     `tokens`        its token ids
     `finished_by`   `"eos"`, `"length"`, `"stop"`, or null when a person interrupted it

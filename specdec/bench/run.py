@@ -25,7 +25,7 @@ from specdec.sampling import Sampling
 from specdec.strategy import DecodingStrategy, DraftingStrategy, available, create
 from specdec.summary import StrategySetting
 from specdec.synthetic import rule_of, synthetic
-from specdec.text import prompt_tokens
+from specdec.text import Prompt, prompt_tokens
 
 WIDTHS = (1, 2, 4, 8)
 WARM_UP_TOKENS = 16
@@ -131,7 +131,7 @@ class Benchmark:
 
     `pair`             the two models
     `strategies`       to compare; the baseline is added if it is missing
-    `texts`            prompts as text or token ids
+    `texts`            prompts as text, token ids or messages
     `temperatures`     0 is greedy
     `max_new_tokens`   budget of each output
     `repeats`          of all prompts
@@ -147,7 +147,7 @@ class Benchmark:
 
     pair: Pair
     strategies: Sequence[DecodingStrategy]
-    texts: Sequence[str | Sequence[int]]
+    texts: Sequence[Prompt]
     temperatures: Sequence[float]
     max_new_tokens: int
     repeats: int

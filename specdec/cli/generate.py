@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import random
-import sys
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from specdec.cli.console import Terminal, uninterrupted
 from specdec.cli.options import SAMPLING, SEED, Json, ModelOptions, StrategyOptions, VerificationOption
+from specdec.cli.prompt import PromptOptions, chat_hint, shown
 from specdec.errors import InputError
 from specdec.synthetic import require_text
 
@@ -48,11 +47,10 @@ class SamplingOptions:
 
 
 def generate(
+    prompts: PromptOptions,
     strategies: StrategyOptions,
     models: ModelOptions,
     sampling: SamplingOptions,
-    prompt: Annotated[str | None, typer.Argument(help="The text to continue; - reads standard input.")] = None,
-    prompt_file: Annotated[str | None, typer.Option(metavar="FILE", help="Read the prompt from a file.")] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Tokens to generate at most.")] = 128,
     stop: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="End after this text; may be repeated.")] = None,
     verification: VerificationOption = "token",
@@ -62,11 +60,13 @@ def generate(
     """Continue a text, and show which tokens the draft proposed.
 
     On a terminal, drafted tokens that the target accepted look different from the target's own. The text goes to standard
-    output, the statistics to standard error. Ctrl-C ends it; the text so far is kept.
+    output, the statistics to standard error. Ctrl-C ends it; the text so far is kept. With --chat the target answers the prompt
+    instead of continuing it.
 
     Examples:
       specdec generate "ROMEO:"
       specdec generate "def fibonacci(n):" --strategy speculative --draft-length 3 --temperature 0
+      specdec generate --chat "Why is the sky blue?" --target Qwen/Qwen3-8B --draft Qwen/Qwen3-0.6B
       specdec generate --prompt-file story.txt --target Qwen/Qwen3-8B --draft Qwen/Qwen3-0.6B --stop "THE END"
       echo "Question: How many legs have 3 cats?" | specdec generate - --json result.json
     """
@@ -74,7 +74,7 @@ def generate(
     require_text(verification)
     if models.shapes:
         raise InputError(f"{models.shapes}: random weights and no tokenizer make no text: measure them with specdec bench")
-    text = read_prompt(prompt, prompt_file)
+    prompt = prompts.read()
     strategy = strategies.create()
     sampling.check()
     settings: dict[str, Any] = {
@@ -86,13 +86,16 @@ def generate(
     from specdec.decoding import Decoding
 
     with models.load() as pair:
-        decoding = Decoding(pair, strategy, text, stop_strings=stop or (), **settings)
-        interrupted = stream(terminal, pair, decoding, text)
-        report = reported(text, decoding.result(), strategy, pair, settings)
+        decoding = Decoding(pair, strategy, prompt, stop_strings=stop or (), **settings)
+        interrupted = stream(terminal, pair, decoding, prompt if isinstance(prompt, str) else "")
+        report = reported(shown(pair, prompt), decoding.result(), strategy, pair, settings)
+        hint = chat_hint(pair, prompt)
     terminal.errors.print("")
     terminal.errors.print(report, soft_wrap=True)
     if terminal.console.is_terminal:
         terminal.errors.print(f"[{DRAFTED}]drafted and accepted[/] [{OWN}]the target's own[/]")
+    if hint and terminal.errors.is_terminal:
+        terminal.errors.print(hint, style="dim")
     terminal.write(report.to_dict())
     if interrupted:
         raise KeyboardInterrupt
@@ -117,20 +120,6 @@ def reported(prompt: str, result: Result, strategy: DecodingStrategy, pair: Pair
             counts, tokens_per_second=counts.tokens_per_second, drafted_tokens=counts.drafted_tokens
         ),
     )
-
-
-def read_prompt(prompt: str | None, prompt_file: str | None) -> str:
-    """The prompt: the argument, standard input, or the text of a file."""
-    if (prompt is None) == (prompt_file is None):
-        raise InputError("one prompt is needed: give it as the argument, as - for standard input, or by --prompt-file")
-    if prompt_file is not None:
-        try:
-            return Path(prompt_file).read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise InputError(f"prompt file '{prompt_file}' cannot be read ({reason}): give a text file") from error
-    assert prompt is not None
-    return sys.stdin.read() if prompt == "-" else prompt
 
 
 def stream(terminal: Terminal, pair: Pair, decoding: Decoding, prompt: str) -> bool:

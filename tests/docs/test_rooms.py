@@ -96,7 +96,7 @@ ROOMS: dict[str, dict[str, str]] = {
         "law": "law",
         "runtime": "runtime",
         "pair": "loading pair summary",
-        "decoding": "text batch decoding generated",
+        "decoding": "encoded chat text batch decoding generated",
         "huggingface": "huggingface",
         "measure": "measure",
         "bench": "bench",
