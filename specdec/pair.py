@@ -20,6 +20,7 @@ from specdec.runtime.lane import InlineLane, Lane, ProcessLane, ThreadLane
 from specdec.runtime.runner import context_limit
 from specdec.runtime.timing import CONTEXT_TOKENS, speed_ratio
 from specdec.shapes import is_shape
+from specdec.source import sources
 
 LANES = ("auto", "inline", "thread", "process")
 
@@ -74,6 +75,7 @@ class Pair:
         dtype: str | torch.dtype | None = None,
         lane: str = "auto",
         eager: bool = False,
+        **options: Any,
     ) -> Pair:
         """Load a pair from directories or hub names, or make one of random weights (`shape:NAME`), without a tokenizer.
 
@@ -81,18 +83,18 @@ class Pair:
         `draft_device`  the same as `device` unless given
         `dtype`         the checkpoint's unless given (bfloat16 for a shape); float32 on a CPU without instructions for it
 
-        Raises `PairError` for a model that is missing, is not safetensors or does not fit.
+        `options`       those of `from_pretrained` that `specdec.source` lists: plain for the target, with `draft_` before them
+                        for the draft (`draft_revision="main"`); `trust_remote_code`, `attn_implementation` and the like are, as
+                        `device` is, the same for the draft unless given
+
+        Raises `PairError` for a model that is missing, broken or does not fit, and `InputError` for an option that has no use.
         """
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        tokenizer = None if is_shape(target) or is_shape(draft) else load_tokenizer(target)
-        if tokenizer is not None and draft is not None:
-            require_equal_tokenizers(tokenizer, load_tokenizer(draft), str(target), str(draft))
-        models = [
-            load_model(name, where, dtype)
-            for name, where in ((target, device), (draft, draft_device or device))
-            if name is not None
-        ]
-        return cls(*models, tokenizer=tokenizer, lane=lane, eager=eager)
+        found = sources(target, draft, device=device, draft_device=draft_device, dtype=dtype, options=options)
+        tokenizers = [] if any(is_shape(source.name) for source in found) else [load_tokenizer(source) for source in found]
+        if len(tokenizers) == 2:
+            require_equal_tokenizers(*tokenizers, str(target), str(draft))
+        models = [load_model(source) for source in found]
+        return cls(*models, tokenizer=tokenizers[0] if tokenizers else None, lane=lane, eager=eager)
 
     @classmethod
     def bundled(cls, **options: Any) -> Pair:
