@@ -105,6 +105,9 @@ def _lacking(what: str, source: Source) -> str:
     weights = {} if what == "tokenizer" else {"safetensors": tuple(name for name in names if name.endswith("safetensors"))}
     if "gguf_file" in source.options:
         return ""
+    if "adapter_config.json" in names and "config.json" not in names:
+        whole = any(name.startswith("adapter_model.") for name in names)
+        return "" if whole else "fetch the weights of this adapter, adapter_model.safetensors"
     lost = [thing for thing, starts in (needed | weights).items() if not any(name.startswith(tuple(starts)) for name in names)]
     return f"it needs {' and '.join(lost)}" if lost else ""
 

@@ -5,6 +5,7 @@ Both tokenizers must be equal. Heads that were padded to different sizes are cut
 
 from __future__ import annotations
 
+import warnings
 from importlib.resources import files
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from specdec.errors import InputError, PairError
 from specdec.loading import load_model, load_tokenizer, require_equal_tokenizers
 from specdec.machine import available_cores
+from specdec.runtime.crossing import CannotCross
 from specdec.runtime.lane import InlineLane, Lane, ProcessLane, ThreadLane
 from specdec.runtime.runner import context_limit
 from specdec.runtime.timing import CONTEXT_TOKENS, speed_ratio
@@ -92,7 +94,7 @@ class Pair:
         found = sources(target, draft, device=device, draft_device=draft_device, dtype=dtype, options=options)
         tokenizers = [] if any(is_shape(source.name) for source in found) else [load_tokenizer(source) for source in found]
         if len(tokenizers) == 2:
-            require_equal_tokenizers(*tokenizers, str(target), str(draft))
+            require_equal_tokenizers(tokenizers[0], tokenizers[1], str(target), str(draft))
         models = [load_model(source) for source in found]
         return cls(*models, tokenizer=tokenizers[0] if tokenizers else None, lane=lane, eager=eager)
 
@@ -120,9 +122,19 @@ class Pair:
         The first call makes the lane, and may start a process. A lane whose process was lost is replaced by a new one.
         """
         if self.draft is not None and (self._draft_lane is None or self._draft_lane.ended):
-            kinds = {"inline": InlineLane, "thread": ThreadLane, "process": ProcessLane}
-            self._draft_lane = kinds[self._chosen_lane](self.draft, self.vocabulary, eager=self.eager)
+            self._draft_lane = self._new_draft_lane(self.draft)
         return self._draft_lane
+
+    def _new_draft_lane(self, draft: PreTrainedModel) -> Lane:
+        kinds = {"inline": InlineLane, "thread": ThreadLane, "process": ProcessLane}
+        try:
+            return kinds[self._chosen_lane](draft, self.vocabulary, eager=self.eager)
+        except CannotCross as error:
+            if self.lane != "auto":
+                raise
+            said = str(error).partition(": ")[0]
+            warnings.warn(f"{said}: it works inline, in turn with the target", RuntimeWarning, stacklevel=3)
+            return InlineLane(draft, self.vocabulary, eager=self.eager)
 
     def why_eager(self) -> dict[str, str | None]:
         """Why each model runs operation by operation, as transformers wrote it; `None` where it does not. Makes both lanes."""
@@ -163,4 +175,8 @@ class Pair:
 def head_size(model: PreTrainedModel) -> int:
     """Tokens that the output head has a logit for, padding included."""
     head = model.get_output_embeddings()
-    return int(head.weight.shape[0]) if head is not None else int(model.config.get_text_config(decoder=True).vocab_size)
+    weight: Any = getattr(head, "weight", None)
+    if type(weight) is torch.nn.Parameter:
+        return int(weight.shape[0])
+    size: Any = getattr(head, "out_features", None)  # quantised weights have other shapes, or are no tensors
+    return int(model.config.get_text_config(decoder=True).vocab_size if size is None else size)
