@@ -18,6 +18,7 @@ from transformers.utils.import_utils import is_gguf_available, is_peft_available
 from specdec.source import Source
 
 LFS = b"version https://git-lfs.github.com/spec/"
+GGUF = b"GGUF"
 LENGTH = 8
 """Bytes of a safetensors file that hold the length of its header."""
 
@@ -28,7 +29,9 @@ REASON = 200
 def why_not_loaded(what: str, source: Source, error: Exception, heard: Sequence[str] = ()) -> str:
     """Why the `"model"` or the `"tokenizer"` of `source` could not be loaded; `heard` is what transformers warned of."""
     name, path = f"{what} {source.name!r}", Path(source.name)
-    reason = " ".join(str(error).split())[:REASON] or type(error).__name__
+    reason = " ".join(str(error).split())[:REASON]
+    if not reason or isinstance(error, KeyError | AttributeError | TypeError | IndexError):
+        reason = f"{type(error).__name__} {reason}".strip()
     if path.is_file():
         ends = path.suffix == ".gguf"
         remedy = f"give its folder {str(path.parent)!r} and gguf_file={path.name!r}" if ends else "give the folder it lies in"
@@ -43,6 +46,9 @@ def why_not_loaded(what: str, source: Source, error: Exception, heard: Sequence[
         return f"{name} is no directory here, and could not be had from the hub{revision}: check the name"
     if "gguf_file" in source.options and not is_gguf_available():
         return f"{name} could not be loaded: reading {source.options['gguf_file']} takes the package gguf; pip install gguf"
+    if "gguf_file" in source.options and source.options["gguf_file"] in _names(source):
+        file = source.options["gguf_file"]
+        return f"{name} could not be loaded: {file} is damaged, or of a kind unknown here ({reason}); fetch it again"
     if isinstance(error, ImportError) or _quantisation(source, error):
         method = _quantisation(source, error)
         quantised = f"it is quantised by {method}, which cannot run here" if method else "a package is missing"
@@ -119,8 +125,10 @@ def why_broken(path: Path) -> str:
         head = file.read(len(LFS))
         if head == LFS:
             return "is a Git LFS pointer and not the file itself; fetch it with git lfs pull"
+        if path.suffix == ".gguf" and head[: len(GGUF)] != GGUF:
+            return "is no GGUF file; fetch it again"
         if path.suffix != ".safetensors":
-            return "is empty; fetch it again" if size == 0 and path.suffix in (".json", ".gguf", ".model") else ""
+            return "is empty; fetch it again" if size == 0 and path.suffix in (".json", ".model") else ""
         length = int.from_bytes(head[:LENGTH], "little")
         if size < LENGTH or LENGTH + length > size:
             return f"is cut short ({size:,} bytes); fetch it again"

@@ -25,7 +25,7 @@ from specdec.source import Source
 HUB = ("revision", "subfolder", "token", "cache_dir")
 """Options that say where files lie."""
 
-NO_ADAPTER = {"subfolder": "."}
+NO_ADAPTER = {"subfolder": "no adapter"}
 """Keeps transformers from loading an adapter along with its base: it would drop the report on the weights of the base."""
 
 
@@ -58,12 +58,14 @@ def _no_device(device: str, error: Exception) -> PairError:
 
 
 def _checkpoint(source: Source) -> Any:
+    at_fault = source
     with quiet_transformers() as heard:
         try:
             adapter = _adapter(source)
-            base = source if adapter is None else adapter.base
-            model, info = _base(base)
-            fault = why_misfit(base, model, info)
+            at_fault = source if adapter is None else adapter.base
+            model, info = _base(at_fault)
+            fault = why_misfit(at_fault, model, info)
+            at_fault = source
             if adapter is not None and not fault:
                 fault = _add(source, model)
             if fault:
@@ -72,7 +74,7 @@ def _checkpoint(source: Source) -> Any:
         except (PairError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # anything can come out of somebody's files, and of code that came with them
-            raise PairError(why_not_loaded("model", source, error, heard)) from error
+            raise PairError(why_not_loaded("model", at_fault, error, heard)) from error
 
 
 def _base(source: Source) -> tuple[Any, dict[str, Any]]:
@@ -106,14 +108,14 @@ def _base(source: Source) -> tuple[Any, dict[str, Any]]:
 
 @dataclass(frozen=True)
 class _Adapter:
-    """An adapter's own file, and the model that it changes."""
+    """An adapter's folder, and the model that it changes."""
 
-    config_file: Path
+    folder: Path
     base: Source
 
 
 def _adapter(source: Source) -> _Adapter | None:
-    """The adapter that `source` names; `None` where it is a whole model."""
+    """The adapter that `source` names, whose files were looked at; `None` where it is a whole model."""
     here = Path(source.name).is_dir()
     found = find_adapter_config_file(source.name, local_files_only=here, **source.some(*HUB))
     if found is None:
@@ -122,7 +124,7 @@ def _adapter(source: Source) -> _Adapter | None:
     if fault:
         raise PairError(f"model {source.name!r} could not be loaded: {fault}")
     if here and source.folder is not None and (source.folder / "config.json").is_file():
-        return _Adapter(Path(found), source)
+        return _Adapter(Path(found).parent, source)
     named = json.loads(Path(found).read_text(encoding="utf-8"))
     base: str = named.get("base_model_name_or_path") or ""
     if not base:
@@ -132,7 +134,7 @@ def _adapter(source: Source) -> _Adapter | None:
     }
     if named.get("revision"):
         options["revision"] = named["revision"]
-    return _Adapter(Path(found), replace(source, name=base, options=options))
+    return _Adapter(Path(found).parent, replace(source, name=base, options=options))
 
 
 def _add(source: Source, model: Any) -> str:
@@ -140,7 +142,7 @@ def _add(source: Source, model: Any) -> str:
     here = Path(source.name).is_dir()
     info: Any = model.load_adapter(source.name, adapter_kwargs={"local_files_only": here, **source.some(*HUB)})
     wrong = sorted(info.missing_keys | info.unexpected_keys)
-    return f"adapter {source.name!r} does not fit its base model: {several(wrong)} has no counterpart" if wrong else ""
+    return f"adapter {source.name!r} does not fit its base model: {several(wrong)} is on one side only" if wrong else ""
 
 
 def is_native(dtype: torch.dtype, device: str) -> bool:
@@ -156,7 +158,7 @@ def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
     with quiet_transformers():
         try:
             adapter = _adapter(source)
-            if adapter is not None and not any(adapter.config_file.parent.glob("tokenizer*")):
+            if adapter is not None and not any(adapter.folder.glob("tokenizer*")):
                 source = adapter.base
             options = {"trust_remote_code": False, **source.some(*HUB, "gguf_file", "trust_remote_code")}
             return AutoTokenizer.from_pretrained(source.name, local_files_only=Path(source.name).is_dir(), **options)

@@ -32,6 +32,7 @@ class Pair:
 
     `target`, `draft`   models in evaluation mode; without a draft, only strategies that need none can run
     `tokenizer`         shared by both; may be missing when prompts are token ids
+    `revisions`         those of the hub that target and draft were loaded from, as far as they were named
     `lane`              where the draft works: `"inline"`, `"thread"`, `"process"`, or `"auto"` (a thread when the draft is on
                         CUDA, a process when it is on a CPU of two cores or more, else inline)
     `eager`             whether forwards are transformers' own, operation by operation. Otherwise they are replayed as graphs on
@@ -54,6 +55,7 @@ class Pair:
         self.draft = None if draft is None else draft.eval()
         self.tokenizer = tokenizer
         self.lane, self.eager = lane, eager
+        self.revisions: tuple[str | None, str | None] = (None, None)
         self._speed_ratio: float | None = None
         self._target_lane: Lane | None = None
         self._draft_lane: Lane | None = None
@@ -96,7 +98,9 @@ class Pair:
         if len(tokenizers) == 2:
             require_equal_tokenizers(tokenizers[0], tokenizers[1], str(target), str(draft))
         models = [load_model(source) for source in found]
-        return cls(*models, tokenizer=tokenizers[0] if tokenizers else None, lane=lane, eager=eager)
+        pair = cls(*models, tokenizer=tokenizers[0] if tokenizers else None, lane=lane, eager=eager)
+        pair.revisions = (options.get("revision"), options.get("draft_revision"))
+        return pair
 
     @classmethod
     def bundled(cls, **options: Any) -> Pair:

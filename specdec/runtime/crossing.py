@@ -89,13 +89,14 @@ def _importable(module: str) -> bool:
     """Whether a process with this one's search path finds the module. It need not be one that was imported from there."""
     if module in MAIN:
         return False
-    found, path = True, None
+    path: Any = None
     for end in [at for at, letter in enumerate(module + ".") if letter == "."]:
-        name = module[:end]
-        finders = (getattr(finder, "find_spec", None) for finder in sys.meta_path)
-        found = found and any(find is not None and find(name, path) is not None for find in finders)
-        path = getattr(sys.modules.get(name), "__path__", None)
-    return found
+        asked = (finder.find_spec(module[:end], path) for finder in sys.meta_path if hasattr(finder, "find_spec"))
+        found = next((spec for spec in asked if spec is not None), None)
+        if found is None:
+            return False
+        path = found.submodule_search_locations
+    return True
 
 
 def _is_own(method: types.MethodType) -> bool:
