@@ -53,8 +53,6 @@ def why_not_loaded(what: str, source: Source, error: Exception, heard: Sequence[
         method = _quantisation(source, error)
         quantised = f"it is quantised by {method}, which cannot run here" if method else "a package is missing"
         return f"{name} could not be loaded: {quantised} ({reason}); install it, or leave out what asks for it"
-    if "Unrecognized configuration class" in reason:
-        return f"{name} is no causal language model by its config.json: choose a model that continues text"
     if "does not recognize this architecture" in reason:
         known = f"transformers {version('transformers')} does not know its kind ({reason[:90]})"
         return f"{name} could not be loaded: {known}; try a newer version"

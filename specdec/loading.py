@@ -84,6 +84,11 @@ def _base(source: Source) -> tuple[Any, dict[str, Any]]:
     config: Any = AutoConfig.from_pretrained(
         source.name, local_files_only=here, trust_remote_code=options["trust_remote_code"], **known
     )
+    if type(config) not in AutoModelForCausalLM._model_mapping and "AutoModelForCausalLM" not in getattr(
+        config, "auto_map", {}
+    ):
+        kind = f"{config.model_type!r} by its config.json, and that is no causal language model"
+        raise PairError(f"model {source.name!r} is {kind}: choose a model that continues text")
     stored = config.dtype or torch.float32
     dtype = source.dtype or (stored if is_native(stored, source.device) else torch.float32)
     if dtype == torch.float64:

@@ -33,9 +33,10 @@ class CannotCross(PairError):
 
 def nameless_file() -> IO[bytes]:
     """A file that no folder shows, in memory where the system has such files (Linux), else in the folder for temporary ones."""
-    if hasattr(os, "memfd_create"):
+    try:
         return os.fdopen(os.memfd_create("specdec"), "w+b")
-    return tempfile.TemporaryFile()
+    except (AttributeError, OSError):  # another system, or one that forbids it
+        return tempfile.TemporaryFile()
 
 
 def rows_and_answered(
