@@ -84,9 +84,8 @@ def _base(source: Source) -> tuple[Any, dict[str, Any]]:
     config: Any = AutoConfig.from_pretrained(
         source.name, local_files_only=here, trust_remote_code=options["trust_remote_code"], **known
     )
-    if type(config) not in AutoModelForCausalLM._model_mapping and "AutoModelForCausalLM" not in getattr(
-        config, "auto_map", {}
-    ):
+    causal: Any = AutoModelForCausalLM
+    if type(config) not in causal._model_mapping and "AutoModelForCausalLM" not in getattr(config, "auto_map", {}):
         kind = f"{config.model_type!r} by its config.json, and that is no causal language model"
         raise PairError(f"model {source.name!r} is {kind}: choose a model that continues text")
     stored = config.dtype or torch.float32
@@ -96,7 +95,7 @@ def _base(source: Source) -> tuple[Any, dict[str, Any]]:
     quantised = "quantization_config" in options or "gguf_file" in options or getattr(config, "quantization_config", None)
     if quantised and "distributed_config" not in options:
         options.setdefault("device_map", {"": source.device})  # many quantised weights cannot be moved later
-    found: Any = AutoModelForCausalLM.from_pretrained(
+    model, info = causal.from_pretrained(
         source.name,
         dtype=dtype,
         use_safetensors=True,
@@ -106,7 +105,6 @@ def _base(source: Source) -> tuple[Any, dict[str, Any]]:
         adapter_kwargs=NO_ADAPTER,
         **options,
     )
-    model, info = found
     placed = "device_map" in options or "distributed_config" in options
     return model if placed else model.to(source.device), info
 

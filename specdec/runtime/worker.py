@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -233,24 +233,22 @@ def serve(channel: Channel, worker: Worker, shared: NDArray[Any], answered: NDAr
 def main(*descriptors: str) -> None:
     """Host a model: on the socket, with the model and the shared memory, of these descriptors. Says first what went wrong."""
     connection, model, memory = map(int, descriptors)
-    channel = Channel(socket.socket(fileno=connection))
     torch.set_num_threads(1)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    try:
-        with os.fdopen(model, "rb") as file:
-            hosted: Hosted = received(file)
-        shared, answered = rows_and_answered(memory, hosted.rows, hosted.vocabulary, hosted.dtype)
-        worker = Worker(hosted.model, hosted.vocabulary, eager=hosted.eager)
-    except Exception as error:  # what the user's own classes may raise, too
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
-        with suppress(OSError):
+    with closing(Channel(socket.socket(fileno=connection))) as channel, suppress(OSError):  # the other side is gone
+        try:
+            with os.fdopen(model, "rb") as file:
+                hosted: Hosted = received(file)
+            shared, answered = rows_and_answered(memory, hosted.rows, hosted.vocabulary, hosted.dtype)
+            worker = Worker(hosted.model, hosted.vocabulary, eager=hosted.eager)
+        except Exception as error:  # what the user's own classes may raise, too
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
             refusal = PairError(f"the draft process cannot take the draft ({reason}): use lane='thread' or 'inline'")
             channel.send(pickle.dumps(refusal))
-        return
-    with suppress(OSError):  # the other side is gone
-        channel.send(pickle.dumps("ready"))
-        serve(channel, worker, shared, answered)
+        else:
+            channel.send(pickle.dumps("ready"))
+            serve(channel, worker, shared, answered)
 
 
 if __name__ == "__main__":

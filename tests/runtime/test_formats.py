@@ -43,7 +43,7 @@ def adapter(checkpoint: Path, tmp_path: Path) -> tuple[Path, Any]:
         torch.manual_seed(0)
         lora = LoraConfig(r=4, lora_alpha=16, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
         adapted = get_peft_model(Pair.load(checkpoint).target, lora).eval()
-    adapted.save_pretrained(tmp_path / "adapter")
+    adapted.save_pretrained(str(tmp_path / "adapter"))
     return tmp_path / "adapter", adapted
 
 
@@ -175,7 +175,7 @@ def test_a_quantised_draft_works_in_its_own_process(checkpoint: Path, int8: Torc
 
 @pytest.mark.filterwarnings("ignore:torch", "ignore::DeprecationWarning")
 def test_a_head_without_a_tensor_has_a_size(checkpoint: Path) -> None:
-    quantise: Any = torch.ao.quantization.quantize_dynamic
+    quantise: Any = torch.ao.quantization.quantize_dynamic  # pyright: ignore[reportDeprecated]
     assert head_size(quantise(Pair.load(checkpoint).target, {torch.nn.Linear}, dtype=torch.qint8)) == len(WORDS)
 
 
