@@ -5,6 +5,7 @@ Both tokenizers must be equal. Heads that were padded to different sizes are cut
 
 from __future__ import annotations
 
+import warnings
 from importlib.resources import files
 from pathlib import Path
 from types import TracebackType
@@ -18,9 +19,11 @@ from specdec.loading import load_model, load_tokenizer, require_equal_tokenizers
 from specdec.machine import available_cores
 from specdec.runtime.admission import admit
 from specdec.runtime.cache import context_limit
+from specdec.runtime.crossing import CannotCross
 from specdec.runtime.lane import InlineLane, Lane, ProcessLane, ThreadLane
 from specdec.runtime.timing import CONTEXT_TOKENS, speed_ratio
 from specdec.shapes import is_shape
+from specdec.source import sources
 
 LANES = ("auto", "inline", "thread", "process")
 
@@ -30,6 +33,7 @@ class Pair:
 
     `target`, `draft`   models in evaluation mode; without a draft, only strategies that need none can run
     `tokenizer`         shared by both; may be missing when prompts are token ids
+    `revisions`         those of the hub that target and draft were loaded from, as far as they were named
     `lane`              where the draft works: `"inline"`, `"thread"`, `"process"`, or `"auto"` (a thread when the draft is on
                         CUDA, a process when it is on a CPU of two cores or more, else inline)
     `eager`             whether forwards are transformers' own, operation by operation. Otherwise they are replayed as graphs on
@@ -59,6 +63,7 @@ class Pair:
         self.draft = None if draft is None else draft.eval()
         self.tokenizer = tokenizer
         self.lane, self.eager = lane, eager
+        self.revisions: tuple[str | None, str | None] = (None, None)
         self._speed_ratio: float | None = None
         self._target_lane: Lane | None = None
         self._draft_lane: Lane | None = None
@@ -82,6 +87,7 @@ class Pair:
         dtype: str | torch.dtype | None = None,
         lane: str = "auto",
         eager: bool = False,
+        **options: Any,
     ) -> Pair:
         """Load a pair from directories or hub names, or make one of random weights (`shape:NAME`), without a tokenizer.
 
@@ -89,18 +95,20 @@ class Pair:
         `draft_device`  the same as `device` unless given
         `dtype`         the checkpoint's unless given (bfloat16 for a shape); float32 on a CPU without instructions for it
 
-        Raises `PairError` for a model that is missing, is not safetensors or does not fit.
+        `options`       those of `from_pretrained` that `specdec.source` lists: plain for the target, with `draft_` before them
+                        for the draft (`draft_revision="main"`); `trust_remote_code`, `attn_implementation` and the like are, as
+                        `device` is, the same for the draft unless given
+
+        Raises `PairError` for a model that is missing, broken or does not fit, and `InputError` for an option that has no use.
         """
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        tokenizer = None if is_shape(target) or is_shape(draft) else load_tokenizer(target)
-        if tokenizer is not None and draft is not None:
-            require_equal_tokenizers(tokenizer, load_tokenizer(draft), str(target), str(draft))
-        models = [
-            load_model(name, where, dtype)
-            for name, where in ((target, device), (draft, draft_device or device))
-            if name is not None
-        ]
-        return cls(*models, tokenizer=tokenizer, lane=lane, eager=eager)
+        found = sources(target, draft, device=device, draft_device=draft_device, dtype=dtype, options=options)
+        tokenizers = [] if any(is_shape(source.name) for source in found) else [load_tokenizer(source) for source in found]
+        if len(tokenizers) == 2:
+            require_equal_tokenizers(tokenizers[0], tokenizers[1], str(target), str(draft))
+        models = [load_model(source) for source in found]
+        pair = cls(*models, tokenizer=tokenizers[0] if tokenizers else None, lane=lane, eager=eager)
+        pair.revisions = (options.get("revision"), options.get("draft_revision"))
+        return pair
 
     @classmethod
     def bundled(cls, **options: Any) -> Pair:
@@ -126,9 +134,19 @@ class Pair:
         The first call makes the lane, and may start a process. A lane whose process was lost is replaced by a new one.
         """
         if self.draft is not None and (self._draft_lane is None or self._draft_lane.ended):
-            kinds = {"inline": InlineLane, "thread": ThreadLane, "process": ProcessLane}
-            self._draft_lane = kinds[self._chosen_lane](self.draft, self.vocabulary, eager=self.eager, plan=self._draft_plan)
+            self._draft_lane = self._new_draft_lane(self.draft)
         return self._draft_lane
+
+    def _new_draft_lane(self, draft: PreTrainedModel) -> Lane:
+        kinds = {"inline": InlineLane, "thread": ThreadLane, "process": ProcessLane}
+        try:
+            return kinds[self._chosen_lane](draft, self.vocabulary, eager=self.eager, plan=self._draft_plan)
+        except CannotCross as error:
+            if self.lane != "auto":
+                raise
+            said = str(error).partition(": ")[0]
+            warnings.warn(f"{said}: it works inline, in turn with the target", RuntimeWarning, stacklevel=3)
+            return InlineLane(draft, self.vocabulary, eager=self.eager, plan=self._draft_plan)
 
     def why_eager(self) -> dict[str, str | None]:
         """Why each model runs operation by operation, as transformers wrote it; `None` where it does not. Makes both lanes."""
@@ -169,4 +187,8 @@ class Pair:
 def head_size(model: PreTrainedModel) -> int:
     """Tokens that the output head has a logit for, padding included."""
     head = model.get_output_embeddings()
-    return int(head.weight.shape[0]) if head is not None else int(model.config.get_text_config(decoder=True).vocab_size)
+    weight: Any = getattr(head, "weight", None)
+    if type(weight) is torch.nn.Parameter:
+        return int(weight.shape[0])
+    size: Any = getattr(head, "out_features", None)  # quantised weights have other shapes, or are no tensors
+    return int(model.config.get_text_config(decoder=True).vocab_size if size is None else size)

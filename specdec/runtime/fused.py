@@ -231,8 +231,9 @@ def why_not_fused(model: PreTrainedModel) -> str | None:
         changed = "forward" in parts or parts["_forward_hooks"] or parts["_forward_pre_hooks"]
         if changed or (path.endswith(("_proj", "lm_head")) and type(module) is not nn.Linear):
             return f"its {path or 'forward'} was replaced, or has hooks"
-        if isinstance(module, nn.Linear) and type(module.weight.data) is not Tensor:
-            return f"the weights of its {path} are quantised"
+        weight = parts["_parameters"].get("weight")
+        if type(weight) not in (nn.Parameter, type(None)):
+            return f"its {path} has weights of type {type(weight).__name__}"
     needed, free = packed_bytes(model), available_bytes()
     if free is not None and needed > SHARE_OF_MEMORY * free:
         return f"packed weights take {needed / 1e9:.1f} GB more, and {free / 1e9:.1f} GB are free"

@@ -1,7 +1,7 @@
 """What a lane runs: one model that drafts or scores for a batch of sequences, and the process that hosts it.
 
-`python -m specdec.runtime.worker SOCKET FOLDER` answers requests on an inherited socket until the other side closes it. It is a
-plain subprocess, so the user's script needs no `if __name__ == "__main__"`, and the worker ends with its parent.
+`python -m specdec.runtime.worker SOCKET MODEL SHARED` answers requests on an inherited socket until the other side closes it.
+It is a plain subprocess, so the user's script needs no `if __name__ == "__main__"`, and the worker ends with its parent.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from specdec.errors import ModelError, PairError
+from specdec.errors import LaneError, ModelError, PairError, SpecdecError
 from specdec.runtime.cache import CachePlan
 from specdec.runtime.channel import Channel
+from specdec.runtime.crossing import received, rows_and_answered
 from specdec.runtime.fused import new_forward
 from specdec.runtime.messages import Drafting, DraftRequest, Hosted, ScoreRequest, Scoring, packed
 from specdec.runtime.sequences import Wanted, new_batch_runner
@@ -224,26 +225,32 @@ def serve(channel: Channel, worker: Worker, shared: NDArray[Any], answered: NDAr
                 answer = packed(worker.draft(requests, answered=lambda ticket=ticket: answered[0] >= ticket), shared)
             else:
                 answer = getattr(worker, method)(*arguments)
-        except Exception as error:
+        except SpecdecError as error:
             answer = error
+        except Exception as error:  # its class may be unknown on the other side
+            answer = LaneError(f"the draft worker failed with {type(error).__name__}: {error}")
         channel.send(pickle.dumps((ticket, answer)))
 
 
-def main(descriptor: str, folder: str) -> None:
-    """Host the model pickled in `folder`, and answer on the socket `descriptor`."""
-    channel = Channel(socket.socket(fileno=int(descriptor)))
+def main(*descriptors: str) -> None:
+    """Host a model: on the socket, with the model and the shared memory, of these descriptors. Says first what went wrong."""
+    connection, model, memory = map(int, descriptors)
     torch.set_num_threads(1)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    hosted: Hosted = torch.load(Path(folder) / "hosted.pt", weights_only=False)
-    shared = torch.from_file(str(Path(folder) / "q"), shared=True, size=hosted.rows * hosted.vocabulary, dtype=hosted.dtype)
-    answered = torch.from_file(str(Path(folder) / "answered"), shared=True, size=1, dtype=torch.int64)
-    try:
-        channel.send(pickle.dumps("ready"))
-    except BrokenPipeError:
-        return  # the parent has closed the lane already
-    worker = Worker(hosted.model, hosted.vocabulary, eager=hosted.eager, plan=hosted.plan)
-    serve(channel, worker, shared.view(hosted.rows, hosted.vocabulary).numpy(), answered.numpy())
+    with closing(Channel(socket.socket(fileno=connection))) as channel, suppress(OSError):  # the other side is gone
+        try:
+            with os.fdopen(model, "rb") as file:
+                hosted: Hosted = received(file)
+            shared, answered = rows_and_answered(memory, hosted.rows, hosted.vocabulary, hosted.dtype)
+            worker = Worker(hosted.model, hosted.vocabulary, eager=hosted.eager, plan=hosted.plan)
+        except Exception as error:  # what the user's own classes may raise, too
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+            refusal = PairError(f"the draft process cannot take the draft ({reason}): use lane='thread' or 'inline'")
+            channel.send(pickle.dumps(refusal))
+        else:
+            channel.send(pickle.dumps("ready"))
+            serve(channel, worker, shared, answered)
 
 
 if __name__ == "__main__":

@@ -95,7 +95,7 @@ ROOMS: dict[str, dict[str, str]] = {
         "tools": "sampling synthetic shapes pictures prompts",
         "law": "law",
         "runtime": "runtime",
-        "pair": "loading pair summary",
+        "pair": "source diagnosis loading pair summary",
         "decoding": "encoded chat text batch decoding generated",
         "huggingface": "huggingface",
         "measure": "measure",

@@ -1,0 +1,186 @@
+"""Adapters, GGUF files and quantised weights: each decodes as the model that it makes."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from checkpoints import LFS, UP, WORDS, Change, decoded, saved, settings, weights, written
+from peft import LoraConfig, get_peft_model
+from torchao.quantization import Int8WeightOnlyConfig
+from transformers import TorchAoConfig
+
+from specdec import Pair, PairError
+from specdec.pair import head_size
+from specdec.runtime.messages import DraftRequest
+from specdec.sampling import Sampling
+from specdec.summary import DescribedPair
+from specdec.testing.models import fresh_logits, greedy_tokens, model
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny target in float32 with its tokenizer."""
+    return saved(model("llama", len(WORDS), seed=1, dtype=torch.float32), tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture
+def copied(checkpoint: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(checkpoint, tmp_path / "copy"))
+
+
+@pytest.fixture
+def adapter(checkpoint: Path, tmp_path: Path) -> tuple[Path, Any]:
+    """A folder of an adapter, and the model that it makes of its base."""
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        torch.manual_seed(0)
+        lora = LoraConfig(r=4, lora_alpha=16, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+        adapted = get_peft_model(Pair.load(checkpoint).target, lora).eval()
+    adapted.save_pretrained(str(tmp_path / "adapter"))
+    return tmp_path / "adapter", adapted
+
+
+def test_an_adapters_folder_loads_with_its_base(adapter: tuple[Path, Any], checkpoint: Path) -> None:
+    folder, adapted = adapter
+    pair = Pair.load(folder, checkpoint, lane="inline")
+    rows, base = (fresh_logits(made, [3, 4, 5, 6], 4) for made in (adapted, pair.draft))
+    assert (rows - base).abs().max() > 0.1
+    torch.testing.assert_close(fresh_logits(pair.target, [3, 4, 5, 6], 4), rows)
+    assert decoded(pair) == greedy_tokens(adapted, [3, 4, 5], 6)
+    assert pair.tokenizer is not None  # that of the base
+
+
+def test_an_adapter_in_its_bases_folder_is_used_too(adapter: tuple[Path, Any], copied: Path) -> None:
+    folder, adapted = adapter
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        shutil.copy(folder / name, copied / name)
+    torch.testing.assert_close(fresh_logits(Pair.load(copied).target, [3, 4, 5]), fresh_logits(adapted, [3, 4, 5]))
+    weights(lambda held: held.pop(UP))(copied)  # transformers reports on the adapter only
+    with pytest.raises(PairError, match=UP):
+        Pair.load(copied)
+
+
+def lacking(name: str) -> Change:
+    return weights(lambda held: held.pop(next(key for key in held if name in key)), "adapter_model.safetensors")
+
+
+def of_base(name: str) -> Change:
+    return settings("adapter_config.json", base_model_name_or_path=name)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lacking("layers.1.self_attn.v_proj.lora_B"), "model.layers.1.self_attn.v_proj.lora_B"),
+        (of_base("/absent/base"), "'/absent/base' is no directory here"),
+        (of_base(""), "names no base model"),
+        (written("adapter_model.safetensors", LFS), "adapter_model.safetensors is a Git LFS pointer"),
+    ],
+)
+def test_an_adapter_that_does_not_fit_is_refused(adapter: tuple[Path, Any], change: Change, words: str) -> None:
+    change(adapter[0])
+    with pytest.raises(PairError) as refused:
+        Pair.load(adapter[0])
+    assert words in str(refused.value)
+
+
+def test_an_adapter_without_peft_is_refused_by_name(adapter: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("specdec.diagnosis.is_peft_available", lambda: False)
+    with pytest.raises(PairError, match="it is an adapter, and those take the package peft; pip install peft"):
+        Pair.load(adapter[0])
+
+
+def as_gguf(made: Any, path: Path) -> None:
+    """The tiny model as llama.cpp keeps it: its heads' halves are interleaved."""
+    config, file = made.config, gguf.GGUFWriter(path, "llama")
+    file.add_context_length(64)
+    file.add_embedding_length(config.hidden_size)
+    file.add_block_count(config.num_hidden_layers)
+    file.add_feed_forward_length(config.intermediate_size)
+    file.add_head_count(config.num_attention_heads)
+    file.add_head_count_kv(config.num_key_value_heads)
+    file.add_layer_norm_rms_eps(config.rms_norm_eps)
+    file.add_rope_dimension_count(config.head_dim)
+    file.add_key_length(config.head_dim)
+    file.add_vocab_size(config.vocab_size)
+    file.add_tokenizer_model("llama")
+    file.add_token_list(WORDS)
+    file.add_token_scores([0.0] * len(WORDS))
+    file.add_token_types([2, 3, 3] + [1] * (len(WORDS) - 3))
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    for key, weight in made.state_dict().items():
+        array = weight.float().numpy()
+        heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}.get(key.split(".")[-2])
+        if heads is not None:
+            array = array.reshape(heads, 2, -1, array.shape[-1]).swapaxes(1, 2).reshape(array.shape)
+        named = names.get_name(key, try_suffixes=(".weight",))
+        assert named is not None
+        file.add_tensor(named, np.ascontiguousarray(array))
+    file.write_header_to_file()
+    file.write_kv_data_to_file()
+    file.write_tensors_to_file()
+    file.close()
+
+
+def test_a_gguf_file_is_loaded_by_its_name(checkpoint: Path, tmp_path: Path) -> None:
+    made = Pair.load(checkpoint).target
+    as_gguf(made, tmp_path / "tiny.gguf")
+    pair = Pair.load(tmp_path, gguf_file="tiny.gguf")
+    torch.testing.assert_close(fresh_logits(pair.target, [3, 4, 5]), fresh_logits(made, [3, 4, 5]))
+    assert decoded(pair) == greedy_tokens(made, [3, 4, 5], 6)
+    with pytest.raises(PairError, match=r"is a file: give its folder .* and gguf_file='tiny.gguf'"):
+        Pair.load(tmp_path / "tiny.gguf")
+    (tmp_path / "cut.gguf").write_bytes((tmp_path / "tiny.gguf").read_bytes()[:-2000])
+    with pytest.raises(PairError, match=r"cut.gguf is damaged"):
+        Pair.load(tmp_path, gguf_file="cut.gguf")
+
+
+@pytest.fixture(scope="module")
+def int8() -> TorchAoConfig:
+    return TorchAoConfig(Int8WeightOnlyConfig())
+
+
+def test_a_quantised_target_decodes_unfused(checkpoint: Path, int8: TorchAoConfig) -> None:
+    with Pair.load(checkpoint, checkpoint, quantization_config=int8, lane="inline") as pair:
+        reason = pair.why_eager()["target"]
+        assert reason is not None
+        assert "weights of type Int8Tensor" in reason
+        assert pair.draft is not None
+        assert "Int8" not in type(pair.draft.lm_head.weight).__name__
+        for strategy in ("speculative", "pearl"):
+            assert decoded(pair, strategy) == greedy_tokens(pair.target, [3, 4, 5], 6)
+        described = DescribedPair.of(pair)
+        assert (described.quantization, described.draft_quantization) == ("torchao", None)
+        assert f"{checkpoint} (torchao) + {checkpoint}, float32" in str(described)
+
+
+def test_a_quantised_draft_works_in_its_own_process(checkpoint: Path, int8: TorchAoConfig) -> None:
+    """torchao binds a method to each layer by hand, which pickle alone cannot send."""
+    with Pair.load(checkpoint, checkpoint, draft_quantization_config=int8, lane="process") as pair:
+        assert pair.draft is not None
+        assert decoded(pair) == greedy_tokens(pair.target, [3, 4, 5], 6)
+        drafts = pair.draft_lane()
+        assert drafts is not None
+        drafts.submit("begin", Sampling(temperature=0), 0, [3])()
+        [drafting] = drafts.submit("draft", [DraftRequest(0, [3, 4, 5], 4)])()
+        assert tuple(drafting.tokens) == greedy_tokens(pair.draft, [3, 4, 5], 4)
+
+
+@pytest.mark.filterwarnings("ignore:torch", "ignore::DeprecationWarning")
+def test_a_head_without_a_tensor_has_a_size(checkpoint: Path) -> None:
+    quantise: Any = torch.ao.quantization.quantize_dynamic  # pyright: ignore[reportDeprecated]
+    assert head_size(quantise(Pair.load(checkpoint).target, {torch.nn.Linear}, dtype=torch.qint8)) == len(WORDS)
+
+
+def test_a_report_names_the_revision() -> None:
+    pair = Pair.bundled(lane="inline")
+    pair.revisions = ("v2", None)
+    assert DescribedPair.of(pair).target == "specdec/bundled/target@v2"
+    assert DescribedPair.of(pair).draft == "specdec/bundled/draft"
