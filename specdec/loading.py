@@ -63,8 +63,8 @@ def require_equal_tokenizers(
 ) -> None:
     """Refuse a draft whose tokenizer numbers ordinary tokens differently.
 
-    One may have tokens that the other lacks, and added ones, such as special tokens, may have other names: what the draft proposes
-    is verified, whatever it means to the draft. A `RuntimeWarning` says so.
+    Either may have tokens that the other lacks, and added ones, such as special tokens, may have other names: what the draft
+    proposes is verified, whatever it means to the draft. A `RuntimeWarning` says so.
     """
     ours, theirs = ({number: token for token, number in tokenizer.get_vocab().items()} for tokenizer in (target, draft))
     if ours == theirs:

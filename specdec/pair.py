@@ -32,8 +32,8 @@ LANES = ("auto", "inline", "thread", "process")
 class Pair:
     """Two models ready to decode. Use it as a context manager, or `close()` it, to end a draft process early.
 
-    `target`, `draft`   the models; without a draft, only strategies that need none can run. They work in evaluation mode, and are
-                        left in the mode that they were in. A decode sees the weights that they have when it starts
+    `target`, `draft`   the models; without a draft, only strategies that need none can run. They work in evaluation mode, and
+                        are left in the mode that they were in. A decode sees the weights that they have when it starts
     `tokenizer`         shared by both; may be missing when prompts are token ids
     `lane`              where the draft works: `"inline"`, `"thread"`, `"process"`, or `"auto"` (a thread when the draft is on
                         CUDA, a process when it is on a CPU of two cores or more, else inline)
@@ -153,7 +153,7 @@ class Pair:
         return Turn(self, drafts=drafts)
 
     def evaluation(self) -> Evaluation:
-        """Evaluation mode of the models whose forwards ask for their mode: not of fused ones, and not of those in other processes."""
+        """Evaluation mode of the models whose modules are called here: not of fused ones, and not of those in a process."""
         lanes = {"target": self._target_lane, "draft": self._draft_lane}
         return Evaluation([self._watches[name].modules for name, lane in lanes.items() if lane is not None and lane.asks_mode])
 
@@ -199,7 +199,7 @@ class Pair:
 class Turn:
     """The turns of one decode on a pair. In a `with` block it has the lanes of target and draft to itself.
 
-    `claims`   how often others had used the lanes, or they were made anew, before a turn. What the decode told them is gone then
+    `claims`   how often the lanes had to be claimed, since others had used them or they were new. What they held is gone then
     """
 
     def __init__(self, pair: Pair, *, drafts: bool) -> None:
@@ -211,7 +211,7 @@ class Turn:
         self.claims = 0
 
     def claim(self) -> tuple[Lane, Lane | None]:
-        """The lanes, now those of this decode. Its first call sees to it that they know the weights that the models have now."""
+        """The lanes, now those of this decode. The first call makes them anew if their models have changed."""
         pair = self._pair
         if pair.user is not self._user or self._lanes is None:
             if self._lanes is None:

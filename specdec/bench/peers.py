@@ -138,7 +138,13 @@ def generate(
     gpus = {model.device for model in (target, draft) if model is not None and model.device.type == "cuda"}
     watches = [Watch(target)] if draft is None else [Watch(target), Watch(draft)]
     # What transformers warns of in here is how its assisted generation calls `generate` itself.
-    with torch.random.fork_rng(gpus), configured(target), quiet_transformers(), evaluation(target, draft), ExitStack() as opened:
+    with (
+        torch.random.fork_rng(gpus),
+        configured(target),
+        quiet_transformers(),
+        evaluation(target, draft),
+        ExitStack() as opened,
+    ):
         for watch in watches:
             opened.enter_context(watch)
         torch.manual_seed(seed)

@@ -56,7 +56,7 @@ def profile(
     `seed`         of that sampling
     """
     with pair.turn(drafts=True) as (target_lane, draft_lane):
-        if draft_lane is None:
+        if pair.draft is None or draft_lane is None:
             raise InputError("a profile needs a draft model too: give the pair one")
         widths = sorted({1, *widths, *(length + 1 for length in LENGTHS)})
         limit = pair.draft_context_limit

@@ -3,10 +3,10 @@
 The drafts that all sequences of a batch ask for are one request to the draft's lane. Their scores are one request to the
 target's. Both lanes work at the same time. A single decode is a batch of one.
 
-All random numbers are drawn here, from two streams for each sequence: one for its verification, and one that its drafts are sampled
-by on their lane. So a seed gives the same tokens on every lane, in every batch, and whoever else decodes. The one exception is a
-strategy that asks for a `Race`: the clock decides how long its drafts are, so its tokens differ from run to run. Their law does
-not.
+All random numbers are drawn here, from two streams for each sequence: one for its verification, and one that its drafts are
+sampled by on their lane. So a seed gives the same tokens on every lane, in every batch, and whoever else decodes. The one
+exception is a strategy that asks for a `Race`: the clock decides how long its drafts are, so its tokens differ from run to run.
+Their law does not.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Engine:
         slot.statistics.prefill_seconds = time.perf_counter() - start
 
     def resume(self, target: Lane, draft: Lane | None, slots: Sequence[Slot]) -> None:
-        """Go on with these sequences, on lanes that others have used since, or on new ones. Their texts are read again later."""
+        """Go on with these sequences on lanes that others have used since, or on new ones, which read the texts again."""
         self._target.use(target)
         self._draft.use(draft)
         for slot in slots:

@@ -21,8 +21,8 @@ ARGMAX = "argmax"
 class DraftRequest(NamedTuple):
     """Continue the sequence in `slot` by up to `length` tokens; `context` is its whole context.
 
-    Its tokens are sampled by `uniforms`, one for each in order, those of a greedy draft by none. A `racing` draft also ends when
-    the target has answered (`Lane.target_answered`).
+    Its tokens are sampled by `uniforms`, one for each in order; those of a greedy draft by none. A `racing` draft also ends
+    when the target has answered (`Lane.target_answered`).
     """
 
     slot: int

@@ -1,6 +1,6 @@
 """How many tokens a model knows: those it has a logit for, and those it can read.
 
-A draft may know fewer tokens than its target. It never proposes the others (`q` is 0 there), and where a text holds them it reads
+A draft may know fewer tokens than its target. It never proposes the others (`q` is 0 there). Where a text holds them, it reads
 another token instead. Proposals are verified, so neither changes the output law.
 """
 
@@ -53,5 +53,5 @@ class Known:
         return [token if token < self._read else STAND_IN for token in context]
 
     def widened(self, rows: Tensor, filling: float = -torch.inf) -> Tensor:
-        """Rows over the whole vocabulary, from rows over the proposed tokens: logits, or with a `filling` of 0 probabilities."""
+        """Rows over the whole vocabulary, from rows over the proposed tokens: logits, or probabilities by a `filling` of 0."""
         return rows if self.whole else F.pad(rows, (0, self._missing), value=filling)

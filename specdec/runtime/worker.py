@@ -162,7 +162,7 @@ class Worker:
                 draft.rows.append(row[0])
 
     def _has_no_such_token(self, draft: _OpenDraft, logits: Tensor) -> bool:
-        """Whether processors leave only tokens that this model does not know. It then has nothing to propose, and is not broken."""
+        """Whether processors leave only tokens that this model does not know. It then proposes nothing, and is not broken."""
         if self._known.whole or not bool(logits[:, : self._known.proposed].isfinite().all()):
             return False
         scores = self._samplers[draft.request.slot].processed(logits, draft.context)
@@ -182,7 +182,7 @@ class Worker:
     def _over(
         self, choose: Callable[[Sampler, Tensor, Sequence[int]], Tensor], wanted: Sequence[Wanted], logits: Sequence[Tensor]
     ) -> list[Tensor | ModelError]:
-        """`choose(sampler, logits, context)` of every sequence, in one call where the result does not depend on the contexts."""
+        """`choose(sampler, logits, context)` of every sequence, in one call where the results depend on no context."""
         samplers = [self._samplers[slot] for slot, _, _ in wanted]
         first = samplers[0]
         if len(logits) > 1 and first.context_free and samplers.count(first) == len(samplers):

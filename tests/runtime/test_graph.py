@@ -217,7 +217,9 @@ SAMPLINGS = [
 ]
 
 
-def draft_by_token(of: Any, context: Sequence[int], length: int, sampling: Sampling, uniforms: Sequence[float]) -> tuple[list[int], Any]:
+def draft_by_token(
+    of: Any, context: Sequence[int], length: int, sampling: Sampling, uniforms: Sequence[float]
+) -> tuple[list[int], Any]:
     """The drafted tokens and rows of an eager worker, one after another."""
     worker = Worker(of, VOCABULARY, eager=True)
     worker.begin(sampling, context)

@@ -105,7 +105,8 @@ def test_rows_of_drafts_that_fill_the_shared_memory_come_along_too(lane: Lane, d
     """The first draft fits, the second does not, the third fits again."""
     seeds, lengths = ("a", "b", "c"), (SHARED_ROWS - 10, 20, 5)
     requests = [
-        DraftRequest(slot, [slot], length, uniforms(length, seed)) for slot, (length, seed) in enumerate(zip(lengths, seeds, strict=True))
+        DraftRequest(slot, [slot], length, uniforms(length, seed))
+        for slot, (length, seed) in enumerate(zip(lengths, seeds, strict=True))
     ]
     found: list[list[Drafting]] = []
     for one in (lane, InlineLane(draft, VOCABULARY)):
