@@ -103,6 +103,8 @@ class Batch(Iterator[tuple[int, Round]]):
     One forward of a model serves all sequences that wait for it. A sequence that ends frees its slot for the next prompt.
     Parameters are those of `decode`. Prompt `i` is decoded with `seed + i`, as it is alone with that seed.
 
+    Several batches may take turns on one pair, also in threads. After a turn of another one, texts are read again.
+
     `outputs`  one for each prompt, in order
     `seconds`  wall seconds of decoding so far, the reading of prompts included
     """
@@ -129,6 +131,7 @@ class Batch(Iterator[tuple[int, Round]]):
         size = min(batch_size, len(prompts))
         tokenizer = None if synthetic(verification) else pair.tokenizer
         first_seed = random.randrange(2**32) if seed is None else seed
+        chosen = sampling_of(sampling)
         self.outputs: list[Output] = []
         for number, prompt in enumerate(prompts):
             tokens = Committed(prompt_tokens(pair, prompt))
@@ -140,15 +143,12 @@ class Batch(Iterator[tuple[int, Round]]):
             text = Text(tokenizer, stop_strings, len(tokens))
             reason = partial(_reason, text, stop) if stop_strings else stop
             ending = Ending(min(max_new_tokens, room), pair.eos if eos is None else eos, reason)
-            self.outputs.append(Output(number, tokens, ending, text, Slot(first_seed + number, verification)))
+            self.outputs.append(Output(number, tokens, ending, text, Slot(first_seed + number, verification, chosen)))
         self.seconds = 0.0
-        self._engine = Engine(
-            pair.target_lane(),
-            pair.draft_lane() if strategy.drafts else None,
-            sampling_of(sampling),
-            pair.context_limit,
-            size,
-        )
+        self._size = size
+        self._turn = pair.turn(drafts=strategy.drafts)
+        self._claims = 0
+        self._engine: Engine | None = None
         self._queued = deque(self.outputs)
         self._free = list(reversed(range(size)))
         self._running: list[Output] = []
@@ -163,30 +163,43 @@ class Batch(Iterator[tuple[int, Round]]):
 
     def step(self) -> bool:
         """Run one target and one draft call for all sequences, without making texts. Returns whether work remained."""
-        self._ended.clear()
-        while self._queued and self._free:
-            self._admit(self._queued.popleft())
-        if self._running:
-            self._work()
-        return bool(self._ended or self._running)
+        with self._turn:
+            self._ended.clear()
+            while self._queued and self._free:
+                self._admit(self._queued.popleft())
+            if self._running:
+                self._work()
+            return bool(self._ended or self._running)
+
+    def _ready(self) -> Engine:
+        """The engine, with the lanes as this batch left them."""
+        lanes = self._turn.claim()
+        if self._engine is None:
+            pair = self._pair
+            self._engine = Engine(*lanes, pair.context_limit, pair.draft_context_limit, self._size)
+        elif self._claims != self._turn.claims:
+            self._engine.resume(*lanes, [output.slot for output in self._running])
+        self._claims = self._turn.claims
+        return self._engine
 
     def _admit(self, output: Output) -> None:
         """Give an output a slot, and read its prompt. All other sequences wait."""
         output.state = self._strategy.init(output.prompt, self._pair)
         output.slot.index = self._free.pop()
-        self._engine.begin(output.slot, output.prompt.tokens)
+        self._ready().begin(output.slot, output.prompt.tokens)
         self._charge(output.slot.statistics.prefill_seconds)
         self._running.append(output)
 
     def _work(self) -> None:
         """Start a round for each sequence without one, let both lanes work once, and resume all rounds that waited."""
         begin = time.perf_counter()
+        engine = self._ready()
         for output in self._running:
             if output.round is None:
-                output.start(drive(self._strategy.step(output.state), partial(self._engine.answer, output.slot)))
+                output.start(drive(self._strategy.step(output.state), partial(engine.answer, output.slot)))
                 self._resume(output)
         waiting = [output for output in self._running if output.waiting is not None]
-        self._engine.work([output.waiting for output in waiting if output.waiting is not None])
+        self._ready().work([output.waiting for output in waiting if output.waiting is not None])
         for output in waiting:
             self._resume(output)
         self._charge(time.perf_counter() - begin)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -174,15 +176,39 @@ def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
 def require_equal_tokenizers(
     target: PreTrainedTokenizerBase, draft: PreTrainedTokenizerBase, target_name: str, draft_name: str
 ) -> None:
-    """Refuse a draft whose tokenizer numbers tokens differently."""
-    target_ids, draft_ids = target.get_vocab(), draft.get_vocab()
-    if target_ids == draft_ids:
+    """Refuse a draft whose tokenizer numbers ordinary tokens differently.
+
+    Either may have tokens that the other lacks, and added ones, such as special tokens, may have other names: what the draft
+    proposes is verified, whatever it means to the draft. A `RuntimeWarning` says so.
+    """
+    ours, theirs = ({number: token for token, number in tokenizer.get_vocab().items()} for tokenizer in (target, draft))
+    if ours == theirs:
         return
-    token, _ = min({*target_ids.items()} ^ {*draft_ids.items()}, key=lambda item: (item[1], item[0]))
-    raise PairError(
-        f"{draft_name} has another tokenizer than {target_name} (they differ at token {token!r}): "
-        "choose a draft of the target's own family"
+    renamed = [number for number in sorted(ours.keys() & theirs.keys()) if ours[number] != theirs[number]]
+    added = target.added_tokens_decoder.keys() & draft.added_tokens_decoder.keys()
+    for number in renamed:
+        if number not in added:
+            raise PairError(
+                f"{draft_name} has another tokenizer than {target_name} (they differ at token {ours[number]!r}): "
+                "choose a draft of the target's own family"
+            )
+    differences = [
+        *(f"token {number} is {ours[number]!r} in the target and {theirs[number]!r} in the draft" for number in renamed[:1]),
+        *(_only("target", ours, theirs), _only("draft", theirs, ours)),
+    ]
+    warnings.warn(
+        f"the tokenizers of {target_name} and {draft_name} differ ({'; '.join(filter(None, differences))}): "
+        "the output stays the target's, and the draft never proposes what it lacks",
+        RuntimeWarning,
+        stacklevel=3,
     )
+
+
+def _only(name: str, tokens: Mapping[int, str], others: Mapping[int, str]) -> str:
+    """Words for the tokens that one tokenizer has alone; empty if there are none."""
+    extra = sorted(tokens.keys() - others.keys())
+    more = f" and {len(extra) - 1} more" if len(extra) > 1 else ""
+    return f"only the {name} has {tokens[extra[0]]!r}{more}" if extra else ""
 
 
 class quiet_transformers:

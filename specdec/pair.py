@@ -1,10 +1,13 @@
-"""A target and a draft with the same vocabulary, and the lanes they work on.
+"""A target and a draft whose token ids mean the same, and the lanes they work on.
 
-Both tokenizers must be equal. Heads that were padded to different sizes are cut to the common part before softmax.
+The vocabulary and the context are the target's. A draft that knows fewer tokens, or holds a shorter context, proposes less.
+
+Many decodes may use one pair, also in threads: each step of a decode is one `Turn`.
 """
 
 from __future__ import annotations
 
+import threading
 import warnings
 from importlib.resources import files
 from pathlib import Path
@@ -22,6 +25,8 @@ from specdec.runtime.cache import context_limit
 from specdec.runtime.crossing import CannotCross
 from specdec.runtime.lane import InlineLane, Lane, ProcessLane, ThreadLane
 from specdec.runtime.timing import CONTEXT_TOKENS, speed_ratio
+from specdec.runtime.vocabulary import head_size
+from specdec.runtime.watch import Evaluation, Watch
 from specdec.shapes import is_shape
 from specdec.source import sources
 
@@ -31,7 +36,8 @@ LANES = ("auto", "inline", "thread", "process")
 class Pair:
     """Two models ready to decode. Use it as a context manager, or `close()` it, to end a draft process early.
 
-    `target`, `draft`   models in evaluation mode; without a draft, only strategies that need none can run
+    `target`, `draft`   the models; without a draft, only strategies that need none can run. They work in evaluation mode, and
+                        are left in the mode that they were in. A decode sees the weights that they have when it starts
     `tokenizer`         shared by both; may be missing when prompts are token ids
     `revisions`         those of the hub that target and draft were loaded from, as far as they were named
     `lane`              where the draft works: `"inline"`, `"thread"`, `"process"`, or `"auto"` (a thread when the draft is on
@@ -59,22 +65,16 @@ class Pair:
                 f"{target.config.model_type} cannot verify drafts: on a cache, its forward in transformers is right for one "
                 "token at a time only; use it as the draft, or as a target without one"
             )
-        self.target = target.eval()
-        self.draft = None if draft is None else draft.eval()
+        self.target, self.draft = target, draft
         self.tokenizer = tokenizer
         self.lane, self.eager = lane, eager
         self.revisions: tuple[str | None, str | None] = (None, None)
         self._speed_ratio: float | None = None
         self._target_lane: Lane | None = None
         self._draft_lane: Lane | None = None
-        models = [target] if draft is None else [target, draft]
-        self.vocabulary = min(head_size(model) for model in models)
-        if tokenizer is not None and len(tokenizer) > self.vocabulary:
-            raise PairError(
-                f"the tokenizer has {len(tokenizer)} tokens and the smaller head only {self.vocabulary}: "
-                "choose a draft that was trained with the target's tokenizer"
-            )
-        self.context_limit = min(context_limit(model) for model in models)
+        self._watches: dict[str, Watch] = {}
+        self.lock = threading.RLock()
+        self.user: object = None
 
     @classmethod
     def load(
@@ -122,9 +122,25 @@ class Pair:
         eos: int | list[int] | None = getattr(self.target.generation_config, "eos_token_id", None)
         return frozenset([eos] if isinstance(eos, int) else eos or ())
 
+    @property
+    def vocabulary(self) -> int:
+        """Tokens that the target has a logit for."""
+        return head_size(self.target)
+
+    @property
+    def context_limit(self) -> int:
+        """Tokens that the target holds: the prompt and the output."""
+        return context_limit(self.target)
+
+    @property
+    def draft_context_limit(self) -> int:
+        """Tokens that both models hold. Nothing is drafted beyond; the target goes on alone."""
+        return self.context_limit if self.draft is None else min(self.context_limit, context_limit(self.draft))
+
     def target_lane(self) -> Lane:
         """Where the target works, in the caller's thread. The first call makes the lane, which may copy weights."""
         if self._target_lane is None:
+            self._watches["target"] = Watch(self.target)
             self._target_lane = InlineLane(self.target, self.vocabulary, eager=self.eager, plan=self._plan)
         return self._target_lane
 
@@ -134,6 +150,7 @@ class Pair:
         The first call makes the lane, and may start a process. A lane whose process was lost is replaced by a new one.
         """
         if self.draft is not None and (self._draft_lane is None or self._draft_lane.ended):
+            self._watches["draft"] = Watch(self.draft)
             self._draft_lane = self._new_draft_lane(self.draft)
         return self._draft_lane
 
@@ -148,10 +165,28 @@ class Pair:
             warnings.warn(f"{said}: it works inline, in turn with the target", RuntimeWarning, stacklevel=3)
             return InlineLane(draft, self.vocabulary, eager=self.eager, plan=self._draft_plan)
 
+    def refresh(self, *, draft: bool) -> None:
+        """End the lane of the target, and with `draft` also that of the draft, if its model has changed since it was made."""
+        if self._target_lane is not None and self._watches["target"].changed():
+            self._target_lane.close()
+            self._target_lane = None
+        if draft and self._draft_lane is not None and self._watches["draft"].changed():
+            self._draft_lane.close()
+            self._draft_lane = None
+
+    def turn(self, *, drafts: bool) -> Turn:
+        """A decode's turns on this pair, or a measurement's; `drafts` says whether it uses the draft."""
+        return Turn(self, drafts=drafts)
+
+    def evaluation(self) -> Evaluation:
+        """Evaluation mode of the models whose modules are called here: not of fused ones, and not of those in a process."""
+        lanes = {"target": self._target_lane, "draft": self._draft_lane}
+        return Evaluation([self._watches[name].modules for name, lane in lanes.items() if lane is not None and lane.asks_mode])
+
     def why_eager(self) -> dict[str, str | None]:
         """Why each model runs operation by operation, as transformers wrote it; `None` where it does not. Makes both lanes."""
-        draft = self.draft_lane()
-        return {"target": self.target_lane().why_eager, **({} if draft is None else {"draft": draft.why_eager})}
+        with self.turn(drafts=True) as (target, draft):
+            return {"target": target.why_eager, **({} if draft is None else {"draft": draft.why_eager})}
 
     @property
     def _chosen_lane(self) -> str:
@@ -164,18 +199,21 @@ class Pair:
     def speed_ratio(self) -> float:
         """`c`: seconds of a target step over seconds of a draft step, both at work. The first call times both models."""
         if self._speed_ratio is None:
-            draft, context = self.draft_lane(), max(1, min(CONTEXT_TOKENS, self.context_limit - 8))
-            self._speed_ratio = 1.0 if draft is None else speed_ratio(self.target_lane(), draft, context=context)
+            context = max(1, min(CONTEXT_TOKENS, self.draft_context_limit - 8))
+            with self.turn(drafts=True) as (target, draft):
+                self._speed_ratio = 1.0 if draft is None else speed_ratio(target, draft, context=context)
         return self._speed_ratio
 
     def close(self) -> None:
-        """End the lanes."""
-        if self._target_lane is not None:
-            self._target_lane.close()
-            self._target_lane = None
-        if self._draft_lane is not None:
-            self._draft_lane.close()
-            self._draft_lane = None
+        """End the lanes. A decode that goes on makes new ones."""
+        with self.lock:
+            self.user = None
+            if self._target_lane is not None:
+                self._target_lane.close()
+                self._target_lane = None
+            if self._draft_lane is not None:
+                self._draft_lane.close()
+                self._draft_lane = None
 
     def __enter__(self) -> Pair:
         return self
@@ -184,11 +222,50 @@ class Pair:
         self.close()
 
 
-def head_size(model: PreTrainedModel) -> int:
-    """Tokens that the output head has a logit for, padding included."""
-    head = model.get_output_embeddings()
-    weight: Any = getattr(head, "weight", None)
-    if type(weight) is torch.nn.Parameter:
-        return int(weight.shape[0])
-    size: Any = getattr(head, "out_features", None)  # quantised weights have other shapes, or are no tensors
-    return int(model.config.get_text_config(decoder=True).vocab_size if size is None else size)
+class Turn:
+    """The turns of one decode on a pair. In a `with` block it has the lanes of target and draft to itself.
+
+    `claims`   how often the lanes had to be claimed, since others had used them or they were new. What they held is gone then
+    """
+
+    def __init__(self, pair: Pair, *, drafts: bool) -> None:
+        self._pair, self._drafts = pair, drafts
+        self._user = object()
+        self._lanes: tuple[Lane, Lane | None] | None = None
+        self._evaluation = Evaluation(())
+        self._found_training = False
+        self.claims = 0
+
+    def claim(self) -> tuple[Lane, Lane | None]:
+        """The lanes, now those of this decode. The first call makes them anew if their models have changed."""
+        pair = self._pair
+        if pair.user is not self._user or self._lanes is None:
+            if self._lanes is None:
+                pair.refresh(draft=self._drafts)
+            self._lanes = pair.target_lane(), pair.draft_lane() if self._drafts else None
+            pair.user = self._user
+            self.claims += 1
+        return self._lanes
+
+    def __enter__(self) -> tuple[Lane, Lane | None]:
+        self._pair.lock.acquire()
+        try:
+            before, lanes = self.claims, self.claim()
+            if self.claims > before:
+                self._evaluation = self._pair.evaluation()
+            self._found_training = self._evaluation.__enter__()
+            return lanes
+        except BaseException:
+            self._pair.lock.release()
+            raise
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        pair = self._pair
+        try:
+            if kind is not None:
+                pair.user = None  # whatever was under way, the next turn begins its sequences again
+                if self._found_training:
+                    pair.close()  # a thread may still be drafting; what it computes in training mode must not be kept
+            self._evaluation.__exit__()
+        finally:
+            pair.lock.release()

@@ -143,12 +143,16 @@ class Dice:
         return max((i for i, probability in enumerate(probabilities, start=1) if self.uniform() < probability), default=0)
 
     def pick(self, weights: Row) -> int:
-        """A token by inversion of the cumulative weights, in float64. A token of weight 0 is never picked."""
-        weights = weights.cpu().numpy() if isinstance(weights, Tensor) else weights
-        cumulative = weights.astype(np.float64).cumsum()  # faster than to convert while adding
-        total = cumulative[-1]
-        index = int(cumulative.searchsorted(self.uniform() * total, side="right"))
-        return index if index < len(cumulative) else int(cumulative.searchsorted(total))  # where u * total rounds to total
+        return inverted(weights, self.uniform())
+
+
+def inverted(weights: Row, uniform: float) -> int:
+    """A token by inversion of the cumulative weights, in float64. A token of weight 0 is never picked."""
+    weights = weights.cpu().numpy() if isinstance(weights, Tensor) else weights
+    cumulative = weights.astype(np.float64).cumsum()  # faster than to convert while adding
+    total = cumulative[-1]
+    index = int(cumulative.searchsorted(uniform * total, side="right"))
+    return index if index < len(cumulative) else int(cumulative.searchsorted(total))  # where u * total rounds to total
 
 
 NOT_A_TOKEN = -1
@@ -162,7 +166,7 @@ def greedy_choice(scores: Tensor) -> Tensor:
 
 
 def picked(weights: Tensor, uniforms: Tensor) -> Tensor:
-    """What `Dice.pick` would return for each row and its uniform, shape (rows,). Does not wait for the device.
+    """What `inverted` would return for each row and its uniform, shape (rows,). Does not wait for the device.
 
     Parallel sums may differ in their last digit, even where a weight is 0. Hence tokens of weight 0 are left out.
     """

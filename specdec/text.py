@@ -33,8 +33,9 @@ def prompt_tokens(pair: Pair, prompt: Prompt) -> tuple[int, ...]:
         tokens = one_row(prompt)
     if not tokens:
         raise InputError("the prompt is empty: give at least one token")
-    if not all(0 <= token < pair.vocabulary for token in tokens):
-        raise InputError(f"the prompt holds token ids outside 0 .. {pair.vocabulary - 1}: use the pair's own tokenizer")
+    vocabulary = pair.vocabulary
+    if not all(0 <= token < vocabulary for token in tokens):
+        raise InputError(f"the prompt holds token ids outside 0 .. {vocabulary - 1}: use the pair's own tokenizer")
     return tokens
 
 

@@ -72,6 +72,17 @@ class Broken:
         return torch.full_like(scores, float("nan"))
 
 
+class Beyond:
+    """A logits processor that allows only the tokens from `first` on."""
+
+    def __init__(self, first: int) -> None:
+        self._first = first
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        allowed = torch.arange(scores.shape[-1], device=scores.device) >= self._first
+        return scores.masked_fill(~allowed, -torch.inf)
+
+
 class Scripted(Dice):
     """Dice that answer given uniforms, in order, and count how many were asked for."""
 

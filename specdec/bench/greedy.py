@@ -10,6 +10,7 @@ from specdec.bench.run import Benchmark
 from specdec.bench.values import Difference, GreedyCheck
 from specdec.pair import Pair
 from specdec.runtime.runner import Runner
+from specdec.runtime.watch import evaluation
 from specdec.summary import StrategySetting
 
 TIE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}
@@ -36,7 +37,8 @@ def difference(
 ) -> Difference:
     """Where the greedy outputs of a `setting` and the baseline begin to differ on prompt `number`, and whether it is a tie."""
     at = next(i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b)
-    logits = Runner(pair.target, pair.vocabulary).logits([*prompt, *theirs[:at]], 1)[0].double()
+    with evaluation(pair.target):
+        logits = Runner(pair.target, pair.vocabulary).logits([*prompt, *theirs[:at]], 1)[0].double()
     margin = abs(float(logits[ours[at]] - logits[theirs[at]]))
     return Difference(
         strategy=setting.strategy,

@@ -24,7 +24,9 @@ from specdec.bench.run import ALL_DRAFT_LENGTHS, Decoder
 from specdec.bench.values import BASELINE
 from specdec.errors import InputError
 from specdec.loading import quiet_transformers
-from specdec.pair import Pair, head_size
+from specdec.pair import Pair
+from specdec.runtime.vocabulary import head_size
+from specdec.runtime.watch import evaluation
 from specdec.statistics import Statistics
 from specdec.text import Text
 
@@ -120,9 +122,12 @@ def generate(
     """One `generate` with the budget, end of sequence and sampling of `specdec.decode`; the verification rule is its own."""
     target: Any = pair.target
     eos = sorted(pair.eos)
+    room = (pair.context_limit if draft is None else pair.draft_context_limit) - len(prompt)
+    if room < 1:
+        raise InputError(f"the prompt has {len(prompt)} tokens, more than the draft of assisted generation holds: shorten it")
     sampling = {"temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {}
     config = GenerationConfig(
-        max_new_tokens=min(max_new_tokens, pair.context_limit - len(prompt)),
+        max_new_tokens=min(max_new_tokens, room),
         eos_token_id=eos or None,
         pad_token_id=eos[0] if eos else 0,  # nothing is padded, and without one a warning comes with every call
         do_sample=temperature > 0,
@@ -133,7 +138,13 @@ def generate(
     gpus = {model.device for model in (target, draft) if model is not None and model.device.type == "cuda"}
     watches = [Watch(target)] if draft is None else [Watch(target), Watch(draft)]
     # What transformers warns of in here is how its assisted generation calls `generate` itself.
-    with torch.random.fork_rng(gpus), configured(target), quiet_transformers(), ExitStack() as opened:
+    with (
+        torch.random.fork_rng(gpus),
+        configured(target),
+        quiet_transformers(),
+        evaluation(target, draft),
+        ExitStack() as opened,
+    ):
         for watch in watches:
             opened.enter_context(watch)
         torch.manual_seed(seed)

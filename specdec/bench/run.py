@@ -20,7 +20,7 @@ from specdec.measure import measure_acceptance, profile
 from specdec.pair import Pair
 from specdec.profile import Profile
 from specdec.report import spelled
-from specdec.runtime.timing import CONTEXT_TOKENS, step_seconds, window_seconds
+from specdec.runtime.timing import step_seconds, timing_context, window_seconds
 from specdec.sampling import Sampling
 from specdec.strategy import DecodingStrategy, DraftingStrategy, available, create
 from specdec.summary import StrategySetting
@@ -229,22 +229,23 @@ def measured(pair: Pair, prompts: Sequence[Sequence[int]], temperatures: Sequenc
 
     Forced acceptance is not measured, since its rate is known.
     """
-    draft, forced = pair.draft_lane(), synthetic(verification)
-    draft_seconds = None if draft is None else step_seconds(draft)  # first: its process then runs while the target is timed
-    widths = window_seconds(pair.target_lane(), WIDTHS)
-    asked = () if draft is None else {1.0, *temperatures}
-    rates = {t: (forced or measure_acceptance(pair, prompts, temperature=t)).rate for t in asked}
-    return PairSteps(
-        target_step_seconds=step_seconds(pair.target_lane()),
-        target_window_seconds=widths,
-        draft_step_seconds=draft_seconds,
-        speed_ratio=None if draft is None else pair.speed_ratio(),
-        acceptance_rate=rates.get(1.0),
-        acceptance_rate_by_temperature={f"{t:g}": rates[t] for t in sorted(rates)},
-        profile=None if draft is None else _timings(pair),
-    )
+    forced, context = synthetic(verification), timing_context(pair.draft_context_limit)
+    with pair.turn(drafts=True) as (target, draft):
+        draft_seconds = None if draft is None else step_seconds(draft, context=context)  # first, so that its process runs
+        widths = window_seconds(target, WIDTHS, context=context)
+        asked = () if draft is None else {1.0, *temperatures}
+        rates = {t: (forced or measure_acceptance(pair, prompts, temperature=t)).rate for t in asked}
+        return PairSteps(
+            target_step_seconds=step_seconds(target, context=context),
+            target_window_seconds=widths,
+            draft_step_seconds=draft_seconds,
+            speed_ratio=None if draft is None else pair.speed_ratio(),
+            acceptance_rate=rates.get(1.0),
+            acceptance_rate_by_temperature={f"{t:g}": rates[t] for t in sorted(rates)},
+            profile=None if draft is None else _timings(pair, context),
+        )
 
 
-def _timings(pair: Pair) -> Profile:
+def _timings(pair: Pair, context: int) -> Profile:
     """The models alone, in turn and together, for the predictor; acceptance is measured on the benchmark's own prompts."""
-    return profile(pair, {}, widths=ALL_DRAFT_LENGTHS, batches=(), contexts=(CONTEXT_TOKENS,), repeats=PROFILE_REPEATS)
+    return profile(pair, {}, widths=ALL_DRAFT_LENGTHS, batches=(), contexts=(context,), repeats=PROFILE_REPEATS)

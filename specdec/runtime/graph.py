@@ -128,7 +128,7 @@ class GraphRunner(SequenceRunner):
     def draft(
         self, context: Sequence[int], length: int, sampler: Sampler, uniforms: Sequence[float]
     ) -> tuple[list[int], Tensor | None]:
-        """Continue `context` by `length` tokens. They are sampled by `length` uniforms as `Dice.pick` would; greedily, by none.
+        """Continue `context` by `length` tokens. They are sampled by `length` uniforms as by `inverted`; greedily, by none.
 
         Returns the tokens and their rows `q`, shape (tokens, vocabulary), `None` when greedy. A row that is no distribution
         ends the draft; the tokens before it are kept. Raises `ModelError` when there are none. Ask `why_stepwise` before.

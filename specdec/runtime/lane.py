@@ -31,7 +31,7 @@ from specdec.runtime.cache import CachePlan
 from specdec.runtime.channel import Channel
 from specdec.runtime.crossing import CannotCross, nameless_file, rows_and_answered, send
 from specdec.runtime.fused import why_eager
-from specdec.runtime.messages import Drafting, DraftRequest, Hosted, unpacked
+from specdec.runtime.messages import Drafting, DraftRequest, Hosted, unpacked, with_ticket
 from specdec.runtime.worker import Worker
 
 SHARED_ROWS = 512
@@ -61,10 +61,12 @@ class Lane(ABC):
 
     `overlaps`  whether it works while the caller does something else
     `ended`     whether it can no longer be used, since it was closed or its process was lost
+    `asks_mode` whether the model's own modules are called here, whose answer depends on their mode (training or evaluation)
     """
 
     ended = False
     overlaps = True
+    asks_mode = True
 
     @property
     @abstractmethod
@@ -91,6 +93,7 @@ class InlineLane(Lane):
 
     def __init__(self, model: PreTrainedModel, vocabulary: int, *, eager: bool = False, plan: CachePlan | None = None) -> None:
         self._worker = Worker(model, vocabulary, eager=eager, plan=plan)
+        self.asks_mode = self._worker.asks_mode
         self._racing_seconds = 0.0
 
     def submit(self, method: str, *arguments: Any) -> Wait:
@@ -118,6 +121,7 @@ class ThreadLane(Lane):
 
     def __init__(self, model: PreTrainedModel, vocabulary: int, *, eager: bool = False, plan: CachePlan | None = None) -> None:
         self._worker = Worker(model, vocabulary, eager=eager, plan=plan)
+        self.asks_mode = self._worker.asks_mode
         self._submitted = self._answered = 0
         self._executor = ThreadPoolExecutor(1, "draft-lane")
         self._stream = torch.cuda.Stream(model.device) if model.device.type == "cuda" else None
@@ -155,6 +159,8 @@ class ProcessLane(Lane):
     While the subprocess lives, torch leaves a core to it here (`leave_a_core_to_the_draft`).
     """
 
+    asks_mode = False
+
     def __init__(self, model: PreTrainedModel, vocabulary: int, *, eager: bool = False, plan: CachePlan | None = None) -> None:
         self._why_eager = why_eager(model, eager=eager)
         dtype = torch.float64 if model.dtype == torch.float64 else torch.float32
@@ -178,14 +184,18 @@ class ProcessLane(Lane):
             self._start()
         if method == "draft":
             arguments = tuple(map(tuple, *arguments))  # plain tuples are pickled in a fraction of the time
+        self._ticket += 1  # before it is sent: Ctrl-C may come in between, and no two requests may have one number
+        ticket = self._ticket
         try:
-            self._channel.send(pickle.dumps((method, arguments)))
+            self._channel.send(with_ticket(ticket, pickle.dumps((method, arguments))))
         except (pickle.PicklingError, AttributeError, TypeError) as error:  # what pickle says of lambdas and local classes
             raise PairError(f"cannot send {method} to the draft process ({error}): use lane='thread' or 'inline'") from error
         except OSError as error:
             raise self._died() from error
-        self._ticket += 1
-        return partial(self._answer, self._ticket)
+        except KeyboardInterrupt:
+            self._close_if_torn()
+            raise
+        return partial(self._answer, ticket)
 
     def _start(self) -> None:
         """Wait until the worker has its model. Raises what kept it from that."""
@@ -222,12 +232,20 @@ class ProcessLane(Lane):
             message = self._channel.receive(patience_seconds)
         except (EOFError, OSError) as error:
             raise self._died() from error
+        except KeyboardInterrupt:
+            self._close_if_torn()
+            raise
         if message is not None:
             return pickle.loads(message)
         self.close()
         raise LaneError(
             f"the draft worker was silent for {patience_seconds:g} s and was ended; the next decode starts a new one"
         )
+
+    def _close_if_torn(self) -> None:
+        """After Ctrl-C: the next decode needs a new process if half a message was lost, and can go on with this one if not."""
+        if self._channel.closed:
+            self.close()
 
     def _died(self) -> LaneError:
         self.close()

@@ -19,7 +19,7 @@ from specdec.effects import StopRule
 from specdec.runtime.cache import LENGTH, CachePlan, StaticCache, padded, why_not_static
 from specdec.runtime.graph import GraphRunner, new_runner, why_stepwise
 from specdec.runtime.runner import PREFILL_CHUNK, Forward, common_prefix
-from specdec.sampling import Dice, Sampler
+from specdec.sampling import Sampler
 
 Wanted: TypeAlias = tuple[int, Sequence[int], int]
 """A slot, the whole context of its sequence, and how many of its last positions to give logits for. A `ScoreRequest` is one."""
@@ -48,7 +48,7 @@ class BatchRunner(ABC):
         """Empty the caches."""
 
     def draft(
-        self, slot: int, context: Sequence[int], length: int, stop: StopRule | None, sampler: Sampler, dice: Dice
+        self, slot: int, context: Sequence[int], length: int, stop: StopRule | None, sampler: Sampler, uniforms: Sequence[float]
     ) -> tuple[list[int], Tensor | None] | None:
         """A whole draft at once, `(tokens, q)`; `None` where each token must come to the host before the next."""
         return None
@@ -82,12 +82,12 @@ class OneByOne(BatchRunner):
             runner.forget()
 
     def draft(
-        self, slot: int, context: Sequence[int], length: int, stop: StopRule | None, sampler: Sampler, dice: Dice
+        self, slot: int, context: Sequence[int], length: int, stop: StopRule | None, sampler: Sampler, uniforms: Sequence[float]
     ) -> tuple[list[int], Tensor | None] | None:
         runner = self._runners[slot]
         if not isinstance(runner, GraphRunner) or why_stepwise(sampler, stop) is not None:
             return None
-        return runner.draft(context, length, sampler, [dice.uniform() for _ in range(0 if sampler.greedy else length)])
+        return runner.draft(context, length, sampler, uniforms)
 
 
 class Batched(BatchRunner):

@@ -200,11 +200,11 @@ def test_a_broken_sequence_leaves_no_trace_for_those_that_come_after() -> None:
     with torch.no_grad():
         of.get_input_embeddings().weight[VOCABULARY - 1] = float("nan")
     worker = Worker(of, VOCABULARY)
-    worker.begin(Sampling(temperature=0), 0, [1], slot=0, size=2)
+    worker.begin(Sampling(temperature=0), [1], slot=0, size=2)
     [drafting] = worker.draft([DraftRequest(0, [1, 1, 1, VOCABULARY - 1], 2)])
     assert drafting.failure
     for slot, prompt in enumerate(([1, 2], [1, 2, 3, 4, 5, 1])):
-        worker.begin(Sampling(temperature=0), 0, prompt, slot=slot, size=2)
+        worker.begin(Sampling(temperature=0), prompt, slot=slot, size=2)
     draftings = worker.draft([DraftRequest(0, [1, 2], 1), DraftRequest(1, [1, 2, 3, 4, 5, 1], 1)])
     assert [drafting.failure for drafting in draftings] == ["", ""]
     assert [len(drafting.tokens) for drafting in draftings] == [1, 1]

@@ -162,12 +162,12 @@ def test_the_measured_draft_length_works_where_vocabulary_and_context_are_small(
     assert result.tokens == greedy_tokens(cramped_pair.target, [1, 2], 10)
 
 
-def test_the_context_limit_is_the_smaller_of_both(greedy_pair: Pair) -> None:
+def test_the_context_limit_is_the_targets(greedy_pair: Pair) -> None:
     draft = model("llama", GREEDY_VOCABULARY, seed=9, max_position_embeddings=9)
     pair = inline(greedy_pair.target, draft)
+    expected = greedy_tokens(pair.target, [1, 2, 3], 12)
     for strategy in strategies(4):
-        result = decode(pair, strategy, [1, 2, 3], max_new_tokens=100, temperature=0)
-        assert result.tokens == greedy_tokens(pair.target, [1, 2, 3], 6)
+        assert decode(pair, strategy, [1, 2, 3], max_new_tokens=12, temperature=0).tokens == expected
 
 
 @pytest.mark.parametrize("length", [12, 13, 50])

@@ -17,8 +17,8 @@ from torchao.quantization import Int8WeightOnlyConfig
 from transformers import TorchAoConfig
 
 from specdec import Pair, PairError
-from specdec.pair import head_size
 from specdec.runtime.messages import DraftRequest
+from specdec.runtime.vocabulary import head_size
 from specdec.sampling import Sampling
 from specdec.summary import DescribedPair
 from specdec.testing.models import fresh_logits, greedy_tokens, model

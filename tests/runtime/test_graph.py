@@ -217,11 +217,13 @@ SAMPLINGS = [
 ]
 
 
-def draft_by_token(of: Any, context: Sequence[int], length: int, sampling: Sampling, seed: int) -> tuple[list[int], Any]:
+def draft_by_token(
+    of: Any, context: Sequence[int], length: int, sampling: Sampling, uniforms: Sequence[float]
+) -> tuple[list[int], Any]:
     """The drafted tokens and rows of an eager worker, one after another."""
     worker = Worker(of, VOCABULARY, eager=True)
-    worker.begin(sampling, seed, context)
-    [drafting] = worker.draft([DraftRequest(0, context, length)])
+    worker.begin(sampling, context)
+    [drafting] = worker.draft([DraftRequest(0, context, length, uniforms)])
     return drafting.tokens, drafting.q
 
 
@@ -236,7 +238,7 @@ def test_a_draft_on_the_device_is_one_drawn_token_by_token(architecture: str, ca
         dice = Dice(seed)
         uniforms = [] if sampling.greedy else [dice.uniform() for _ in range(length)]
         tokens, q = ours.draft(context, length, Sampler(sampling), uniforms)
-        expected, rows_of_q = draft_by_token(of, context, length, sampling, seed)
+        expected, rows_of_q = draft_by_token(of, context, length, sampling, uniforms)
         assert tokens == expected
         assert (q is None) == (rows_of_q is None) == sampling.greedy
         if q is not None:
