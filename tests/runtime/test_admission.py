@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import hybrid
+from tiny_models import HYBRIDS, hybrid
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -34,6 +34,8 @@ from specdec.testing.models import SMALL, causal, greedy_tokens, model
 VOCABULARY = 12
 NAMED: dict[str, Any] = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
 LOW = [torch.bfloat16, torch.float16]
+
+JAMBA: dict[str, Any] = SMALL | HYBRIDS["jamba"] | {"vocab_size": VOCABULARY}
 
 NOT_CAUSAL: dict[str, tuple[Callable[[], Any], str]] = {
     "a name": (lambda: "gpt2", "'gpt2' is not a causal language model of transformers: load it with Pair.load"),
@@ -106,7 +108,7 @@ def test_a_small_model_is_probed_in_a_float32_copy(monkeypatch: pytest.MonkeyPat
     admitted = []
     for small in (4_000_000, 0):
         monkeypatch.setattr("specdec.runtime.admission.SMALL", small)
-        admitted.append(admit(hybrid("jamba", VOCABULARY, seed=1, dtype=torch.bfloat16)).widest)
+        admitted.append(admit(causal(AutoConfig.for_model("jamba", **JAMBA), seed=1, dtype=torch.bfloat16)).widest)
     assert admitted == [1, None]
 
 
