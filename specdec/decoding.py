@@ -54,7 +54,7 @@ def decode(
     """Decode one prompt to its end or, with a `batch_size`, a list of prompts, so many at a time.
 
     `prompt`              text, or token ids; a list of these with a `batch_size`
-    `max_new_tokens`      budget, 128 unless given; the context limit of the pair ends an output too
+    `max_new_tokens`      budget, 128 unless given; the context limit of the target ends an output too
     `temperature`, `top_k`, `top_p`, `min_p`, `repetition_penalty`, `logits_processor`   as in `specdec.Sampling`
     `stop_strings`        end after any of these
     `stop`                a function of all tokens so far; it names a reason to end, or returns `None`
