@@ -57,7 +57,7 @@ def decode(
     `prompt`              text; token ids, as a sequence, a tensor or what a tokenizer returned; or a list of messages,
                           `[{"role": "user", "content": ...}]`, for the chat template of the pair's tokenizer. With a
                           `batch_size`, a list of these, or a padded batch that a tokenizer returned
-    `max_new_tokens`      budget, 128 unless given; the context limit of the pair ends an output too
+    `max_new_tokens`      budget, 128 unless given; the context limit of the target ends an output too
     `temperature`, `top_k`, `top_p`, `min_p`, `repetition_penalty`, `logits_processor`   as in `specdec.Sampling`
     `stop_strings`        end after any of these
     `stop`                a function of all tokens so far; it names a reason to end, or returns `None`

@@ -25,7 +25,7 @@ class DescribedPair(Report):
 
     `target`              where the target was loaded from, and `@` with the revision if one was named
     `target_parameters`   number of its weights
-    `vocabulary`          number of tokens that both models know
+    `vocabulary`          number of tokens that the target has a logit for
     `dtype`               number format of the target
     `draft`               where the draft was loaded from, in the same form; null without one
     `draft_parameters`    number of its weights; null without a draft

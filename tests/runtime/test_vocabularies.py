@@ -131,7 +131,7 @@ def test_a_short_context_of_the_draft_bounds_drafts_alone(architecture: str, str
     target = model("llama", 12, seed=1)
     pair = inline(target, model(architecture, 12, seed=1, max_position_embeddings=9))
     assert (pair.context_limit, pair.draft_context_limit) == (target.config.max_position_embeddings, 9)
-    prompts = [[i % 12 for i in range(length)] for length in (3, 7, 8, 9, 30)]
+    prompts = [[(length + i) % 12 for i in range(length)] for length in (3, 7, 8, 9, 30)]
     expected = [greedy_tokens(target, prompt, 10) for prompt in prompts]
     alone = [decode(pair, strategy, prompt, max_new_tokens=10, temperature=0) for prompt in prompts]
     assert [result.tokens for result in alone] == expected
