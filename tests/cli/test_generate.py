@@ -68,7 +68,9 @@ def test_drafted_tokens_look_different_on_a_terminal(
     twins = ["--target", models / "target", "--draft", models / "target", "--lane", "inline"]
     length = [] if strategy == "autoregressive" else ["--draft-length", 3]
     options = [*twins, "--strategy", strategy, *length, "--max-new-tokens", 24, "--seed", 1, "--dtype", "float64"]
-    ran = run("generate", "hello", *options, "--top-k", 1, "--json", "-")  # the text goes to the error stream
+    ran = run(
+        "generate", "hello", *options, "--temperature", 1, "--top-k", 1, "--json", "-"
+    )  # the text goes to the error stream
     text = ran.json["text"]
     shown = ran.err.partition("\n\n")[0]
     green = "".join(re.findall(r"\x1b\[32m([^\x1b]*)\x1b", shown))
