@@ -16,6 +16,7 @@ from typing import Any, overload
 from specdec.batch import Batch, Result, Round
 from specdec.errors import ModelError
 from specdec.pair import Pair
+from specdec.settings import Settings
 from specdec.strategy import DecodingStrategy
 from specdec.text import Prompt, prompt_tokens
 
@@ -32,6 +33,11 @@ class Decoding(Iterator[Round]):
     def result(self) -> Result:
         """What was committed so far."""
         return self._batch.outputs[0].result()
+
+    @property
+    def settings(self) -> Settings:
+        """What was chosen for the prompt: what the options say, and else what the checkpoint says."""
+        return self._batch.outputs[0].settings
 
 
 @overload
@@ -57,11 +63,16 @@ def decode(
     `prompt`              text; token ids, as a sequence, a tensor or what a tokenizer returned; or a list of messages,
                           `[{"role": "user", "content": ...}]`, for the chat template of the pair's tokenizer. With a
                           `batch_size`, a list of these, or a padded batch that a tokenizer returned
-    `max_new_tokens`      budget, 128 unless given; the context limit of the target ends an output too
-    `temperature`, `top_k`, `top_p`, `min_p`, `repetition_penalty`, `logits_processor`   as in `specdec.Sampling`
-    `stop_strings`        end after any of these
+    `temperature`         0 is greedy. Unless given, outputs are sampled or greedy as the checkpoint says: as in `generate`
+    `top_k`, `top_p`, `min_p`, `repetition_penalty`   as in `specdec.Sampling`; the checkpoint's unless given
+    `logits_processor`    further processors; their answers must depend on nothing but their arguments
+    `max_new_tokens`      budget; the checkpoint's unless given, and 128 where it names none; the context limit of the target ends
+                          an output too
+    `stop_strings`        end with the token that completes one of these; the checkpoint's unless given, `()` for none
+    `eos`                 a token id or token ids that end the output; the checkpoint's unless given, `()` for none
+    `max_time`            seconds after which the output ends; the checkpoint's unless given, infinite for no limit
     `stop`                a function of all tokens so far; it names a reason to end, or returns `None`
-    `eos`                 token ids that end the output; the target's own unless given
+    `settings`            complete `specdec.settings.Settings` instead of all the above but `stop`: the checkpoint is not asked
     `verification`        a rule's name, such as `"token"`, `"match"` or `"block"`, or a `specdec.verification.Rule`; or forced
                           acceptance, for speed only, as in `specdec.synthetic`. At temperature 0 all rules are the same, and
                           none is called
@@ -72,7 +83,8 @@ def decode(
 
     Raises
 
-    - `InputError` for a prompt or an option that is not possible; `PairError`, one of its kinds, for a strategy that drafts
+    - `InputError` for a prompt or an option that is not possible, for a setting of the checkpoint that cannot be honoured, and
+      for a logits processor that keeps a state; `PairError`, one of its kinds, for a strategy that drafts
       on a pair without a draft, or for a stop rule or logits processor that the draft's process cannot import;
     - `StrategyError` for a strategy that breaks a rule of `specdec.effects`, such as a round that commits no token;
     - `ModelError` for a target that fails, or whose logits are no distribution. The error's `results` hold what was committed

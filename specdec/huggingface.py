@@ -17,6 +17,8 @@ from transformers.generation.utils import GenerateDecoderOnlyOutput
 from specdec.decoding import decode
 from specdec.errors import InputError
 from specdec.pair import Pair
+from specdec.sampling import Sampling
+from specdec.settings import Settings
 from specdec.strategy import DecodingStrategy
 from specdec.synthetic import require_text
 from specdec.verification import Rule
@@ -50,17 +52,16 @@ def generate(
         ids = torch.tensor([tokens], device=input_ids.device)
         return "stop" if any(bool(criterion(ids, None)) for criterion in stopping) else None
 
+    processors = tuple(prepared.get("logits_processor") or ())
+    sampling = Sampling(1.0 if config.do_sample else 0.0, logits_processor=processors)
     result = decode(
         pair,
         strategy,
         input_ids[0].tolist(),
-        max_new_tokens=pair.context_limit,  # the stopping criteria know the budget
-        eos=(),
+        settings=Settings(sampling, max_new_tokens=pair.context_limit),  # the stopping criteria know the budget
         stop=stop,
         verification=verification,
         seed=int(torch.randint(2**31, ())),
-        temperature=1.0 if config.do_sample else 0.0,
-        logits_processor=tuple(prepared.get("logits_processor") or ()),
     )
     new = torch.tensor([result.tokens], dtype=input_ids.dtype, device=input_ids.device)
     sequences = torch.cat([input_ids, new], dim=1)

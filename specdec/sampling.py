@@ -6,6 +6,7 @@ float32 at least, whatever the model's dtype: to draw in bfloat16 and to test in
 
 from __future__ import annotations
 
+import copy
 import math
 import random
 from collections.abc import Iterable, Sequence
@@ -92,6 +93,7 @@ class Sampler:
         self.sampling = sampling
         self.greedy = sampling.greedy
         self._processors = sampling.processors()
+        self._own: LogitsProcessorList | None = None
         self.context_free = all(isinstance(processor, CONTEXT_FREE) for processor in self._processors)
 
     def probabilities(self, logits: Tensor, context: Sequence[int]) -> Tensor:
@@ -116,9 +118,31 @@ class Sampler:
             return logits
         if self.context_free:
             return self._processors(None, logits)  # type: ignore[arg-type]
+        return self._row_by_row(logits, context)
+
+    def _row_by_row(self, logits: Tensor, context: Sequence[int]) -> Tensor:
+        """Each row processed with the tokens before it."""
+        if self._own is None:
+            self._own = LogitsProcessorList(own_copy(processor, logits.device) for processor in self._processors)
         ids: Any = torch.tensor([list(context)], device=logits.device)
         first = len(context) - len(logits) + 1
-        return torch.cat([self._processors(ids[:, : first + i], logits[i : i + 1].clone()) for i in range(len(logits))])
+        return torch.cat([self._own(ids[:, : first + i], logits[i : i + 1].clone()) for i in range(len(logits))])
+
+
+def own_copy(processor: Any, device: torch.device) -> Any:
+    """A shallow copy of a processor, with its tensors and generators on `device`.
+
+    One object may be given to both models, which work at the same time, on devices of their own.
+    """
+    twin = copy.copy(processor)
+    if twin is processor or not hasattr(twin, "__dict__"):
+        return processor
+    for name, value in vars(twin).items():
+        if isinstance(value, Tensor):
+            vars(twin)[name] = value.to(device)
+        elif isinstance(value, torch.Generator):
+            vars(twin)[name] = torch.Generator(device).manual_seed(value.initial_seed())
+    return twin
 
 
 class Dice:

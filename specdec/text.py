@@ -87,18 +87,10 @@ def _tokenizer(pair: Pair) -> PreTrainedTokenizerBase:
 
 
 class Text:
-    """Text of an output that grows: new characters once they are complete, and stop strings wherever they end."""
+    """Text of an output that grows: new characters once they are complete."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase | None, stop_strings: Sequence[str], prompt_tokens: int) -> None:
-        if stop_strings and tokenizer is None:
-            raise InputError("stop strings need a tokenizer, and acceptance that is not synthetic: use `eos` or `stop`")
-        if isinstance(stop_strings, str):
-            stop_strings = [stop_strings]
-        if not all(stop_strings):
-            raise InputError("a stop string is empty: give at least one character")
+    def __init__(self, tokenizer: PreTrainedTokenizerBase | None) -> None:
         self._tokenizer = tokenizer
-        self._stop_strings = stop_strings
-        self._prompt_tokens = prompt_tokens
         self._shown = ""
 
     def of(self, tokens: tuple[int, ...]) -> str:
@@ -112,13 +104,3 @@ class Text:
             text = text.rstrip("\ufffd")
         new, self._shown = text[len(self._shown) :], text
         return new
-
-    def stops(self, tokens: tuple[int, ...]) -> str | None:
-        """`"stop"` when the text of the newest tokens holds a stop string."""
-        for stop in self._stop_strings:
-            # Every token holds at least a byte, so a stop string that ends here began at most this many tokens ago.
-            reach = len(stop.encode()) + 4
-            tail = tokens[max(self._prompt_tokens, len(tokens) - reach) :]
-            if stop in self.of(tail):
-                return "stop"
-        return None

@@ -1,11 +1,15 @@
 """Runs a benchmark: the contenders, and the order in which they decode. Knows no strategy but the baseline.
 
+Temperatures are the benchmark's own. All other settings of the checkpoint hold for all contenders alike, but for `max_time`:
+no output ends by the clock.
+
 All contenders decode a prompt, one after the other, before the next prompt. The contender that begins changes each time. So a
 machine that is busy elsewhere for a while slows all of them down.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -72,7 +76,7 @@ class Ours:
         return self.strategy.lossless
 
     def decode(self, pair: Pair, prompt: Sequence[int], **options: Any) -> Result:
-        return decode(pair, self.strategy, prompt, **options)
+        return decode(pair, self.strategy, prompt, max_time=math.inf, **options)
 
 
 @dataclass(frozen=True)

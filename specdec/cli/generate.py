@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +18,7 @@ from specdec.synthetic import require_text
 if TYPE_CHECKING:
     from specdec.batch import Result
     from specdec.decoding import Decoding
-    from specdec.generated import Generated
+    from specdec.generated import Generated, GenerateSettings
     from specdec.pair import Pair
     from specdec.strategy import DecodingStrategy
 
@@ -26,24 +27,59 @@ DRAFTED, OWN = "green", "bold"
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """How tokens are drawn: the fields of `specdec.Sampling`."""
+    """How tokens are chosen and where the text ends. What is not given is as the checkpoint says."""
 
-    temperature: Annotated[float, typer.Option(help="0 is greedy.", rich_help_panel=SAMPLING)] = 1.0
-    top_k: Annotated[int | None, typer.Option(help="Keep the k likeliest tokens.", rich_help_panel=SAMPLING)] = None
+    temperature: Annotated[
+        float | None, typer.Option(help="0 is greedy. As the checkpoint says unless given.", rich_help_panel=SAMPLING)
+    ] = None
+    top_k: Annotated[int | None, typer.Option(help="Keep the k likeliest tokens; 0: all.", rich_help_panel=SAMPLING)] = None
     top_p: Annotated[float | None, typer.Option(help="Keep the likeliest of this mass.", rich_help_panel=SAMPLING)] = None
     min_p: Annotated[
         float | None, typer.Option(help="Keep what has this share of the likeliest.", rich_help_panel=SAMPLING)
     ] = None
     repetition_penalty: Annotated[float | None, typer.Option(help="Above 1: repeat less.", rich_help_panel=SAMPLING)] = None
+    max_new_tokens: Annotated[
+        int | None, typer.Option(help="Tokens to generate at most. The checkpoint's, or 128, unless given.")
+    ] = None
+    stop: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="End after this text; may be repeated.")] = None
+    eos: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TOKEN", help="End at this token or token id; may be repeated; none: do not end at any."),
+    ] = None
 
     def check(self) -> None:
         """Refuse what is out of range, and what does nothing at temperature 0."""
-        from specdec.sampling import Sampling
+        from specdec.settings import Options
 
-        Sampling(**asdict(self))
+        Options(**self._named)
         for option, value in {"--top-k": self.top_k, "--top-p": self.top_p, "--min-p": self.min_p}.items():
             if self.temperature == 0 and value is not None:
                 raise InputError(f"{option} {value} does nothing at temperature 0, where the likeliest token is taken: drop it")
+
+    def options(self, pair: Pair) -> dict[str, Any]:
+        """What was given, by the names of `specdec.decode`."""
+        given = {**self._named, "eos": None if self.eos is None else token_ids(pair, self.eos)}
+        return {name: value for name, value in given.items() if value is not None}
+
+    @property
+    def _named(self) -> dict[str, Any]:
+        values = asdict(self)
+        del values["eos"]
+        return {"stop_strings": values.pop("stop"), **values}
+
+
+def token_ids(pair: Pair, tokens: Sequence[str]) -> tuple[int, ...]:
+    """Token ids that are written as numbers, or as the tokenizer writes tokens; none for `none`."""
+    if "none" in tokens:
+        if len(tokens) > 1:
+            raise InputError(f"--eos none ends at no token, and {len(tokens)} were given: give none alone, or leave it out")
+        return ()
+    known: dict[str, int] = {} if pair.tokenizer is None else pair.tokenizer.get_vocab()
+    found = [int(token) if token.isdecimal() else known.get(token, -1) for token in tokens]
+    for token, number in zip(tokens, found, strict=True):
+        if not 0 <= number < pair.vocabulary:
+            raise InputError(f"--eos {token} is no token: give one of the tokenizer's, or an id below {pair.vocabulary}")
+    return tuple(found)
 
 
 def generate(
@@ -51,8 +87,6 @@ def generate(
     strategies: StrategyOptions,
     models: ModelOptions,
     sampling: SamplingOptions,
-    max_new_tokens: Annotated[int, typer.Option(help="Tokens to generate at most.")] = 128,
-    stop: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="End after this text; may be repeated.")] = None,
     verification: VerificationOption = "token",
     seed: Annotated[int | None, typer.Option(help=f"{SEED}; random unless given.", rich_help_panel=SAMPLING)] = None,
     json: Json = None,
@@ -64,7 +98,7 @@ def generate(
     instead of continuing it.
 
     Examples:
-      specdec generate "ROMEO:"
+      specdec generate "ROMEO:" --temperature 0.8
       specdec generate "def fibonacci(n):" --strategy speculative --draft-length 3 --temperature 0
       specdec generate --chat "Why is the sky blue?" --target Qwen/Qwen3-8B --draft Qwen/Qwen3-0.6B
       specdec generate --prompt-file story.txt --target Qwen/Qwen3-8B --draft Qwen/Qwen3-0.6B --stop "THE END"
@@ -77,16 +111,14 @@ def generate(
     prompt = prompts.read()
     strategy = strategies.create()
     sampling.check()
-    settings: dict[str, Any] = {
-        **asdict(sampling),
-        "max_new_tokens": max_new_tokens,
-        "verification": verification,
-        "seed": random.randrange(2**32) if seed is None else seed,
-    }
+    rule: dict[str, Any] = {"verification": verification, "seed": random.randrange(2**32) if seed is None else seed}
     from specdec.decoding import Decoding
+    from specdec.generated import GenerateSettings
 
     with models.load() as pair:
-        decoding = Decoding(pair, strategy, prompt, stop_strings=stop or (), **settings)
+        options = sampling.options(pair)
+        decoding = Decoding(pair, strategy, prompt, **options, **rule)
+        settings = GenerateSettings.of(decoding.settings, options, **rule)
         interrupted = stream(terminal, pair, decoding, prompt if isinstance(prompt, str) else "")
         report = reported(shown(pair, prompt), decoding.result(), strategy, pair, settings)
         hint = chat_hint(pair, prompt)
@@ -101,9 +133,9 @@ def generate(
         raise KeyboardInterrupt
 
 
-def reported(prompt: str, result: Result, strategy: DecodingStrategy, pair: Pair, settings: dict[str, Any]) -> Generated:
+def reported(prompt: str, result: Result, strategy: DecodingStrategy, pair: Pair, settings: GenerateSettings) -> Generated:
     """The report of a decode."""
-    from specdec.generated import Generated, GenerateSettings, GenerateStatistics
+    from specdec.generated import Generated, GenerateStatistics
     from specdec.summary import DescribedPair
 
     counts = result.statistics
@@ -114,7 +146,7 @@ def reported(prompt: str, result: Result, strategy: DecodingStrategy, pair: Pair
         text=result.text,
         tokens=result.tokens,
         finished_by=result.finished_by,
-        settings=GenerateSettings(**settings),
+        settings=settings,
         pair=DescribedPair.of(pair),
         statistics=GenerateStatistics.of(
             counts, tokens_per_second=counts.tokens_per_second, drafted_tokens=counts.drafted_tokens

@@ -22,7 +22,8 @@ from specdec.errors import InputError, ModelError
 from specdec.pair import Pair
 from specdec.runtime.lane import Lane
 from specdec.runtime.messages import DraftRequest, ScoreRequest
-from specdec.sampling import Dice, Sampling
+from specdec.sampling import Dice
+from specdec.settings import Options, resolve
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,10 @@ def measure_acceptance(
     """Measure acceptance on text that the target samples after each of `prompts` (token ids).
 
     `new_tokens` are sampled after a prompt, or as many as both models hold; a prompt that fills the context is skipped.
-    `sampling` are fields of `Sampling`. Raises `InputError` for a pair without a draft.
+    `sampling` are options of `specdec.settings.Options`; the temperature is 1 unless given, and all else is as the checkpoint
+    says. Raises `InputError` for a pair without a draft.
     """
-    chosen = Sampling(**sampling)
+    options = Options.of({"temperature": 1.0, "max_new_tokens": new_tokens, **sampling})
     rng = random.Random(seed)
     rates: list[float] = []
     bits: list[bool] = []
@@ -59,7 +61,7 @@ def measure_acceptance(
             count = min(new_tokens, pair.draft_context_limit - len(prompt))
             if count < 1:
                 continue
-            dice = Dice(f"{seed} {number}")
+            dice, chosen = Dice(f"{seed} {number}"), resolve(pair.target, prompt, options).sampling
             for lane in (target, draft):
                 lane.submit("begin", chosen, ())()
             request = DraftRequest(0, prompt, count, [dice.uniform() for _ in range(count)])

@@ -92,10 +92,10 @@ ROOMS: dict[str, dict[str, str]] = {
     "specdec": {
         "base": "errors inputs plugins statistics machine effects verification state lengths strategy installed ending report "
         "profile",
-        "tools": "sampling synthetic shapes pictures prompts",
+        "tools": "sampling processors stopping synthetic shapes pictures prompts",
         "law": "law",
         "runtime": "runtime",
-        "pair": "source diagnosis loading pair summary",
+        "pair": "source diagnosis loading pair settings summary",
         "decoding": "encoded chat text batch decoding generated",
         "huggingface": "huggingface",
         "measure": "measure",

@@ -43,11 +43,11 @@ def thread_pair(target: Any, draft: Any) -> Iterator[Pair]:
 def decoded(pair: Pair) -> list[tuple[int, ...]]:
     """Outputs over strategies, rules, temperatures and processors."""
     runs: list[tuple[str, dict[str, Any]]] = [
-        ("speculative", {}),
-        ("pearl", {"verification": "block"}),
+        ("speculative", {"temperature": 1}),
+        ("pearl", {"temperature": 1, "verification": "block"}),
         ("pearl", {"temperature": 0.7, "top_p": 0.9, "repetition_penalty": 1.3}),
         ("pearl", {"temperature": 0}),
-        ("prompt_lookup", {"verification": "match"}),
+        ("prompt_lookup", {"temperature": 1, "verification": "match"}),
     ]
     confident = specdec.create("speculative", draft_length=specdec.Confident(4, 0.3))
     outputs = [
@@ -55,7 +55,7 @@ def decoded(pair: Pair) -> list[tuple[int, ...]]:
         for name, options in runs
         for seed in (1, 2)
     ]
-    return [*outputs, decode(pair, confident, [5], max_new_tokens=12, seed=3).tokens]
+    return [*outputs, decode(pair, confident, [5], max_new_tokens=12, temperature=1, seed=3).tokens]
 
 
 def test_a_seed_gives_the_same_tokens_in_every_lane(target: Any, draft: Any, thread_pair: Pair, process_pair: Pair) -> None:
@@ -143,9 +143,9 @@ def test_the_targets_answer_ends_a_race_and_nothing_else(target: Any, draft: Any
     with Pair(target, draft, lane="inline") as pair:
         answered: list[float] = []
         monkeypatch.setattr(pair.draft_lane(), "target_answered", answered.append)
-        decode(pair, create("pearl", draft_length=2), [1, 2, 3], max_new_tokens=8, seed=0)
+        decode(pair, create("pearl", draft_length=2), [1, 2, 3], max_new_tokens=8, temperature=1, seed=0)
         assert answered == []
-        raced = decode(pair, create("elastic"), [1, 2, 3], max_new_tokens=8, seed=0).statistics
+        raced = decode(pair, create("elastic"), [1, 2, 3], max_new_tokens=8, temperature=1, seed=0).statistics
         assert len(answered) == raced.rounds
         assert sum(answered) == pytest.approx(raced.target_busy_seconds)
 
