@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,6 +34,7 @@ STRATEGIES = [
     specdec.create("speculative", draft_length=3),
     specdec.create("pearl", draft_length=3),
 ]
+ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = {**PARAMETERS, **INPUTS, **FIELDS}
 
 every_strategy = pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda strategy: strategy.name)
@@ -78,8 +80,9 @@ def test_a_keyword_is_refused_by_name(name: str, strategy: Any) -> None:
 
 
 def test_every_keyword_of_this_transformers_is_in_the_tables() -> None:
-    parameters = set(inspect.signature(GenerationMixin.generate).parameters) - {"self", "kwargs"}
-    source = inspect.getsource(GenerationMixin.generate) + inspect.getsource(GenerationMixin._extract_generation_mode_kwargs)
+    mixin: Any = GenerationMixin
+    parameters = set(inspect.signature(mixin.generate).parameters) - {"self", "kwargs"}
+    source = inspect.getsource(mixin.generate) + inspect.getsource(mixin._extract_generation_mode_kwargs)
     taken = set(re.findall(r'\bkwargs\.pop\("(\w+)"', source))
     assert parameters | taken == PARAMETERS.keys()
     assert {name for name in vars(GenerationConfig()) if not name.startswith("_")} == FIELDS.keys()
@@ -89,3 +92,9 @@ def test_every_keyword_of_the_tables_is_tried() -> None:
     used = {name for name, option in OPTIONS.items() if option.how != "refused"}
     assert used == {*CHANGES, *SAME, *SHOWN}
     assert OPTIONS.keys() - used == {*REFUSED, *ELSEWHERE}
+
+
+def test_the_page_shows_the_tables_that_are_tried() -> None:
+    page = (ROOT / "docs" / "how-to" / "generate.md").read_text(encoding="utf-8")
+    assert re.findall(r"^<!-- keywords (\w+) -->$", page, flags=re.MULTILINE) == ["PARAMETERS", "INPUTS", "FIELDS"]
+    assert "docs/theme/keywords.py" in (ROOT / "mkdocs.yml").read_text(encoding="utf-8")

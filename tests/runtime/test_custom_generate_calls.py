@@ -285,8 +285,9 @@ def llava() -> Any:
 
 
 def t5() -> Any:
-    sizes = {"vocab_size": 24, "d_model": 8, "d_kv": 8, "d_ff": 8, "num_layers": 1, "num_heads": 1}
-    return T5ForConditionalGeneration(T5Config(**sizes, decoder_start_token_id=0))
+    sizes: dict[str, Any] = {"vocab_size": 24, "d_model": 8, "d_kv": 8, "d_ff": 8, "num_layers": 1, "num_heads": 1}
+    sizes["decoder_start_token_id"] = 0
+    return T5ForConditionalGeneration(T5Config(**sizes))
 
 
 INPUTS_OF_OTHERS: dict[str, tuple[Any, dict[str, Any]]] = {
