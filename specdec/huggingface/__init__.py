@@ -17,7 +17,7 @@ from transformers.generation.utils import GenerateDecoderOnlyOutput
 from specdec.batch import Result
 from specdec.decoding import Decoding, decode
 from specdec.errors import InputError
-from specdec.huggingface.inputs import Prompts, prompts_of, require_padding_unseen
+from specdec.huggingface.inputs import Prompts, prompts_of, require_own_inputs, require_padding_unseen
 from specdec.huggingface.options import require_possible, require_text_only
 from specdec.huggingface.outputs import as_dictionary, sequences_of
 from specdec.huggingface.rows import Endings, Group, endings_of, grouped
@@ -51,6 +51,7 @@ def generate(
         processors, criteria = prepared.pop("logits_processor"), prepared.pop("stopping_criteria")
         require_possible(config, given)
         require_text_only(prepared)
+        require_own_inputs(model)
         prompts = prompts_of(input_ids, prepared)
         endings = endings_of(criteria, len(prompts), prompts.width, scored=bool(config.output_scores))
         groups = grouped(prompts, processors, endings.criteria)
@@ -76,7 +77,8 @@ def _pair(model: Any, draft: Any, assistant: Any) -> AbstractContextManager[Pair
         raise InputError("draft and assistant_model are both given: give the draft once")
     draft = assistant if draft is None else draft
     if isinstance(draft, Pair):
-        if draft.target is not model:
+        without_adapter = getattr(draft.target, "get_base_model", None)  # PEFT's models call generate of the model inside
+        if model is not draft.target and (without_adapter is None or model is not without_adapter()):
             raise InputError("the pair given as draft has another target than this model: build it as Pair(model, draft_model)")
         return nullcontext(draft)
     if draft is not None and not isinstance(draft, nn.Module):

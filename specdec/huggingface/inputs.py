@@ -65,6 +65,17 @@ def prompts_of(input_ids: Tensor, inputs: dict[str, Any]) -> Prompts:
     return Prompts(input_ids, tuple(padding.tolist()))
 
 
+def require_own_inputs(model: Any) -> None:
+    """Refuse a model whose inputs another prepares, as PEFT does for soft prompts: a strategy feeds tokens alone."""
+    prepare = vars(model).get("prepare_inputs_for_generation")
+    if prepare is not None:
+        other = type(getattr(prepare, "__self__", prepare)).__name__
+        raise InputError(
+            f"{other} prepares the inputs of this {type(model).__name__}, as for a soft prompt, and a strategy feeds "
+            "tokens alone: call generate without custom_generate"
+        )
+
+
 def _tokens_held(cache: Any) -> int:
     held = getattr(cache, "get_seq_length", None)
     return 0 if held is None else int(held())
