@@ -17,7 +17,7 @@ from transformers.generation.utils import GenerateDecoderOnlyOutput
 from specdec.batch import Result
 from specdec.decoding import Decoding, decode
 from specdec.errors import InputError
-from specdec.huggingface.inputs import Prompts, prompts_of, require_own_inputs, require_padding_unseen
+from specdec.huggingface.inputs import Prompts, prompts_of, require_own_inputs, require_plain_rows
 from specdec.huggingface.options import require_possible, require_text_only
 from specdec.huggingface.outputs import as_dictionary, sequences_of
 from specdec.huggingface.rows import Endings, Group, endings_of, grouped
@@ -49,7 +49,7 @@ def generate(
         require_text(verification)
         config = prepared.pop("generation_config")
         processors, criteria = prepared.pop("logits_processor"), prepared.pop("stopping_criteria")
-        require_possible(config, given)
+        require_possible(config, given, model.generation_config)
         require_text_only(prepared)
         require_own_inputs(model)
         prompts = prompts_of(input_ids, prepared)
@@ -57,7 +57,7 @@ def generate(
         groups = grouped(prompts, processors, endings.criteria)
         options = {"verification": verification, "temperature": 1.0 if config.do_sample else 0.0}
         with _pair(model, draft, given.get("assistant_model")) as pair:
-            require_padding_unseen(model, prompts)
+            require_plain_rows(model, prompts)
             outputs = _outputs(pair, strategy, prompts, endings, groups, streamer if len(prompts) == 1 else None, options)
             sequences = sequences_of(input_ids, outputs, None if endings.eos is None else config._pad_token_tensor)
             if streamer is not None and len(prompts) > 1:

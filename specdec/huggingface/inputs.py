@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -94,41 +96,42 @@ def _require_plain_positions(positions: Tensor | None, visible: Tensor) -> None:
     )
 
 
-def require_padding_unseen(model: Any, prompts: Prompts) -> None:
-    """Refuse padding where the model reads a padded prompt otherwise than the prompt alone. Asked once of a model."""
+def require_plain_rows(model: Any, prompts: Prompts) -> None:
+    """Refuse a model for which `generate` prepares other inputs than tokens and positions, and padding that a model reads.
+
+    Asked once of a model, by a few tokens.
+    """
+    name, found = model.config.model_type, _DIFFERENCES.setdefault(model, {})
     row = max(range(len(prompts)), key=lambda i: prompts.padding[i])
-    if not prompts.padding[row]:
-        return
-    if model not in _PADDING_SEEN:
-        _PADDING_SEEN[model] = _padding_seen(model, prompts.row(row)[:4], prompts.hidden(row)[-3:])
-    difference = _PADDING_SEEN[model]
-    if difference:
-        raise InputError(
-            f"{model.config.model_type} reads padding: its logits differ by {difference:.2g} from those of the prompt alone: "
-            "decode prompts one at a time, without padding"
-        )
+    for padding in ((), prompts.hidden(row)[-3:]):
+        if len(padding) not in found:
+            found[len(padding)] = _difference(model, (prompts.row(row) * 4)[:4], padding)
+        if difference := found[len(padding)]:
+            reads = f"{name} reads padding" if padding else f"{name} generates from further inputs"
+            off = "are NaN" if math.isnan(difference) else f"differ by {difference:.2g} from those of the tokens alone"
+            raise InputError(
+                f"{reads}: its logits {off}: "
+                + ("decode prompts one at a time, without padding" if padding else "call it without custom_generate")
+            )
 
 
-_PADDING_SEEN: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
+_DIFFERENCES: WeakKeyDictionary[Any, dict[int, float]] = WeakKeyDictionary()
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
 """The largest difference of logits that is rounding, relative to the largest logit; a tenth for shorter types."""
 
 
-def _padding_seen(model: Any, prompt: list[int], padding: tuple[int, ...]) -> float:
-    """The largest difference of the last logits with padding and without; 0 if it is rounding."""
-    alone, padded = (_last_logits(model, [*hidden, *prompt], len(hidden)) for hidden in ((), padding))
-    difference = float((alone - padded).abs().max())
-    return 0.0 if difference <= TOLERANCE.get(model.dtype, 0.1) * float(alone.abs().max()) else difference
-
-
-def _last_logits(model: Any, tokens: list[int], padding: int) -> Tensor:
-    """Logits after the last token, as `generate` asks for them."""
-    ids = torch.tensor([tokens], device=model.device)
+def _difference(model: Any, prompt: list[int], padding: tuple[int, ...]) -> float:
+    """The largest difference of the last logits between `generate`, with padding, and a plain forward; 0 if it is rounding."""
+    ids = torch.tensor([[*padding, *prompt]], device=model.device)
     mask = torch.ones_like(ids)
-    mask[:, :padding] = 0
+    mask[:, : len(padding)] = 0
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     inputs = model.prepare_inputs_for_generation(
-        ids, attention_mask=mask, position_ids=positions, use_cache=False, is_first_iteration=True
+        ids, attention_mask=mask if padding else None, position_ids=positions, use_cache=False, is_first_iteration=True
     )
+    counted = {POSITION_IDS: positions[:, len(padding) :]} if POSITION_IDS in signature(model.forward).parameters else {}
     with torch.inference_mode():
-        return model(**inputs, return_dict=True).logits[0, -1].double()
+        theirs = model(**inputs, return_dict=True).logits[0, -1].double()
+        alone = model(input_ids=ids[:, len(padding) :], use_cache=False, **counted, return_dict=True).logits[0, -1].double()
+    difference = float((alone - theirs).abs().max())
+    return 0.0 if difference <= TOLERANCE.get(model.dtype, 0.1) * float(alone.abs().max()) else difference

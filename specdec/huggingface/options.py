@@ -24,11 +24,13 @@ class Option:
     `how`     `"used"` as `generate` uses it, `"no effect"` in `generate` either, or `"refused"`
     `note`    what to know; for what is refused, why and what to do instead
     `unless`  values that ask for nothing, and are not refused; `None` is always one
+    `works`   whether it says only how tokens are computed: what the checkpoint itself says of that is left out, not refused
     """
 
     how: Literal["used", "no effect", "refused"]
     note: str = ""
     unless: tuple[Any, ...] = ()
+    works: bool = False
 
 
 def _used(names: str, note: str = "") -> dict[str, Option]:
@@ -41,6 +43,10 @@ def _no_effect(names: str, note: str) -> dict[str, Option]:
 
 def _refused(names: str, note: str, *unless: Any) -> dict[str, Option]:
     return {name: Option("refused", note, unless) for name in names.split()}
+
+
+def _works(names: str, note: str, *unless: Any) -> dict[str, Option]:
+    return {name: Option("refused", note, unless, works=True) for name in names.split()}
 
 
 ONE_BEAM = "read by beam search only, and a strategy has one beam"
@@ -97,32 +103,41 @@ FIELDS: dict[str, Option] = {
     **_refused("num_beams", "a strategy has one beam: leave it out, or call generate without custom_generate", 1),
     **_refused("guidance_scale", "guidance keeps a cache of its own, which drafts would spoil: leave it out", 1, 1.0),
     **_refused("output_attentions output_hidden_states", "they are not collected: leave it out", False),
-    **_refused("use_cache", "a strategy decodes with a cache: leave it out", True),
-    **_refused("cache_implementation", OWN_CACHE, "dynamic"),
-    **_refused("cache_config max_cache_len", OWN_CACHE),
-    **_refused("prefill_chunk_size", "prompts are read in chunks of 1024 tokens: leave it out"),
-    **_refused("compile_config", "the pair decides how forwards run: leave it out; `Pair(..., eager=...)` chooses"),
+    **_works("use_cache", "a strategy decodes with a cache: leave it out, or give True", True),
+    **_works("cache_implementation", OWN_CACHE, "dynamic"),
+    **_works("cache_config max_cache_len", OWN_CACHE),
+    **_works("prefill_chunk_size", "prompts are read in chunks of 1024 tokens: leave it out"),
+    **_works("compile_config", "the pair decides how forwards run: leave it out; `Pair(..., eager=...)` chooses"),
     **_refused("continuous_batching_config", OTHER_DECODING),
-    **_refused("use_mtp low_memory is_assistant", OTHER_DECODING, False),
-    **_refused("penalty_alpha dola_layers constraints force_words_ids", OTHER_DECODING),
-    **_refused("assistant_early_exit assistant_ensemble_weight speculation_type", OTHER_DECODING),
-    **_refused("prompt_lookup_num_tokens max_matching_ngram_size", "leave it out; the strategy is `strategies.PromptLookup`"),
-    **_refused("num_assistant_tokens", LENGTH_OF_DRAFTS, 20),
-    **_refused("num_assistant_tokens_schedule", LENGTH_OF_DRAFTS, "constant"),
-    **_refused("assistant_confidence_threshold", LENGTH_OF_DRAFTS, 0.4),
-    **_refused("assistant_lookbehind target_lookbehind", "drafts share the target's tokens: leave it out", 10),
+    **_refused("is_assistant", OTHER_DECODING, False),
+    **_refused("penalty_alpha dola_layers constraints force_words_ids assistant_ensemble_weight", OTHER_DECODING),
+    **_works("use_mtp low_memory", OTHER_DECODING, False),
+    **_works("assistant_early_exit speculation_type", OTHER_DECODING),
+    **_works("prompt_lookup_num_tokens max_matching_ngram_size", "leave it out; the strategy is `strategies.PromptLookup`"),
+    **_works("num_assistant_tokens", LENGTH_OF_DRAFTS, 20),
+    **_works("num_assistant_tokens_schedule", LENGTH_OF_DRAFTS, "constant"),
+    **_works("assistant_confidence_threshold", LENGTH_OF_DRAFTS, 0.4),
+    **_works("assistant_lookbehind target_lookbehind", "drafts share the target's tokens: leave it out", 10),
 }
 """The fields of `GenerationConfig`."""
 
 
-def require_possible(config: Any, given: dict[str, Any]) -> None:
-    """Refuse by name each field of a prepared configuration, and each parameter, that cannot be used."""
+INEXACT = ("quantized", "paged")
+"""Kinds of caches that change logits, whoever asks for them."""
+
+
+def require_possible(config: Any, given: dict[str, Any], own: Any) -> None:
+    """Refuse by name each field of a prepared configuration, and each parameter, that cannot be used.
+
+    `own` is the checkpoint's configuration. What it says of how tokens are computed is no request, unless the call says more.
+    """
     defaults = GenerationConfig._get_default_generation_params()  # pyright: ignore[reportPrivateUsage]
     known: dict[str, Any] = {**vars(GenerationConfig()), **defaults}
     for name, value in {**vars(config), **given}.items():
         option = FIELDS.get(name) or PARAMETERS.get(name)
         if option is not None and option.how == "refused":
-            refuse_unless(option.unless, name, value, option.note)
+            kept = option.works and value not in INEXACT and value == getattr(own, name, None)
+            refuse_unless((*option.unless, value) if kept else option.unless, name, value, option.note)
         elif option is None and name in known and not name.startswith("_"):
             refuse_unless((known[name],), name, value, f"transformers {transformers.__version__} has it: leave it out")
 

@@ -98,9 +98,37 @@ def test_a_model_that_reads_padding_gets_no_padded_prompts() -> None:
     of.__class__ = Heedless
     ask = {"custom_generate": SPECULATIVE, "draft": DRAFT}
     for _ in range(2):  # the answer is remembered
-        with pytest.raises(InputError, match=r"llama reads padding: its logits differ by .* from those of the prompt alone"):
+        with pytest.raises(InputError, match=r"llama reads padding: its logits differ by .* from those of the tokens alone"):
             of.generate(**asked(**PADDED, **ask))
     assert of.generate(**asked(**ask)).shape == (1, 15)
+
+
+class Prefixed(LlamaForCausalLM):
+    """Generates with positions of its own."""
+
+    def prepare_inputs_for_generation(self, *args: Any, position_ids: Any = None, **more: Any) -> Any:
+        prepare: Any = super()
+        return prepare.prepare_inputs_for_generation(*args, position_ids=2 * position_ids, **more)
+
+
+def test_a_model_whose_generate_prepares_other_inputs_is_refused() -> None:
+    of: Any = resembling(TARGET, 0.0)
+    of.__class__ = Prefixed
+    with pytest.raises(InputError, match="llama generates from further inputs: its logits differ by"):
+        of.generate(**asked(), custom_generate=SPECULATIVE, draft=DRAFT)
+
+
+def test_how_a_checkpoint_computes_is_no_request_unless_it_changes_logits() -> None:
+    of: Any = resembling(TARGET, 0.0)
+    of.generation_config.use_cache = False
+    of.generation_config.num_assistant_tokens = 5
+    ask = {"custom_generate": SPECULATIVE, "draft": DRAFT}
+    assert torch.equal(of.generate(**asked(**ask)), generated(None, asked()))
+    with pytest.raises(InputError, match="num_assistant_tokens=6 cannot be used"):
+        of.generate(**asked(**ask, num_assistant_tokens=6))
+    of.generation_config.cache_implementation = "paged"
+    with pytest.raises(InputError, match="cache_implementation='paged' cannot be used"):
+        of.generate(**asked(**ask, use_cache=True))
 
 
 # --- models inside others
