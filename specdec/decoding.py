@@ -66,8 +66,8 @@ def decode(
     `temperature`         0 is greedy. Unless given, outputs are sampled or greedy as the checkpoint says: as in `generate`
     `top_k`, `top_p`, `min_p`, `repetition_penalty`   as in `specdec.Sampling`; the checkpoint's unless given
     `logits_processor`    further processors; their answers must depend on nothing but their arguments
-    `max_new_tokens`      budget; the checkpoint's unless given, and 128 where it names none; the context limit of the target ends
-                          an output too
+    `max_new_tokens`      budget; the checkpoint's unless given, and 128 where it names none; the context limit of the target
+                          ends an output too
     `stop_strings`        end with the token that completes one of these; the checkpoint's unless given, `()` for none
     `eos`                 a token id or token ids that end the output; the checkpoint's unless given, `()` for none
     `max_time`            seconds after which the output ends; the checkpoint's unless given, infinite for no limit
