@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -151,10 +152,10 @@ def value_of(option: Any, files: Sequence[str], dice: random.Random) -> str:
     """A value for an option: one that nearly fits, a file, a number, or any text."""
     name = max(option.opts, key=len)
     near = [values for part, values in HINTS.items() if part in name]
-    choices = [*getattr(option.type, "choices", ())]
+    kind = option.type_descriptor.annotation
     pools: list[Sequence[str]] = [NUMBERS, TEXTS, *near, *near, *near]
-    if choices:
-        pools.append([str(getattr(choice, "value", choice)) for choice in choices])
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        pools.append([choice.value for choice in kind])
     if option.metavar == "FILE" or any(part in name for part in ("target", "draft", "trace", "published")):
         pools += [files] * 4
     if name in ("--output", "--json"):

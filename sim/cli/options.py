@@ -28,6 +28,8 @@ class Placement(StrEnum):
 
 
 CONTEXT = 256
+MOST_TOKENS = 10_000_000
+"""What can be simulated in memory and minutes."""
 
 _SYSTEM = "Models and devices"
 

@@ -26,7 +26,16 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from specdec.cli.edges import TRACEBACK, abandon_output, check_arguments, check_streams, is_interrupt, remark, unforeseen
+from specdec.cli.edges import (
+    TRACEBACK,
+    abandon_output,
+    check_arguments,
+    check_streams,
+    is_interrupt,
+    quiet_libraries,
+    remark,
+    unforeseen,
+)
 from specdec.cli.grouped import with_grouped_options
 from specdec.errors import InputError, SpecdecError
 from specdec.inputs import did_you_mean
@@ -117,6 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         check_streams()
         check_arguments(typed)
+        quiet_libraries()
         with warnings.catch_warnings():
             warnings.showwarning = _warn
             code = get_command(app)(args=typed, prog_name="specdec", standalone_mode=False)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import io
+import logging
 import math
 import os
 import re
@@ -31,6 +32,12 @@ def check_streams() -> None:
         raise InputError("standard output is closed: send it to a file, or to /dev/null")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
+
+
+def quiet_libraries() -> None:
+    """No warnings of libraries about themselves: torch and torchao log some when they are imported."""
+    for name in ("torch.utils._pytree", "torchao"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def check_arguments(arguments: Sequence[str]) -> None:
