@@ -18,66 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-HUGE = "1" + 30 * "0"
-NUMBERS = ["0", "-0", "-1", "1", "2", "3", "0.5", "1e308", "-1e308", "1e-320", "1e-9", "nan", "inf", "-inf", HUGE, f"-{HUGE}"]
-NUMBERS += [5000 * "9", "65536", "0x10", "1_000", "\u0663", "\u00bd", "1e", "+1", "1.5", "9999999999", "1e400", "2147483648"]
-TEXTS = ["", " ", "\t", "\n", 300 * "x", 100_000 * "x", "/", ".", "..", "-", "--", "\x1b[31m", "\u00e9", "\u65e5\u672c", "[red]"]
-TEXTS += ["[/]", "{x}", "%s", "=", "a=b=c", "NAME=", "/dev/null", "/dev/full", "/dev/zero/x", "caf\udce9", "\ud800", "a,b", ",", ":"]
-TEXTS += ["auto", "cpu", "cuda", "cuda:99", "meta", "float64", "none", "shape:", "shape:tiny-target", "shape:x", "synthetic:0.8"]
-TIMES = ["1ms", "5ms", "0ms", "-1ms", "1e308s", "1e-320ms", "1e-300s", "5", "nanms", "infs", "1e400s", 400 * "9" + "s", ".ms", "1 ms"]
-ACCEPTANCES = ["0.8", "1", "0", "1.1", "-0.1", "80%", "1e308%", "markov:0.8,0.6", "markov:", "markov:nan,1", "markov:1,1"]
-ACCEPTANCES += ["markov:0,0", "run:0", "run:1", "run:1e308", "run:inf", "run:3", "0.9,0.8,nan", "0.9,0.8", "rate", "recorded", "0,0,0"]
-LAWS = ["poisson:1/s", "poisson:1e308/s", "poisson:1e-320/s", "poisson:0", "gamma:5/s,cv=1e308", "gamma:5/s,cv=0", "gamma:5,cv=2"]
-SIZES = ["512", "512,cv=0.5", "1e308", "1e-320", "512,cv=1e308", "1e9", "5,cv=1e-320"]
-LISTS = ["1", "1-3", "1-1000000000000", "1,2,3", "1-", "-1", "0-1", "3-1", "1-1000", "1,,2"]
-WINDOWS = ["4=5.5ms", "0=1ms", "x=1ms", f"{HUGE}=1ms", "4=1e308s", "2=1e-320s", "4="]
-SETTINGS = ["draft_length=2", "draft_length=1e308", f"draft_length={HUGE}", "draft_length=nan", "longest_match=0", "colour=3"]
-SETTINGS += [f"most_drafted={HUGE}", "most_drafted=3", "draft_length=true", "=", "draft_length=1000", "draft_length=-0"]
-PAIRS = ["1.2,1.5", "1e308,1", "0,0", "nan,nan", "1", "0.1", "1e308", "1,1,1"]
-HINTS = {
-    "step": TIMES,
-    "network": TIMES,
-    "overhead": TIMES,
-    "objective": TIMES,
-    "acceptance": ACCEPTANCES,
-    "arrivals": LAWS,
-    "tokens": SIZES + NUMBERS,
-    "lengths": LISTS,
-    "window": WINDOWS,
-    "--set": SETTINGS,
-    "together": PAIRS,
-    "jitter": PAIRS,
-    "strategy": ["pearl", "speculative", "elastic", "autoregressive", "prompt_lookup", "perl"],
-    "gpu": ["H200", "A100", "h100", "x"],
-}
-"""Values that nearly fit, by a part of an option's name."""
-
-SYSTEM = ["--acceptance", "0.8", "--draft-step", "1ms", "--target-step", "5ms"]
-WITH_PROFILE = ["--profile", "good.json"]
-WITH_GPU = ["--acceptance", "0.8", "--gpu", "H200", "--target-config", "target/config.json", "--draft-config", "draft/config.json"]
-PAIR = ["--target", "target", "--draft", "draft", "--lane", "inline"]
-SERVING = ["--arrivals", "poisson:2/s", "--requests", "5", "--output-tokens", "8", "--input-tokens", "4"]
-FROM_TRACE = ["--trace", "good.csv"]
-BENCH = ["--limit", "1", "--max-new-tokens", "2", "--repeats", "1", "--seconds", "0.1", "--temperature", "0"]
-BASES: dict[str, list[list[str]]] = {
-    "generate": [["hello", *PAIR, "--max-new-tokens", "3", "--draft-length", "2"], ["-", *PAIR, "--max-new-tokens", "3"]],
-    "bench": [[*PAIR, *BENCH, "--strategy", "speculative", "--draft-lengths", "1"]],
-    "prove": [["speculative", "--set", "draft_length=1", "--pairs", "1", "--verification", "token"]],
-    "profile": [[*PAIR, "--limit", "1", "--max-new-tokens", "1", "--repeats", "2"]],
-    "simulate": [
-        [*system, "--strategy", "pearl", "--draft-length", "2", "--tokens", "50", *load]
-        for system in (SYSTEM, WITH_PROFILE, WITH_GPU)
-        for load in ([], [], SERVING, FROM_TRACE)
-    ],
-    "tune": [[*system, "--tokens", "0", "--draft-lengths", "1-2"] for system in (SYSTEM, WITH_PROFILE)],
-    "timeline": [[*system, "--rounds", "2"] for system in (SYSTEM, WITH_PROFILE, WITH_GPU)],
-    "validate": [["--no-measure"]],
-}
-"""Command lines that work and are quick; each case spoils one."""
-WEIGHTS = {"generate": 25, "bench": 8, "prove": 1, "profile": 3, "simulate": 30, "tune": 8, "timeline": 20, "validate": 6}
-APART = ["closed out", "full out", "closed err", "full err", "closed in", "interrupt", "interrupt", "ascii", "bytes", "process"]
-EVERY = 100
-"""One case in so many runs in an interpreter of its own."""
+from fuzz_values import APART, BASES, EVERY, HINTS, NUMBERS, PROFILE, TEXTS, WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -166,15 +107,13 @@ def value_of(option: Any, files: Sequence[str], dice: random.Random) -> str:
 def make_files(folder: Path) -> None:
     """Tiny checkpoints and small files that are right, and many that are broken, each in its own way."""
     here = Path(__file__).resolve().parents[1]
-    sys.path.insert(0, str(here / "tests"))
-    from tiny_models import minuscule
-
-    from specdec.testing.models import byte_tokenizer, resembling
+    from specdec.testing.models import byte_tokenizer, model, resembling
 
     words = [chr(byte) for byte in range(33, 127)] + ["\u0120", "\u010a"]
-    target = minuscule(len(words), seed=3, max_position_embeddings=64)
-    for name, model in {"target": target, "draft": resembling(target)}.items():
-        model.save_pretrained(folder / name)
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    target = model("llama", len(words), seed=3, max_position_embeddings=64, **sizes)
+    for name, made in {"target": target, "draft": resembling(target)}.items():
+        made.save_pretrained(folder / name)
         byte_tokenizer(words).save_pretrained(folder / name)
     good = {
         "good.json": json.dumps(PROFILE),
@@ -199,7 +138,14 @@ def make_files(folder: Path) -> None:
 
 def broken_texts(text: str, dice: random.Random) -> list[bytes]:
     """The text, spoiled in many ways."""
-    found = [b"", b"\x00", text.encode()[: len(text) // 2], b"\xef\xbb\xbf" + text.encode(), text.encode("utf-16"), b"\xe9" + text.encode()]
+    found = [
+        b"",
+        b"\x00",
+        text.encode()[: len(text) // 2],
+        b"\xef\xbb\xbf" + text.encode(),
+        text.encode("utf-16"),
+        b"\xe9" + text.encode(),
+    ]
     found += [b"[" * 100_000, b"null", b"[]", b"{}", b'"x"', b"NaN", text.replace("\n", "\r\n").encode(), b"\n\n", 5000 * b"9"]
     for _ in range(12):  # one word or number is another one
         words = text.split('"') if dice.random() < 0.3 else text.replace(",", " , ").replace(":", " : ").split(" ")
@@ -211,7 +157,13 @@ def broken_texts(text: str, dice: random.Random) -> list[bytes]:
 def break_checkpoints(folder: Path, change: str, dice: random.Random) -> None:
     """Copies of the target in which one file is gone, empty, cut short or spoiled."""
     whole = (folder / "target" / change).read_bytes()
-    spoiled = [None, b"", whole[: len(whole) // 2], b"version https://git-lfs.github.com/spec/v1\n", whole[:100] + b"\xff" + whole[101:]]
+    spoiled = [
+        None,
+        b"",
+        whole[: len(whole) // 2],
+        b"version https://git-lfs.github.com/spec/v1\n",
+        whole[:100] + b"\xff" + whole[101:],
+    ]
     if change.endswith("json"):
         spoiled += dice.sample(broken_texts(whole.decode(), dice), 10)
         kinds = ["t5", "mamba", "bert", "llama4", "nothing", "rwkv"]
@@ -224,30 +176,37 @@ def break_checkpoints(folder: Path, change: str, dice: random.Random) -> None:
             (copy / change).write_bytes(content)
 
 
-PROFILE: dict[str, Any] = {
-    "target_seconds": [{"width": width, "batch": 1, "context": 64, "mean": 5e-3, "cv": 0.05} for width in (1, 4, 8)],
-    "draft_seconds": [{"batch": 1, "context": 64, "mean": 1e-3, "cv": 0.1}],
-    "draft_start_seconds": 5e-4,
-    "in_turn": {"target_factor": 1.2, "draft_factor": 1.4},
-    "together": {"target_factor": 1.1, "draft_factor": 1.3},
-    "round_overhead_seconds": 2e-4,
-    "drafting_overhead_seconds": 3e-4,
-    "acceptance": {"rate": 0.7, "run_lengths": {"0": 30, "1": 20, "5": 10}, "by_file": {}},
-}
-
 SCRIPT = "import sys; from specdec_command import main; sys.exit(main())"
-REDIRECTIONS = {"closed out": ">&-", "full out": ">/dev/full", "closed err": "2>&-", "full err": "2>/dev/full", "closed in": "<&-"}
+REDIRECTIONS = {
+    "closed out": ">&-",
+    "full out": ">/dev/full",
+    "closed err": "2>&-",
+    "full err": "2>/dev/full",
+    "closed in": "<&-",
+}
 
 
 def run_apart(case: Case, patience: float) -> tuple[int | str, str, str]:
     """Run a case in an interpreter of its own, in the odd way that it names."""
-    arguments = [os.fsencode(argument.encode(errors="surrogateescape").decode(errors="surrogateescape")) if "\ud800" not in argument else b"?" for argument in case.arguments]
+    arguments = [
+        os.fsencode(argument.encode(errors="surrogateescape").decode(errors="surrogateescape"))
+        if "\ud800" not in argument
+        else b"?"
+        for argument in case.arguments
+    ]
     if case.apart == "bytes":
         arguments.append(b"caf\xe9")
-    command: list[str | bytes] = [sys.executable, "-c", SCRIPT, *(argument.replace(b"\0", b"")[:100_000] for argument in arguments)]
+    command: list[str | bytes] = [
+        sys.executable,
+        "-c",
+        SCRIPT,
+        *(argument.replace(b"\0", b"")[:100_000] for argument in arguments),
+    ]
     if case.apart in REDIRECTIONS:
         command = ["sh", "-c", f'exec "$@" {REDIRECTIONS[case.apart]}', "sh", *command]
-    environment = {**os.environ} | ({"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"} if case.apart == "ascii" else {})
+    environment = {**os.environ} | (
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"} if case.apart == "ascii" else {}
+    )
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
     if case.apart == "interrupt":
         time.sleep(case.seconds)

@@ -16,7 +16,6 @@ from specdec.effects import Draft, StopRule, Verdict
 from specdec.errors import InputError
 from specdec.state import Facts, State
 
-
 LONGEST_DRAFT = 1000
 """The longest draft that can be asked for: far beyond what can pay, and small enough for every interpreter."""
 

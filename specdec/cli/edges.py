@@ -13,6 +13,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from traceback import extract_tb
 
@@ -63,10 +64,8 @@ def read_standard_input() -> str:
 
 def abandon_output() -> None:
     """Send the rest of standard output nowhere, so that the last flush of the interpreter succeeds."""
-    try:
+    with suppress(AttributeError, ValueError, OSError):  # no stream, or one without a file
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (AttributeError, ValueError, OSError):  # no stream, or one without a file
-        pass
 
 
 def remark(message: object) -> None:
@@ -75,14 +74,12 @@ def remark(message: object) -> None:
     line = " ".join(words)
     if len(line) > LONGEST_LINE:
         line = f"{line[: LONGEST_LINE // 2]} ... {line[-LONGEST_LINE // 2 :]}"
-    try:
+    with suppress(OSError):
         print(f"specdec: {line}", file=sys.stderr, flush=True)
-    except OSError:
-        pass
 
 
 def is_interrupt(error: BaseException | None) -> bool:
-    """Whether an error is Ctrl-C, or was made of one: some modules that are interrupted while they load raise errors of their own."""
+    """Whether an error is Ctrl-C, or was made of one: a module that is interrupted while it loads may raise another."""
     while error is not None:
         if isinstance(error, KeyboardInterrupt):
             return True

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -83,9 +83,9 @@ def boom(what: str) -> None:
 
 
 @pytest.fixture
-def fail(run: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Ran]]:
+def fail(run: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
     with_entry_points(monkeypatch, "specdec.plugins", EntryPoint("boom", f"{__name__}:boom", "specdec.commands"))
-    yield lambda *arguments: run("boom", *arguments)
+    return lambda *arguments: run("boom", *arguments)
 
 
 @pytest.mark.parametrize(
@@ -107,9 +107,7 @@ def test_an_import_that_was_interrupted_is_ctrl_c(fail: Callable[..., Ran]) -> N
     assert fail("interrupted import") == Ran(130, "", "")
 
 
-def test_a_bug_shows_its_traceback_where_that_is_asked_for(
-    fail: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_bug_shows_its_traceback_where_that_is_asked_for(fail: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(edges.TRACEBACK, "1")
     with pytest.raises(ZeroDivisionError):
         fail("bug")
@@ -151,7 +149,13 @@ SCRIPT = "import sys; from specdec_command import main; sys.exit(main())"
 def shell(redirection: str, *arguments: str, **environment: str) -> Any:
     command = ["sh", "-c", f'exec "$@" {redirection}', "sh", sys.executable, "-W", "error", "-c", SCRIPT, *arguments]
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=60, check=False, env={**os.environ, **environment}, stdin=subprocess.DEVNULL
+        command,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
     )
 
 

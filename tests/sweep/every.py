@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, TypeAlias
 
+import torch
 import transformers
 from sweep.verdict import Verdict, judge
 
@@ -38,7 +39,19 @@ def sweep(types: Sequence[str], *, image_text: bool = False, at_once: int = 2) -
         yield from threads.map(lambda it: in_a_process(context, it, image_text), types)
 
 
-def in_a_process(context: Any, model_type: str, image_text: bool) -> Verdict:
+def work_alone(answer: Connection, model_type: str, image_text: bool) -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)  # some forwards print
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    transformers.logging.set_verbosity_error()
+    torch.set_num_threads(1)
+    answer.send(judge(model_type, image_text=image_text))
+
+
+Work: TypeAlias = Callable[[Connection, str, bool], None]
+
+
+def in_a_process(context: Any, model_type: str, image_text: bool, work: Work = work_alone) -> Verdict:
     """The verdict on a type, or how its process ended."""
     answer, ours = context.Pipe(duplex=False)
     process = context.Process(target=work, args=(ours, model_type, image_text), daemon=True)
@@ -55,14 +68,3 @@ def in_a_process(context: Any, model_type: str, image_text: bool) -> Verdict:
         answer.close()
         process.kill()
         process.join()
-
-
-def work(answer: Connection, model_type: str, image_text: bool) -> None:
-    import torch
-
-    nowhere = os.open(os.devnull, os.O_WRONLY)  # some forwards print
-    os.dup2(nowhere, 1)
-    os.dup2(nowhere, 2)
-    transformers.logging.set_verbosity_error()
-    torch.set_num_threads(1)
-    answer.send(judge(model_type, image_text=image_text))

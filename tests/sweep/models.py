@@ -1,7 +1,7 @@
 """A tiny random model of any type that transformers knows: `build("qwen3_next")`.
 
-Sizes are set by the names that configuration classes have in common. `SPECIAL` holds what single types need besides. Weights are
-scaled so that the context decides what comes next; the initial ones of most types repeat the last token.
+Sizes are set by the names that configuration classes have in common. `SPECIAL` holds what single types need besides. Weights
+are scaled so that the context decides what comes next; the initial ones of most types repeat the last token.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ SIZES: dict[str, Any] = {
     ),
     **dict.fromkeys(("num_key_value_heads", "swa_num_key_value_heads", "num_kv_heads"), 2),
     **dict.fromkeys(("head_dim", "swa_head_dim", "v_head_dim", "index_head_dim", "attention_head_size", "dim_head"), HEAD),
-    **dict.fromkeys(("intermediate_size", "ffn_hidden_size", "ffn_dim", "decoder_ffn_dim", "encoder_ffn_dim", "dim_ff", "dff"), 48),
+    **dict.fromkeys(
+        ("intermediate_size", "ffn_hidden_size", "ffn_dim", "decoder_ffn_dim", "encoder_ffn_dim", "dim_ff", "dff"), 48
+    ),
     **dict.fromkeys(("n_inner", "feed_forward_size", "dense_intermediate_size", "prefix_dense_intermediate_size"), 48),
     **dict.fromkeys(
         (
@@ -69,7 +71,9 @@ SIZES: dict[str, Any] = {
         EXPERTS,
     ),
     **dict.fromkeys(("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_top_k", "moe_k", "top_k_experts"), 2),
-    **dict.fromkeys(("n_group", "topk_group", "num_expert_group", "n_shared_experts", "first_k_dense_replace", "num_dense_layers"), 1),
+    **dict.fromkeys(
+        ("n_group", "topk_group", "num_expert_group", "n_shared_experts", "first_k_dense_replace", "num_dense_layers"), 1
+    ),
     "router_hidden_size": 16,
     # latent attention
     "kv_lora_rank": 16,
@@ -114,6 +118,7 @@ ASSISTANT = {
     "text_config.vocab_size_per_layer_input": 0,
     "text_config.num_kv_shared_layers": LAYERS,
 }
+GLOBAL = {"global_head_dim": HEAD}
 SLIDING = ["sliding_attention", "full_attention", "sliding_attention"]
 HYBRID = ["linear_attention", "full_attention", "linear_attention"]
 ROPE = {"rope_type": "default", "rope_theta": 1e4}
@@ -121,11 +126,11 @@ ROPE = {"rope_type": "default", "rope_theta": 1e4}
 SPECIAL: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("bart", "bigbird_pegasus", "blenderbot", "blenderbot-small", "marian", "mbart", "mvp"), TEXT_DECODER),
     **dict.fromkeys(("pegasus", "plbart", "whisper"), TEXT_DECODER),
-    **dict.fromkeys(("gemma4", "gemma4_text", "gemma4_unified", "gemma4_unified_text"), {"global_head_dim": HEAD}),
+    **dict.fromkeys(("gemma4", "gemma4_text", "gemma4_unified", "gemma4_unified_text"), GLOBAL),
     **dict.fromkeys(("gemma4_assistant", "gemma4_unified_assistant"), ASSISTANT),
     "bamba": {"attn_layer_indices": [1]},
     "blt": {"encoder_hash_byte_group_vocab": 50},
-    "cohere_compass_text": {"layer_types": SLIDING, "rope_parameters": {kind: ROPE for kind in SLIDING}},
+    "cohere_compass_text": {"layer_types": SLIDING, "rope_parameters": dict.fromkeys(SLIDING, ROPE)},
     "dbrx": {
         "ffn_config.moe_num_experts": 4,
         "ffn_config.moe_top_k": 2,
@@ -189,7 +194,10 @@ FLOAT32 = {"inkling2", "inkling2_text", "xglm", "xlnet"}
 
 
 def build(model_type: str, *, seed: int = 0, image_text: bool = False, **more: Any) -> Any:
-    """A random model of the type, in evaluation mode; in float64 where its forward takes that. `more` overrides its configuration."""
+    """A random model of the type, in evaluation mode, and in float64 where its forward takes that.
+
+    `image_text` chooses the class that takes pictures too; `more` overrides the configuration.
+    """
     config = configuration(model_type, **more)
     for part in (config, *parts_of(config)):
         part._attn_implementation = part._experts_implementation = "eager"
@@ -198,7 +206,8 @@ def build(model_type: str, *, seed: int = 0, image_text: bool = False, **more: A
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         if model_type in DECODER_ONLY:
-            model = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](config.decoder)
+            decoder: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+            model = decoder(config.decoder)
         else:
             model = kind.from_config(config, dtype=torch.float32)
         model = model.to(dtype).eval()
@@ -218,7 +227,9 @@ def made(kind: Any, special: Mapping[str, Any]) -> Any:
     values = {name: SIZES[name] for name in known if name in SIZES}
     if "kv_lora_rank" in known:
         values |= LATENT
-    values |= {f"{name}_token_id": number for number, name in enumerate(("pad", "bos", "eos", "sep")) if f"{name}_token_id" in known}
+    values |= {
+        f"{name}_token_id": number for number, name in enumerate(("pad", "bos", "eos", "sep")) if f"{name}_token_id" in known
+    }
     if "tie_word_embeddings" in known:
         values["tie_word_embeddings"] = False
     values |= {name: mixed(kinds) for name, kinds in default_kinds(kind).items() if name not in special}
@@ -241,7 +252,9 @@ def default_kinds(kind: Any) -> dict[str, list[str]]:
     except Exception:  # some classes have no default that is valid
         return {}
     names = {field.name for field in dataclasses.fields(kind)}
-    found = {name: list(dict.fromkeys(getattr(default, name, None) or ())) for name in KINDS_OF_LAYERS if name in names}
+    found: dict[str, list[str]] = {
+        name: [*dict.fromkeys(getattr(default, name, None) or ())] for name in KINDS_OF_LAYERS if name in names
+    }
     return {name: kinds for name, kinds in found.items() if len(kinds) > 1}
 
 
