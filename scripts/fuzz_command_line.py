@@ -38,7 +38,7 @@ from fuzz_values import BASES
 
 SECONDS, GRACE = 4.0, 20.0
 """A command gets so long before Ctrl-C, and so long to end after it."""
-MEMORY = 12 << 30
+MEMORY = 8 << 30
 SHM = Path("/dev/shm")
 
 
@@ -65,11 +65,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
         make_files(Path(folder))
         ended = list(run_all(Path(folder), options.seed, list(numbers), options.workers))
-    time.sleep(1)
     faults = [one for one in ended if one.fault]
     for one in faults if options.only is None else ended:
         print(f"case {one.number}: {one.fault or 'right'} (exit {one.code})\n{one.output}")
     codes = ", ".join(f"{count} x {code}" for code, count in Counter(one.code for one in ended).most_common())
+    time.sleep(2)
     left = left_in_shm() - before
     print(f"seed {options.seed}: {len(ended)} cases in {time.monotonic() - began:.0f} s; exit codes: {codes}")
     print(f"{len(faults)} wrong; left in {SHM}: {', '.join(sorted(left)) or 'nothing'}")
@@ -118,7 +118,7 @@ class Worker:
     def __init__(self, context: Any, folder: Path, seed: int) -> None:
         self.link, theirs = context.Pipe()
         self._folder, self._seed = folder, seed
-        self._process = context.Process(target=work, args=(theirs, folder, seed), daemon=True)
+        self._process = context.Process(target=work, args=(theirs, folder, seed), daemon=False)
         self._process.start()
         theirs.close()
         self.number, self.dead, self._since, self._first = -1, False, time.monotonic(), True
@@ -154,7 +154,8 @@ def work(link: Connection, folder: Path, seed: int) -> None:
     os.chdir(folder)
     os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TERM": "dumb"}
     os.environ.pop("SPECDEC_TRACEBACK", None)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     import torch
     import transformers
 

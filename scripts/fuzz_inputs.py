@@ -110,7 +110,7 @@ def make_files(folder: Path) -> None:
     from specdec.testing.models import byte_tokenizer, model, resembling
 
     words = [chr(byte) for byte in range(33, 127)] + ["\u0120", "\u010a"]
-    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    sizes: dict[str, Any] = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
     target = model("llama", len(words), seed=3, max_position_embeddings=64, **sizes)
     for name, made in {"target": target, "draft": resembling(target)}.items():
         made.save_pretrained(folder / name)

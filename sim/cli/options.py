@@ -120,7 +120,10 @@ class SystemOptions:
     context: Annotated[
         int | None,
         typer.Option(
-            min=0, help=f"With --profile or --gpu: tokens before the window; {CONTEXT} unless given.", rich_help_panel=_SYSTEM
+            min=0,
+            max=MOST_TOKENS,
+            help=f"With --profile or --gpu: tokens before the window; {CONTEXT} unless given.",
+            rich_help_panel=_SYSTEM,
         ),
     ] = None
 

@@ -119,6 +119,8 @@ ASSISTANT = {
     "text_config.num_kv_shared_layers": LAYERS,
 }
 GLOBAL = {"global_head_dim": HEAD}
+PICTURE_WORD = {"vocabulary_map": {"<image>": 60}}
+AXES = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}}
 SLIDING = ["sliding_attention", "full_attention", "sliding_attention"]
 HYBRID = ["linear_attention", "full_attention", "linear_attention"]
 ROPE = {"rope_type": "default", "rope_theta": 1e4}
@@ -128,6 +130,13 @@ SPECIAL: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("pegasus", "plbart", "whisper"), TEXT_DECODER),
     **dict.fromkeys(("gemma4", "gemma4_text", "gemma4_unified", "gemma4_unified_text"), GLOBAL),
     **dict.fromkeys(("gemma4_assistant", "gemma4_unified_assistant"), ASSISTANT),
+    **dict.fromkeys(("glm4v_text", "glm_ocr_text", "paddleocr_vl_text", "qwen2_5_omni_text", "qwen2_5_vl_text"), AXES),
+    **dict.fromkeys(("qwen2_vl_text", "hunyuan_vl_text", "cosmos3_edge_text"), AXES),
+    **dict.fromkeys(("chameleon", "emu3"), PICTURE_WORD),
+    "granite_docling_vision": {"out_hidden_size": HIDDEN},
+    "inkling2_vision": {"text_hidden_size": HIDDEN},
+    "glm4v_moe_text": {"rope_parameters": {**AXES["rope_parameters"], "mrope_section": [1, 1, 0]}},
+    "ernie4_5_vl_moe_text": {"moe_intermediate_size": [24, 24]},
     "bamba": {"attn_layer_indices": [1]},
     "blt": {"encoder_hash_byte_group_vocab": 50},
     "cohere_compass_text": {"layer_types": SLIDING, "rope_parameters": dict.fromkeys(SLIDING, ROPE)},
