@@ -24,6 +24,13 @@ def is_text(text: str) -> bool:
     return True
 
 
+def at_most(limit: int, **numbers: int) -> None:
+    """Refuse by name every number above `limit`."""
+    for name, value in numbers.items():
+        if value > limit:
+            raise InputError(f"{name} {value} is not possible: give at most {limit}")
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`"did you mean pearl?"`, with the known name that is closest to `name`; `""` when none is close."""
     close = get_close_matches(name, list(known), n=1)

@@ -22,6 +22,8 @@ ARRIVALS = re.compile(r"(?:poisson:(?P<poisson>[^,/]+)(?:/s)?|gamma:(?P<gamma>[^
 LENGTHS = re.compile(r"(?P<mean>[^,]+)(?:,\s*cv=(?P<cv>.+))?")
 REQUESTS, INPUT_TOKENS, OUTPUT_TOKENS = 1000, "512", "256"
 MAX_BATCH = 64
+MOST_REPLICAS, MOST_REQUESTS = 10_000, 10_000_000
+"""What can be simulated in memory."""
 
 _SERVING = "Serving (needs --arrivals or --trace)"
 
@@ -43,7 +45,10 @@ class TrafficOptions:
     requests: Annotated[
         int | None,
         typer.Option(
-            min=1, help=f"Take so many requests: {REQUESTS}, or the whole trace, unless given.", rich_help_panel=_SERVING
+            min=1,
+            max=MOST_REQUESTS,
+            help=f"Take so many requests: {REQUESTS}, or the whole trace, unless given.",
+            rich_help_panel=_SERVING,
         ),
     ] = None
     input_tokens: Annotated[
@@ -59,7 +64,8 @@ class TrafficOptions:
         ),
     ] = None
     replicas: Annotated[
-        int | None, typer.Option(min=1, help="Copies of target and draft; 1 unless given.", rich_help_panel=_SERVING)
+        int | None,
+        typer.Option(min=1, max=MOST_REPLICAS, help="Copies of target and draft; 1 unless given.", rich_help_panel=_SERVING),
     ] = None
     max_batch: Annotated[
         int | None,
@@ -83,7 +89,9 @@ class TrafficOptions:
     ] = None
     replications: Annotated[
         int | None,
-        typer.Option(min=1, help="Runs with acceptance draws of their own; 1 unless given.", rich_help_panel=_SERVING),
+        typer.Option(
+            min=1, max=MOST_REPLICAS, help="Runs with acceptance draws of their own; 1 unless given.", rich_help_panel=_SERVING
+        ),
     ] = None
 
     def traffic(self) -> Traffic | Workload | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from specdec.errors import InputError
+from specdec.lengths import LONGEST_DRAFT
 from specdec.pictures import PICTURES
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class Theme(StrEnum):
 
 _MODELS = "Models"
 _LOADING = "Loading of checkpoints"
+DIGITS = 9
+"""Of a draft length; Python refuses to read thousands of them."""
 SAMPLING = "Sampling"
 """The panel of options that say how tokens are drawn."""
 
@@ -251,8 +254,10 @@ def parsed_lengths(text: str | None) -> list[int]:
     for part in text.split(",") if text is not None else ():
         first, dash, last = part.strip().partition("-")
         possible = first.isdecimal() and (last.isdecimal() or not dash)
-        if not possible or not 1 <= int(first) <= int(last or first):
-            raise InputError(f"draft length {part!r} is not possible: give integers of at least 1, such as 1,2,4 or 1-8")
+        if not possible or max(len(first), len(last)) > DIGITS or not 1 <= int(first) <= int(last or first) <= LONGEST_DRAFT:
+            raise InputError(
+                f"draft length {part!r} is not possible: give integers from 1 to {LONGEST_DRAFT}, such as 1,2,4 or 1-8"
+            )
         lengths += range(int(first), int(last or first) + 1)
     return list(dict.fromkeys(lengths))
 
