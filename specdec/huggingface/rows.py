@@ -55,14 +55,6 @@ OF_ITS_ROW = {
 BY_NUMBER = {processing.EncoderRepetitionPenaltyLogitsProcessor, processing.EncoderNoRepeatNGramLogitsProcessor}
 """Processors that look at the number of the row too."""
 
-WITH_MEMORY = {
-    processing.UnbatchedClassifierFreeGuidanceLogitsProcessor,
-    processing.SynthIDTextWatermarkLogitsProcessor,
-    processing.WhisperNoSpeechDetection,
-    processing.DiaEOSDelayPatternLogitsProcessor,
-}
-"""Processors that remember their calls: drafts, and tokens that are rejected, would spoil what they remember."""
-
 
 @dataclass(frozen=True)
 class InBatch(LogitsProcessor):
@@ -114,8 +106,6 @@ def grouped(prompts: Prompts, processors: Sequence[Any], criteria: Sequence[Any]
 
 def _require_usable(processor: Any, rows: int) -> None:
     kind = type(processor)
-    if kind in WITH_MEMORY:
-        raise InputError(f"the logits processor {kind.__name__} remembers its calls, which drafts would spoil: leave it out")
     known = CONTEXT_FREE | OF_ITS_ROW | BY_NUMBER | {processing.PrefixConstrainedLogitsProcessor}
     if rows > 1 and kind not in known:
         raise InputError(
