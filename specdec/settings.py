@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
+from threading import Lock
 from typing import Any
 
 import torch
@@ -45,6 +46,9 @@ REFUSED = (
     *("assistant_ensemble_weight", "penalty_alpha", "dola_layers", "constraints", "force_words_ids", "num_beam_groups"),
 )
 """Settings that change outputs, or their number, and that are not implemented here."""
+
+_ONE_AT_A_TIME = Lock()
+"""Decodes in threads must not silence the library, and let it speak again, across each other."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +200,7 @@ def configuration(model: PreTrainedModel, prompt_tokens: int, options: Options) 
 @contextmanager
 def _transformers(model: PreTrainedModel) -> Generator[None]:
     """What transformers says of a setting that cannot be, as an `InputError`."""
-    with quiet_transformers():
+    with _ONE_AT_A_TIME, quiet_transformers():
         try:
             yield
         except InputError:
