@@ -22,6 +22,7 @@ from specdec.huggingface.options import require_possible, require_text_only
 from specdec.huggingface.outputs import as_dictionary, sequences_of
 from specdec.huggingface.rows import Endings, Group, endings_of, grouped
 from specdec.pair import Pair
+from specdec.runtime.watch import evaluation
 from specdec.sampling import Sampling
 from specdec.settings import Settings
 from specdec.strategy import DecodingStrategy
@@ -58,7 +59,7 @@ def generate(
         endings = endings_of(criteria, len(prompts), prompts.width, scored=bool(config.output_scores))
         groups = grouped(prompts, processors, endings.criteria)
         temperature = 1.0 if config.do_sample else 0.0  # the processors hold the other one
-        with _pair(model, draft, given.get("assistant_model")) as pair:
+        with _pair(model, draft, given.get("assistant_model")) as pair, evaluation(model):
             require_plain_rows(model, prompts)
             outputs = _outputs(
                 pair, strategy, prompts, endings, groups, streamer if len(prompts) == 1 else None, temperature, verification

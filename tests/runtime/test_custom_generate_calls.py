@@ -24,7 +24,7 @@ from keywords_of_generate import (
     forced,
     generated,
 )
-from tiny_models import Broken
+from tiny_models import Broken, minuscule
 from torch import Tensor
 from transformers import (
     LogitsProcessorList,
@@ -34,6 +34,7 @@ from transformers import (
 import specdec
 from specdec import InputError, ModelError, Pair, handover
 from specdec.huggingface import rows
+from specdec.testing.models import resembling
 
 SPECULATIVE = specdec.create("speculative", draft_length=3)
 STRATEGIES = [SPECULATIVE, specdec.create("pearl", draft_length=3)]
@@ -192,3 +193,16 @@ def test_a_dictionary_holds_what_is_asked_for() -> None:
     assert torch.equal(output.sequences, generated(None, asked()))
     assert (output.scores, output.logits) == (None, None)
     assert torch.is_tensor(generated(SPECULATIVE, asked(output_logits=True)))
+
+
+@pytest.mark.parametrize("lane", [None, "inline"])
+def test_a_model_in_training_is_asked_in_evaluation_mode_and_left_in_training(lane: str | None) -> None:
+    of = minuscule(20, seed=3, attention_dropout=0.9, num_hidden_layers=2, dtype=torch.float32)
+    calm: Any = resembling(of, 0.0)
+    draft = DRAFT if lane is None else Pair(of, DRAFT, lane=lane)
+    ask = asked(**PADDED, return_dict_in_generate=True, output_logits=True)
+    of.train()
+    of.model.layers[1].eval()
+    ours, theirs = of.generate(**ask, custom_generate=SPECULATIVE, draft=draft), calm.generate(**ask)
+    torch.testing.assert_close(ours.logits, theirs.logits)
+    assert [module.training for module in (of, *of.model.layers)] == [True, True, False]
