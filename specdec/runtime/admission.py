@@ -81,7 +81,7 @@ def require_causal(model: object) -> None:
 
 
 def _require_steady_rows(model: PreTrainedModel) -> None:
-    """Raise `PairError` for weights whose products quantise all positions of a forward together, so that rows depend on others."""
+    """Raise `PairError` for weights whose products quantise all positions of a forward together: rows then depend on others."""
     for name, module in model.named_modules():
         if type(module).__module__.startswith("torch.ao.nn.quantized.dynamic"):
             raise PairError(
