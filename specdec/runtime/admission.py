@@ -54,6 +54,7 @@ def admit(model: PreTrainedModel) -> CachePlan:
     A model that was admitted is not probed again while its format, device, attention and modules stay.
     """
     require_causal(model)
+    _require_steady_rows(model)
     key = (model.dtype, model.device, model.config._attn_implementation, sum(1 for _ in model.modules()))  # pyright: ignore[reportPrivateUsage]
     if model not in _ADMITTED or _ADMITTED[model][0] != key:
         with _evaluating(model):
@@ -79,6 +80,16 @@ def require_causal(model: object) -> None:
         raise PairError(f"{config.model_type} keeps no cache in transformers: choose a causal model that takes past_key_values")
 
 
+def _require_steady_rows(model: PreTrainedModel) -> None:
+    """Raise `PairError` for weights whose products quantise all positions of a forward together: rows then depend on others."""
+    for name, module in model.named_modules():
+        if type(module).__module__.startswith("torch.ao.nn.quantized.dynamic"):
+            raise PairError(
+                f"{name or 'the model'} is quantised dynamically by torch: its logits change with the width of a forward; "
+                "quantise weights only, as torchao does"
+            )
+
+
 def _probed(model: PreTrainedModel) -> CachePlan:
     failures: list[str] = []
     try:
@@ -98,7 +109,9 @@ def _probed(model: PreTrainedModel) -> CachePlan:
             failures.append(found)
     except Exception as error:  # whatever a model raises: it means that the model cannot be used
         failures.append(_said(error))
-    raise PairError(f"{model.config.model_type} cannot be used: {failures[0]}; choose another causal model")
+    grouped = "grouped_mm" in model.get_experts_implementation().values() and "Expected mat_a" in failures[0]
+    remedy = "call model.set_experts_implementation('eager') first" if grouped else "choose another causal model"
+    raise PairError(f"{model.config.model_type} cannot be used: {failures[0]}; {remedy}")
 
 
 def _exact_copy(model: PreTrainedModel) -> PreTrainedModel | None:

@@ -174,9 +174,18 @@ def test_a_quantised_draft_works_in_its_own_process(checkpoint: Path, int8: Torc
 
 
 @pytest.mark.filterwarnings("ignore:torch", "ignore::DeprecationWarning")
-def test_a_head_without_a_tensor_has_a_size(checkpoint: Path) -> None:
+def test_dynamic_quantisation_is_refused_by_name(checkpoint: Path) -> None:
+    """torch's dynamic int8 keeps packed weights, and quantises the positions of a forward together."""
+    target = Pair.load(checkpoint).target
     quantise: Any = torch.ao.quantization.quantize_dynamic  # pyright: ignore[reportDeprecated]
-    assert head_size(quantise(Pair.load(checkpoint).target, {torch.nn.Linear}, dtype=torch.qint8)) == len(WORDS)
+    int8 = quantise(target, {torch.nn.Linear}, dtype=torch.qint8)
+    assert head_size(int8) == len(WORDS)
+    whole, alone = fresh_logits(int8, [3, 4, 5, 6], 4)[0], fresh_logits(int8, [3])[0]
+    assert (whole - alone).abs().max() > 0.01
+    with pytest.raises(PairError, match="quantised dynamically by torch"):
+        Pair(int8)
+    with pytest.raises(PairError, match="quantised dynamically by torch"):
+        Pair(target, int8)
 
 
 def test_a_report_names_the_revision() -> None:

@@ -121,6 +121,7 @@ def test_a_broken_checkpoint_is_refused_by_cause_and_remedy(
 def test_weights_of_other_parts_are_left_aside(copied: Path, checkpoint: Path) -> None:
     """A head of another task and a buffer of an old version, as many published checkpoints hold them."""
     others = {"score.weight": torch.ones(2), "model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)}
+    others["model.layers.0.self_attn.masked_bias"] = torch.ones(1)
     weights(lambda held: held.update(others))(copied)
     assert decoded(Pair.load(copied)) == decoded(Pair.load(checkpoint))
 
@@ -139,6 +140,14 @@ def test_experts_decode_in_float64(experts: Path) -> None:
     pair = Pair.load(experts, dtype="float64", lane="inline")
     assert pair.target.dtype == torch.float64
     assert decoded(pair) == greedy_tokens(pair.target, [3, 4, 5], 6)
+
+
+def test_experts_in_memory_are_refused_with_the_remedy(experts: Path) -> None:
+    target: Any = Pair.load(experts).target.double()
+    with pytest.raises(PairError, match=r"call model\.set_experts_implementation\('eager'\) first"):
+        Pair(target)
+    target.set_experts_implementation("eager")
+    assert decoded(Pair(target)) == greedy_tokens(target, [3, 4, 5], 6)
 
 
 def test_an_expert_that_is_missing_is_named(experts: Path) -> None:
