@@ -38,6 +38,8 @@ from fuzz_values import BASES
 
 SECONDS, GRACE = 4.0, 20.0
 """A command gets so long before Ctrl-C, and so long to end after it."""
+PATIENCE = 60.0
+"""So long an interpreter of its own may take, before Ctrl-C and after it: it imports torch, twice where there is a process lane."""
 MEMORY = 8 << 30
 SHM = Path("/dev/shm")
 
@@ -101,7 +103,7 @@ def run_all(folder: Path, seed: int, numbers: list[int], workers: int) -> Iterat
             if done % 500 == 0:
                 print(f"{done} done", file=sys.stderr, flush=True)
             if worker.dead or not waiting:
-                worker.end()
+                worker.end(kindly=True)
                 del hands[link]
             else:
                 worker.deal(waiting)
@@ -142,9 +144,12 @@ class Worker:
 
     @property
     def overdue(self) -> bool:
-        return time.monotonic() - self._since > SECONDS + GRACE + 200 * self._first
+        return time.monotonic() - self._since > SECONDS + GRACE + (200 if self._first else 3 * PATIENCE)
 
-    def end(self) -> None:
+    def end(self, *, kindly: bool = False) -> None:
+        if kindly and not self.dead:
+            self.link.send(None)
+            self._process.join(20)
         self._process.kill()
         self._process.join()
 
@@ -164,8 +169,7 @@ def work(link: Connection, folder: Path, seed: int) -> None:
     streams = Streams(folder)
     warm_up(streams)
     with contextlib.suppress(EOFError):
-        while True:
-            number = link.recv()
+        while (number := link.recv()) is not None:
             link.send(run_one(cases_of(folder, seed, number), number, streams))
 
 
@@ -207,7 +211,7 @@ class Streams:
 def run_one(case: Case, number: int, streams: Streams) -> Ended:
     """Run a case and judge it."""
     if case.apart:
-        code, out, err = run_apart(case, SECONDS + GRACE)
+        code, out, err = run_apart(case, PATIENCE)
     else:
         code, out, err = run_here(case, streams)
     shown = f"  specdec {shlex.join(map(ascii_of, case.arguments))}\n  " + "\n  ".join(err.splitlines()[-12:])

@@ -18,6 +18,7 @@ from pathlib import Path
 from traceback import extract_tb
 
 from specdec.errors import InputError
+from specdec.inputs import is_text
 
 TRACEBACK = "SPECDEC_TRACEBACK"
 """Set this environment variable to see the traceback of a bug instead of its line."""
@@ -44,22 +45,8 @@ def quiet_libraries() -> None:
 def check_arguments(arguments: Sequence[str]) -> None:
     """Refuse bytes that are no UTF-8, which Python hands on as lone surrogates."""
     for number, argument in enumerate(arguments, start=1):
-        try:
-            argument.encode()
-        except UnicodeEncodeError:
-            raise InputError(f"argument {number}, {argument!r}, is not UTF-8: write it in UTF-8") from None
-
-
-def read_standard_input() -> str:
-    """All of standard input, which must be UTF-8."""
-    if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison]  # closed by the caller: <&-
-        raise InputError("standard input is closed: give the text as an argument, or in a file")
-    if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(encoding="utf-8", errors="strict")
-    try:
-        return sys.stdin.read()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"standard input cannot be read ({reason_of(error)}): give text in UTF-8") from error
+        if not is_text(argument):
+            raise InputError(f"argument {number}, {argument!r}, is not UTF-8: write it in UTF-8")
 
 
 def abandon_output() -> None:

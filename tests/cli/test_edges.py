@@ -134,7 +134,7 @@ def test_standard_input_that_is_no_utf8_is_refused(run: Callable[..., Ran], monk
 
 def test_closed_standard_input_is_refused(run: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", None)
-    assert_one_line(run("generate", "-"), "standard input is closed", "as an argument")
+    assert_one_line(run("generate", "-"), "standard input", "closed")
 
 
 def test_an_argument_that_is_no_utf8_is_refused(run: Callable[..., Ran]) -> None:
