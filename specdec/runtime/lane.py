@@ -32,6 +32,7 @@ from specdec.runtime.channel import Channel
 from specdec.runtime.crossing import CannotCross, nameless_file, rows_and_answered, send
 from specdec.runtime.fused import why_eager
 from specdec.runtime.messages import Drafting, DraftRequest, Hosted, unpacked
+from specdec.runtime.sequences import NewRunner, new_batch_runner
 from specdec.runtime.worker import Worker
 
 SHARED_ROWS = 512
@@ -89,8 +90,16 @@ class InlineLane(Lane):
 
     overlaps = False
 
-    def __init__(self, model: PreTrainedModel, vocabulary: int, *, eager: bool = False, plan: CachePlan | None = None) -> None:
-        self._worker = Worker(model, vocabulary, eager=eager, plan=plan)
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        vocabulary: int,
+        *,
+        eager: bool = False,
+        plan: CachePlan | None = None,
+        new_runner: NewRunner = new_batch_runner,
+    ) -> None:
+        self._worker = Worker(model, vocabulary, eager=eager, plan=plan, new_runner=new_runner)
         self._racing_seconds = 0.0
 
     def submit(self, method: str, *arguments: Any) -> Wait:

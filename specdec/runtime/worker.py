@@ -29,7 +29,7 @@ from specdec.runtime.channel import Channel
 from specdec.runtime.crossing import received, rows_and_answered
 from specdec.runtime.fused import new_forward
 from specdec.runtime.messages import Drafting, DraftRequest, Hosted, ScoreRequest, Scoring, packed
-from specdec.runtime.sequences import Wanted, new_batch_runner
+from specdec.runtime.sequences import NewRunner, Wanted, new_batch_runner
 from specdec.sampling import Dice, Sampler, Sampling
 
 
@@ -72,10 +72,18 @@ class _OpenDraft:
 class Worker:
     """One model at work for the decodes of one batch at a time."""
 
-    def __init__(self, model: PreTrainedModel, vocabulary: int, *, eager: bool = False, plan: CachePlan | None = None) -> None:
-        self._eager, self._plan = eager, plan
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        vocabulary: int,
+        *,
+        eager: bool = False,
+        plan: CachePlan | None = None,
+        new_runner: NewRunner = new_batch_runner,
+    ) -> None:
+        self._eager, self._plan, self._new_runner = eager, plan, new_runner
         self._forward = new_forward(model, eager=eager)
-        self._runner = new_batch_runner(model, vocabulary, 1, self._forward, eager=eager, plan=plan)
+        self._runner = new_runner(model, vocabulary, 1, self._forward, eager=eager, plan=plan)
         self._sampler = Sampler(Sampling())
         self._dice = [Dice(0)]
 
@@ -88,7 +96,7 @@ class Worker:
         if size != len(self._dice):
             model, vocabulary = self._runner.model, self._runner.vocabulary
             options: dict[str, Any] = {"eager": self._eager, "plan": self._plan}
-            self._runner = new_batch_runner(model, vocabulary, size, self._forward, **options)
+            self._runner = self._new_runner(model, vocabulary, size, self._forward, **options)
             self._dice = [Dice(0)] * size
         self._dice[slot] = Dice(seed)
         if len(prompt) > 1:
@@ -229,7 +237,10 @@ def serve(channel: Channel, worker: Worker, shared: NDArray[Any], answered: NDAr
             answer = error
         except Exception as error:  # its class may be unknown on the other side
             answer = LaneError(f"the draft worker failed with {type(error).__name__}: {error}")
-        channel.send(pickle.dumps((ticket, answer)))
+        try:
+            channel.send(pickle.dumps((ticket, answer)))
+        except OSError:
+            return  # the other side closed while this draft was under way
 
 
 def main(*descriptors: str) -> None:
