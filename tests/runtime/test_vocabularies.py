@@ -63,7 +63,7 @@ def test_greedy_outputs_are_the_targets_own(pair: Pair) -> None:
 OPTIONS = [{}, {"top_k": 3}, {"repetition_penalty": 1.5, "temperature": 0.7}, {"logits_processor": [Beyond(SMALL - 2)]}]
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("options", OPTIONS, ids=" ".join)
 def test_rows_are_as_wide_as_the_targets_and_0_where_the_draft_has_no_token(pair: Pair, options: dict[str, Any]) -> None:
     """Their other entries are the draft's own law, with a context that the draft can only read in part."""
     lane, sampling, context = pair.draft_lane(), Sampling(**options), [1, WHOLE - 1, 2]
@@ -79,7 +79,11 @@ def test_rows_are_as_wide_as_the_targets_and_0_where_the_draft_has_no_token(pair
     torch.testing.assert_close(q, expected, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize(("rule", "options"), [*zip(["token", "match", "block", "block"], OPTIONS, strict=True)], ids=str)
+@pytest.mark.parametrize(
+    ("rule", "options"),
+    [*zip(["token", "match", "block", "block"], OPTIONS, strict=True)],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value),
+)
 def test_every_rule_takes_such_rows(pair: Pair, rule: str, options: dict[str, Any]) -> None:
     for strategy in DRAFTING:
         found = decode(pair, strategy, [1, 13], max_new_tokens=30, seed=3, verification=rule, **options)
