@@ -219,8 +219,8 @@ def context_limit(model: PreTrainedModel) -> int:
 
 
 def forward_parameters(model: PreTrainedModel) -> Mapping[str, Parameter]:
-    """The named parameters of the model's forward; of the wrapped model's where adapters wrap it."""
-    wrapped: Any = model
+    """The named parameters of the model's forward; of the wrapped model's where adapters or `torch.compile` wrap it."""
+    wrapped: Any = getattr(model, "_orig_mod", model)
     return signature((wrapped.get_base_model() if hasattr(wrapped, "get_base_model") else wrapped).forward).parameters
 
 

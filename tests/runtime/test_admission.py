@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from tiny_models import HYBRIDS, hybrid
 from torch import Tensor, nn
 from transformers import (
@@ -245,6 +246,14 @@ def test_modes_are_as_before_and_a_plan_travels() -> None:
     assert of.training
     assert not of.model.layers[0].training
     assert pickle.loads(pickle.dumps(plan)) == plan
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft asks for it
+def test_wrapped_models_are_asked_through_their_wrapping() -> None:
+    compiled: Any = torch.compile(model("llama", VOCABULARY, seed=1), backend="eager")
+    require_causal(compiled)
+    adapted: Any = get_peft_model(model("llama", VOCABULARY, seed=1), LoraConfig(r=2, target_modules=["q_proj"]))
+    assert admit(adapted) == CachePlan("cut", None, batched=True)
 
 
 def test_weights_in_fewer_bits_are_known() -> None:
