@@ -210,7 +210,7 @@ class Batch(Iterator[tuple[int, Round]]):
                 output.start(drive(self._strategy.step(output.state), partial(engine.answer, output.slot)))
                 self._resume(output)
         waiting = [output for output in self._running if output.waiting is not None]
-        self._ready().work([output.waiting for output in waiting if output.waiting is not None])
+        engine.work([output.waiting for output in waiting if output.waiting is not None])
         for output in waiting:
             self._resume(output)
         self._charge(time.perf_counter() - begin)

@@ -79,9 +79,8 @@ def lane(request: pytest.FixtureRequest, draft: Any, process_pair: Pair) -> Iter
     made.close()
 
 
-def uniforms(length: int, seed: object = 0) -> list[float]:
-    """What a draft is sampled by."""
-    source = random.Random(str(seed))
+def uniforms(length: int) -> list[float]:
+    source = random.Random(length)
     return [source.random() for _ in range(length)]
 
 
@@ -104,15 +103,12 @@ def test_rows_of_a_draft_survive_the_next_draft(lane: Lane) -> None:
 
 def test_rows_of_drafts_that_fill_the_shared_memory_come_along_too(lane: Lane, draft: Any) -> None:
     """The first draft fits, the second does not, the third fits again."""
-    seeds, lengths = ("a", "b", "c"), (SHARED_ROWS - 10, 20, 5)
-    requests = [
-        DraftRequest(slot, [slot], length, uniforms(length, seed))
-        for slot, (length, seed) in enumerate(zip(lengths, seeds, strict=True))
-    ]
+    lengths = SHARED_ROWS - 10, 20, 5
+    requests = [DraftRequest(slot, [slot], length, uniforms(length)) for slot, length in enumerate(lengths)]
     found: list[list[Drafting]] = []
     for one in (lane, InlineLane(draft, VOCABULARY)):
-        for slot in range(len(seeds)):
-            one.submit("begin", Sampling(), [slot], slot, len(seeds))()
+        for slot in range(len(lengths)):
+            one.submit("begin", Sampling(), [slot], slot, len(lengths))()
         found.append(one.submit("draft", requests)())
     for drafting, expected, length in zip(*found, lengths, strict=True):
         assert len(drafting.tokens) == length

@@ -6,17 +6,19 @@ import itertools
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from tiny_models import Broken
 
-from specdec import Batch, Confident, Decoding, ModelError, Pair, create, decode
+from specdec import Batch, Committed, Confident, Decoding, ModelError, Pair, State, create, decode
 from specdec.runtime.channel import Channel
 from specdec.runtime.lane import ProcessLane
 from specdec.runtime.slot import Slot
 from specdec.sampling import Sampling
 from specdec.testing.models import greedy_tokens
+from strategies import Speculative
 
 SPECULATIVE, PEARL = create("speculative", draft_length=3), create("pearl", draft_length=2)
 PROMPTS = [[1, 2, 3], [4], [5, 6, 5, 6, 5], [7, 8]]
@@ -181,12 +183,22 @@ def test_a_decode_goes_on_after_its_pair_was_closed(target: Any, draft: Any) -> 
         pair.close()
 
 
-def test_the_measured_draft_length_may_be_asked_for_in_the_middle(target: Any, draft: Any) -> None:
+@dataclass(frozen=True)
+class Measuring(Speculative):
+    """Lets the pair measure its models whenever a sequence begins, while others are under way."""
+
+    def init(self, prompt: Committed, facts: Any) -> State:
+        facts._speed_ratio = None
+        assert facts.speed_ratio() > 0
+        return super().init(prompt, facts)
+
+
+def test_models_may_be_measured_while_sequences_are_under_way(target: Any, draft: Any) -> None:
     with Pair(target, draft, lane="inline") as pair:
         expected = alone(pair)[2]
-        whole = batch(pair, *DECODES[2])
-        whole.step()
-        pair.speed_ratio()
+        strategy, prompts, options = DECODES[2]
+        assert strategy == SPECULATIVE
+        whole = batch(pair, Measuring(3), prompts, options)
         while whole.step():
             pass
         assert outputs(whole) == expected
