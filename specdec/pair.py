@@ -24,6 +24,8 @@ from specdec.runtime.admission import admit
 from specdec.runtime.cache import context_limit
 from specdec.runtime.crossing import CannotCross
 from specdec.runtime.lane import InlineLane, Lane, ProcessLane, ThreadLane
+from specdec.runtime.parallel import is_split, ranks_of, serves, split_options
+from specdec.runtime.sequences import new_batch_runner
 from specdec.runtime.timing import CONTEXT_TOKENS, speed_ratio
 from specdec.runtime.vocabulary import head_size
 from specdec.runtime.watch import Evaluation, Watch
@@ -58,6 +60,9 @@ class Pair:
     ) -> None:
         if lane not in LANES:
             raise InputError(f"unknown lane {lane!r}: choose one of {', '.join(LANES)}")
+        self._ranks = ranks_of(target)
+        if draft is not None and is_split(draft):
+            raise PairError("the draft is split over ranks, and it works on rank 0 alone: load it whole")
         self._plan = admit(target)
         self._draft_plan = None if draft is None else admit(draft)
         if draft is not None and self._plan.widest == 1:
@@ -75,6 +80,8 @@ class Pair:
         self._watches: dict[str, Watch] = {}
         self.lock = threading.RLock()
         self.user: object = None
+        if self._ranks is not None:
+            self.target_lane()  # from here on, the target answers through its lane only
 
     @classmethod
     def load(
@@ -87,6 +94,7 @@ class Pair:
         dtype: str | torch.dtype | None = None,
         lane: str = "auto",
         eager: bool = False,
+        tensor_parallel: bool = False,
         **options: Any,
     ) -> Pair:
         """Load a pair from directories or hub names, or make one of random weights (`shape:NAME`), without a tokenizer.
@@ -95,13 +103,19 @@ class Pair:
         `draft_device`  the same as `device` unless given
         `dtype`         the checkpoint's unless given (bfloat16 for a shape); float32 on a CPU without instructions for it
 
+        `tensor_parallel`   whether all processes (ranks) that torchrun started share the target. Rank 0 goes on with the pair.
+                        On other ranks this call does not return: they serve, and end with code 0 when rank 0 closes its pair
         `options`       those of `from_pretrained` that `specdec.source` lists: plain for the target, with `draft_` before them
                         for the draft (`draft_revision="main"`); `trust_remote_code`, `attn_implementation` and the like are, as
                         `device` is, the same for the draft unless given
 
         Raises `PairError` for a model that is missing, broken or does not fit, and `InputError` for an option that has no use.
         """
+        if tensor_parallel:
+            options |= split_options()
         found = sources(target, draft, device=device, draft_device=draft_device, dtype=dtype, options=options)
+        if "distributed_config" in options and serves():
+            found = found[:1]  # the draft works on rank 0
         tokenizers = [] if any(is_shape(source.name) for source in found) else [load_tokenizer(source) for source in found]
         if len(tokenizers) == 2:
             require_equal_tokenizers(tokenizers[0], tokenizers[1], str(target), str(draft))
@@ -141,7 +155,10 @@ class Pair:
         """Where the target works, in the caller's thread. The first call makes the lane, which may copy weights."""
         if self._target_lane is None:
             self._watches["target"] = Watch(self.target)
-            self._target_lane = InlineLane(self.target, self.vocabulary, eager=self.eager, plan=self._plan)
+            new_runner = new_batch_runner if self._ranks is None else self._ranks.new_runner
+            self._target_lane = InlineLane(
+                self.target, self.vocabulary, eager=self.eager, plan=self._plan, new_runner=new_runner
+            )
         return self._target_lane
 
     def draft_lane(self) -> Lane | None:
@@ -211,6 +228,8 @@ class Pair:
             if self._target_lane is not None:
                 self._target_lane.close()
                 self._target_lane = None
+            if self._ranks is not None:
+                self._ranks.close()
             if self._draft_lane is not None:
                 self._draft_lane.close()
                 self._draft_lane = None

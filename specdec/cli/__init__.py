@@ -14,6 +14,7 @@ Exit codes
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import warnings
@@ -123,6 +124,8 @@ def specdec(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     typed = list(sys.argv[1:] if arguments is None else arguments)
+    if os.environ.get("RANK", "0") != "0":  # torchrun started several of us, and the first one reads and writes
+        sys.stdin, sys.stdout = io.TextIOWrapper(io.BytesIO()), io.TextIOWrapper(io.BytesIO())
     try:
         check_streams()
         check_arguments(typed)

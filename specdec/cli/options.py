@@ -167,6 +167,12 @@ class ModelOptions:
         bool,
         typer.Option("--trust-remote-code", help="Run code that comes with the checkpoints.", rich_help_panel=_LOADING),
     ] = False
+    tensor_parallel: Annotated[
+        bool,
+        typer.Option(
+            "--tensor-parallel", help="Split the target over all processes that torchrun started.", rich_help_panel=_LOADING
+        ),
+    ] = False
 
     @property
     def drafts(self) -> bool:
@@ -208,6 +214,7 @@ class ModelOptions:
             "device_map": mapped or _mapping("--device-map", self.device_map),
             "attn_implementation": self.attn_implementation,
             "trust_remote_code": self.trust_remote_code or None,
+            "tensor_parallel": self.tensor_parallel or None,
         }
         return {name: value for name, value in found.items() if value is not None}
 

@@ -102,9 +102,13 @@ def _probed(model: PreTrainedModel) -> CachePlan:
 
 
 def _exact_copy(model: PreTrainedModel) -> PreTrainedModel | None:
-    """A small model in float32; `None` for others. Faults lie in the code of a model, and here no rounding hides them."""
+    """A small model in float32; `None` for others. Faults lie in the code of a model, and here no rounding hides them.
+
+    A forward that was replaced (in a model that is spread or split) would go on with the weights of the original.
+    """
     weights = sum(parameter.numel() for parameter in model.parameters())
-    return None if weights > SMALL or is_quantised(model) else copy.deepcopy(model).float()
+    replaced = any("forward" in vars(module) for module in model.modules())
+    return None if weights > SMALL or replaced or is_quantised(model) else copy.deepcopy(model).float()
 
 
 def _said(error: Exception) -> str:

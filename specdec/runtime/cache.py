@@ -29,6 +29,7 @@ from transformers import Cache, DynamicCache, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer, get_layer_types_and_kwargs
 
 from specdec.runtime.layers import SlidingLayer, TrimmableLayer
+from specdec.runtime.placement import device_of, several_devices
 
 UNLIMITED = 1_000_000_000
 """The context limit, in tokens, of a model whose configuration names none."""
@@ -160,8 +161,8 @@ class StaticCache(Cache):
         self._windows = windows(config)
         self._dtype = model.dtype
         self._last_position = context_limit(model) - 1
-        self._columns = torch.arange(length, device=model.device)
-        self._slots = torch.arange(slots, device=model.device).unsqueeze(1)
+        self._columns = torch.arange(length, device=device_of(model))
+        self._slots = torch.arange(slots, device=device_of(model)).unsqueeze(1)
         self._starts = length * self._slots
 
     @property
@@ -254,15 +255,14 @@ def why_not_static(model: PreTrainedModel) -> str | None:
     name = config.model_type
     attention: str | None = config._attn_implementation  # pyright: ignore[reportPrivateUsage]
     static: bool = model._can_compile_fullgraph  # pyright: ignore[reportPrivateUsage]
-    devices: dict[str, Any] = getattr(model, "hf_device_map", None) or {}
     changing = [rope["rope_type"] for rope in _ropes(model) if rope.get("rope_type") in CHANGING_ANGLES]
     layers = DynamicCache(config=config).layers
     if not layers or any(type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers):
         return f"{name} has recurrent, shared or indexed layers"
     if len(windows(config)) > len({kind for kind, _ in windows(config)}):
         return f"{name}'s layers of one type have windows of different sizes"
-    if len(set(devices.values())) > 1:
-        return f"its layers lie on several devices ({', '.join(sorted(map(str, set(devices.values()))))})"
+    if (spread := several_devices(model)) is not None:
+        return spread
     if not static or "position_ids" not in forward_parameters(model):
         return f"transformers' {name} does not work on a cache of static shapes"
     if attention not in MASKED_ATTENTION:

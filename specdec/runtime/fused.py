@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
 from specdec.runtime.cache import why_not_plain, why_not_static
+from specdec.runtime.placement import several_devices
 from specdec.runtime.runner import Forward
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
@@ -220,6 +221,8 @@ def why_not_fused(model: PreTrainedModel) -> str | None:
     """Why `model` runs as transformers wrote it, in words that follow "because"; `None` when a `FusedForward` serves it."""
     config = model.config
     name = config.model_type
+    if (spread := several_devices(model)) is not None:
+        return spread
     if model.device.type != "cpu":
         return f"{model.device.type} has no fused forward"
     if name not in FAMILIES or type(model).__module__ != f"transformers.models.{name}.modeling_{name}":

@@ -32,6 +32,7 @@ from specdec.runtime.channel import Channel
 from specdec.runtime.crossing import CannotCross, nameless_file, rows_and_answered, send
 from specdec.runtime.fused import why_eager
 from specdec.runtime.messages import Drafting, DraftRequest, Hosted, unpacked, with_ticket
+from specdec.runtime.sequences import NewRunner, new_batch_runner
 from specdec.runtime.worker import Worker
 
 SHARED_ROWS = 512
@@ -91,8 +92,16 @@ class InlineLane(Lane):
 
     overlaps = False
 
-    def __init__(self, model: PreTrainedModel, vocabulary: int, *, eager: bool = False, plan: CachePlan | None = None) -> None:
-        self._worker = Worker(model, vocabulary, eager=eager, plan=plan)
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        vocabulary: int,
+        *,
+        eager: bool = False,
+        plan: CachePlan | None = None,
+        new_runner: NewRunner = new_batch_runner,
+    ) -> None:
+        self._worker = Worker(model, vocabulary, eager=eager, plan=plan, new_runner=new_runner)
         self.asks_mode = self._worker.asks_mode
         self._racing_seconds = 0.0
 

@@ -31,6 +31,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from specdec.runtime.cache import CachePlan, context_limit, stretched_beyond
+from specdec.runtime.placement import device_of
 from specdec.runtime.recurrent import recurrent_states
 from specdec.runtime.runner import Forward, Runner, common_prefix, takes_positions
 from specdec.runtime.sequences import Batched, Wanted
@@ -61,13 +62,13 @@ class Tolerance:
             return cls(0.05, 0.25, 2)
         if model.dtype not in (torch.float32, torch.float64):
             return cls(4 * torch.finfo(model.dtype).eps, 0.2, 2)
-        exact = model.device.type == "cpu" and torch.get_float32_matmul_precision() == "highest"
+        exact = device_of(model).type == "cpu" and torch.get_float32_matmul_precision() == "highest"
         return cls(1e-4, 1e-4, 1) if exact else cls(4e-3, 0.05, 1)  # else products may be rounded to 10 bits (TF32)
 
 
 def is_quantised(model: PreTrainedModel) -> bool:
     """Whether some weights are held in fewer bits than the model's format, by whatever library."""
-    weights = (parameter.data for parameter in model.parameters())
+    weights = (getattr(parameter.data, "_local_tensor", parameter.data) for parameter in model.parameters())  # of its share
     return (
         getattr(model, "is_quantized", False)
         or any(type(weight) is not Tensor or not weight.is_floating_point() for weight in weights)
@@ -209,7 +210,7 @@ class Whole:
         for tokens, rows in self._found:
             if tokens[: len(context)] == context and (border is None or (len(tokens) > border) == (len(context) > border)):
                 return rows[scored : len(context)]
-        ids = torch.tensor([context], device=self._model.device)
+        ids = torch.tensor([context], device=device_of(self._model))
         where = {"position_ids": torch.arange(len(context), device=ids.device).unsqueeze(0)} if self._positions else {}
         with torch.inference_mode():
             logits = comparable(self._model(input_ids=ids, use_cache=False, **where).logits[0])

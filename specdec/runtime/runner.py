@@ -18,6 +18,7 @@ from transformers import Cache, PreTrainedModel
 
 from specdec.runtime.cache import CachePlan, forward_parameters, new_cache, stretched_beyond
 from specdec.runtime.layers import SlidingLayer
+from specdec.runtime.placement import device_of
 from specdec.runtime.recurrent import Copies, is_recurrent
 
 PREFILL_CHUNK = 1024
@@ -72,7 +73,7 @@ class SequenceRunner(ABC):
     def __init__(self, model: PreTrainedModel, vocabulary: int) -> None:
         self.model = model
         self.vocabulary = vocabulary
-        self.device = model.device
+        self.device = device_of(model)
         self._held: list[int] = []
 
     def logits(self, context: Sequence[int], positions: int) -> Tensor:

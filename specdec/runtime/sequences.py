@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from specdec.effects import StopRule
 from specdec.runtime.cache import LENGTH, CachePlan, StaticCache, padded, why_not_static
 from specdec.runtime.graph import GraphRunner, new_runner, why_stepwise
+from specdec.runtime.placement import device_of
 from specdec.runtime.runner import PREFILL_CHUNK, Forward, common_prefix
 from specdec.sampling import Sampler
 
@@ -52,6 +53,21 @@ class BatchRunner(ABC):
     ) -> tuple[list[int], Tensor | None] | None:
         """A whole draft at once, `(tokens, q)`; `None` where each token must come to the host before the next."""
         return None
+
+
+class NewRunner(Protocol):
+    """`new_batch_runner`, or what stands in for it."""
+
+    def __call__(
+        self,
+        model: PreTrainedModel,
+        vocabulary: int,
+        size: int,
+        forward: Forward,
+        *,
+        eager: bool,
+        plan: CachePlan | None = None,
+    ) -> BatchRunner: ...
 
 
 class OneByOne(BatchRunner):
@@ -138,9 +154,10 @@ class Batched(BatchRunner):
         end = max(starts) + width
         if end > self._cache.length:
             self._cache.grow(max(end, 2 * self._cache.length))
+        device = device_of(self.model)
         positions = torch.tensor(starts).unsqueeze(1) + torch.arange(width)
-        where = self._cache.at(positions.to(self.model.device), visible=end, first_slot=first)
-        logits = self._forward(input_ids=torch.tensor(ids, device=self.model.device), logits_to_keep=keep, **where)
+        where = self._cache.at(positions.to(device), visible=end, first_slot=first)
+        logits = self._forward(input_ids=torch.tensor(ids, device=device), logits_to_keep=keep, **where)
         for slot, tokens in fresh.items():
             self._held[slot] += tokens
         return logits[:, :, : self.vocabulary]

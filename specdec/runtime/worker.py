@@ -28,7 +28,7 @@ from specdec.runtime.channel import Channel
 from specdec.runtime.crossing import received, rows_and_answered
 from specdec.runtime.fused import FusedForward, new_forward
 from specdec.runtime.messages import Drafting, DraftRequest, Hosted, ScoreRequest, Scoring, packed, read_ticket
-from specdec.runtime.sequences import Wanted, new_batch_runner
+from specdec.runtime.sequences import NewRunner, Wanted, new_batch_runner
 from specdec.runtime.vocabulary import Known
 from specdec.sampling import Sampler, Sampling, inverted
 
@@ -75,12 +75,20 @@ class Worker:
     Rows have `vocabulary` entries. A model may know fewer tokens than that; see `specdec.runtime.vocabulary`.
     """
 
-    def __init__(self, model: PreTrainedModel, vocabulary: int, *, eager: bool = False, plan: CachePlan | None = None) -> None:
-        self._eager, self._plan = eager, plan
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        vocabulary: int,
+        *,
+        eager: bool = False,
+        plan: CachePlan | None = None,
+        new_runner: NewRunner = new_batch_runner,
+    ) -> None:
+        self._eager, self._plan, self._new_runner = eager, plan, new_runner
         self._known = Known(model, vocabulary)
         self._forward = new_forward(model, eager=eager)
         self.asks_mode = not isinstance(self._forward, FusedForward)
-        self._runner = new_batch_runner(model, self._known.proposed, 1, self._forward, eager=eager, plan=plan)
+        self._runner = new_runner(model, self._known.proposed, 1, self._forward, eager=eager, plan=plan)
         self._samplers = [Sampler(Sampling())]
 
     def begin(self, sampling: Sampling, prompt: Sequence[int], slot: int = 0, size: int = 1) -> None:
@@ -91,7 +99,7 @@ class Worker:
         if size != len(self._samplers):
             model, proposed = self._runner.model, self._known.proposed
             options: dict[str, Any] = {"eager": self._eager, "plan": self._plan}
-            self._runner = new_batch_runner(model, proposed, size, self._forward, **options)
+            self._runner = self._new_runner(model, proposed, size, self._forward, **options)
             self._samplers = self._samplers[:1] * size
         same = [sampler for sampler in self._samplers if sampler.context_free and sampler.sampling == sampling]
         self._samplers[slot] = same[0] if same else Sampler(sampling)

@@ -101,7 +101,7 @@ ROOMS: dict[str, dict[str, str]] = {
         "measure": "measure",
         "bench": "bench",
         "testing": "testing",
-        "cli": "cli",
+        "cli": "cli __main__",
     },
     "sim": {name: name for name in ("setup", "stream", "traffic", "study", "pictures", "checks", "cli")},
 }
