@@ -22,6 +22,7 @@ from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel
 from specdec.errors import InputError
 from specdec.inputs import at_least_one
 from specdec.loading import quiet_transformers
+from specdec.runtime.placement import device_of
 from specdec.sampling import CONTEXT_FREE, Sampling
 
 DEFAULT_NEW_TOKENS = 128
@@ -150,16 +151,17 @@ def resolve(model: PreTrainedModel, prompt: Sequence[int], options: Options) -> 
     that cannot be used here, by its name.
     """
     config = configuration(model, len(prompt), options)
-    ids = torch.tensor([list(prompt)], device=model.device)
+    device = device_of(model)
+    ids = torch.tensor([list(prompt)], device=device)
     with _transformers(model):
         maker: Any = model
-        maker._prepare_special_tokens(config, True, device=model.device, batch_size=1)
+        maker._prepare_special_tokens(config, True, device=device, batch_size=1)
         chain: list[Any] = maker._get_logits_processor(
             generation_config=config,
             input_ids_seq_length=len(prompt),
             encoder_input_ids=ids,
             logits_processor=LogitsProcessorList(options.logits_processor),
-            device=model.device,
+            device=device,
             model_kwargs={},
         )
     eos = config._eos_token_tensor

@@ -126,6 +126,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if int(os.environ.get("RANK", "0")) > 0:  # torchrun started several of us, and the first one reads and writes
         sys.stdin, sys.stdout = io.TextIOWrapper(io.BytesIO()), io.TextIOWrapper(io.BytesIO())
     typed = list(sys.argv[1:] if arguments is None else arguments)
+    if os.environ.get("RANK", "0") != "0":  # torchrun started several of us, and the first one reads and writes
+        sys.stdin, sys.stdout = io.TextIOWrapper(io.BytesIO()), io.TextIOWrapper(io.BytesIO())
     try:
         check_streams()
         check_arguments(typed)

@@ -127,10 +127,11 @@ class Ranks:
         self._group = group
         self.count = dist.get_world_size(group)
         self.ended = ""
-        self._guarded = self._at_work = False
+        self._guarding = self._at_work = False
         self._held: list[int] = []
         self._usual: dict[int, Any] = {}
         self.led.add(model)
+        model.register_forward_pre_hook(self._guard)
         if threading.current_thread() is threading.main_thread():
             self._usual = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
 
@@ -145,9 +146,7 @@ class Ranks:
         plan: CachePlan | None = None,
     ) -> BatchRunner:
         """A runner for `size` sequences whose forwards all ranks share; like `new_batch_runner`. The last one cannot go on."""
-        if not self._guarded:
-            model.register_forward_pre_hook(self._guard)
-            self._guarded = True
+        self._guarding = True
         own = Forward(model, f"its weights are split over {self.count} ranks")
 
         def new(size: int) -> BatchRunner:
@@ -185,7 +184,7 @@ class Ranks:
 
     def _guard(self, *_: Any) -> None:
         """Refuse a forward of this rank alone: it would wait for the others."""
-        if not self._at_work:
+        if self._guarding and not self._at_work:
             raise PairError(f"{self._name} is split over {self.count} ranks, which answer to their pair only: decode with it")
 
     def _on_signal(self, number: int, _: Any) -> None:
