@@ -39,7 +39,7 @@ from fuzz_values import BASES
 SECONDS, GRACE = 4.0, 20.0
 """A command gets so long before Ctrl-C, and so long to end after it."""
 PATIENCE = 60.0
-"""So long an interpreter of its own may take, before Ctrl-C and after it: it imports torch, twice with a process lane."""
+"""So long an interpreter of its own may take, before Ctrl-C and after it: it has torch to import."""
 MEMORY = 8 << 30
 SHM = Path("/dev/shm")
 

@@ -158,10 +158,6 @@ def _caught(error: Exception, typed: Sequence[str]) -> int:
         return INTERRUPTED
     if os.environ.get(TRACEBACK):
         raise error
-    try:
-        sys.stdout.flush()
-    except OSError:
-        abandon_output()
     return _complain(unforeseen(error, typed))
 
 
