@@ -192,9 +192,9 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[int, ...], Tensor]:
     verdict: Any = Engine._verdict
 
     def recording(self: Any, slot: Any, effect: Any) -> Any:
-        p, context = effect.scores.rows.p, effect.scores.committed.tokens
-        for i in range(0 if p is None else len(p)):
-            rows[context + effect.guess.tokens[:i]] = torch.as_tensor(p[i]).float()
+        context = effect.scores.committed.tokens
+        for i, row in enumerate(effect.scores.rows.p if effect.scores.rows.p is not None else ()):
+            rows[context + effect.guess.tokens[:i]] = torch.as_tensor(row).float()
         return verdict(self, slot, effect)
 
     monkeypatch.setattr(Engine, "_verdict", recording)
