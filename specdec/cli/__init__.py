@@ -123,8 +123,6 @@ def specdec(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    if int(os.environ.get("RANK", "0")) > 0:  # torchrun started several of us, and the first one reads and writes
-        sys.stdin, sys.stdout = io.TextIOWrapper(io.BytesIO()), io.TextIOWrapper(io.BytesIO())
     typed = list(sys.argv[1:] if arguments is None else arguments)
     if os.environ.get("RANK", "0") != "0":  # torchrun started several of us, and the first one reads and writes
         sys.stdin, sys.stdout = io.TextIOWrapper(io.BytesIO()), io.TextIOWrapper(io.BytesIO())

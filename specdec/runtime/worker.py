@@ -259,10 +259,7 @@ def serve(channel: Channel, worker: Worker, shared: NDArray[Any], answered: NDAr
             answer = error
         except Exception as error:  # its class may be unknown on the other side
             answer = LaneError(f"the draft worker failed with {type(error).__name__}: {error}")
-        try:
-            channel.send(pickle.dumps((ticket, answer)))
-        except OSError:
-            return  # the other side closed while this draft was under way
+        channel.send(pickle.dumps((ticket, answer)))
 
 
 def main(*descriptors: str) -> None:

@@ -184,7 +184,7 @@ def test_a_worker_that_cannot_take_its_model_says_so_in_one_line(
     ours, theirs = socket.socketpair()
     with nameless_file() as model, nameless_file() as shared:
         made: Any = Layer()
-        send(Hosted(made, VOCABULARY, SHARED_ROWS, torch.float32, False), model)
+        send(Hosted(made, VOCABULARY, SHARED_ROWS, torch.float32, False, None), model)
         importable.write_text(fault)
         monkeypatch.delitem(sys.modules, "importable_layer")
         importlib.invalidate_caches()
