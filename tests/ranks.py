@@ -24,8 +24,8 @@ from specdec.runtime import parallel
 PROMPT = [1, 2, 3, 4]
 PATIENCE_SECONDS = 20.0
 
-PRELOADED = ["specdec.cli", "specdec.decoding", "strategies", "transformers.models.llama.modeling_llama", "torchao"]
-"""Imported once, for all processes of all tests here; transformers imports torchao when it loads a model."""
+PRELOADED = ["specdec.cli", "specdec.decoding", "strategies", "transformers.models.llama.modeling_llama"]
+"""Imported once, for all processes of all tests here."""
 
 DECODES: list[tuple[str, dict[str, Any]]] = [
     (strategy, options)

@@ -1,4 +1,4 @@
-"""Adapters, GGUF files and quantised weights: each decodes as the model that it makes."""
+"""Adapters and GGUF files: each decodes as the model that it makes. Quantised weights: tests/sweep/test_quantised.py."""
 
 from __future__ import annotations
 
@@ -13,13 +13,9 @@ import pytest
 import torch
 from checkpoints import LFS, UP, WORDS, Change, decoded, saved, settings, weights, written
 from peft import LoraConfig, get_peft_model
-from torchao.quantization import Int8WeightOnlyConfig
-from transformers import TorchAoConfig
 
 from specdec import Pair, PairError
-from specdec.runtime.messages import DraftRequest
 from specdec.runtime.vocabulary import head_size
-from specdec.sampling import Sampling
 from specdec.summary import DescribedPair
 from specdec.testing.models import fresh_logits, greedy_tokens, model
 
@@ -140,37 +136,6 @@ def test_a_gguf_file_is_loaded_by_its_name(checkpoint: Path, tmp_path: Path) -> 
     (tmp_path / "cut.gguf").write_bytes((tmp_path / "tiny.gguf").read_bytes()[:-2000])
     with pytest.raises(PairError, match=r"cut.gguf is damaged"):
         Pair.load(tmp_path, gguf_file="cut.gguf")
-
-
-@pytest.fixture(scope="module")
-def int8() -> TorchAoConfig:
-    return TorchAoConfig(Int8WeightOnlyConfig())
-
-
-def test_a_quantised_target_decodes_unfused(checkpoint: Path, int8: TorchAoConfig) -> None:
-    with Pair.load(checkpoint, checkpoint, quantization_config=int8, lane="inline") as pair:
-        reason = pair.why_eager()["target"]
-        assert reason is not None
-        assert "weights of type Int8Tensor" in reason
-        assert pair.draft is not None
-        assert "Int8" not in type(pair.draft.lm_head.weight).__name__
-        for strategy in ("speculative", "pearl"):
-            assert decoded(pair, strategy) == greedy_tokens(pair.target, [3, 4, 5], 6)
-        described = DescribedPair.of(pair)
-        assert (described.quantization, described.draft_quantization) == ("torchao", None)
-        assert f"{checkpoint} (torchao) + {checkpoint}, float32" in str(described)
-
-
-def test_a_quantised_draft_works_in_its_own_process(checkpoint: Path, int8: TorchAoConfig) -> None:
-    """torchao binds a method to each layer by hand, which pickle alone cannot send."""
-    with Pair.load(checkpoint, checkpoint, draft_quantization_config=int8, lane="process") as pair:
-        assert pair.draft is not None
-        assert decoded(pair) == greedy_tokens(pair.target, [3, 4, 5], 6)
-        drafts = pair.draft_lane()
-        assert drafts is not None
-        drafts.submit("begin", Sampling(temperature=0), 0, [3])()
-        [drafting] = drafts.submit("draft", [DraftRequest(0, [3, 4, 5], 4)])()
-        assert tuple(drafting.tokens) == greedy_tokens(pair.draft, [3, 4, 5], 4)
 
 
 @pytest.mark.filterwarnings("ignore:torch", "ignore::DeprecationWarning")
