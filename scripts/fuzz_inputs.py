@@ -204,7 +204,7 @@ def run_apart(case: Case, patience: float) -> tuple[int | str, str, str]:
     ]
     if case.apart in REDIRECTIONS:
         command = ["sh", "-c", f'exec "$@" {REDIRECTIONS[case.apart]}', "sh", *command]
-    environment = {**os.environ} | (
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"} | (
         {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"} if case.apart == "ascii" else {}
     )
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)

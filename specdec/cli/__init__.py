@@ -29,7 +29,7 @@ from typer.main import get_command
 
 from specdec.cli.edges import (
     TRACEBACK,
-    abandon_output,
+    abandon,
     check_arguments,
     check_streams,
     is_interrupt,
@@ -144,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except BrokenPipeError:
-        abandon_output()
+        abandon(sys.stdout)
         return 1
     except Exception as error:
         return _caught(error, typed)
@@ -156,6 +156,10 @@ def _caught(error: Exception, typed: Sequence[str]) -> int:
         return INTERRUPTED
     if os.environ.get(TRACEBACK):
         raise error
+    try:
+        sys.stdout.flush()
+    except OSError:
+        abandon(sys.stdout)
     return _complain(unforeseen(error, typed))
 
 

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from traceback import extract_tb
+from typing import TextIO
 
 from specdec.errors import InputError
 from specdec.inputs import is_text
@@ -49,10 +50,10 @@ def check_arguments(arguments: Sequence[str]) -> None:
             raise InputError(f"argument {number}, {argument!r}, is not UTF-8: write it in UTF-8")
 
 
-def abandon_output() -> None:
-    """Send the rest of standard output nowhere, so that the last flush of the interpreter succeeds."""
+def abandon(stream: TextIO) -> None:
+    """Send the rest of a standard stream nowhere, so that the last flush of the interpreter succeeds."""
     with suppress(AttributeError, ValueError, OSError):  # no stream, or one without a file
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def remark(message: object) -> None:
@@ -61,8 +62,10 @@ def remark(message: object) -> None:
     line = " ".join(words)
     if len(line) > LONGEST_LINE:
         line = f"{line[: LONGEST_LINE // 2]} ... {line[-LONGEST_LINE // 2 :]}"
-    with suppress(OSError):
+    try:
         print(f"specdec: {line}", file=sys.stderr, flush=True)
+    except OSError:
+        abandon(sys.stderr)
 
 
 def is_interrupt(error: BaseException | None) -> bool:

@@ -147,6 +147,7 @@ SCRIPT = "import sys; from specdec_command import main; sys.exit(main())"
 
 
 def shell(redirection: str, *arguments: str, **environment: str) -> Any:
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     command = ["sh", "-c", f'exec "$@" {redirection}', "sh", sys.executable, "-W", "error", "-c", SCRIPT, *arguments]
     return subprocess.run(
         command,
@@ -154,7 +155,7 @@ def shell(redirection: str, *arguments: str, **environment: str) -> Any:
         text=True,
         timeout=60,
         check=False,
-        env={**os.environ, **environment},
+        env=buffered | environment,
         stdin=subprocess.DEVNULL,
     )
 

@@ -1,4 +1,4 @@
-"""Models quantised by torchao, in every lane. `make sweep` installs it: where it is, each import of transformers imports it too."""
+"""Models quantised by torchao, in every lane. `make sweep` installs it: where it is, importing transformers imports it too."""
 
 from __future__ import annotations
 
