@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 INSTALL := $(PIP) install --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo bench test check docs serve clean
+.PHONY: help demo bench test sweep check docs serve clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ bench: .venv/.run  ## the full benchmark against Hugging Face's generate, into b
 
 test: .venv/.test  ## all tests, in two processes
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
+sweep: .venv/.sweep  ## decode by a tiny model of every type that transformers knows, and write their page; takes long
+	$(BIN)/python -m pytest -m sweep tests/sweep
 
 check: .venv/.check .venv/.docs  ## lint, format, strict types here and from an installed wheel, exports, and who may import whom
 	$(BIN)/ruff check .
@@ -57,6 +60,11 @@ clean:  ## remove everything that make made
 .venv/.test: .venv/.run
 	@echo "Installing what the tests need"
 	@$(INSTALL) --group test
+	@touch $@
+
+.venv/.sweep: .venv/.test
+	@echo "Installing what the sweep needs"
+	@$(INSTALL) --group sweep
 	@touch $@
 
 .venv/.check: .venv/.test

@@ -109,7 +109,8 @@ def measured(pair: Pair, sizes: Sequence[int], options: argparse.Namespace, outp
 
 def decode(pair: Pair, name: str, parameters: dict[str, Any], prompts: Any, size: int, tokens: int) -> float:
     """Tokens per second of all prompts."""
-    batch = Batch(pair, create(name, **parameters), prompts, batch_size=size, max_new_tokens=tokens, eos=(), seed=0)
+    options: dict[str, Any] = {"max_new_tokens": tokens, "temperature": 1, "eos": (), "stop_strings": ()}
+    batch = Batch(pair, create(name, **parameters), prompts, batch_size=size, seed=0, **options)
     for _ in batch:
         pass
     return sum(len(output.tokens) for output in batch.outputs) / batch.seconds

@@ -9,24 +9,26 @@ from __future__ import annotations
 import random
 import time
 from collections import deque
-from collections.abc import Collection, Generator, Iterator, Sequence
-from dataclasses import dataclass, fields
-from functools import partial
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 from specdec.effects import Committed, drive
-from specdec.ending import Ending, Stop, committed
+from specdec.ending import Ending, Stop, TimeLimit, committed
 from specdec.errors import InputError
 from specdec.inputs import at_least_one
 from specdec.pair import Pair
+from specdec.processors import require_no_memory
 from specdec.runtime.engine import Engine
 from specdec.runtime.sides import Waiting
 from specdec.runtime.slot import Slot
-from specdec.sampling import Sampling
+from specdec.settings import Options, Settings, resolve
 from specdec.statistics import Statistics
+from specdec.stopping import StopStrings
 from specdec.strategy import DecodingStrategy, require_strategy
 from specdec.synthetic import synthetic
-from specdec.text import Text, prompt_tokens
+from specdec.text import Prompt, Text, prompt_list, prompt_tokens
 from specdec.verification import Rule
 
 
@@ -51,7 +53,8 @@ class Result:
     `tokens`      token ids; an end-of-sequence token is kept
     `text`        their text without special tokens; a stop string is kept. Empty when the pair has no tokenizer, and when
                   acceptance was synthetic
-    `finished_by` `"eos"`, `"length"`, `"stop"` for a stop string, or any reason that `stop` named; `None` when interrupted
+    `finished_by` `"eos"`, `"length"`, `"stop"` for a stop string, `"time"` for a checkpoint's `max_time`, or any reason that
+                  `stop` named; `None` when interrupted
     `statistics`  counts and seconds
     """
 
@@ -64,9 +67,9 @@ class Result:
 class Output:
     """One sequence: its prompt, its strategy's state, the round under way, and the output so far."""
 
-    def __init__(self, number: int, prompt: Committed, ending: Ending, text: Text, slot: Slot) -> None:
-        self.number, self.prompt, self.slot = number, prompt, slot
-        self._ending, self._text = ending, text
+    def __init__(self, number: int, prompt: Committed, settings: Settings, ending: Ending, text: Text, slot: Slot) -> None:
+        self.number, self.prompt, self.settings, self.slot = number, prompt, settings, slot
+        self.ending, self._text = ending, text
         self.state: Any = None
         self.round: Generator[Waiting, None, Any] | None = None
         self.waiting: Waiting | None = None
@@ -82,7 +85,7 @@ class Output:
     def end(self, state: Any) -> tuple[int, ...]:
         """End the round with its new state. Returns its tokens that belong to the output."""
         before, self.state, self.round, self.waiting = committed(self.state), state, None, None
-        new_tokens, self.finished_by = self._ending.cut(before, committed(state), len(self.tokens))
+        new_tokens, self.finished_by = self.ending.cut(before, committed(state), len(self.tokens))
         self.tokens += new_tokens
         self.slot.statistics.new_tokens += len(new_tokens)
         return new_tokens
@@ -103,6 +106,8 @@ class Batch(Iterator[tuple[int, Round]]):
     One forward of a model serves all sequences that wait for it. A sequence that ends frees its slot for the next prompt.
     Parameters are those of `decode`. Prompt `i` is decoded with `seed + i`, as it is alone with that seed.
 
+    Several batches may take turns on one pair, also in threads. After a turn of another one, texts are read again.
+
     `outputs`  one for each prompt, in order
     `seconds`  wall seconds of decoding so far, the reading of prompts included
     """
@@ -111,22 +116,26 @@ class Batch(Iterator[tuple[int, Round]]):
         self,
         pair: Pair,
         strategy: DecodingStrategy,
-        prompts: Sequence[str | Sequence[int]],
+        prompts: Sequence[Prompt] | Mapping[str, Any],
         *,
         batch_size: int = 8,
-        max_new_tokens: int = 128,
-        stop_strings: Sequence[str] = (),
         stop: Stop | None = None,
-        eos: Collection[int] | None = None,
         verification: str | Rule = "token",
         seed: int | None = None,
-        **sampling: Any,
+        settings: Settings | None = None,
+        **options: Any,
     ) -> None:
         require_strategy(strategy)
-        at_least_one(max_new_tokens=max_new_tokens, batch_size=batch_size)
+        at_least_one(batch_size=batch_size)
+        said = Options.of(options)
+        if settings is not None and options:
+            raise InputError(f"settings are complete, and {', '.join(options)} would be ignored: give one or the other")
+        prompts = prompt_list(prompts)
         self._pair, self._strategy = pair, strategy
         size = min(batch_size, len(prompts))
-        tokenizer = None if synthetic(verification) else pair.tokenizer
+        forced = bool(synthetic(verification))
+        tokenizer = None if forced else pair.tokenizer
+        strings = cache(partial(StopStrings, tokenizer))
         first_seed = random.randrange(2**32) if seed is None else seed
         self.outputs: list[Output] = []
         for number, prompt in enumerate(prompts):
@@ -136,18 +145,20 @@ class Batch(Iterator[tuple[int, Round]]):
                 raise InputError(
                     f"the prompt has {len(tokens)} tokens and the context holds {pair.context_limit}: shorten the prompt"
                 )
-            text = Text(tokenizer, stop_strings, len(tokens))
-            reason = partial(_reason, text, stop) if stop_strings else stop
-            ending = Ending(min(max_new_tokens, room), pair.eos if eos is None else eos, reason)
-            self.outputs.append(Output(number, tokens, ending, text, Slot(first_seed + number, verification)))
+            own = settings or resolve(pair.target, tokens.tokens, said)
+            if number == 0:
+                require_no_memory(own.sampling.logits_processor, tokens.tokens, pair.vocabulary, pair.target.device)
+            texts = () if forced and said.stop_strings is None else own.stop_strings  # what is forced has no text to stop
+            stops = (*([strings(texts)] if texts else ()), *([stop] if stop else ()))
+            limit = () if own.max_time is None else (TimeLimit(own.max_time),)
+            ending = Ending(min(own.max_new_tokens, room), own.eos, (*stops, *limit))
+            slot = Slot(first_seed + number, verification, own.sampling)
+            self.outputs.append(Output(number, tokens, own, ending, Text(tokenizer), slot))
         self.seconds = 0.0
-        self._engine = Engine(
-            pair.target_lane(),
-            pair.draft_lane() if strategy.drafts else None,
-            sampling_of(sampling),
-            pair.context_limit,
-            size,
-        )
+        self._size = size
+        self._turn = pair.turn(drafts=strategy.drafts)
+        self._claims = 0
+        self._engine: Engine | None = None
         self._queued = deque(self.outputs)
         self._free = list(reversed(range(size)))
         self._running: list[Output] = []
@@ -162,30 +173,44 @@ class Batch(Iterator[tuple[int, Round]]):
 
     def step(self) -> bool:
         """Run one target and one draft call for all sequences, without making texts. Returns whether work remained."""
-        self._ended.clear()
-        while self._queued and self._free:
-            self._admit(self._queued.popleft())
-        if self._running:
-            self._work()
-        return bool(self._ended or self._running)
+        with self._turn:
+            self._ended.clear()
+            while self._queued and self._free:
+                self._admit(self._queued.popleft())
+            if self._running:
+                self._work()
+            return bool(self._ended or self._running)
+
+    def _ready(self) -> Engine:
+        """The engine, with the lanes as this batch left them."""
+        lanes = self._turn.claim()
+        if self._engine is None:
+            pair = self._pair
+            self._engine = Engine(*lanes, pair.context_limit, pair.draft_context_limit, self._size)
+        elif self._claims != self._turn.claims:
+            self._engine.resume(*lanes, [output.slot for output in self._running])
+        self._claims = self._turn.claims
+        return self._engine
 
     def _admit(self, output: Output) -> None:
         """Give an output a slot, and read its prompt. All other sequences wait."""
         output.state = self._strategy.init(output.prompt, self._pair)
         output.slot.index = self._free.pop()
-        self._engine.begin(output.slot, output.prompt.tokens)
+        output.ending.start()
+        self._ready().begin(output.slot, output.prompt.tokens)
         self._charge(output.slot.statistics.prefill_seconds)
         self._running.append(output)
 
     def _work(self) -> None:
         """Start a round for each sequence without one, let both lanes work once, and resume all rounds that waited."""
         begin = time.perf_counter()
+        engine = self._ready()
         for output in self._running:
             if output.round is None:
-                output.start(drive(self._strategy.step(output.state), partial(self._engine.answer, output.slot)))
+                output.start(drive(self._strategy.step(output.state), partial(engine.answer, output.slot)))
                 self._resume(output)
         waiting = [output for output in self._running if output.waiting is not None]
-        self._engine.work([output.waiting for output in waiting if output.waiting is not None])
+        engine.work([output.waiting for output in waiting if output.waiting is not None])
         for output in waiting:
             self._resume(output)
         self._charge(time.perf_counter() - begin)
@@ -207,16 +232,3 @@ class Batch(Iterator[tuple[int, Round]]):
         self.seconds += seconds
         for output in self._running:
             output.slot.statistics.decode_seconds += seconds
-
-
-def _reason(text: Text, stop: Stop | None, tokens: tuple[int, ...]) -> str | None:
-    return text.stops(tokens) or (stop(tokens) if stop else None)
-
-
-def sampling_of(options: dict[str, Any]) -> Sampling:
-    """Keyword arguments as `Sampling`. Unknown ones are refused by name."""
-    known = [field.name for field in fields(Sampling)]
-    for name in options:
-        if name not in known:
-            raise InputError(f"unknown option {name!r}: sampling options are {', '.join(known)}")
-    return Sampling(**options)

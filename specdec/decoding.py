@@ -16,14 +16,16 @@ from typing import Any, overload
 from specdec.batch import Batch, Result, Round
 from specdec.errors import ModelError
 from specdec.pair import Pair
+from specdec.settings import Settings
 from specdec.strategy import DecodingStrategy
+from specdec.text import Prompt, prompt_tokens
 
 
 class Decoding(Iterator[Round]):
     """One decode, a round at a time. Parameters are those of `decode`."""
 
-    def __init__(self, pair: Pair, strategy: DecodingStrategy, prompt: str | Sequence[int], **options: Any) -> None:
-        self._batch = Batch(pair, strategy, [prompt], batch_size=1, **options)
+    def __init__(self, pair: Pair, strategy: DecodingStrategy, prompt: Prompt, **options: Any) -> None:
+        self._batch = Batch(pair, strategy, [prompt_tokens(pair, prompt)], batch_size=1, **options)
 
     def __next__(self) -> Round:
         return next(self._batch)[1]
@@ -32,16 +34,21 @@ class Decoding(Iterator[Round]):
         """What was committed so far."""
         return self._batch.outputs[0].result()
 
+    @property
+    def settings(self) -> Settings:
+        """What was chosen for the prompt: what the options say, and else what the checkpoint says."""
+        return self._batch.outputs[0].settings
+
 
 @overload
-def decode(pair: Pair, strategy: DecodingStrategy, prompt: str | Sequence[int], **options: Any) -> Result: ...
+def decode(pair: Pair, strategy: DecodingStrategy, prompt: Prompt, **options: Any) -> Result: ...
 
 
 @overload
 def decode(
     pair: Pair,
     strategy: DecodingStrategy,
-    prompt: Sequence[str] | Sequence[Sequence[int]],
+    prompt: Sequence[Prompt],
     *,
     batch_size: int,
     **options: Any,
@@ -53,12 +60,19 @@ def decode(
 ) -> Result | list[Result]:
     """Decode one prompt to its end or, with a `batch_size`, a list of prompts, so many at a time.
 
-    `prompt`              text, or token ids; a list of these with a `batch_size`
-    `max_new_tokens`      budget, 128 unless given; the context limit of the pair ends an output too
-    `temperature`, `top_k`, `top_p`, `min_p`, `repetition_penalty`, `logits_processor`   as in `specdec.Sampling`
-    `stop_strings`        end after any of these
+    `prompt`              text; token ids, as a sequence, a tensor or what a tokenizer returned; or a list of messages,
+                          `[{"role": "user", "content": ...}]`, for the chat template of the pair's tokenizer. With a
+                          `batch_size`, a list of these, or a padded batch that a tokenizer returned
+    `temperature`         0 is greedy. Unless given, outputs are sampled or greedy as the checkpoint says: as in `generate`
+    `top_k`, `top_p`, `min_p`, `repetition_penalty`   as in `specdec.Sampling`; the checkpoint's unless given
+    `logits_processor`    further processors; their answers must depend on nothing but their arguments
+    `max_new_tokens`      budget; the checkpoint's unless given, and 128 where it names none; the context limit of the target
+                          ends an output too
+    `stop_strings`        end with the token that completes one of these; the checkpoint's unless given, `()` for none
+    `eos`                 a token id or token ids that end the output; the checkpoint's unless given, `()` for none
+    `max_time`            seconds after which the output ends; the checkpoint's unless given, infinite for no limit
     `stop`                a function of all tokens so far; it names a reason to end, or returns `None`
-    `eos`                 token ids that end the output; the target's own unless given
+    `settings`            complete `specdec.settings.Settings` instead of all the above but `stop`: the checkpoint is not asked
     `verification`        a rule's name, such as `"token"`, `"match"` or `"block"`, or a `specdec.verification.Rule`; or forced
                           acceptance, for speed only, as in `specdec.synthetic`. At temperature 0 all rules are the same, and
                           none is called
@@ -69,7 +83,8 @@ def decode(
 
     Raises
 
-    - `InputError` for a prompt or an option that is not possible; `PairError`, one of its kinds, for a strategy that drafts
+    - `InputError` for a prompt or an option that is not possible, for a setting of the checkpoint that cannot be honoured, and
+      for a logits processor that keeps a state; `PairError`, one of its kinds, for a strategy that drafts
       on a pair without a draft, or for a stop rule or logits processor that the draft's process cannot import;
     - `StrategyError` for a strategy that breaks a rule of `specdec.effects`, such as a round that commits no token;
     - `ModelError` for a target that fails, or whose logits are no distribution. The error's `results` hold what was committed
@@ -78,7 +93,7 @@ def decode(
     A draft that is lost (its process ends or hangs, or it fails) is no error. A `RuntimeWarning` says so, all later tokens are
     decoded autoregressively, and `statistics.draft_failure` holds the reason.
     """
-    prompts, size = ([prompt], 1) if batch_size is None else (prompt, batch_size)
+    prompts, size = ([prompt_tokens(pair, prompt)], 1) if batch_size is None else (prompt, batch_size)
     batch = Batch(pair, strategy, prompts, batch_size=size, **options)
     try:
         while batch.step():

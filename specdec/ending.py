@@ -1,4 +1,4 @@
-"""Decides which committed tokens are output, and why the output ends (end of sequence, stop condition, budget).
+"""Decides which committed tokens are output, and why the output ends (end of sequence, stop condition, time, budget).
 
 Written once, for every strategy. Looks at the tokens of a round one by one, since an output may end in the middle of a round:
 what was committed after the end is dropped.
@@ -6,6 +6,8 @@ what was committed after the end is dropped.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
@@ -17,19 +19,40 @@ Stop = Callable[[tuple[int, ...]], str | None]
 """Given all tokens so far, prompt included: the reason to stop here, or `None`."""
 
 
+class TimeLimit:
+    """Ends an output with the first token that comes later than `seconds` after the start. A `Stop`."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._until = math.inf
+
+    def start(self) -> None:
+        """Let the time run."""
+        self._until = time.monotonic() + self._seconds
+
+    def __call__(self, tokens: tuple[int, ...]) -> str | None:
+        return "time" if time.monotonic() > self._until else None
+
+
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """When an output ends: at a token of `eos` (kept), after `max_new_tokens`, or when `stop` says so."""
+    """When an output ends: at a token of `eos` (kept), when one of `stops` says so, or after `max_new_tokens`."""
 
     max_new_tokens: int
     eos: Collection[int] = ()
-    stop: Stop | None = None
+    stops: tuple[Stop, ...] = ()
+
+    def start(self) -> None:
+        """Let the time of a `TimeLimit` run."""
+        for stop in self.stops:
+            if isinstance(stop, TimeLimit):
+                stop.start()
 
     def cut(self, before: Committed, after: Committed, new_tokens: int) -> tuple[tuple[int, ...], str | None]:
         """Which tokens of a round are output, and why the output ends with them (`None`: it goes on).
 
         `before` and `after` are what was committed before the round and after it; `new_tokens` counts the tokens that earlier
-        rounds output. The reason is `"eos"`, `"length"` or what `stop` returned.
+        rounds output. The reason is `"eos"`, `"length"` or what one of `stops` returned.
         """
         fresh = after.tokens[len(before) :]
         if after.tokens[: len(before)] != before.tokens or not fresh:
@@ -38,7 +61,7 @@ class Ending:
             reason = (
                 "eos"
                 if token in self.eos
-                else (self.stop and self.stop(before.tokens + fresh[:i]))
+                else next((found for stop in self.stops if (found := stop(before.tokens + fresh[:i]))), None)
                 or ("length" if new_tokens + i >= self.max_new_tokens else None)
             )
             if reason:

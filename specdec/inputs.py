@@ -15,6 +15,22 @@ def at_least_one(**numbers: int) -> None:
             raise InputError(f"{name} {value!r} is not possible: give an integer of at least 1")
 
 
+def is_text(text: str) -> bool:
+    """Whether it can be written as UTF-8: not, if Python read other bytes and holds each as half of a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def at_most(limit: int, **numbers: int) -> None:
+    """Refuse by name every number above `limit`."""
+    for name, value in numbers.items():
+        if value > limit:
+            raise InputError(f"{name} {value} is not possible: give at most {limit}")
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`"did you mean pearl?"`, with the known name that is closest to `name`; `""` when none is close."""
     close = get_close_matches(name, list(known), n=1)

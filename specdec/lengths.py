@@ -16,6 +16,9 @@ from specdec.effects import Draft, StopRule, Verdict
 from specdec.errors import InputError
 from specdec.state import Facts, State
 
+LONGEST_DRAFT = 1000
+"""The longest draft that can be asked for: far beyond what can pay, and small enough for every interpreter."""
+
 
 class DraftLength(ABC):
     """How many tokens to draft next. A policy is given its memory, and returns the next one; it keeps none itself."""
@@ -51,6 +54,8 @@ class Fixed(DraftLength):
     def __post_init__(self) -> None:
         if isinstance(self.tokens, bool) or not isinstance(self.tokens, int) or self.tokens < 1:
             raise InputError(f"draft length {self.tokens!r} is not possible: give an integer of at least 1, or 'auto'")
+        if self.tokens > LONGEST_DRAFT:
+            raise InputError(f"draft length {self.tokens} is not possible: give at most {LONGEST_DRAFT}")
 
     def length(self, memory: Any) -> int:
         return self.tokens
@@ -63,11 +68,14 @@ class Fixed(DraftLength):
 class SpeedRatio(DraftLength):
     """`"auto"`: the rounded speed ratio `c`. Drafting so many tokens takes as long as one forward of the target.
 
-    From PEARL, section 4.3.
+    From PEARL, section 4.3. A ratio beyond the longest draft gives that one.
     """
 
     def init(self, facts: Facts) -> Hashable:
-        return max(1, round(facts.speed_ratio()))
+        ratio = facts.speed_ratio()
+        if not ratio > 0:
+            raise InputError(f"speed ratio {ratio} gives no draft length: give the times of both models, or a draft length")
+        return max(1, round(min(ratio, LONGEST_DRAFT)))
 
     def length(self, memory: Any) -> int:
         return memory

@@ -1,42 +1,153 @@
-"""Models and tokenizers from directories and hub names, or refused in one line.
+"""Models and tokenizers from directories and hub names, or refused in one line (`specdec.diagnosis` finds the words).
 
-Loads any causal language model of Hugging Face (safetensors only), and makes the models of `specdec.shapes`.
+Loads any causal language model of Hugging Face (safetensors, GGUF, adapters), and makes the models of `specdec.shapes`. It
+never asks a question on standard input, which may hold a prompt.
 """
 
 from __future__ import annotations
 
+import json
+import logging
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
+from transformers.utils.peft_utils import find_adapter_config_file
 
+from specdec.diagnosis import in_the_folder, several, why_misfit, why_not_loaded
 from specdec.errors import PairError
 from specdec.shapes import build, is_shape
+from specdec.source import Source
+
+HUB = ("revision", "subfolder", "token", "cache_dir")
+"""Options that say where files lie."""
+
+NO_ADAPTER = {"subfolder": "no adapter"}
+"""Keeps transformers from loading an adapter along with its base: it would drop the report on the weights of the base."""
 
 
-def load_model(name: str | Path, device: str, dtype: str | torch.dtype | None) -> PreTrainedModel:
-    """One model in evaluation mode: a shape, or a checkpoint of safetensors."""
+def load_model(source: Source) -> PreTrainedModel:
+    """One model in evaluation mode: a shape, or a checkpoint. Raises `PairError`."""
+    require_device(source.device)
     try:
-        native = torch.bfloat16 if is_native(torch.bfloat16, device) else torch.float32
-        model: Any = build(str(name), device, dtype or native) if is_shape(name) else _checkpoint(name, device, dtype)
-        return model.to(device).eval()
-    except (RuntimeError, AssertionError) as error:  # torch, of a device that is missing or too small
-        reason = str(error).partition("\n")[0][:120]
-        there = "cpu, cuda" if torch.cuda.is_available() else "cpu"
-        raise PairError(f"device {device} cannot be used ({reason}): available here are {there}") from error
+        if is_shape(source.name):
+            native = torch.bfloat16 if is_native(torch.bfloat16, source.device) else torch.float32
+            model: Any = build(source.name, source.device, source.dtype or native)
+            return model.eval()
+        return _checkpoint(source).eval()
+    except torch.OutOfMemoryError as error:
+        raise _no_device(source.device, error) from error
 
 
-def _checkpoint(name: str | Path, device: str, dtype: str | torch.dtype | None) -> Any:
-    here = Path(name).is_dir()
-    with quiet_transformers():
+def require_device(device: str) -> None:
+    """Refuse a device that is missing here."""
+    try:
+        if torch.empty(0, device=device).is_meta:
+            raise RuntimeError("meta tensors hold no numbers")
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise _no_device(device, error) from error
+
+
+def _no_device(device: str, error: Exception) -> PairError:
+    reason = str(error).partition("\n")[0][:120]
+    there = "cpu, cuda" if torch.cuda.is_available() else "cpu"
+    return PairError(f"device {device} cannot be used ({reason}): available here are {there}")
+
+
+def _checkpoint(source: Source) -> Any:
+    at_fault = source
+    with quiet_transformers() as heard:
         try:
-            stored: Any = AutoConfig.from_pretrained(name, local_files_only=here).dtype or torch.float32
-            chosen = dtype or (stored if is_native(stored, device) else torch.float32)
-            return AutoModelForCausalLM.from_pretrained(name, dtype=chosen, use_safetensors=True, local_files_only=here)
-        except (OSError, ValueError, KeyError) as error:
-            raise _cannot_load("model", name, error) from error
+            adapter = _adapter(source)
+            at_fault = source if adapter is None else adapter.base
+            model, info = _base(at_fault)
+            fault = why_misfit(at_fault, model, info)
+            at_fault = source
+            if adapter is not None and not fault:
+                fault = _add(source, model)
+            if fault:
+                raise PairError(fault)
+            return model
+        except (PairError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # anything can come out of somebody's files, and of code that came with them
+            raise PairError(why_not_loaded("model", at_fault, error, heard)) from error
+
+
+def _base(source: Source) -> tuple[Any, dict[str, Any]]:
+    """A model on its device, and transformers' report of the load."""
+    here, options = Path(source.name).is_dir(), {"trust_remote_code": False, **source.options}
+    known = source.some(*HUB, "gguf_file")
+    config: Any = AutoConfig.from_pretrained(
+        source.name, local_files_only=here, trust_remote_code=options["trust_remote_code"], **known
+    )
+    causal: Any = AutoModelForCausalLM
+    if type(config) not in causal._model_mapping and "AutoModelForCausalLM" not in getattr(config, "auto_map", {}):
+        kind = f"{config.model_type!r} by its config.json, and that is no causal language model"
+        raise PairError(f"model {source.name!r} is {kind}: choose a model that continues text")
+    stored = config.dtype or torch.float32
+    dtype = source.dtype or (stored if is_native(stored, source.device) else torch.float32)
+    if dtype == torch.float64:
+        options.setdefault("experts_implementation", "eager")  # the grouped products of experts take no double
+    quantised = "quantization_config" in options or "gguf_file" in options or getattr(config, "quantization_config", None)
+    if quantised and "distributed_config" not in options:
+        options.setdefault("device_map", {"": source.device})  # many quantised weights cannot be moved later
+    model, info = causal.from_pretrained(
+        source.name,
+        dtype=dtype,
+        use_safetensors=True,
+        local_files_only=here,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # the report names them
+        adapter_kwargs=NO_ADAPTER,
+        **options,
+    )
+    placed = "device_map" in options or "distributed_config" in options
+    return model if placed else model.to(source.device), info
+
+
+@dataclass(frozen=True)
+class _Adapter:
+    """An adapter's folder, and the model that it changes."""
+
+    folder: Path
+    base: Source
+
+
+def _adapter(source: Source) -> _Adapter | None:
+    """The adapter that `source` names, whose files were looked at; `None` where it is a whole model."""
+    here = Path(source.name).is_dir()
+    found = find_adapter_config_file(source.name, local_files_only=here, **source.some(*HUB))
+    if found is None:
+        return None
+    fault = in_the_folder(source)
+    if fault:
+        raise PairError(f"model {source.name!r} could not be loaded: {fault}")
+    if here and source.folder is not None and (source.folder / "config.json").is_file():
+        return _Adapter(Path(found).parent, source)
+    named = json.loads(Path(found).read_text(encoding="utf-8"))
+    base: str = named.get("base_model_name_or_path") or ""
+    if not base:
+        raise PairError(f"adapter {source.name!r} names no base model: set base_model_name_or_path in its adapter_config.json")
+    options: dict[str, Any] = {
+        name: value for name, value in source.options.items() if name not in ("revision", "subfolder", "variant")
+    }
+    if named.get("revision"):
+        options["revision"] = named["revision"]
+    return _Adapter(Path(found).parent, replace(source, name=base, options=options))
+
+
+def _add(source: Source, model: Any) -> str:
+    """Add the adapter of `source` to its base. Returns why they do not fit; empty where they do."""
+    here = Path(source.name).is_dir()
+    info: Any = model.load_adapter(source.name, adapter_kwargs={"local_files_only": here, **source.some(*HUB)})
+    wrong = sorted(info.missing_keys | info.unexpected_keys)
+    return f"adapter {source.name!r} does not fit its base model: {several(wrong)} is on one side only" if wrong else ""
 
 
 def is_native(dtype: torch.dtype, device: str) -> bool:
@@ -47,46 +158,86 @@ def is_native(dtype: torch.dtype, device: str) -> bool:
     return not device.startswith("cpu") or dtype != torch.float16
 
 
-def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
-    """One tokenizer."""
+def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
+    """One tokenizer. An adapter without one has that of its base. Raises `PairError`."""
     with quiet_transformers():
         try:
-            return AutoTokenizer.from_pretrained(name, local_files_only=Path(name).is_dir())
-        except (OSError, ValueError, KeyError) as error:
-            raise _cannot_load("tokenizer", name, error) from error
+            adapter = _adapter(source)
+            if adapter is not None and not any(adapter.folder.glob("tokenizer*")):
+                source = adapter.base
+            options = {"trust_remote_code": False, **source.some(*HUB, "gguf_file", "trust_remote_code")}
+            return AutoTokenizer.from_pretrained(source.name, local_files_only=Path(source.name).is_dir(), **options)
+        except PairError:
+            raise
+        except Exception as error:  # the tokenizers package raises plain ones
+            raise PairError(why_not_loaded("tokenizer", source, error)) from error
 
 
 def require_equal_tokenizers(
     target: PreTrainedTokenizerBase, draft: PreTrainedTokenizerBase, target_name: str, draft_name: str
 ) -> None:
-    """Refuse a draft whose tokenizer numbers tokens differently."""
-    target_ids, draft_ids = target.get_vocab(), draft.get_vocab()
-    if target_ids == draft_ids:
+    """Refuse a draft whose tokenizer numbers ordinary tokens differently.
+
+    Either may have tokens that the other lacks, and added ones, such as special tokens, may have other names: what the draft
+    proposes is verified, whatever it means to the draft. A `RuntimeWarning` says so.
+    """
+    ours, theirs = ({number: token for token, number in tokenizer.get_vocab().items()} for tokenizer in (target, draft))
+    if ours == theirs:
         return
-    token, _ = min({*target_ids.items()} ^ {*draft_ids.items()}, key=lambda item: (item[1], item[0]))
-    raise PairError(
-        f"{draft_name} has another tokenizer than {target_name} (they differ at token {token!r}): "
-        "choose a draft of the target's own family"
+    renamed = [number for number in sorted(ours.keys() & theirs.keys()) if ours[number] != theirs[number]]
+    added = target.added_tokens_decoder.keys() & draft.added_tokens_decoder.keys()
+    for number in renamed:
+        if number not in added:
+            raise PairError(
+                f"{draft_name} has another tokenizer than {target_name} (they differ at token {ours[number]!r}): "
+                "choose a draft of the target's own family"
+            )
+    differences = [
+        *(f"token {number} is {ours[number]!r} in the target and {theirs[number]!r} in the draft" for number in renamed[:1]),
+        *(_only("target", ours, theirs), _only("draft", theirs, ours)),
+    ]
+    warnings.warn(
+        f"the tokenizers of {target_name} and {draft_name} differ ({'; '.join(filter(None, differences))}): "
+        "the output stays the target's, and the draft never proposes what it lacks",
+        RuntimeWarning,
+        stacklevel=3,
     )
 
 
-def _cannot_load(what: str, name: str | Path, error: Exception) -> PairError:
-    if not Path(name).exists():
-        return PairError(f"{what} {str(name)!r} is no directory here, and could not be had from the hub: check the name")
-    reason = " ".join(str(error).split())[:200]
-    return PairError(f"{what} {str(name)!r} could not be loaded ({reason}): it needs config.json, a tokenizer and safetensors")
+def _only(name: str, tokens: Mapping[int, str], others: Mapping[int, str]) -> str:
+    """Words for the tokens that one tokenizer has alone; empty if there are none."""
+    extra = sorted(tokens.keys() - others.keys())
+    more = f" and {len(extra) - 1} more" if len(extra) > 1 else ""
+    return f"only the {name} has {tokens[extra[0]]!r}{more}" if extra else ""
 
 
 class quiet_transformers:
-    """No progress bars or warnings of transformers in the block."""
+    """No progress bars or warnings of transformers in the block. The warnings are in the list that it gives."""
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> list[str]:
+        library = logging.getLogger("transformers")
         self._bar = transformers_logging.is_progress_bar_enabled()
-        self._level = transformers_logging.get_verbosity()
+        self._before = library.handlers, library.level
+        heard = _Heard()
+        library.handlers = [heard]
+        library.setLevel(logging.WARNING)
         transformers_logging.disable_progress_bar()
-        transformers_logging.set_verbosity_error()
+        return heard.messages
 
     def __exit__(self, *_: object) -> None:
-        transformers_logging.set_verbosity(self._level)
+        library = logging.getLogger("transformers")
+        library.handlers, level = self._before
+        library.setLevel(level)
         if self._bar:
             transformers_logging.enable_progress_bar()
+
+
+class _Heard(logging.Handler):
+    """Keeps messages."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())

@@ -1,10 +1,14 @@
-"""A target and a draft with the same vocabulary, and the lanes they work on.
+"""A target and a draft whose token ids mean the same, and the lanes they work on.
 
-Both tokenizers must be equal. Heads that were padded to different sizes are cut to the common part before softmax.
+The vocabulary and the context are the target's. A draft that knows fewer tokens, or holds a shorter context, proposes less.
+
+Many decodes may use one pair, also in threads: each step of a decode is one `Turn`.
 """
 
 from __future__ import annotations
 
+import threading
+import warnings
 from importlib.resources import files
 from pathlib import Path
 from types import TracebackType
@@ -16,10 +20,17 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from specdec.errors import InputError, PairError
 from specdec.loading import load_model, load_tokenizer, require_equal_tokenizers
 from specdec.machine import available_cores
+from specdec.runtime.admission import admit
+from specdec.runtime.cache import context_limit
+from specdec.runtime.crossing import CannotCross
 from specdec.runtime.lane import InlineLane, Lane, ProcessLane, ThreadLane
-from specdec.runtime.runner import context_limit
+from specdec.runtime.parallel import is_split, ranks_of, serves, split_options
+from specdec.runtime.sequences import new_batch_runner
 from specdec.runtime.timing import CONTEXT_TOKENS, speed_ratio
+from specdec.runtime.vocabulary import head_size
+from specdec.runtime.watch import Evaluation, Watch
 from specdec.shapes import is_shape
+from specdec.source import sources
 
 LANES = ("auto", "inline", "thread", "process")
 
@@ -27,8 +38,10 @@ LANES = ("auto", "inline", "thread", "process")
 class Pair:
     """Two models ready to decode. Use it as a context manager, or `close()` it, to end a draft process early.
 
-    `target`, `draft`   models in evaluation mode; without a draft, only strategies that need none can run
+    `target`, `draft`   the models; without a draft, only strategies that need none can run. They work in evaluation mode, and
+                        are left in the mode that they were in. A decode sees the weights that they have when it starts
     `tokenizer`         shared by both; may be missing when prompts are token ids
+    `revisions`         those of the hub that target and draft were loaded from, as far as they were named
     `lane`              where the draft works: `"inline"`, `"thread"`, `"process"`, or `"auto"` (a thread when the draft is on
                         CUDA, a process when it is on a CPU of two cores or more, else inline)
     `eager`             whether forwards are transformers' own, operation by operation. Otherwise they are replayed as graphs on
@@ -47,21 +60,28 @@ class Pair:
     ) -> None:
         if lane not in LANES:
             raise InputError(f"unknown lane {lane!r}: choose one of {', '.join(LANES)}")
-        self.target = target.eval()
-        self.draft = None if draft is None else draft.eval()
+        self._ranks = ranks_of(target)
+        if draft is not None and is_split(draft):
+            raise PairError("the draft is split over ranks, and it works on rank 0 alone: load it whole")
+        self._plan = admit(target)
+        self._draft_plan = None if draft is None else admit(draft)
+        if draft is not None and self._plan.widest == 1:
+            raise PairError(
+                f"{target.config.model_type} cannot verify drafts: on a cache, its forward in transformers is right for one "
+                "token at a time only; use it as the draft, or as a target without one"
+            )
+        self.target, self.draft = target, draft
         self.tokenizer = tokenizer
         self.lane, self.eager = lane, eager
+        self.revisions: tuple[str | None, str | None] = (None, None)
         self._speed_ratio: float | None = None
         self._target_lane: Lane | None = None
         self._draft_lane: Lane | None = None
-        models = [target] if draft is None else [target, draft]
-        self.vocabulary = min(head_size(model) for model in models)
-        if tokenizer is not None and len(tokenizer) > self.vocabulary:
-            raise PairError(
-                f"the tokenizer has {len(tokenizer)} tokens and the smaller head only {self.vocabulary}: "
-                "choose a draft that was trained with the target's tokenizer"
-            )
-        self.context_limit = min(context_limit(model) for model in models)
+        self._watches: dict[str, Watch] = {}
+        self.lock = threading.RLock()
+        self.user: object = None
+        if self._ranks is not None:
+            self.target_lane()  # from here on, the target answers through its lane only
 
     @classmethod
     def load(
@@ -74,6 +94,8 @@ class Pair:
         dtype: str | torch.dtype | None = None,
         lane: str = "auto",
         eager: bool = False,
+        tensor_parallel: bool = False,
+        **options: Any,
     ) -> Pair:
         """Load a pair from directories or hub names, or make one of random weights (`shape:NAME`), without a tokenizer.
 
@@ -81,18 +103,26 @@ class Pair:
         `draft_device`  the same as `device` unless given
         `dtype`         the checkpoint's unless given (bfloat16 for a shape); float32 on a CPU without instructions for it
 
-        Raises `PairError` for a model that is missing, is not safetensors or does not fit.
+        `tensor_parallel`   whether all processes (ranks) that torchrun started share the target. Rank 0 goes on with the pair.
+                        On other ranks this call does not return: they serve, and end with code 0 when rank 0 closes its pair
+        `options`       those of `from_pretrained` that `specdec.source` lists: plain for the target, with `draft_` before them
+                        for the draft (`draft_revision="main"`); `trust_remote_code`, `attn_implementation` and the like are, as
+                        `device` is, the same for the draft unless given
+
+        Raises `PairError` for a model that is missing, broken or does not fit, and `InputError` for an option that has no use.
         """
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        tokenizer = None if is_shape(target) or is_shape(draft) else load_tokenizer(target)
-        if tokenizer is not None and draft is not None:
-            require_equal_tokenizers(tokenizer, load_tokenizer(draft), str(target), str(draft))
-        models = [
-            load_model(name, where, dtype)
-            for name, where in ((target, device), (draft, draft_device or device))
-            if name is not None
-        ]
-        return cls(*models, tokenizer=tokenizer, lane=lane, eager=eager)
+        if tensor_parallel:
+            options |= split_options()
+        found = sources(target, draft, device=device, draft_device=draft_device, dtype=dtype, options=options)
+        if "distributed_config" in options and serves():
+            found = found[:1]  # the draft works on rank 0
+        tokenizers = [] if any(is_shape(source.name) for source in found) else [load_tokenizer(source) for source in found]
+        if len(tokenizers) == 2:
+            require_equal_tokenizers(tokenizers[0], tokenizers[1], str(target), str(draft))
+        models = [load_model(source) for source in found]
+        pair = cls(*models, tokenizer=tokenizers[0] if tokenizers else None, lane=lane, eager=eager)
+        pair.revisions = (options.get("revision"), options.get("draft_revision"))
+        return pair
 
     @classmethod
     def bundled(cls, **options: Any) -> Pair:
@@ -106,10 +136,29 @@ class Pair:
         eos: int | list[int] | None = getattr(self.target.generation_config, "eos_token_id", None)
         return frozenset([eos] if isinstance(eos, int) else eos or ())
 
+    @property
+    def vocabulary(self) -> int:
+        """Tokens that the target has a logit for."""
+        return head_size(self.target)
+
+    @property
+    def context_limit(self) -> int:
+        """Tokens that the target holds: the prompt and the output."""
+        return context_limit(self.target)
+
+    @property
+    def draft_context_limit(self) -> int:
+        """Tokens that both models hold. Nothing is drafted beyond; the target goes on alone."""
+        return self.context_limit if self.draft is None else min(self.context_limit, context_limit(self.draft))
+
     def target_lane(self) -> Lane:
         """Where the target works, in the caller's thread. The first call makes the lane, which may copy weights."""
         if self._target_lane is None:
-            self._target_lane = InlineLane(self.target, self.vocabulary, eager=self.eager)
+            self._watches["target"] = Watch(self.target)
+            new_runner = new_batch_runner if self._ranks is None else self._ranks.new_runner
+            self._target_lane = InlineLane(
+                self.target, self.vocabulary, eager=self.eager, plan=self._plan, new_runner=new_runner
+            )
         return self._target_lane
 
     def draft_lane(self) -> Lane | None:
@@ -118,14 +167,43 @@ class Pair:
         The first call makes the lane, and may start a process. A lane whose process was lost is replaced by a new one.
         """
         if self.draft is not None and (self._draft_lane is None or self._draft_lane.ended):
-            kinds = {"inline": InlineLane, "thread": ThreadLane, "process": ProcessLane}
-            self._draft_lane = kinds[self._chosen_lane](self.draft, self.vocabulary, eager=self.eager)
+            self._watches["draft"] = Watch(self.draft)
+            self._draft_lane = self._new_draft_lane(self.draft)
         return self._draft_lane
+
+    def _new_draft_lane(self, draft: PreTrainedModel) -> Lane:
+        kinds = {"inline": InlineLane, "thread": ThreadLane, "process": ProcessLane}
+        try:
+            return kinds[self._chosen_lane](draft, self.vocabulary, eager=self.eager, plan=self._draft_plan)
+        except CannotCross as error:
+            if self.lane != "auto":
+                raise
+            said = str(error).partition(": ")[0]
+            warnings.warn(f"{said}: it works inline, in turn with the target", RuntimeWarning, stacklevel=3)
+            return InlineLane(draft, self.vocabulary, eager=self.eager, plan=self._draft_plan)
+
+    def refresh(self, *, draft: bool) -> None:
+        """End the lane of the target, and with `draft` also that of the draft, if its model has changed since it was made."""
+        if self._target_lane is not None and self._watches["target"].changed():
+            self._target_lane.close()
+            self._target_lane = None
+        if draft and self._draft_lane is not None and self._watches["draft"].changed():
+            self._draft_lane.close()
+            self._draft_lane = None
+
+    def turn(self, *, drafts: bool) -> Turn:
+        """A decode's turns on this pair, or a measurement's; `drafts` says whether it uses the draft."""
+        return Turn(self, drafts=drafts)
+
+    def evaluation(self) -> Evaluation:
+        """Evaluation mode of the models whose modules are called here: not of fused ones, and not of those in a process."""
+        lanes = {"target": self._target_lane, "draft": self._draft_lane}
+        return Evaluation([self._watches[name].modules for name, lane in lanes.items() if lane is not None and lane.asks_mode])
 
     def why_eager(self) -> dict[str, str | None]:
         """Why each model runs operation by operation, as transformers wrote it; `None` where it does not. Makes both lanes."""
-        draft = self.draft_lane()
-        return {"target": self.target_lane().why_eager, **({} if draft is None else {"draft": draft.why_eager})}
+        with self.turn(drafts=True) as (target, draft):
+            return {"target": target.why_eager, **({} if draft is None else {"draft": draft.why_eager})}
 
     @property
     def _chosen_lane(self) -> str:
@@ -138,18 +216,23 @@ class Pair:
     def speed_ratio(self) -> float:
         """`c`: seconds of a target step over seconds of a draft step, both at work. The first call times both models."""
         if self._speed_ratio is None:
-            draft, context = self.draft_lane(), max(1, min(CONTEXT_TOKENS, self.context_limit - 8))
-            self._speed_ratio = 1.0 if draft is None else speed_ratio(self.target_lane(), draft, context=context)
+            context = max(1, min(CONTEXT_TOKENS, self.draft_context_limit - 8))
+            with self.turn(drafts=True) as (target, draft):
+                self._speed_ratio = 1.0 if draft is None else speed_ratio(target, draft, context=context)
         return self._speed_ratio
 
     def close(self) -> None:
-        """End the lanes."""
-        if self._target_lane is not None:
-            self._target_lane.close()
-            self._target_lane = None
-        if self._draft_lane is not None:
-            self._draft_lane.close()
-            self._draft_lane = None
+        """End the lanes. A decode that goes on makes new ones."""
+        with self.lock:
+            self.user = None
+            if self._target_lane is not None:
+                self._target_lane.close()
+                self._target_lane = None
+            if self._ranks is not None:
+                self._ranks.close()
+            if self._draft_lane is not None:
+                self._draft_lane.close()
+                self._draft_lane = None
 
     def __enter__(self) -> Pair:
         return self
@@ -158,7 +241,50 @@ class Pair:
         self.close()
 
 
-def head_size(model: PreTrainedModel) -> int:
-    """Tokens that the output head has a logit for, padding included."""
-    head = model.get_output_embeddings()
-    return int(head.weight.shape[0]) if head is not None else int(model.config.get_text_config(decoder=True).vocab_size)
+class Turn:
+    """The turns of one decode on a pair. In a `with` block it has the lanes of target and draft to itself.
+
+    `claims`   how often the lanes had to be claimed, since others had used them or they were new. What they held is gone then
+    """
+
+    def __init__(self, pair: Pair, *, drafts: bool) -> None:
+        self._pair, self._drafts = pair, drafts
+        self._user = object()
+        self._lanes: tuple[Lane, Lane | None] | None = None
+        self._evaluation = Evaluation(())
+        self._found_training = False
+        self.claims = 0
+
+    def claim(self) -> tuple[Lane, Lane | None]:
+        """The lanes, now those of this decode. The first call makes them anew if their models have changed."""
+        pair = self._pair
+        if pair.user is not self._user or self._lanes is None:
+            if self._lanes is None:
+                pair.refresh(draft=self._drafts)
+            self._lanes = pair.target_lane(), pair.draft_lane() if self._drafts else None
+            pair.user = self._user
+            self.claims += 1
+        return self._lanes
+
+    def __enter__(self) -> tuple[Lane, Lane | None]:
+        self._pair.lock.acquire()
+        try:
+            before, lanes = self.claims, self.claim()
+            if self.claims > before:
+                self._evaluation = self._pair.evaluation()
+            self._found_training = self._evaluation.__enter__()
+            return lanes
+        except BaseException:
+            self._pair.lock.release()
+            raise
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        pair = self._pair
+        try:
+            if kind is not None:
+                pair.user = None  # whatever was under way, the next turn begins its sequences again
+                if self._found_training:
+                    pair.close()  # a thread may still be drafting; what it computes in training mode must not be kept
+            self._evaluation.__exit__()
+        finally:
+            pair.lock.release()

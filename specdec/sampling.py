@@ -6,6 +6,7 @@ float32 at least, whatever the model's dtype: to draw in bfloat16 and to test in
 
 from __future__ import annotations
 
+import copy
 import math
 import random
 from collections.abc import Iterable, Sequence
@@ -92,6 +93,7 @@ class Sampler:
         self.sampling = sampling
         self.greedy = sampling.greedy
         self._processors = sampling.processors()
+        self._own: LogitsProcessorList | None = None
         self.context_free = all(isinstance(processor, CONTEXT_FREE) for processor in self._processors)
 
     def probabilities(self, logits: Tensor, context: Sequence[int]) -> Tensor:
@@ -116,9 +118,31 @@ class Sampler:
             return logits
         if self.context_free:
             return self._processors(None, logits)  # type: ignore[arg-type]
+        return self._row_by_row(logits, context)
+
+    def _row_by_row(self, logits: Tensor, context: Sequence[int]) -> Tensor:
+        """Each row processed with the tokens before it."""
+        if self._own is None:
+            self._own = LogitsProcessorList(own_copy(processor, logits.device) for processor in self._processors)
         ids: Any = torch.tensor([list(context)], device=logits.device)
         first = len(context) - len(logits) + 1
-        return torch.cat([self._processors(ids[:, : first + i], logits[i : i + 1].clone()) for i in range(len(logits))])
+        return torch.cat([self._own(ids[:, : first + i], logits[i : i + 1].clone()) for i in range(len(logits))])
+
+
+def own_copy(processor: Any, device: torch.device) -> Any:
+    """A shallow copy of a processor, with its tensors and generators on `device`.
+
+    One object may be given to both models, which work at the same time, on devices of their own.
+    """
+    twin = copy.copy(processor)
+    if twin is processor or not hasattr(twin, "__dict__"):
+        return processor
+    for name, value in vars(twin).items():
+        if isinstance(value, Tensor):
+            vars(twin)[name] = value.to(device)
+        elif isinstance(value, torch.Generator):
+            vars(twin)[name] = torch.Generator(device).manual_seed(value.initial_seed())
+    return twin
 
 
 class Dice:
@@ -143,12 +167,16 @@ class Dice:
         return max((i for i, probability in enumerate(probabilities, start=1) if self.uniform() < probability), default=0)
 
     def pick(self, weights: Row) -> int:
-        """A token by inversion of the cumulative weights, in float64. A token of weight 0 is never picked."""
-        weights = weights.cpu().numpy() if isinstance(weights, Tensor) else weights
-        cumulative = weights.astype(np.float64).cumsum()  # faster than to convert while adding
-        total = cumulative[-1]
-        index = int(cumulative.searchsorted(self.uniform() * total, side="right"))
-        return index if index < len(cumulative) else int(cumulative.searchsorted(total))  # where u * total rounds to total
+        return inverted(weights, self.uniform())
+
+
+def inverted(weights: Row, uniform: float) -> int:
+    """A token by inversion of the cumulative weights, in float64. A token of weight 0 is never picked."""
+    weights = weights.cpu().numpy() if isinstance(weights, Tensor) else weights
+    cumulative = weights.astype(np.float64).cumsum()  # faster than to convert while adding
+    total = cumulative[-1]
+    index = int(cumulative.searchsorted(uniform * total, side="right"))
+    return index if index < len(cumulative) else int(cumulative.searchsorted(total))  # where u * total rounds to total
 
 
 NOT_A_TOKEN = -1
@@ -162,7 +190,7 @@ def greedy_choice(scores: Tensor) -> Tensor:
 
 
 def picked(weights: Tensor, uniforms: Tensor) -> Tensor:
-    """What `Dice.pick` would return for each row and its uniform, shape (rows,). Does not wait for the device.
+    """What `inverted` would return for each row and its uniform, shape (rows,). Does not wait for the device.
 
     Parallel sums may differ in their last digit, even where a weight is 0. Hence tokens of weight 0 are left out.
     """

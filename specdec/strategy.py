@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 from specdec.effects import Committed, Program
 from specdec.errors import InputError
+from specdec.handover import hand_over_to
 from specdec.lengths import AnyDraftLength, DraftLength, Fixed, as_draft_length
 from specdec.plugins import Plugins
 from specdec.report import spelled
@@ -57,7 +58,7 @@ class DecodingStrategy(ABC):
     ) -> Any:
         """Be a `custom_generate`: `model.generate(**inputs, custom_generate=self, draft=draft_model)`.
 
-        `draft` is a model or a `specdec.Pair`; see `specdec.huggingface`.
+        `draft` is a model or a `specdec.Pair`. `prepared` is all else that `generate` prepared; see `specdec.huggingface`.
         """
         from specdec.huggingface import generate  # what needs torch is imported when it is used
 
@@ -65,6 +66,9 @@ class DecodingStrategy(ABC):
 
     def __str__(self) -> str:
         return spelled(self.name, self.parameters)
+
+
+hand_over_to(DecodingStrategy)
 
 
 @dataclass(frozen=True)

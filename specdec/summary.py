@@ -23,12 +23,14 @@ if TYPE_CHECKING:
 class DescribedPair(Report):
     """The pair by names, sizes and number format.
 
-    `target`              where the target was loaded from
+    `target`              where the target was loaded from, and `@` with the revision if one was named
     `target_parameters`   number of its weights
-    `vocabulary`          number of tokens that both models know
+    `vocabulary`          number of tokens that the target has a logit for
     `dtype`               number format of the target
-    `draft`               where the draft was loaded from; null without one
+    `draft`               where the draft was loaded from, in the same form; null without one
     `draft_parameters`    number of its weights; null without a draft
+    `quantization`        method that quantised the target by its config.json, such as torchao; null without one
+    `draft_quantization`  the same for the draft
     """
 
     target: str
@@ -37,21 +39,34 @@ class DescribedPair(Report):
     dtype: str
     draft: str | None = None
     draft_parameters: int | None = None
+    quantization: str | None = None
+    draft_quantization: str | None = None
 
     @classmethod
     def of(cls, pair: Pair) -> Self:
         """The description of a loaded pair."""
+        names = [
+            (model_name(model) or "unnamed") + (f"@{revision}" if revision else "")
+            for model, revision in zip((pair.target, pair.draft), pair.revisions, strict=True)
+            if model is not None
+        ]
         return cls(
-            target=model_name(pair.target) or "unnamed",
-            draft=None if pair.draft is None else model_name(pair.draft) or "unnamed",
+            target=names[0],
+            draft=names[1] if len(names) > 1 else None,
             target_parameters=pair.target.num_parameters(),
             draft_parameters=None if pair.draft is None else pair.draft.num_parameters(),
             vocabulary=pair.vocabulary,
             dtype=str(pair.target.dtype).removeprefix("torch."),
+            quantization=_quantization(pair.target),
+            draft_quantization=None if pair.draft is None else _quantization(pair.draft),
         )
 
     def __str__(self) -> str:
-        return f"{self.target} + {self.draft or 'no draft'}, {self.dtype}"
+        names = [
+            name + (f" ({method})" if method else "")
+            for name, method in ((self.target, self.quantization), (self.draft or "no draft", self.draft_quantization))
+        ]
+        return f"{' + '.join(names)}, {self.dtype}"
 
 
 @dataclass(frozen=True)
@@ -122,3 +137,8 @@ def model_name(model: PreTrainedModel) -> str:
         return ""
     name, package = Path(model.name_or_path), Path(str(files("specdec"))).parent
     return str(name.relative_to(package) if name.is_relative_to(package) else name)
+
+
+def _quantization(model: PreTrainedModel) -> str | None:
+    method: Any = getattr(getattr(model.config, "quantization_config", None), "quant_method", None)
+    return None if method is None else str(getattr(method, "value", method))

@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import AutoConfig
 
 from specdec.sampling import Dice
-from specdec.testing.models import model
+from specdec.testing.models import SMALL, causal, model
 
 
 def minuscule(vocabulary: int, seed: int, **more: Any) -> Any:
@@ -21,11 +22,65 @@ def minuscule(vocabulary: int, seed: int, **more: Any) -> Any:
     return model("llama", vocabulary, seed, **(sizes | more))
 
 
+LINEAR: dict[str, Any] = {
+    "layer_types": ["linear_attention", "full_attention"],
+    "linear_num_key_heads": 1,
+    "linear_num_value_heads": 2,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+}
+EXPERTS: dict[str, Any] = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8}
+STATES: dict[str, Any] = {"mamba_n_heads": 4, "mamba_d_head": 8, "mamba_n_groups": 1, "mamba_d_state": 4}
+
+HYBRIDS: dict[str, dict[str, Any]] = {
+    "qwen3_next": LINEAR | EXPERTS | {"shared_expert_intermediate_size": 8},
+    "qwen3_5_text": LINEAR,
+    "falcon_h1": STATES | {"mamba_d_ssm": 32, "mamba_chunk_size": 4},
+    "bamba": STATES | {"attn_layer_indices": [1], "mamba_chunk_size": 4},
+    "mamba2": {"num_heads": 4, "head_dim": 8, "n_groups": 1, "state_size": 4, "chunk_size": 4},
+    "lfm2": {"layer_types": ["conv", "full_attention"], "block_auto_adjust_ff_dim": False},
+    "jamba": {
+        "attn_layer_period": 2,
+        "attn_layer_offset": 1,
+        "mamba_d_state": 4,
+        "mamba_dt_rank": 4,
+        "use_mamba_kernels": False,
+    }
+    | {"num_experts": 2, "num_experts_per_tok": 1},
+    "mamba": {"state_size": 4},
+}
+"""Models with recurrent layers, and convolutions: what their types add to `SMALL`."""
+
+
+def hybrid(name: str, vocabulary: int, seed: int, dtype: torch.dtype = torch.float64) -> Any:
+    """A random model with a layer that cannot be cut. Its states weigh enough to be missed."""
+    sizes = SMALL if name not in ("mamba", "mamba2") else {key: one for key, one in SMALL.items() if "head" not in key}
+    config = AutoConfig.for_model(name, vocab_size=vocabulary, max_position_embeddings=128, **(sizes | HYBRIDS[name]))
+    made = causal(config, seed, dtype)
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(seed)
+        for parameter, weight in made.named_parameters():
+            if weight.dim() == 2 and "A_log" not in parameter:
+                weight.normal_(0, 1 if "embed" in parameter else weight.shape[1] ** -0.5)
+    return made
+
+
 class Broken:
     """A logits processor that answers NaN. A worker process can import it, since `tests/` is on `sys.path`."""
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         return torch.full_like(scores, float("nan"))
+
+
+class Beyond:
+    """A logits processor that allows only the tokens from `first` on."""
+
+    def __init__(self, first: int) -> None:
+        self._first = first
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        allowed = torch.arange(scores.shape[-1], device=scores.device) >= self._first
+        return scores.masked_fill(~allowed, -torch.inf)
 
 
 class Scripted(Dice):

@@ -28,6 +28,8 @@ class Placement(StrEnum):
 
 
 CONTEXT = 256
+MOST_TOKENS = 10_000_000
+"""What can be simulated in memory and minutes."""
 
 _SYSTEM = "Models and devices"
 
@@ -118,7 +120,10 @@ class SystemOptions:
     context: Annotated[
         int | None,
         typer.Option(
-            min=0, help=f"With --profile or --gpu: tokens before the window; {CONTEXT} unless given.", rich_help_panel=_SYSTEM
+            min=0,
+            max=MOST_TOKENS,
+            help=f"With --profile or --gpu: tokens before the window; {CONTEXT} unless given.",
+            rich_help_panel=_SYSTEM,
         ),
     ] = None
 

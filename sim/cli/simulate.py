@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sim.cli.options import Seed, SystemOptions
+from sim.cli.options import MOST_TOKENS, Seed, SystemOptions
 from sim.cli.traffic import TrafficOptions
 from specdec.cli.console import Terminal
 from specdec.cli.options import Json, StrategyOptions
@@ -17,7 +17,7 @@ def simulate(
     chosen: StrategyOptions,
     setup: SystemOptions,
     serving: TrafficOptions,
-    tokens: Annotated[int, typer.Option(min=1, help="Tokens to simulate.")] = 20_000,
+    tokens: Annotated[int, typer.Option(min=1, max=MOST_TOKENS, help="Tokens to simulate.")] = 20_000,
     seed: Seed = 0,
     json: Json = None,
 ) -> None:

@@ -23,6 +23,10 @@ ARRIVALS = re.compile(r"(?:poisson:(?P<poisson>[^,/]+)(?:/s)?|gamma:(?P<gamma>[^
 LENGTHS = re.compile(r"(?P<mean>[^,]+)(?:,\s*cv=(?P<cv>.+))?")
 REQUESTS, INPUT_TOKENS, OUTPUT_TOKENS = 1000, "512", "256"
 MAX_BATCH, ITERATION_TOKENS = 256, 2048
+MOST_REPLICAS, MOST_REQUESTS = 10_000, 10_000_000
+"""What can be simulated in memory."""
+MOST_AT_ONCE = 100_000
+"""The most sequences of a batch, and clients."""
 
 _SERVING = "Serving (needs --arrivals, --trace or --concurrency)"
 
@@ -44,7 +48,10 @@ class TrafficOptions:
     requests: Annotated[
         int | None,
         typer.Option(
-            min=1, help=f"Take so many requests: {REQUESTS}, or the whole trace, unless given.", rich_help_panel=_SERVING
+            min=1,
+            max=MOST_REQUESTS,
+            help=f"Take so many requests: {REQUESTS}, or the whole trace, unless given.",
+            rich_help_panel=_SERVING,
         ),
     ] = None
     input_tokens: Annotated[
@@ -60,22 +67,34 @@ class TrafficOptions:
         ),
     ] = None
     replicas: Annotated[
-        int | None, typer.Option(min=1, help="Copies of target and draft; 1 unless given.", rich_help_panel=_SERVING)
+        int | None,
+        typer.Option(min=1, max=MOST_REPLICAS, help="Copies of target and draft; 1 unless given.", rich_help_panel=_SERVING),
     ] = None
     max_batch: Annotated[
         int | None,
-        typer.Option(min=1, help=f"Sequences a replica runs at once; {MAX_BATCH} unless given.", rich_help_panel=_SERVING),
+        typer.Option(
+            min=1,
+            max=MOST_AT_ONCE,
+            help=f"Sequences a replica runs at once; {MAX_BATCH} unless given.",
+            rich_help_panel=_SERVING,
+        ),
     ] = None
     kv_tokens: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Tokens of text that the KV cache of a replica holds; no limit unless given.", rich_help_panel=_SERVING
+            min=1,
+            max=10**12,
+            help="Tokens of text that the KV cache of a replica holds; no limit unless given.",
+            rich_help_panel=_SERVING,
         ),
     ] = None
     iteration_tokens: Annotated[
         int | None,
         typer.Option(
-            min=1, help=f"Tokens of an iteration, prompts included; {ITERATION_TOKENS} unless given.", rich_help_panel=_SERVING
+            min=1,
+            max=10**9,
+            help=f"Tokens of an iteration, prompts included; {ITERATION_TOKENS} unless given.",
+            rich_help_panel=_SERVING,
         ),
     ] = None
     cached_share: Annotated[
@@ -83,14 +102,21 @@ class TrafficOptions:
     ] = None
     concurrency: Annotated[
         int | None,
-        typer.Option(min=1, help="Requests open at once: each client waits for its answer.", rich_help_panel=_SERVING),
+        typer.Option(
+            min=1, max=MOST_AT_ONCE, help="Requests open at once: each client waits for its answer.", rich_help_panel=_SERVING
+        ),
     ] = None
     client_delay: Annotated[
         str | None, typer.Option(metavar="TIME", help="Way of a request to the engine.", rich_help_panel=_SERVING)
     ] = None
     lag: Annotated[
         int | None,
-        typer.Option(min=0, help="Planned iterations that a new request misses; 0 unless given.", rich_help_panel=_SERVING),
+        typer.Option(
+            min=0,
+            max=MOST_AT_ONCE,
+            help="Planned iterations that a new request misses; 0 unless given.",
+            rich_help_panel=_SERVING,
+        ),
     ] = None
     routing: Annotated[
         str | None, typer.Option(metavar="RULE", help="shortest-queue (default) or round-robin.", rich_help_panel=_SERVING)
@@ -112,7 +138,9 @@ class TrafficOptions:
     ] = None
     replications: Annotated[
         int | None,
-        typer.Option(min=1, help="Runs with acceptance draws of their own; 1 unless given.", rich_help_panel=_SERVING),
+        typer.Option(
+            min=1, max=MOST_REPLICAS, help="Runs with acceptance draws of their own; 1 unless given.", rich_help_panel=_SERVING
+        ),
     ] = None
 
     def traffic(self) -> Traffic | Workload | None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sim.cli.options import Seed, SystemOptions
+from sim.cli.options import MOST_TOKENS, Seed, SystemOptions
 from specdec.cli.console import Terminal
 from specdec.cli.options import Json, PictureOptions, parsed_lengths
 from specdec.errors import InputError
@@ -26,7 +26,7 @@ def tune(
     draft_lengths: Annotated[
         str | None, typer.Option(metavar="LIST", help=f"Draft lengths to try, such as 1,2,4 or 1-8; {LENGTHS} unless given.")
     ] = None,
-    tokens: Annotated[int, typer.Option(min=0, help="Tokens to simulate for each dot; 0 for none.")] = 20_000,
+    tokens: Annotated[int, typer.Option(min=0, max=MOST_TOKENS, help="Tokens to simulate for each dot; 0 for none.")] = 20_000,
     seed: Seed = 0,
     measured: Annotated[
         str | None, typer.Option(metavar="FILE", help="With --output: what specdec bench measured, drawn as crosses.")

@@ -160,11 +160,12 @@ class Comparison:
         """Tokens per second of each strategy. Each prompt is decoded first with another strategy than the prompt before."""
         from specdec.decoding import decode
 
+        options: dict[str, Any] = {"max_new_tokens": self.tokens, "temperature": 1, "eos": (), "stop_strings": ()}
         seconds = [0.0] * len(self.strategies)
         for number, prompt in enumerate(self.prompts):
             for i in range(len(self.strategies)):
                 at = (number + i) % len(self.strategies)
-                answer = decode(self.pair, self.strategies[at], prompt, max_new_tokens=self.tokens, eos=(), seed=seed + number)
+                answer = decode(self.pair, self.strategies[at], prompt, seed=seed + number, **options)
                 seconds[at] += answer.statistics.decode_seconds
         return [self.tokens * len(self.prompts) / total for total in seconds]
 

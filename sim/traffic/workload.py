@@ -87,11 +87,14 @@ class Arrivals:
         return np.cumsum(random.gamma(self.cv**-2, mean * self.cv**2, requests), dtype=np.float64)
 
 
+LONGEST_MEAN = 1e9
+
+
 @dataclass(frozen=True, slots=True)
 class Lengths:
     """Lognormal lengths of prompts or answers.
 
-    `mean_tokens`   mean number of tokens, at least 1
+    `mean_tokens`   mean number of tokens, from 1 to 1e9; no request has more than a thousand times as many
     `cv`            coefficient of variation: 0 is a constant length
 
     Raises `InputError` for other values than these.
@@ -101,8 +104,8 @@ class Lengths:
     cv: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 1 <= self.mean_tokens < np.inf:
-            raise InputError(f"a mean length of {self.mean_tokens:g} tokens is not possible: give at least 1")
+        if not 1 <= self.mean_tokens <= LONGEST_MEAN:
+            raise InputError(f"a mean length of {self.mean_tokens:g} tokens is not possible: give from 1 to {LONGEST_MEAN:g}")
         if not 0 <= self.cv < np.inf:
             raise InputError(f"length cv {self.cv:g} is not possible: give 0 or more (0 is a constant length)")
 
@@ -110,7 +113,7 @@ class Lengths:
         """Token counts, at least 1 each, shape (requests,)."""
         variance = np.log1p(self.cv**2)
         drawn = random.lognormal(np.log(self.mean_tokens) - variance / 2, np.sqrt(variance), requests)
-        return np.maximum(1, np.rint(drawn)).astype(np.int64)
+        return np.clip(np.rint(drawn), 1, 1000 * LONGEST_MEAN).astype(np.int64)
 
 
 def streams(seed: np.random.SeedSequence, count: int) -> list[np.random.SeedSequence]:

@@ -10,6 +10,9 @@ from specdec.bench.run import Benchmark
 from specdec.bench.values import Difference, GreedyCheck
 from specdec.pair import Pair
 from specdec.runtime.runner import Runner
+from specdec.runtime.watch import evaluation
+from specdec.sampling import Sampler
+from specdec.settings import Options, resolve
 from specdec.summary import StrategySetting
 
 TIE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}
@@ -36,7 +39,11 @@ def difference(
 ) -> Difference:
     """Where the greedy outputs of a `setting` and the baseline begin to differ on prompt `number`, and whether it is a tie."""
     at = next(i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b)
-    logits = Runner(pair.target, pair.vocabulary).logits([*prompt, *theirs[:at]], 1)[0].double()
+    context, budget = [*prompt, *theirs[:at]], max(len(ours), len(theirs))
+    sampling = resolve(pair.target, prompt, Options(temperature=0, max_new_tokens=budget)).sampling
+    with evaluation(pair.target):
+        raw = Runner(pair.target, pair.vocabulary).logits(context, 1)
+    logits = Sampler(sampling).processed(raw, context)[0].double()
     margin = abs(float(logits[ours[at]] - logits[theirs[at]]))
     return Difference(
         strategy=setting.strategy,
@@ -45,5 +52,5 @@ def difference(
         position=at,
         tokens=(ours[at], theirs[at]),
         logit_margin=margin,
-        tie=margin <= TIE[pair.target.dtype] * float(logits.abs().max()),
+        tie=margin <= TIE[pair.target.dtype] * float(logits[logits.isfinite()].abs().max()),
     )

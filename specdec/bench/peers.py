@@ -8,6 +8,7 @@ Source: transformers 5.23, `generation/utils.py` and `generation/candidate_gener
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -24,7 +25,10 @@ from specdec.bench.run import ALL_DRAFT_LENGTHS, Decoder
 from specdec.bench.values import BASELINE
 from specdec.errors import InputError
 from specdec.loading import quiet_transformers
-from specdec.pair import Pair, head_size
+from specdec.pair import Pair
+from specdec.runtime.vocabulary import head_size
+from specdec.runtime.watch import evaluation
+from specdec.settings import Options, configuration
 from specdec.statistics import Statistics
 from specdec.text import Text
 
@@ -117,39 +121,44 @@ def generate(
     seed: int,
     **_: Any,
 ) -> Result:
-    """One `generate` with the budget, end of sequence and sampling of `specdec.decode`; the verification rule is its own."""
+    """One `generate` with the settings of `specdec.decode`, the checkpoint's included; the verification rule is its own."""
     target: Any = pair.target
-    eos = sorted(pair.eos)
-    sampling = {"temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {}
-    config = GenerationConfig(
-        max_new_tokens=min(max_new_tokens, pair.context_limit - len(prompt)),
-        eos_token_id=eos or None,
-        pad_token_id=eos[0] if eos else 0,  # nothing is padded, and without one a warning comes with every call
-        do_sample=temperature > 0,
-        **sampling,
-    )
+    room = (pair.context_limit if draft is None else pair.draft_context_limit) - len(prompt)
+    if room < 1:
+        raise InputError(f"the prompt has {len(prompt)} tokens, more than the draft of assisted generation holds: shorten it")
+    budget = min(max_new_tokens, room)
+    config = configuration(target, len(prompt), Options(budget, temperature, max_time=math.inf))
+    config.pad_token_id = config.pad_token_id or 0  # nothing is padded, and without one a warning comes with every call
+    config.max_length = None  # the budget says it
     ids = torch.tensor([list(prompt)], device=target.device)
     arguments = {"attention_mask": torch.ones_like(ids), "generation_config": config, "assistant_model": draft}
+    arguments["tokenizer"] = pair.tokenizer if config.stop_strings else None
     gpus = {model.device for model in (target, draft) if model is not None and model.device.type == "cuda"}
     watches = [Watch(target)] if draft is None else [Watch(target), Watch(draft)]
     # What transformers warns of in here is how its assisted generation calls `generate` itself.
-    with torch.random.fork_rng(gpus), configured(target), quiet_transformers(), ExitStack() as opened:
+    with (
+        torch.random.fork_rng(gpus),
+        configured(target),
+        quiet_transformers(),
+        evaluation(target, draft),
+        ExitStack() as opened,
+    ):
         for watch in watches:
             opened.enter_context(watch)
         torch.manual_seed(seed)
         begin = time.perf_counter()
         tokens = tuple(target.generate(ids, **arguments)[0, len(prompt) :].tolist())
         end = time.perf_counter()
-    finished_by = "eos" if tokens[-1] in pair.eos else "length"
+    finished_by = "eos" if tokens[-1] in pair.eos else "length" if len(tokens) == budget else "stop"
     statistics = counted(len(prompt), len(tokens), *(watch.forwards() for watch in watches))
     statistics.decode_seconds = end - min(watch.began for watch in watches) - statistics.prefill_seconds
     statistics.prefill_seconds = end - begin - statistics.decode_seconds
-    return Result(tokens, Text(pair.tokenizer, (), len(prompt)).of(tokens), finished_by, statistics)
+    return Result(tokens, Text(pair.tokenizer).of(tokens), finished_by, statistics)
 
 
 @contextmanager
 def configured(model: PreTrainedModel, **settings: Any) -> Generator[None]:
-    """The model with a plain generation configuration, since its own may add settings such as penalties."""
+    """The model with a plain generation configuration, since its own would be laid over the one that it is given."""
     own = model.generation_config
     model.generation_config = GenerationConfig(**settings)
     try:

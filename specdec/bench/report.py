@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from specdec.bench.text import ForWidth, greedy_sentence, legend, more_columns, pair_sentence, ranking_sentence, results_table
 from specdec.bench.values import BenchHardware, BenchResult, BenchSettings, GreedyCheck, PairSteps, PeerComparison, Ranking
-from specdec.report import Report
+from specdec.report import Report, spelled
 from specdec.summary import DescribedPair
 
 if TYPE_CHECKING:
@@ -59,6 +59,8 @@ class BenchReport(Report):
                 f"{settings.repeats} of {settings.repeats_planned} repeats; {settings.target_threads} target thread(s), "
                 f"draft lane: {settings.draft_lane or 'none'}{'; eager forwards' if any(settings.why_eager.values()) else ''}"
             )
+            if settings.checkpoint:
+                head["Kept"] = spelled("settings of the checkpoint:", settings.checkpoint)
         for name, text in head.items():
             yield Text.assemble((name.ljust(10), "bold"), text)
         if not self.results:

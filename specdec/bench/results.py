@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ from specdec.bench.run import Benchmark, Contender, Ours, drafted_at_once
 from specdec.bench.values import BenchHardware, BenchResult, BenchSettings, PeerComparison, Ranking, Slower
 from specdec.machine import versions
 from specdec.measure import hardware
+from specdec.settings import Options, resolve
 from specdec.statistics import Statistics
 from specdec.strategy import DraftingStrategy
 from specdec.summary import DescribedPair
@@ -75,8 +77,18 @@ def settings(benchmark: Benchmark, prompts_file: str, interrupted: bool) -> Benc
         draft_lane=None if lane is None else type(lane).__name__.removesuffix("Lane").lower(),
         peer_seconds=SECONDS if benchmark.peers else None,
         prompts_file=prompts_file,
+        checkpoint=of_checkpoint(benchmark),
         interrupted=interrupted,
     )
+
+
+def of_checkpoint(benchmark: Benchmark) -> dict[str, Any]:
+    """The settings of the checkpoint that all contenders honoured."""
+    found: dict[str, Any] = {}
+    for temperature in benchmark.temperatures:
+        options = Options(benchmark.max_new_tokens, temperature, max_time=math.inf)
+        found |= resolve(benchmark.pair.target, benchmark.prompts[0], options).named
+    return {name: value for name, value in found.items() if name != "temperature"}
 
 
 def result(benchmark: Benchmark, contender: Contender) -> BenchResult:

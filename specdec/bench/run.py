@@ -1,11 +1,15 @@
 """Runs a benchmark: the contenders, and the order in which they decode. Knows no strategy but the baseline.
 
+Temperatures are the benchmark's own. All other settings of the checkpoint hold for all contenders alike, but for `max_time`:
+no output ends by the clock.
+
 All contenders decode a prompt, one after the other, before the next prompt. The contender that begins changes each time. So a
 machine that is busy elsewhere for a while slows all of them down.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,12 +24,12 @@ from specdec.measure import measure_acceptance, profile
 from specdec.pair import Pair
 from specdec.profile import Profile
 from specdec.report import spelled
-from specdec.runtime.timing import CONTEXT_TOKENS, step_seconds, window_seconds
+from specdec.runtime.timing import step_seconds, timing_context, window_seconds
 from specdec.sampling import Sampling
 from specdec.strategy import DecodingStrategy, DraftingStrategy, available, create
 from specdec.summary import StrategySetting
 from specdec.synthetic import rule_of, synthetic
-from specdec.text import prompt_tokens
+from specdec.text import Prompt, prompt_tokens
 
 WIDTHS = (1, 2, 4, 8)
 WARM_UP_TOKENS = 16
@@ -72,7 +76,7 @@ class Ours:
         return self.strategy.lossless
 
     def decode(self, pair: Pair, prompt: Sequence[int], **options: Any) -> Result:
-        return decode(pair, self.strategy, prompt, **options)
+        return decode(pair, self.strategy, prompt, max_time=math.inf, **options)
 
 
 @dataclass(frozen=True)
@@ -131,7 +135,7 @@ class Benchmark:
 
     `pair`             the two models
     `strategies`       to compare; the baseline is added if it is missing
-    `texts`            prompts as text or token ids
+    `texts`            prompts as text, token ids or messages
     `temperatures`     0 is greedy
     `max_new_tokens`   budget of each output
     `repeats`          of all prompts
@@ -147,7 +151,7 @@ class Benchmark:
 
     pair: Pair
     strategies: Sequence[DecodingStrategy]
-    texts: Sequence[str | Sequence[int]]
+    texts: Sequence[Prompt]
     temperatures: Sequence[float]
     max_new_tokens: int
     repeats: int
@@ -229,22 +233,23 @@ def measured(pair: Pair, prompts: Sequence[Sequence[int]], temperatures: Sequenc
 
     Forced acceptance is not measured, since its rate is known.
     """
-    draft, forced = pair.draft_lane(), synthetic(verification)
-    draft_seconds = None if draft is None else step_seconds(draft)  # first: its process then runs while the target is timed
-    widths = window_seconds(pair.target_lane(), WIDTHS)
-    asked = () if draft is None else {1.0, *temperatures}
-    rates = {t: (forced or measure_acceptance(pair, prompts, temperature=t)).rate for t in asked}
-    return PairSteps(
-        target_step_seconds=step_seconds(pair.target_lane()),
-        target_window_seconds=widths,
-        draft_step_seconds=draft_seconds,
-        speed_ratio=None if draft is None else pair.speed_ratio(),
-        acceptance_rate=rates.get(1.0),
-        acceptance_rate_by_temperature={f"{t:g}": rates[t] for t in sorted(rates)},
-        profile=None if draft is None else _timings(pair),
-    )
+    forced, context = synthetic(verification), timing_context(pair.draft_context_limit)
+    with pair.turn(drafts=True) as (target, draft):
+        draft_seconds = None if draft is None else step_seconds(draft, context=context)  # first, so that its process runs
+        widths = window_seconds(target, WIDTHS, context=context)
+        asked = () if draft is None else {1.0, *temperatures}
+        rates = {t: (forced or measure_acceptance(pair, prompts, temperature=t)).rate for t in asked}
+        return PairSteps(
+            target_step_seconds=step_seconds(target, context=context),
+            target_window_seconds=widths,
+            draft_step_seconds=draft_seconds,
+            speed_ratio=None if draft is None else pair.speed_ratio(),
+            acceptance_rate=rates.get(1.0),
+            acceptance_rate_by_temperature={f"{t:g}": rates[t] for t in sorted(rates)},
+            profile=None if draft is None else _timings(pair, context),
+        )
 
 
-def _timings(pair: Pair) -> Profile:
+def _timings(pair: Pair, context: int) -> Profile:
     """The models alone, in turn and together, for the predictor; acceptance is measured on the benchmark's own prompts."""
-    return profile(pair, {}, widths=ALL_DRAFT_LENGTHS, batches=(), contexts=(CONTEXT_TOKENS,), repeats=PROFILE_REPEATS)
+    return profile(pair, {}, widths=ALL_DRAFT_LENGTHS, batches=(), contexts=(context,), repeats=PROFILE_REPEATS)

@@ -15,15 +15,18 @@ from collections.abc import Sequence
 from specdec.bench.report import BenchReport
 from specdec.bench.results import report_of
 from specdec.bench.run import Benchmark, Decoder
+from specdec.bench.turns import turns
 from specdec.pair import Pair
+from specdec.prompts import Chat
 from specdec.report import Progress, no_progress
 from specdec.strategy import DecodingStrategy
+from specdec.text import Prompt
 
 
 def bench(
     pair: Pair,
     strategies: Sequence[DecodingStrategy],
-    prompts: Sequence[str | Sequence[int]],
+    prompts: Sequence[Prompt | Chat],
     *,
     temperatures: Sequence[float] = (0.0, 1.0),
     max_new_tokens: int = 64,
@@ -38,7 +41,8 @@ def bench(
     """Measure strategies side by side; autoregressive decoding is always measured too.
 
     `strategies`       to compare, such as those of `line_up`
-    `prompts`          texts, or token ids
+    `prompts`          texts, token ids, messages, or conversations as `specdec.prompts.load_chats` reads them: every turn is a
+                       prompt then, after answers of the target's own
     `temperatures`     0 is greedy
     `max_new_tokens`   of each output
     `repeats`          of all prompts
@@ -51,7 +55,8 @@ def bench(
 
     Ctrl-C ends the benchmark early. The report then holds what was measured so far, and its `settings.interrupted` is true.
     """
-    benchmark = Benchmark(pair, strategies, prompts, temperatures, max_new_tokens, repeats, seconds, verification, seed, peers)
+    texts = turns(pair, prompts, max_new_tokens, progress)
+    benchmark = Benchmark(pair, strategies, texts, temperatures, max_new_tokens, repeats, seconds, verification, seed, peers)
     interrupted = False
     try:
         for _ in progress(benchmark, len(benchmark)):

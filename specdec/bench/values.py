@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -57,6 +57,8 @@ class BenchSettings(Report):
     `draft_lane`        where the draft worked: `inline`, `thread` or `process`; null without a draft
     `peer_seconds`      how the seconds of peers were taken; null without peers
     `prompts_file`      name of the prompts
+    `checkpoint`        settings of the checkpoint that all contenders honoured, by their names in `generation_config.json`; at
+                        a temperature above 0 too, where they are for sampling only
     `interrupted`       whether a person ended the benchmark early
     """
 
@@ -74,6 +76,7 @@ class BenchSettings(Report):
     draft_lane: str | None
     peer_seconds: str | None = None
     prompts_file: str = ""
+    checkpoint: Mapping[str, Any] = field(default_factory=dict[str, Any])
     interrupted: bool = False
 
 

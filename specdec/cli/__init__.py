@@ -14,6 +14,7 @@ Exit codes
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import warnings
@@ -26,6 +27,16 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
+from specdec.cli.edges import (
+    TRACEBACK,
+    abandon,
+    check_arguments,
+    check_streams,
+    is_interrupt,
+    quiet_libraries,
+    remark,
+    unforeseen,
+)
 from specdec.cli.grouped import with_grouped_options
 from specdec.errors import InputError, SpecdecError
 from specdec.inputs import did_you_mean
@@ -112,10 +123,16 @@ def specdec(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    typed = list(sys.argv[1:] if arguments is None else arguments)
+    if os.environ.get("RANK", "0") != "0":  # torchrun started several of us, and the first one reads and writes
+        sys.stdin, sys.stdout = io.TextIOWrapper(io.BytesIO()), io.TextIOWrapper(io.BytesIO())
     try:
+        check_streams()
+        check_arguments(typed)
+        quiet_libraries()
         with warnings.catch_warnings():
-            warnings.showwarning = _remark
-            code = get_command(app)(args=arguments, prog_name="specdec", standalone_mode=False)
+            warnings.showwarning = _warn
+            code = get_command(app)(args=typed, prog_name="specdec", standalone_mode=False)
         sys.stdout.flush()
         return code or 0
     except SpecdecError as error:
@@ -127,8 +144,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads: let the last flush succeed
+        abandon(sys.stdout)
         return 1
+    except Exception as error:
+        return _caught(error, typed)
+
+
+def _caught(error: Exception, typed: Sequence[str]) -> int:
+    """The exit code for an error that no command foresaw, after its line."""
+    if is_interrupt(error):
+        return INTERRUPTED
+    if os.environ.get(TRACEBACK):
+        raise error
+    try:
+        sys.stdout.flush()
+    except OSError:
+        abandon(sys.stdout)
+    return _complain(unforeseen(error, typed))
 
 
 def _remedy(error: typer.TyperException) -> str:
@@ -136,11 +168,10 @@ def _remedy(error: typer.TyperException) -> str:
     return f"see {context.command_path if context else 'specdec'} --help"
 
 
-def _remark(message: Warning | str, *_: Any) -> None:
-    """Write a warning to standard error in one line."""
-    print(f"specdec: {' '.join(str(message).split())}", file=sys.stderr)
+def _warn(message: Warning | str, *_: Any) -> None:
+    remark(message)
 
 
 def _complain(message: str) -> int:
-    _remark(message)
+    remark(message)
     return 2

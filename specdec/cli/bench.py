@@ -17,7 +17,9 @@ from specdec.synthetic import rule_of, synthetic
 if TYPE_CHECKING:
     from specdec.bench import BenchReport
     from specdec.pair import Pair
+    from specdec.prompts import Chat
     from specdec.report import Progress
+    from specdec.text import Prompt
 
 FULL_REPEATS, REPEATS = 5, 3
 SECONDS = 200.0
@@ -44,13 +46,21 @@ class BenchOptions:
         list[float] | None, typer.Option(help="0 is greedy; may be repeated. Both 0 and 1 unless given.")
     ] = None
     prompts: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Prompts: text, or JSON lines as in HumanEval, GSM8K or MT-bench.")
+        str | None,
+        typer.Option(metavar="FILE", help="Prompts: text, or JSON as in HumanEval, GSM8K, MT-bench, ShareGPT and others."),
     ] = None
+    chat: Annotated[
+        bool,
+        typer.Option(
+            "--chat", help="Take each prompt as a user's message, by the target's chat template; measure later turns too."
+        ),
+    ] = False
     prompt_tokens: Annotated[
         int | None, typer.Option(min=1, help="Length of the made-up prompts of shapes, which read no text; 128 unless given.")
     ] = None
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Take only the first prompts; 6 of the 12 bundled ones unless given.")
+        int | None,
+        typer.Option(min=1, help="Take only the first prompts or conversations; 6 of the 12 bundled ones unless given."),
     ] = None
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to generate for each prompt.")] = 64
     repeats: Annotated[int | None, typer.Option(min=1, help="Repeats; 3, or 5 with --full, unless given.")] = None
@@ -90,6 +100,8 @@ class BenchOptions:
             raise InputError(
                 f"--prompts {self.prompts}: shapes have no tokenizer to read it with: give --prompt-tokens instead"
             )
+        if models.shapes and self.chat:
+            raise InputError(f"--chat is for models that read text, and {models.shapes} have no tokenizer: leave it out")
         if self.prompt_tokens is not None and not models.shapes:
             raise InputError("--prompt-tokens is for shapes, and these models read text: give --prompts instead")
 
@@ -104,20 +116,22 @@ class BenchOptions:
             reason = f"none of {names} has a draft length" if models.drafts else "there is no draft model"
             raise InputError(f"--draft-lengths {self.draft_lengths}: {reason}: leave it out")
 
-    def chosen_prompts(self, shapes: str) -> tuple[Sequence[str | Sequence[int]], str]:
+    def chosen_prompts(self, shapes: str) -> tuple[Sequence[Prompt | Chat], str]:
         """The prompts to decode and their name: those of a file, the bundled ones, or made-up ones for shapes."""
-        from specdec.prompts import bundled, load
+        from specdec.prompts import bundled, bundled_chats, load, load_chats
 
         if shapes:
             from specdec.runtime.timing import CONTEXT_TOKENS, made_up_context
 
             length = self.prompt_tokens or CONTEXT_TOKENS
             return [made_up_context(length)] * (self.limit or BUNDLED_PROMPTS), f"made up, {length} tokens each"
+        name = f"{self.prompts or 'bundled'}{' (chat)' if self.chat else ''}"
         if self.prompts:
-            return load(self.prompts)[: self.limit], self.prompts
-        return bundled()[: self.limit or (None if self.full else BUNDLED_PROMPTS)], "bundled"
+            return (load_chats if self.chat else load)(self.prompts)[: self.limit], name
+        chosen = bundled_chats() if self.chat else bundled()
+        return chosen[: self.limit or (None if self.full else BUNDLED_PROMPTS)], name
 
-    def run(self, pair: Pair, prompts: Sequence[str | Sequence[int]], prompts_file: str, progress: Progress) -> BenchReport:
+    def run(self, pair: Pair, prompts: Sequence[Prompt | Chat], prompts_file: str, progress: Progress) -> BenchReport:
         """Run the benchmark; returns its report."""
         from specdec.bench import bench, hugging_face, line_up
 
@@ -161,6 +175,7 @@ def bench(
       specdec bench --strategy pearl --strategy speculative --draft-lengths 1-8
       specdec bench --target Qwen/Qwen3-8B --draft Qwen/Qwen3-0.6B --temperature 0
       specdec bench --prompts HumanEval.jsonl.gz --limit 20 --json results.json
+      specdec bench --prompts mt_bench.jsonl --chat --target Qwen/Qwen3-8B --draft Qwen/Qwen3-0.6B
       specdec bench --target shape:llama-8b --draft shape:llama-1b --verification synthetic:0.8
       specdec bench --against hf --json results.json --output results.png
     """

@@ -91,7 +91,7 @@ def _try_to_write(path: Path) -> None:
     except OSError as error:
         raise _unwritable(path, error) from error
     if not there:
-        path.unlink()
+        path.unlink(missing_ok=True)  # under torchrun several processes try
 
 
 def _unwritable(path: str | Path, error: OSError) -> InputError:

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import random
-import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from specdec.cli.console import Terminal, uninterrupted
 from specdec.cli.options import SAMPLING, SEED, Json, ModelOptions, StrategyOptions, VerificationOption
+from specdec.cli.prompt import PromptOptions, chat_hint, shown
 from specdec.errors import InputError
 from specdec.synthetic import require_text
 
 if TYPE_CHECKING:
     from specdec.batch import Result
     from specdec.decoding import Decoding
-    from specdec.generated import Generated
+    from specdec.generated import Generated, GenerateSettings
     from specdec.pair import Pair
     from specdec.strategy import DecodingStrategy
 
@@ -27,34 +27,66 @@ DRAFTED, OWN = "green", "bold"
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """How tokens are drawn: the fields of `specdec.Sampling`."""
+    """How tokens are chosen and where the text ends. What is not given is as the checkpoint says."""
 
-    temperature: Annotated[float, typer.Option(help="0 is greedy.", rich_help_panel=SAMPLING)] = 1.0
-    top_k: Annotated[int | None, typer.Option(help="Keep the k likeliest tokens.", rich_help_panel=SAMPLING)] = None
+    temperature: Annotated[
+        float | None, typer.Option(help="0 is greedy. As the checkpoint says unless given.", rich_help_panel=SAMPLING)
+    ] = None
+    top_k: Annotated[int | None, typer.Option(help="Keep the k likeliest tokens; 0: all.", rich_help_panel=SAMPLING)] = None
     top_p: Annotated[float | None, typer.Option(help="Keep the likeliest of this mass.", rich_help_panel=SAMPLING)] = None
     min_p: Annotated[
         float | None, typer.Option(help="Keep what has this share of the likeliest.", rich_help_panel=SAMPLING)
     ] = None
     repetition_penalty: Annotated[float | None, typer.Option(help="Above 1: repeat less.", rich_help_panel=SAMPLING)] = None
+    max_new_tokens: Annotated[
+        int | None, typer.Option(help="Tokens to generate at most. The checkpoint's, or 128, unless given.")
+    ] = None
+    stop: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="End after this text; may be repeated.")] = None
+    eos: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TOKEN", help="End at this token or token id; may be repeated; none: do not end at any."),
+    ] = None
 
     def check(self) -> None:
         """Refuse what is out of range, and what does nothing at temperature 0."""
-        from specdec.sampling import Sampling
+        from specdec.settings import Options
 
-        Sampling(**asdict(self))
+        Options(**self._named)
         for option, value in {"--top-k": self.top_k, "--top-p": self.top_p, "--min-p": self.min_p}.items():
             if self.temperature == 0 and value is not None:
                 raise InputError(f"{option} {value} does nothing at temperature 0, where the likeliest token is taken: drop it")
 
+    def options(self, pair: Pair) -> dict[str, Any]:
+        """What was given, by the names of `specdec.decode`."""
+        given = {**self._named, "eos": None if self.eos is None else token_ids(pair, self.eos)}
+        return {name: value for name, value in given.items() if value is not None}
+
+    @property
+    def _named(self) -> dict[str, Any]:
+        values = asdict(self)
+        del values["eos"]
+        return {"stop_strings": values.pop("stop"), **values}
+
+
+def token_ids(pair: Pair, tokens: Sequence[str]) -> tuple[int, ...]:
+    """Token ids that are written as numbers, or as the tokenizer writes tokens; none for `none`."""
+    if "none" in tokens:
+        if len(tokens) > 1:
+            raise InputError(f"--eos none ends at no token, and {len(tokens)} were given: give none alone, or leave it out")
+        return ()
+    known: dict[str, int] = {} if pair.tokenizer is None else pair.tokenizer.get_vocab()
+    found = [int(token) if token.isdecimal() else known.get(token, -1) for token in tokens]
+    for token, number in zip(tokens, found, strict=True):
+        if not 0 <= number < pair.vocabulary:
+            raise InputError(f"--eos {token} is no token: give one of the tokenizer's, or an id below {pair.vocabulary}")
+    return tuple(found)
+
 
 def generate(
+    prompts: PromptOptions,
     strategies: StrategyOptions,
     models: ModelOptions,
     sampling: SamplingOptions,
-    prompt: Annotated[str | None, typer.Argument(help="The text to continue; - reads standard input.")] = None,
-    prompt_file: Annotated[str | None, typer.Option(metavar="FILE", help="Read the prompt from a file.")] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Tokens to generate at most.")] = 128,
-    stop: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="End after this text; may be repeated.")] = None,
     verification: VerificationOption = "token",
     seed: Annotated[int | None, typer.Option(help=f"{SEED}; random unless given.", rich_help_panel=SAMPLING)] = None,
     json: Json = None,
@@ -62,11 +94,13 @@ def generate(
     """Continue a text, and show which tokens the draft proposed.
 
     On a terminal, drafted tokens that the target accepted look different from the target's own. The text goes to standard
-    output, the statistics to standard error. Ctrl-C ends it; the text so far is kept.
+    output, the statistics to standard error. Ctrl-C ends it; the text so far is kept. With --chat the target answers the prompt
+    instead of continuing it.
 
     Examples:
-      specdec generate "ROMEO:"
+      specdec generate "ROMEO:" --temperature 0.8
       specdec generate "def fibonacci(n):" --strategy speculative --draft-length 3 --temperature 0
+      specdec generate --chat "Why is the sky blue?" --target Qwen/Qwen3-8B --draft Qwen/Qwen3-0.6B
       specdec generate --prompt-file story.txt --target Qwen/Qwen3-8B --draft Qwen/Qwen3-0.6B --stop "THE END"
       echo "Question: How many legs have 3 cats?" | specdec generate - --json result.json
     """
@@ -74,33 +108,34 @@ def generate(
     require_text(verification)
     if models.shapes:
         raise InputError(f"{models.shapes}: random weights and no tokenizer make no text: measure them with specdec bench")
-    text = read_prompt(prompt, prompt_file)
+    prompt = prompts.read()
     strategy = strategies.create()
     sampling.check()
-    settings: dict[str, Any] = {
-        **asdict(sampling),
-        "max_new_tokens": max_new_tokens,
-        "verification": verification,
-        "seed": random.randrange(2**32) if seed is None else seed,
-    }
+    rule: dict[str, Any] = {"verification": verification, "seed": random.randrange(2**32) if seed is None else seed}
     from specdec.decoding import Decoding
+    from specdec.generated import GenerateSettings
 
     with models.load() as pair:
-        decoding = Decoding(pair, strategy, text, stop_strings=stop or (), **settings)
-        interrupted = stream(terminal, pair, decoding, text)
-        report = reported(text, decoding.result(), strategy, pair, settings)
+        options = sampling.options(pair)
+        decoding = Decoding(pair, strategy, prompt, **options, **rule)
+        settings = GenerateSettings.of(decoding.settings, options, **rule)
+        interrupted = stream(terminal, pair, decoding, prompt if isinstance(prompt, str) else "")
+        report = reported(shown(pair, prompt), decoding.result(), strategy, pair, settings)
+        hint = chat_hint(pair, prompt)
     terminal.errors.print("")
     terminal.errors.print(report, soft_wrap=True)
     if terminal.console.is_terminal:
         terminal.errors.print(f"[{DRAFTED}]drafted and accepted[/] [{OWN}]the target's own[/]")
+    if hint and terminal.errors.is_terminal:
+        terminal.errors.print(hint, style="dim")
     terminal.write(report.to_dict())
     if interrupted:
         raise KeyboardInterrupt
 
 
-def reported(prompt: str, result: Result, strategy: DecodingStrategy, pair: Pair, settings: dict[str, Any]) -> Generated:
+def reported(prompt: str, result: Result, strategy: DecodingStrategy, pair: Pair, settings: GenerateSettings) -> Generated:
     """The report of a decode."""
-    from specdec.generated import Generated, GenerateSettings, GenerateStatistics
+    from specdec.generated import Generated, GenerateStatistics
     from specdec.summary import DescribedPair
 
     counts = result.statistics
@@ -111,26 +146,12 @@ def reported(prompt: str, result: Result, strategy: DecodingStrategy, pair: Pair
         text=result.text,
         tokens=result.tokens,
         finished_by=result.finished_by,
-        settings=GenerateSettings(**settings),
+        settings=settings,
         pair=DescribedPair.of(pair),
         statistics=GenerateStatistics.of(
             counts, tokens_per_second=counts.tokens_per_second, drafted_tokens=counts.drafted_tokens
         ),
     )
-
-
-def read_prompt(prompt: str | None, prompt_file: str | None) -> str:
-    """The prompt: the argument, standard input, or the text of a file."""
-    if (prompt is None) == (prompt_file is None):
-        raise InputError("one prompt is needed: give it as the argument, as - for standard input, or by --prompt-file")
-    if prompt_file is not None:
-        try:
-            return Path(prompt_file).read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise InputError(f"prompt file '{prompt_file}' cannot be read ({reason}): give a text file") from error
-    assert prompt is not None
-    return sys.stdin.read() if prompt == "-" else prompt
 
 
 def stream(terminal: Terminal, pair: Pair, decoding: Decoding, prompt: str) -> bool:

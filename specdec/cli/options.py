@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from specdec.errors import InputError
+from specdec.lengths import LONGEST_DRAFT
 from specdec.pictures import PICTURES
 
 if TYPE_CHECKING:
@@ -38,6 +40,9 @@ class Theme(StrEnum):
 
 
 _MODELS = "Models"
+_LOADING = "Loading of checkpoints"
+DIGITS = 9
+"""Of a draft length; Python refuses to read thousands of them."""
 SAMPLING = "Sampling"
 """The panel of options that say how tokens are drawn."""
 
@@ -123,6 +128,51 @@ class ModelOptions:
     lane: Annotated[
         LaneName, typer.Option(help="Where the draft works: a process, a thread, or in turn.", rich_help_panel=_MODELS)
     ] = LaneName.auto
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit of the target on the hub.", rich_help_panel=_LOADING)
+    ] = None
+    draft_revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit of the draft on the hub.", rich_help_panel=_LOADING)
+    ] = None
+    gguf_file: Annotated[
+        str | None, typer.Option(metavar="NAME", help="GGUF file among those of the target.", rich_help_panel=_LOADING)
+    ] = None
+    draft_gguf_file: Annotated[
+        str | None, typer.Option(metavar="NAME", help="GGUF file among those of the draft.", rich_help_panel=_LOADING)
+    ] = None
+    quantization_config: Annotated[
+        str | None,
+        typer.Option(
+            metavar="JSON",
+            help='Quantise the target, such as {"quant_method": "bitsandbytes", "load_in_4bit": true}.',
+            rich_help_panel=_LOADING,
+        ),
+    ] = None
+    draft_quantization_config: Annotated[
+        str | None, typer.Option(metavar="JSON", help="The same for the draft.", rich_help_panel=_LOADING)
+    ] = None
+    device_map: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MAP",
+            help="Spread the target over devices: auto, balanced, sequential, or JSON of modules and devices.",
+            rich_help_panel=_LOADING,
+        ),
+    ] = None
+    attn_implementation: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Attention of both models, such as eager or sdpa.", rich_help_panel=_LOADING),
+    ] = None
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option("--trust-remote-code", help="Run code that comes with the checkpoints.", rich_help_panel=_LOADING),
+    ] = False
+    tensor_parallel: Annotated[
+        bool,
+        typer.Option(
+            "--tensor-parallel", help="Split the target over all processes that torchrun started.", rich_help_panel=_LOADING
+        ),
+    ] = False
 
     @property
     def drafts(self) -> bool:
@@ -144,6 +194,29 @@ class ModelOptions:
             raise InputError(f"--draft-device {self.draft_device} is for a draft, and there is none: give --draft too")
         if not self.drafts and self.lane is not LaneName.auto:
             raise InputError(f"--lane {self.lane.value} is for a draft, and there is none: give --draft too")
+        for name in self._loading():
+            option = "--" + name.replace("_", "-")
+            if self.target is None:
+                raise InputError(f"{option} is for checkpoints of your own: give --target too")
+            if name.startswith("draft_") and self.draft is None:
+                raise InputError(f"{option} is for a draft, and there is none: give --draft too")
+
+    def _loading(self) -> dict[str, Any]:
+        """The options that `Pair.load` hands on to transformers, as far as they were given."""
+        mapped = self.device_map if self.device_map is None or not self.device_map.startswith("{") else None
+        found = {
+            "revision": self.revision,
+            "draft_revision": self.draft_revision,
+            "gguf_file": self.gguf_file,
+            "draft_gguf_file": self.draft_gguf_file,
+            "quantization_config": _mapping("--quantization-config", self.quantization_config),
+            "draft_quantization_config": _mapping("--draft-quantization-config", self.draft_quantization_config),
+            "device_map": mapped or _mapping("--device-map", self.device_map),
+            "attn_implementation": self.attn_implementation,
+            "trust_remote_code": self.trust_remote_code or None,
+            "tensor_parallel": self.tensor_parallel or None,
+        }
+        return {name: value for name, value in found.items() if value is not None}
 
     def load(self, *, eager: bool = False) -> Pair:
         """The pair that the options name, or the bundled one. Takes seconds; one core is left to the draft."""
@@ -155,7 +228,20 @@ class ModelOptions:
         where = {"device": self.device, "draft_device": self.draft_device, "dtype": self.dtype and self.dtype.value}
         if self.target is None:
             return Pair.bundled(**where, lane=self.lane.value, eager=eager)
-        return Pair.load(self.target, self.draft, **where, lane=self.lane.value, eager=eager)
+        return Pair.load(self.target, self.draft, **where, lane=self.lane.value, eager=eager, **self._loading())
+
+
+def _mapping(option: str, text: str | None) -> dict[str, Any] | None:
+    """An object of JSON."""
+    if text is None:
+        return None
+    try:
+        found: Any = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f'{option} {text[:40]!r} is no JSON ({error}): write an object such as {{"name": "value"}}') from error
+    if not isinstance(found, dict):
+        raise InputError(f'{option} {text[:40]!r} is no object: write JSON such as {{"name": "value"}}')
+    return found
 
 
 def parameters(settings: Sequence[str] | None) -> dict[str, Any]:
@@ -175,8 +261,10 @@ def parsed_lengths(text: str | None) -> list[int]:
     for part in text.split(",") if text is not None else ():
         first, dash, last = part.strip().partition("-")
         possible = first.isdecimal() and (last.isdecimal() or not dash)
-        if not possible or not 1 <= int(first) <= int(last or first):
-            raise InputError(f"draft length {part!r} is not possible: give integers of at least 1, such as 1,2,4 or 1-8")
+        if not possible or max(len(first), len(last)) > DIGITS or not 1 <= int(first) <= int(last or first) <= LONGEST_DRAFT:
+            raise InputError(
+                f"draft length {part!r} is not possible: give integers from 1 to {LONGEST_DRAFT}, such as 1,2,4 or 1-8"
+            )
         lengths += range(int(first), int(last or first) + 1)
     return list(dict.fromkeys(lengths))
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from specdec.cli.console import Terminal
 from specdec.cli.options import Json, ModelOptions
 from specdec.errors import InputError
+
+if TYPE_CHECKING:
+    from specdec.text import Prompt
 
 LIMIT, NEW_TOKENS = 24, 64
 
@@ -21,6 +24,10 @@ def profile(
         list[str] | None,
         typer.Option(metavar="FILE", help="Prompts to measure acceptance on; may be repeated. The bundled ones unless given."),
     ] = None,
+    chat: Annotated[
+        bool,
+        typer.Option("--chat", help="Take each prompt as a user's message, by the target's chat template; first turns only."),
+    ] = False,
     limit: Annotated[
         int | None, typer.Option(min=1, help=f"Take only the first prompts of each file; {LIMIT} unless given.")
     ] = None,
@@ -46,13 +53,13 @@ def profile(
     if not models.drafts:
         raise InputError(f"--target {models.target}: a profile needs a draft model too: give --draft")
     if models.shapes:
-        given = {"--prompts": prompts, "--limit": limit, "--max-new-tokens": max_new_tokens}
+        given = {"--prompts": prompts, "--chat": chat or None, "--limit": limit, "--max-new-tokens": max_new_tokens}
         for option, value in given.items():
             if value is not None:
                 raise InputError(
                     f"{option} is for acceptance, which {models.shapes} (random weights) do not have: leave it out"
                 )
-    texts = {} if models.shapes else chosen_texts(prompts or (), limit or LIMIT)
+    texts = {} if models.shapes else chosen_prompts(prompts or (), limit or LIMIT, chat=chat)
     from specdec.measure import profile as measure
     from specdec.text import prompt_tokens
 
@@ -64,9 +71,12 @@ def profile(
     terminal.write(measured.to_dict())
 
 
-def chosen_texts(files: Sequence[str], limit: int) -> dict[str, list[str]]:
+def chosen_prompts(files: Sequence[str], limit: int, *, chat: bool) -> Mapping[str, Sequence[Prompt]]:
     """The first prompts of each file, by its name; the bundled ones without a file."""
-    from specdec.prompts import bundled, load
+    from specdec.prompts import bundled, bundled_chats, load, load_chats
 
-    found = {Path(name).name: load(name) for name in files} or {"bundled": bundled()}
-    return {name: texts[:limit] for name, texts in found.items()}
+    if chat:
+        chats = {Path(name).name: load_chats(name) for name in files} or {"bundled": bundled_chats()}
+        return {name: [prompt.messages for prompt in of_file[:limit]] for name, of_file in chats.items()}
+    texts = {Path(name).name: load(name) for name in files} or {"bundled": bundled()}
+    return {name: of_file[:limit] for name, of_file in texts.items()}

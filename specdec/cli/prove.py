@@ -11,6 +11,9 @@ from specdec.cli.console import Terminal
 from specdec.errors import InputError
 from specdec.strategy import available
 
+LONGEST_PROVED = 12
+"""Draft length; every further token trebles the branches that are followed."""
+
 
 def prove(
     strategy: Annotated[list[str] | None, typer.Argument(help="Strategies to prove; see specdec strategies.")] = None,
@@ -41,6 +44,8 @@ def prove(
     if every == bool(strategy):
         raise InputError("nothing to prove: name one or more strategies, or give --all (not both)")
     chosen = options.parameters(settings)
+    if isinstance(length := chosen.get("draft_length"), int) and length > LONGEST_PROVED:
+        raise InputError(f"draft length {length} has too many branches to follow: prove at most {LONGEST_PROVED}")
     strategies = [variant for name in strategy or available() for variant in variants(name, **chosen)]
     proofs = prove_all(strategies, verification or (), pairs, seed, progress=terminal.follow)
     terminal.console.print(proofs)

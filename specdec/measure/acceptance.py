@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from specdec.errors import InputError
+from specdec.errors import InputError, ModelError
 from specdec.pair import Pair
-from specdec.runtime.messages import DraftRequest
-from specdec.runtime.runner import Runner
-from specdec.runtime.worker import Worker
-from specdec.sampling import Sampler, Sampling
+from specdec.runtime.lane import Lane
+from specdec.runtime.messages import DraftRequest, ScoreRequest
+from specdec.sampling import Dice
+from specdec.settings import Options, resolve
 
 
 @dataclass(frozen=True)
@@ -46,37 +46,43 @@ def measure_acceptance(
 ) -> SampledAcceptance:
     """Measure acceptance on text that the target samples after each of `prompts` (token ids).
 
-    `new_tokens` are sampled after a prompt, or as many as the context holds; a prompt that fills the context is skipped.
-    `sampling` are fields of `Sampling`. Raises `InputError` for a pair without a draft.
+    `new_tokens` are sampled after a prompt, or as many as both models hold; a prompt that fills the context is skipped.
+    `sampling` are options of `specdec.settings.Options`; the temperature is 1 unless given, and all else is as the checkpoint
+    says. Raises `InputError` for a pair without a draft.
     """
-    if pair.draft is None:
-        raise InputError("acceptance needs a draft model: give the pair one")
-    chosen = Sampling(**sampling)
-    writer = Worker(pair.target, pair.vocabulary)
-    runners = [Runner(model, pair.vocabulary) for model in (pair.target, pair.draft)]
+    options = Options.of({"temperature": 1.0, "max_new_tokens": new_tokens, **sampling})
     rng = random.Random(seed)
     rates: list[float] = []
     bits: list[bool] = []
-    for number, prompt in enumerate(prompts):
-        count = min(new_tokens, pair.context_limit - len(prompt))
-        if count < 1:
-            continue
-        writer.begin(chosen, f"{seed} {number}", prompt)
-        text = [*prompt, *writer.draft([DraftRequest(0, prompt, count)])[0].tokens]
-        p, q = (_rows(Sampler(chosen), runner.logits(text[:-1], count), text[:-1]).double().cpu() for runner in runners)
-        rates += torch.minimum(p, q).sum(-1).tolist()
-        fresh = torch.tensor(text[-count:]).unsqueeze(-1)
-        keep = (q.gather(1, fresh) / p.gather(1, fresh)).squeeze(-1).tolist()
-        bits += [rng.random() < chance for chance in keep]
+    with pair.turn(drafts=True) as (target, draft):
+        if draft is None:
+            raise InputError("acceptance needs a draft model: give the pair one")
+        for number, prompt in enumerate(prompts):
+            count = min(new_tokens, pair.draft_context_limit - len(prompt))
+            if count < 1:
+                continue
+            dice, chosen = Dice(f"{seed} {number}"), resolve(pair.target, prompt, options).sampling
+            for lane in (target, draft):
+                lane.submit("begin", chosen, ())()
+            request = DraftRequest(0, prompt, count, [dice.uniform() for _ in range(count)])
+            [written] = target.submit("draft", [request])()
+            if written.failure:
+                raise ModelError(written.failure)
+            text = [*prompt, *written.tokens]
+            p, q = (_rows(lane, text[:-1], len(written.tokens), pair.vocabulary) for lane in (target, draft))
+            rates += torch.minimum(p, q).sum(-1).tolist()
+            fresh = torch.tensor(written.tokens).unsqueeze(-1)
+            keep = (q.gather(1, fresh) / p.gather(1, fresh)).squeeze(-1).tolist()
+            bits += [rng.random() < chance for chance in keep]
     runs = Counter(_complete_runs(bits))
     return SampledAcceptance(mean(rates) if rates else 0.0, dict(sorted(runs.items())), len(rates))
 
 
-def _rows(sampler: Sampler, logits: Tensor, context: Sequence[int]) -> Tensor:
-    """The rows that tokens are drawn from, shape (n, vocabulary); one-hot when greedy."""
-    if sampler.greedy:
-        return one_hot(sampler.best(logits, context), logits.shape[-1])
-    return sampler.probabilities(logits, context)
+def _rows(lane: Lane, context: Sequence[int], positions: int, vocabulary: int) -> Tensor:
+    """The rows that the last tokens are drawn from, shape (positions, vocabulary); one-hot when greedy."""
+    [scoring] = lane.submit("score", [ScoreRequest(0, context, positions)])()
+    rows: Tensor = one_hot(torch.tensor(scoring.best), vocabulary) if scoring.p is None else scoring.p
+    return rows.double().cpu()
 
 
 def _complete_runs(bits: Sequence[bool]) -> list[int]:

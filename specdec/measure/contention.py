@@ -18,7 +18,6 @@ from specdec.runtime.engine import Engine
 from specdec.runtime.lane import Lane
 from specdec.runtime.slot import Slot
 from specdec.runtime.timing import Timing, interleaved, made_up_context
-from specdec.sampling import Sampling
 
 LENGTHS = (1, 4, 8)
 """Draft lengths that are timed in turn with the windows over them."""
@@ -30,8 +29,9 @@ class _Rounds:
     """Answers effects by the lanes of a decode, round after round, from the same made-up context."""
 
     def __init__(self, pair: Pair, draft: Lane | None, context: int) -> None:
-        self._engine, self._slot = Engine(pair.target_lane(), draft, Sampling(), pair.context_limit), Slot(0)
-        self._most = pair.context_limit - 2 * max(LENGTHS)
+        limit = pair.draft_context_limit
+        self._engine, self._slot = Engine(pair.target_lane(), draft, limit), Slot(0)
+        self._most = limit - 2 * max(LENGTHS)
         self.base = Committed(tuple(made_up_context(context)))
         self._engine.begin(self._slot, self.base.tokens)
 

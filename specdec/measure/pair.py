@@ -29,7 +29,7 @@ from specdec.profile import (
     TargetTiming,
 )
 from specdec.runtime.lane import InlineLane, Lane
-from specdec.runtime.timing import CONTEXT_TOKENS, Timing, batched_seconds, timed_drafts, timed_windows
+from specdec.runtime.timing import CONTEXT_TOKENS, Timing, batched_seconds, timed_drafts, timed_windows, timing_context
 from specdec.sampling import Sampling
 from specdec.summary import model_name
 
@@ -55,11 +55,38 @@ def profile(
     `new_tokens`   tokens that the target samples after each prompt, to measure acceptance
     `seed`         of that sampling
     """
-    target_lane, draft_lane = pair.target_lane(), pair.draft_lane()
-    if pair.draft is None or draft_lane is None:
-        raise InputError("a profile needs a draft model too: give the pair one")
-    widths = sorted({1, *widths, *(length + 1 for length in LENGTHS)})
-    contexts = [context for context in contexts if context + max(widths) < pair.context_limit] or [pair.context_limit // 2]
+    with pair.turn(drafts=True) as (target_lane, draft_lane):
+        if pair.draft is None or draft_lane is None:
+            raise InputError("a profile needs a draft model too: give the pair one")
+        widths = sorted({1, *widths, *(length + 1 for length in LENGTHS)})
+        limit = pair.draft_context_limit
+        contexts = [context for context in contexts if context + max(widths) < limit] or [timing_context(limit)]
+        target, draft, alone = _timed_alone(target_lane, draft_lane, widths, batches, contexts, repeats)
+        usual = min(contexts, key=lambda tokens: abs(tokens - CONTEXT_TOKENS))
+        alternating = in_turn(pair, 2 * repeats, usual, alone[usual])
+        side_by_side = None
+        if not isinstance(draft_lane, InlineLane):
+            side_by_side = together(pair, 2 * repeats, usual, alone[usual], alternating.start_seconds)
+        return Profile(
+            target_seconds=target,
+            draft_seconds=draft,
+            pair=PairNames(model_name(pair.target) or "target", model_name(pair.draft) or "draft"),
+            hardware=hardware(pair),
+            versions=versions(),
+            date=datetime.now(UTC).isoformat(timespec="seconds"),
+            draft_start_seconds=(alternating.start_seconds + alternating.transport_seconds) / alternating.draft_factor,
+            in_turn=Slowdown(alternating.target_factor, alternating.draft_factor),
+            together=side_by_side,
+            round_overhead_seconds=round_overhead_seconds(pair, 2 * repeats, usual),
+            drafting_overhead_seconds=alternating.overhead_seconds,
+            acceptance=_acceptance(pair, prompts, new_tokens, seed),
+        )
+
+
+def _timed_alone(
+    target_lane: Lane, draft_lane: Lane, widths: Sequence[int], batches: Sequence[int], contexts: Sequence[int], repeats: int
+) -> tuple[tuple[TargetTiming, ...], tuple[DraftTiming, ...], dict[int, Alone]]:
+    """Timings of both models, each alone; and those of single sequences by context."""
     target: list[TargetTiming] = []
     draft: list[DraftTiming] = []
     alone: dict[int, Alone] = {}
@@ -74,25 +101,7 @@ def profile(
         target.append(TargetTiming(1, batch, contexts[0], timing.mean, timing.cv))
     for batch, timing in _batched(draft_lane, batches, repeats, contexts[0], drafting=True):
         draft.append(DraftTiming(batch, contexts[0], timing.mean, timing.cv))
-    usual = min(contexts, key=lambda tokens: abs(tokens - CONTEXT_TOKENS))
-    alternating = in_turn(pair, 2 * repeats, usual, alone[usual])
-    side_by_side = None
-    if not isinstance(draft_lane, InlineLane):
-        side_by_side = together(pair, 2 * repeats, usual, alone[usual], alternating.start_seconds)
-    return Profile(
-        target_seconds=tuple(target),
-        draft_seconds=tuple(draft),
-        pair=PairNames(model_name(pair.target) or "target", model_name(pair.draft) or "draft"),
-        hardware=hardware(pair),
-        versions=versions(),
-        date=datetime.now(UTC).isoformat(timespec="seconds"),
-        draft_start_seconds=(alternating.start_seconds + alternating.transport_seconds) / alternating.draft_factor,
-        in_turn=Slowdown(alternating.target_factor, alternating.draft_factor),
-        together=side_by_side,
-        round_overhead_seconds=round_overhead_seconds(pair, 2 * repeats, usual),
-        drafting_overhead_seconds=alternating.overhead_seconds,
-        acceptance=_acceptance(pair, prompts, new_tokens, seed),
-    )
+    return tuple(target), tuple(draft), alone
 
 
 def _batched(lane: Lane, batches: Sequence[int], repeats: int, context: int, *, drafting: bool) -> list[tuple[int, Timing]]:

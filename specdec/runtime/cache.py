@@ -1,6 +1,7 @@
-"""The caches of a model: one that is trimmed, for a single sequence, and one of static shapes.
+"""The caches of a model: one that is rolled back, for a single sequence, and one of static shapes.
 
-A trimmable cache (`new_cache`) grows with its sequence. To roll back is to cut it.
+The cache of a single sequence (`new_cache`) grows with it. A `CachePlan` says how it is rolled back: `specdec.runtime.layers`
+holds layers that are cut, `specdec.runtime.recurrent` puts back copies of those that cannot be.
 
 A static cache (`StaticCache`) serves many sequences of different lengths, or one sequence under CUDA graphs. Keys and values
 are buffers of shape (slots, length, heads, dim). Each sequence has a slot, and each of its tokens has the cell of its position.
@@ -16,17 +17,19 @@ The static cache does not know how long its sequences are; its caller does.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from inspect import signature
-from typing import Any
+from inspect import Parameter, signature
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from transformers import Cache, DynamicCache, PreTrainedModel
-from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
+from transformers import Cache, DynamicCache, PreTrainedConfig, PreTrainedModel
+from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer, get_layer_types_and_kwargs
 
-from specdec.errors import PairError
+from specdec.runtime.layers import SlidingLayer, TrimmableLayer
+from specdec.runtime.placement import device_of, several_devices
 
 UNLIMITED = 1_000_000_000
 """The context limit, in tokens, of a model whose configuration names none."""
@@ -37,87 +40,45 @@ LENGTH = 512
 MASKED_ATTENTION = ("eager", "sdpa")
 """Attention implementations of transformers that take a mask with a column for every cell."""
 
+CHANGING_ANGLES = ("longrope", "dynamic")
+"""Kinds of rotary angles that change with the length of the sequence."""
 
-class TrimmableLayer(CacheLayerMixin):
-    """Keys and values of one attention layer in buffers of shape (1, heads, capacity, dim), doubled when full."""
-
-    is_sliding = False
-    is_croppable = True
-    _layer_type = None
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.length = 0
-
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        self.dtype, self.device = key_states.dtype, key_states.device
-        capacity = max(256, 2 * key_states.shape[-2])
-        self.keys = key_states.new_empty(*key_states.shape[:2], capacity, key_states.shape[-1])
-        self.values = value_states.new_empty(*value_states.shape[:2], capacity, value_states.shape[-1])
-        self.is_initialized = True
-
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        keys, values = self.keys, self.values
-        assert keys is not None
-        assert values is not None
-        end = self.length + key_states.shape[-2]
-        if end > keys.shape[-2]:
-            more = max(keys.shape[-2], end - keys.shape[-2])
-            self.keys = keys = torch.cat([keys, torch.empty_like(keys[..., :1, :]).expand(-1, -1, more, -1)], dim=-2)
-            self.values = values = torch.cat([values, torch.empty_like(values[..., :1, :]).expand(-1, -1, more, -1)], dim=-2)
-        keys.narrow(2, self.length, key_states.shape[-2]).copy_(key_states)
-        values.narrow(2, self.length, key_states.shape[-2]).copy_(value_states)
-        self.length = end
-        return keys.narrow(2, 0, end), values.narrow(2, 0, end)
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.length + query_length, 0
-
-    def get_seq_length(self) -> int:
-        return self.length
-
-    def get_max_length(self) -> int:
-        return -1
-
-    def crop(self, tokens_to_remove: int) -> None:
-        """Drop the last `-tokens_to_remove` tokens: transformers passes a negative number."""
-        self.length += tokens_to_remove
-
-    def reset(self) -> None:
-        self.length = 0
+NOT_PLAIN = "has layers that are not plain attention (sliding windows, recurrent or shared ones)"
 
 
-class SlidingWindowLayer(DynamicSlidingWindowLayer):
-    """A sliding window that returns what the mask expects, though it holds more tokens, for a rollback.
+@dataclass(frozen=True)
+class CachePlan:
+    """How the cache of a model is used. `specdec.runtime.admission.admit` finds it out.
 
-    transformers 5.17 returns all it holds; 5.23 returns what the mask expects.
+    `rollback`  `"cut"` where keys of later tokens are dropped, `"restore"` where copies of earlier states are put back
+    `widest`    the most tokens that a forward on a cache reads rightly; `None` for any number
+    `batched`   whether sequences of a batch share one forward, on a static cache
     """
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        keys, values = super().update(key_states, value_states, *args, **kwargs)
-        visible = self.sliding_window - 1 + key_states.shape[-2]
-        return keys[:, :, -visible:], values[:, :, -visible:]
+    rollback: Literal["cut", "restore"]
+    widest: int | None = None
+    batched: bool = False
 
 
-def new_cache(model: PreTrainedModel) -> tuple[DynamicCache, bool]:
-    """An empty cache that can be trimmed, and whether it is the preallocated one. Refuses models that have none."""
+def new_cache(model: PreTrainedModel) -> DynamicCache:
+    """An empty cache for one sequence. What can be cut is in layers of ours; what cannot stays as transformers makes it."""
+    own = own_cache(model)
+    if own is not None:
+        return own()
     cache = DynamicCache(config=model.config)
-    plain = bool(cache.layers) and all(type(layer) is DynamicLayer for layer in cache.layers)
-    if plain:
-        cache.layers[:] = [TrimmableLayer() for _ in cache.layers]
-    elif not cache.is_croppable:
-        raise PairError(
-            f"{model.config.model_type} has recurrent layers whose state cannot be rolled back: "
-            "choose a model with attention layers only"
-        )
-    else:
-        for i, layer in enumerate(cache.layers):
-            if type(layer) is DynamicSlidingWindowLayer:
-                cache.layers[i] = SlidingWindowLayer(layer.sliding_window)
-        cache.activate_past_recording()
-    return cache, plain
+    for i, layer in enumerate(cache.layers):
+        if type(layer) is DynamicLayer:
+            cache.layers[i] = TrimmableLayer()
+        elif type(layer) is DynamicSlidingWindowLayer:
+            cache.layers[i] = SlidingLayer(layer.sliding_window)
+    return cache
+
+
+def own_cache(model: PreTrainedModel) -> type[DynamicCache] | None:
+    """The kind of cache that a model's file defines for it (MiniMax); `None` for nearly all models."""
+    file = sys.modules[type(model).__module__]
+    kinds = [kind for kind in vars(file).values() if isinstance(kind, type) and issubclass(kind, DynamicCache)]
+    return next((kind for kind in kinds if kind.__module__ == file.__name__), None)
 
 
 @dataclass
@@ -197,10 +158,11 @@ class StaticCache(Cache):
         config = model.config.get_text_config(decoder=True)
         self._cells = Cells(slots, length, 0, torch.empty(0), length)
         super().__init__(layers=[StaticLayer(self._cells) for _ in DynamicCache(config=config).layers])
+        self._windows = windows(config)
         self._dtype = model.dtype
         self._last_position = context_limit(model) - 1
-        self._columns = torch.arange(length, device=model.device)
-        self._slots = torch.arange(slots, device=model.device).unsqueeze(1)
+        self._columns = torch.arange(length, device=device_of(model))
+        self._slots = torch.arange(slots, device=device_of(model)).unsqueeze(1)
         self._starts = length * self._slots
 
     @property
@@ -218,13 +180,22 @@ class StaticCache(Cache):
         starts = self._starts[first_slot : first_slot + len(positions)]
         self._cells.first_slot, self._cells.fed = first_slot, (starts + positions).flatten()
         self._cells.visible = self.length if visible is None else visible
-        hidden = self._columns[: self._cells.visible] > positions[:, None, :, None]
-        mask = torch.zeros_like(hidden, dtype=self._dtype)  # a mask to add, since eager attention adds a boolean one too
+        masks = {kind: self._mask(positions[:, None, :, None], kind, window) for kind, window in self._windows}
         return {
-            "attention_mask": mask.masked_fill_(hidden, torch.finfo(self._dtype).min),
+            "attention_mask": masks if len(masks) > 1 else next(iter(masks.values())),
             "position_ids": positions.clamp(max=self._last_position),  # padding may lie beyond the longest context
             "past_key_values": self,
         }
+
+    def _mask(self, positions: Tensor, kind: str, window: int | None) -> Tensor:
+        """What to add to the scores of each token and cell. A layer with a window reads the cells inside only."""
+        columns = self._columns[: self._cells.visible]
+        hidden = columns > positions
+        if window is not None:
+            first = positions // window * window if kind == "chunked_attention" else positions - window + 1
+            hidden |= columns < first
+        mask = torch.zeros_like(hidden, dtype=self._dtype)  # a mask to add, since eager attention adds a boolean one too
+        return mask.masked_fill_(hidden, torch.finfo(self._dtype).min)
 
     def grow(self, length: int) -> None:
         """Give each slot `length` cells. What the cache holds stays."""
@@ -247,20 +218,55 @@ def context_limit(model: PreTrainedModel) -> int:
     return getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or UNLIMITED
 
 
+def forward_parameters(model: PreTrainedModel) -> Mapping[str, Parameter]:
+    """The named parameters of the model's forward; of the wrapped model's where adapters or `torch.compile` wrap it."""
+    wrapped: Any = getattr(model, "_orig_mod", model)
+    return signature((wrapped.get_base_model() if hasattr(wrapped, "get_base_model") else wrapped).forward).parameters
+
+
+def stretched_beyond(model: PreTrainedModel) -> int | None:
+    """The context, in tokens, beyond which all rotary angles are others (longrope); `None` where angles never change."""
+    borders = [rope.get("original_max_position_embeddings") for rope in _ropes(model) if rope.get("rope_type") == "longrope"]
+    return min((border for border in borders if border), default=None)
+
+
+def _ropes(model: PreTrainedModel) -> list[dict[str, Any]]:
+    """The rotary parameters of the model, or of each of its layer types."""
+    rope: dict[str, Any] = getattr(model.config.get_text_config(decoder=True), "rope_parameters", None) or {}
+    return [rope, *(one for one in rope.values() if isinstance(one, dict))]
+
+
+def windows(config: PreTrainedConfig) -> set[tuple[str, int | None]]:
+    """The types of a model's layers, each with the tokens that its attention sees; `None` for all of them."""
+    types, options = get_layer_types_and_kwargs(config)
+    return {(kind, more.get("sliding_window")) for kind, more in zip(types, options, strict=True)}
+
+
+def why_not_plain(model: PreTrainedModel) -> str | None:
+    """Why `model` has more than plain attention layers, in words that follow "because"; `None` when it has not."""
+    layers = DynamicCache(config=model.config).layers
+    plain = layers and all(type(layer) is DynamicLayer for layer in layers)
+    return None if plain else f"{model.config.get_text_config(decoder=True).model_type} {NOT_PLAIN}"
+
+
 def why_not_static(model: PreTrainedModel) -> str | None:
     """Why a `StaticCache` cannot serve `model`, in words that follow "because"; `None` when it can."""
     config = model.config.get_text_config(decoder=True)
     name = config.model_type
     attention: str | None = config._attn_implementation  # pyright: ignore[reportPrivateUsage]
     static: bool = model._can_compile_fullgraph  # pyright: ignore[reportPrivateUsage]
-    rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "")
+    changing = [rope["rope_type"] for rope in _ropes(model) if rope.get("rope_type") in CHANGING_ANGLES]
     layers = DynamicCache(config=config).layers
-    if not layers or any(type(layer) is not DynamicLayer for layer in layers):
-        return f"{name} has layers that are not plain attention (sliding windows, recurrent or shared ones)"
-    if not static or "position_ids" not in signature(model.forward).parameters:
+    if not layers or any(type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers):
+        return f"{name} has recurrent, shared or indexed layers"
+    if len(windows(config)) > len({kind for kind, _ in windows(config)}):
+        return f"{name}'s layers of one type have windows of different sizes"
+    if (spread := several_devices(model)) is not None:
+        return spread
+    if not static or "position_ids" not in forward_parameters(model):
         return f"transformers' {name} does not work on a cache of static shapes"
     if attention not in MASKED_ATTENTION:
         return f"its attention implementation {attention} takes no mask of ours: load it with one of {MASKED_ATTENTION}"
-    if rope == "longrope" or "dynamic" in rope:
-        return f"{name}'s rotary angles ({rope}) depend on the longest sequence"
+    if changing:
+        return f"{name}'s rotary angles ({changing[0]}) depend on the longest sequence"
     return None

@@ -21,7 +21,10 @@ CHUNK = 1 << 13
 
 
 class Channel:
-    """One end of a socket pair. Raises `EOFError` or `OSError` when the other end is gone."""
+    """One end of a socket pair. Raises `EOFError` or `OSError` when the other end is gone.
+
+    Ctrl-C may leave half a message behind, and what follows would be read as its other half. So it closes this end then.
+    """
 
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
@@ -31,7 +34,11 @@ class Channel:
 
     def send(self, message: bytes) -> None:
         """Send one message, however long."""
-        self._socket.sendall(len(message).to_bytes(HEADER, "little") + message)
+        try:
+            self._socket.sendall(len(message).to_bytes(HEADER, "little") + message)
+        except KeyboardInterrupt:
+            self.close()
+            raise
 
     def receive(self, within_seconds: float | None = None) -> bytes | None:
         """The next message. It looks for `SPIN_SECONDS`, then sleeps; `None` if it slept `within_seconds` in vain."""
@@ -45,13 +52,19 @@ class Channel:
                     return message
             try:
                 more = self._socket.recv(max(CHUNK, end - len(self._held)), socket.MSG_DONTWAIT)
+                if not more:
+                    raise EOFError
+                self._held += more
             except BlockingIOError:
                 if time.perf_counter() >= sleeps_at and not self._poll.poll(patience):
                     return None
-                continue
-            if not more:
-                raise EOFError
-            self._held += more
+            except KeyboardInterrupt:
+                self.close()
+                raise
+
+    @property
+    def closed(self) -> bool:
+        return self._socket.fileno() < 0
 
     def close(self) -> None:
         """Close this end; the other end sees that."""

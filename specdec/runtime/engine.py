@@ -3,9 +3,10 @@
 The drafts that all sequences of a batch ask for are one request to the draft's lane. Their scores are one request to the
 target's. Both lanes work at the same time. A single decode is a batch of one.
 
-The engine draws the random numbers of verification. Drafts are drawn on their lane, from one stream of random numbers for each
-sequence. So a seed gives the same tokens on every lane and in every batch. The one exception is a strategy that asks for a
-`Race`: the clock decides how long its drafts are, so its tokens differ from run to run. Their law does not.
+All random numbers are drawn here, from two streams for each sequence: one for its verification, and one that its drafts are
+sampled by on their lane. So a seed gives the same tokens on every lane, in every batch, and whoever else decodes. The one
+exception is a strategy that asks for a `Race`: the clock decides how long its drafts are, so its tokens differ from run to run.
+Their law does not.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ from specdec.runtime.lane import Lane
 from specdec.runtime.messages import Scoring
 from specdec.runtime.sides import DraftSide, TargetSide, Waiting, answered_later
 from specdec.runtime.slot import Slot
-from specdec.sampling import Sampling
 from specdec.synthetic import Synthetic
 from specdec.verification import Row, greedy_rule
 
@@ -68,20 +68,34 @@ class TensorWindow:
 
 
 class Engine:
-    """Answers the effects of up to `size` sequences with the same sampling."""
+    """Answers the effects of up to `size` sequences.
 
-    def __init__(self, target: Lane, draft: Lane | None, sampling: Sampling, context_limit: int, size: int = 1) -> None:
-        self._target, self._draft = TargetSide(target, context_limit), DraftSide(draft, context_limit)
-        self._sampling, self._size = sampling, size
+    `context_limit` tokens are the most that the target is given, and `draft_limit` the most that the draft is.
+    """
+
+    def __init__(
+        self, target: Lane, draft: Lane | None, context_limit: int, draft_limit: int | None = None, size: int = 1
+    ) -> None:
+        self._target = TargetSide(target, context_limit)
+        self._draft = DraftSide(draft, context_limit if draft_limit is None else draft_limit)
+        self._size = size
 
     def begin(self, slot: Slot, prompt: Sequence[int]) -> None:
         """Read a prompt into the slot's cache of both models, both at the same time."""
         start = time.perf_counter()
-        arguments = self._sampling, f"{slot.seed} draft", prompt, slot.index, self._size
-        sent = self._draft.submit("begin", *arguments)
-        self._target.begin(*arguments)
+        sent = self._draft.begin(slot, prompt, self._size)
+        self._target.begin(slot, prompt, self._size)
         self._draft.wait(sent)
         slot.statistics.prefill_seconds = time.perf_counter() - start
+
+    def resume(self, target: Lane, draft: Lane | None, slots: Sequence[Slot]) -> None:
+        """Go on with these sequences on lanes that others have used since, or on new ones, which read the texts again."""
+        self._target.use(target)
+        self._draft.use(draft)
+        for slot in slots:
+            sent = self._draft.begin(slot, (), self._size)
+            self._target.begin(slot, (), self._size)
+            self._draft.wait(sent)
 
     def answer(self, slot: Slot, effect: Effect[Any]) -> Any:
         """Answer an effect of the sequence in `slot`, as `effects.drive` asks.

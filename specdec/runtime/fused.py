@@ -22,7 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
-from specdec.runtime.cache import why_not_static
+from specdec.runtime.cache import why_not_plain, why_not_static
+from specdec.runtime.placement import several_devices
 from specdec.runtime.runner import Forward
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
@@ -134,10 +135,11 @@ class FusedForward(Forward):
         input_ids: Tensor,
         past_key_values: Cache,
         position_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
+        attention_mask: Tensor | dict[str, Tensor] | None = None,
         logits_to_keep: int = 0,
     ) -> Tensor:
         assert position_ids is not None
+        assert not isinstance(attention_mask, dict)
         slots, width = input_ids.shape
         start = past_key_values.get_seq_length()
         narrow = width <= NARROW and (width == 1 or start > 0 or attention_mask is not None)
@@ -219,6 +221,8 @@ def why_not_fused(model: PreTrainedModel) -> str | None:
     """Why `model` runs as transformers wrote it, in words that follow "because"; `None` when a `FusedForward` serves it."""
     config = model.config
     name = config.model_type
+    if (spread := several_devices(model)) is not None:
+        return spread
     if model.device.type != "cpu":
         return f"{model.device.type} has no fused forward"
     if name not in FAMILIES or type(model).__module__ != f"transformers.models.{name}.modeling_{name}":
@@ -230,10 +234,13 @@ def why_not_fused(model: PreTrainedModel) -> str | None:
         changed = "forward" in parts or parts["_forward_hooks"] or parts["_forward_pre_hooks"]
         if changed or (path.endswith(("_proj", "lm_head")) and type(module) is not nn.Linear):
             return f"its {path or 'forward'} was replaced, or has hooks"
+        weight = parts["_parameters"].get("weight")
+        if type(weight) not in (nn.Parameter, type(None)):
+            return f"its {path} has weights of type {type(weight).__name__}"
     needed, free = packed_bytes(model), available_bytes()
     if free is not None and needed > SHARE_OF_MEMORY * free:
         return f"packed weights take {needed / 1e9:.1f} GB more, and {free / 1e9:.1f} GB are free"
-    return why_not_static(model)
+    return why_not_plain(model) or why_not_static(model)
 
 
 def packed_bytes(model: PreTrainedModel) -> int:

@@ -27,7 +27,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from specdec.effects import StopRule
-from specdec.runtime.cache import LENGTH, StaticCache, padded, why_not_static
+from specdec.runtime.cache import LENGTH, CachePlan, StaticCache, padded, why_not_plain, why_not_static
 from specdec.runtime.runner import Forward, Runner, SequenceRunner
 from specdec.sampling import NOT_A_TOKEN, Sampler, greedy_choice, not_a_distribution, picked
 
@@ -128,7 +128,7 @@ class GraphRunner(SequenceRunner):
     def draft(
         self, context: Sequence[int], length: int, sampler: Sampler, uniforms: Sequence[float]
     ) -> tuple[list[int], Tensor | None]:
-        """Continue `context` by `length` tokens. They are sampled by `length` uniforms as `Dice.pick` would; greedily, by none.
+        """Continue `context` by `length` tokens. They are sampled by `length` uniforms as by `inverted`; greedily, by none.
 
         Returns the tokens and their rows `q`, shape (tokens, vocabulary), `None` when greedy. A row that is no distribution
         ends the draft; the tokens before it are kept. Raises `ModelError` when there are none. Ask `why_stepwise` before.
@@ -243,12 +243,16 @@ class GraphRunner(SequenceRunner):
             return work
 
 
-def new_runner(model: PreTrainedModel, vocabulary: int, forward: Forward, *, eager: bool) -> SequenceRunner:
+def new_runner(
+    model: PreTrainedModel, vocabulary: int, forward: Forward, *, eager: bool, plan: CachePlan | None = None
+) -> SequenceRunner:
     """The runner for `model`: one that replays CUDA graphs where possible and not `eager`, else one that calls `forward`."""
     why_eager = why_no_graphs(model)
+    if why_eager is None and plan is not None and not plan.batched:
+        why_eager = f"{model.config.model_type} was probed on a cache of static shapes, and failed"
     if why_eager is None and not eager:
         return GraphRunner(model, vocabulary, CudaCapture(model.device))
-    runner = Runner(model, vocabulary, forward)
+    runner = Runner(model, vocabulary, forward, plan)
     if model.device.type == "cuda" and not eager:
         runner.why_eager = why_eager
     return runner
@@ -258,7 +262,7 @@ def why_no_graphs(model: PreTrainedModel) -> str | None:
     """Why `model` cannot run under CUDA graphs, in words that follow "because"; `None` when it can."""
     if model.device.type != "cuda":
         return f"{model.device.type} has no CUDA graphs"
-    return why_not_static(model)
+    return why_not_plain(model) or why_not_static(model)
 
 
 def why_stepwise(sampler: Sampler, stop: StopRule | None) -> str | None:

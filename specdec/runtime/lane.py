@@ -11,18 +11,15 @@ from __future__ import annotations
 
 import os
 import pickle
-import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,10 +27,12 @@ from transformers import PreTrainedModel
 
 from specdec.errors import LaneError, PairError, SpecdecError
 from specdec.machine import available_cores
-from specdec.runtime.cache import new_cache
+from specdec.runtime.cache import CachePlan
 from specdec.runtime.channel import Channel
+from specdec.runtime.crossing import CannotCross, nameless_file, rows_and_answered, send
 from specdec.runtime.fused import why_eager
-from specdec.runtime.messages import Drafting, DraftRequest, Hosted, unpacked
+from specdec.runtime.messages import Drafting, DraftRequest, Hosted, unpacked, with_ticket
+from specdec.runtime.sequences import NewRunner, new_batch_runner
 from specdec.runtime.worker import Worker
 
 SHARED_ROWS = 512
@@ -63,10 +62,12 @@ class Lane(ABC):
 
     `overlaps`  whether it works while the caller does something else
     `ended`     whether it can no longer be used, since it was closed or its process was lost
+    `asks_mode` whether the model's own modules are called here, whose answer depends on their mode (training or evaluation)
     """
 
     ended = False
     overlaps = True
+    asks_mode = True
 
     @property
     @abstractmethod
@@ -91,8 +92,17 @@ class InlineLane(Lane):
 
     overlaps = False
 
-    def __init__(self, model: PreTrainedModel, vocabulary: int, *, eager: bool = False) -> None:
-        self._worker = Worker(model, vocabulary, eager=eager)
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        vocabulary: int,
+        *,
+        eager: bool = False,
+        plan: CachePlan | None = None,
+        new_runner: NewRunner = new_batch_runner,
+    ) -> None:
+        self._worker = Worker(model, vocabulary, eager=eager, plan=plan, new_runner=new_runner)
+        self.asks_mode = self._worker.asks_mode
         self._racing_seconds = 0.0
 
     def submit(self, method: str, *arguments: Any) -> Wait:
@@ -118,8 +128,9 @@ class InlineLane(Lane):
 class ThreadLane(Lane):
     """Works on its own thread and, on CUDA, its own stream."""
 
-    def __init__(self, model: PreTrainedModel, vocabulary: int, *, eager: bool = False) -> None:
-        self._worker = Worker(model, vocabulary, eager=eager)
+    def __init__(self, model: PreTrainedModel, vocabulary: int, *, eager: bool = False, plan: CachePlan | None = None) -> None:
+        self._worker = Worker(model, vocabulary, eager=eager, plan=plan)
+        self.asks_mode = self._worker.asks_mode
         self._submitted = self._answered = 0
         self._executor = ThreadPoolExecutor(1, "draft-lane")
         self._stream = torch.cuda.Stream(model.device) if model.device.type == "cuda" else None
@@ -157,45 +168,51 @@ class ProcessLane(Lane):
     While the subprocess lives, torch leaves a core to it here (`leave_a_core_to_the_draft`).
     """
 
-    def __init__(self, model: PreTrainedModel, vocabulary: int, *, eager: bool = False) -> None:
-        new_cache(model)  # refuse here what the worker could not hold
+    asks_mode = False
+
+    def __init__(self, model: PreTrainedModel, vocabulary: int, *, eager: bool = False, plan: CachePlan | None = None) -> None:
         self._why_eager = why_eager(model, eager=eager)
         dtype = torch.float64 if model.dtype == torch.float64 else torch.float32
-        shm = Path("/dev/shm")
-        folder = Path(tempfile.mkdtemp(prefix="specdec-", dir=shm if shm.is_dir() else None))
-        rows = torch.from_file(str(folder / "q"), shared=True, size=SHARED_ROWS * vocabulary, dtype=dtype)
-        self._shared = rows.view(SHARED_ROWS, vocabulary).numpy()
-        self._answered = torch.from_file(str(folder / "answered"), shared=True, size=1, dtype=torch.int64).numpy()
-        torch.save(Hosted(model, vocabulary, SHARED_ROWS, dtype, eager), folder / "hosted.pt")
         ours, theirs = socket.socketpair()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "specdec.runtime.worker", str(theirs.fileno()), str(folder)],
-            pass_fds=[theirs.fileno()],
-            start_new_session=True,  # Ctrl-C is for the caller; the worker ends when its socket closes
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-        )
-        theirs.close()
+        with nameless_file() as hosted, nameless_file() as shared, theirs:
+            self._shared, self._answered = rows_and_answered(shared.fileno(), SHARED_ROWS, vocabulary, dtype)
+            try:
+                send(Hosted(model, vocabulary, SHARED_ROWS, dtype, eager, plan), hosted)
+                self._process = _started(theirs.fileno(), hosted.fileno(), shared.fileno())
+            except BaseException:
+                ours.close()
+                raise
         self._channel = Channel(ours)
-        self._finalizer = weakref.finalize(self, _end, self._process, self._channel, folder)
-        self._folder: Path | None = folder
+        self._finalizer = weakref.finalize(self, _end, self._process, self._channel)
+        self._ready = False
         self._ticket = 0
         self._threads_before = leave_a_core_to_the_draft()
 
     def submit(self, method: str, *arguments: Any) -> Wait:
-        if self._folder is not None:
-            self._receive(START_SECONDS)  # "ready": both sides hold the files open, so the folder can go
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder = None
+        if not self._ready:
+            self._start()
         if method == "draft":
             arguments = tuple(map(tuple, *arguments))  # plain tuples are pickled in a fraction of the time
+        self._ticket += 1  # before it is sent: Ctrl-C may come in between, and no two requests may have one number
+        ticket = self._ticket
         try:
-            self._channel.send(pickle.dumps((method, arguments)))
+            self._channel.send(with_ticket(ticket, pickle.dumps((method, arguments))))
         except (pickle.PicklingError, AttributeError, TypeError) as error:  # what pickle says of lambdas and local classes
             raise PairError(f"cannot send {method} to the draft process ({error}): use lane='thread' or 'inline'") from error
         except OSError as error:
             raise self._died() from error
-        self._ticket += 1
-        return partial(self._answer, self._ticket)
+        except KeyboardInterrupt:
+            self._close_if_torn()
+            raise
+        return partial(self._answer, ticket)
+
+    def _start(self) -> None:
+        """Wait until the worker has its model. Raises what kept it from that."""
+        said = self._receive(START_SECONDS)
+        if isinstance(said, SpecdecError):
+            self.close()
+            raise said
+        self._ready = True
 
     @property
     def why_eager(self) -> str | None:
@@ -217,8 +234,6 @@ class ProcessLane(Lane):
             ticket, answer = self._receive(PATIENCE_SECONDS)
         if isinstance(answer, SpecdecError):
             raise answer
-        if isinstance(answer, Exception):
-            raise LaneError(f"the draft worker failed with {type(answer).__name__}: {answer}") from answer
         return unpacked(answer, self._shared) if isinstance(answer, tuple) else answer
 
     def _receive(self, patience_seconds: float) -> Any:
@@ -226,6 +241,9 @@ class ProcessLane(Lane):
             message = self._channel.receive(patience_seconds)
         except (EOFError, OSError) as error:
             raise self._died() from error
+        except KeyboardInterrupt:
+            self._close_if_torn()
+            raise
         if message is not None:
             return pickle.loads(message)
         self.close()
@@ -233,16 +251,35 @@ class ProcessLane(Lane):
             f"the draft worker was silent for {patience_seconds:g} s and was ended; the next decode starts a new one"
         )
 
+    def _close_if_torn(self) -> None:
+        """After Ctrl-C: the next decode needs a new process if half a message was lost, and can go on with this one if not."""
+        if self._channel.closed:
+            self.close()
+
     def _died(self) -> LaneError:
         self.close()
         return LaneError(f"the draft worker ended with exit code {self._process.returncode}; the next decode starts a new one")
 
 
-def _end(process: subprocess.Popen[bytes], channel: Channel, folder: Path) -> None:
+def _started(*descriptors: int) -> subprocess.Popen[bytes]:
+    """A worker process that inherits a socket, the file of its model and the shared memory."""
+    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+    try:
+        return subprocess.Popen(
+            # -P: a file of the current folder must not take the place of a module
+            [sys.executable, "-P", "-m", "specdec.runtime.worker", *map(str, descriptors)],
+            pass_fds=descriptors,
+            start_new_session=True,  # Ctrl-C is for the caller; the worker ends when its socket closes
+            env={**os.environ, "PYTHONPATH": path},
+        )
+    except OSError as error:
+        raise CannotCross(f"a draft process cannot be started ({error}): use lane='thread' or 'inline'") from error
+
+
+def _end(process: subprocess.Popen[bytes], channel: Channel) -> None:
     channel.close()  # the worker sees the end of its input, and ends
     try:
         process.wait(timeout=2)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-    shutil.rmtree(folder, ignore_errors=True)

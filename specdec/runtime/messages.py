@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from specdec.effects import StopRule
+from specdec.runtime.cache import CachePlan
 from specdec.verification import Row
 
 ARGMAX = "argmax"
@@ -21,12 +22,14 @@ ARGMAX = "argmax"
 class DraftRequest(NamedTuple):
     """Continue the sequence in `slot` by up to `length` tokens; `context` is its whole context.
 
-    A `racing` draft also ends when the target has answered (`Lane.target_answered`).
+    Its tokens are sampled by `uniforms`, one for each in order; those of a greedy draft by none. A `racing` draft also ends
+    when the target has answered (`Lane.target_answered`).
     """
 
     slot: int
     context: Sequence[int]
     length: int
+    uniforms: Sequence[float] = ()
     stop: StopRule | None = None
     racing: bool = False
 
@@ -80,7 +83,21 @@ class Hosted:
     rows: int
     dtype: torch.dtype
     eager: bool
+    plan: CachePlan | None
 
+
+def with_ticket(ticket: int, request: bytes) -> bytes:
+    """A request with the number by which its answer is known."""
+    return ticket.to_bytes(TICKET, "little") + request
+
+
+def read_ticket(message: bytes) -> tuple[int, memoryview]:
+    """The inverse of `with_ticket`."""
+    return int.from_bytes(message[:TICKET], "little"), memoryview(message)[TICKET:]
+
+
+TICKET = 8
+"""Bytes that hold a request's number."""
 
 SHARED = "shared"
 """Stands for rows that lie in the shared memory."""

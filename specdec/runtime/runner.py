@@ -1,24 +1,34 @@
 """One model with its cache: logits after any context, computed only for tokens that the cache does not hold.
 
 No call rolls a runner back. Each call gives it a whole context. It keeps the longest common prefix with what its cache holds,
-and feeds the rest (rule 4 of `specdec.effects`). `Runner` works with every causal language model of transformers whose cache
-can be trimmed. Plain attention layers get a preallocated cache, where trimming sets a length.
+and feeds the rest (rule 4 of `specdec.effects`). `Runner` works with every model that `admission.admit`
+lets in.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from inspect import signature
+from inspect import Parameter
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import Cache, PreTrainedModel
 
-from specdec.runtime.cache import UNLIMITED, context_limit, new_cache
+from specdec.runtime.cache import CachePlan, forward_parameters, new_cache, stretched_beyond
+from specdec.runtime.layers import SlidingLayer
+from specdec.runtime.placement import device_of
+from specdec.runtime.recurrent import Copies, is_recurrent
 
 PREFILL_CHUNK = 1024
 """Tokens that are fed at once, so that the attention mask of a long prompt stays small."""
+
+MOST_PENDING = 16
+"""Tokens fed again inside the next window after a roll-back. If there are more, they get a forward of their own."""
+
+FIRST_POSITIONS = 4096
+"""Length at first of the table that positions are read from."""
 
 
 class Forward:
@@ -31,24 +41,25 @@ class Forward:
 
     def __init__(self, model: PreTrainedModel, why_eager: str = "no faster forward was asked for") -> None:
         self._model, self.why_eager = model, why_eager
+        parameters = forward_parameters(model)
+        any_name = any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters.values())
+        self._cuts_logits = "logits_to_keep" in parameters or any_name
+        self._cache_name = "cache_params" if "cache_params" in parameters else "past_key_values"
 
     def __call__(
         self,
         input_ids: Tensor,
         past_key_values: Cache,
         position_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
+        attention_mask: Tensor | dict[str, Tensor] | None = None,
         logits_to_keep: int = 0,
     ) -> Tensor:
-        where = {} if position_ids is None else {"position_ids": position_ids}
-        return self._model(
-            input_ids=input_ids,
-            past_key_values=past_key_values,
-            attention_mask=attention_mask,
-            logits_to_keep=logits_to_keep,
-            use_cache=True,
-            **where,
-        ).logits
+        options: dict[str, Any] = {self._cache_name: past_key_values}
+        if position_ids is not None:
+            options["position_ids"] = position_ids
+        if self._cuts_logits:
+            options["logits_to_keep"] = logits_to_keep
+        return self._model(input_ids=input_ids, attention_mask=attention_mask, use_cache=True, **options).logits
 
 
 class SequenceRunner(ABC):
@@ -62,7 +73,7 @@ class SequenceRunner(ABC):
     def __init__(self, model: PreTrainedModel, vocabulary: int) -> None:
         self.model = model
         self.vocabulary = vocabulary
-        self.device = model.device
+        self.device = device_of(model)
         self._held: list[int] = []
 
     def logits(self, context: Sequence[int], positions: int) -> Tensor:
@@ -91,59 +102,109 @@ class SequenceRunner(ABC):
 
 
 class Runner(SequenceRunner):
-    """Calls `forward`, the model's own unless given, on a cache that is trimmed."""
+    """Calls `forward`, the model's own unless given, on a cache rolled back by `plan`, by its layer types unless given."""
 
-    def __init__(self, model: PreTrainedModel, vocabulary: int, forward: Forward | None = None) -> None:
+    def __init__(
+        self, model: PreTrainedModel, vocabulary: int, forward: Forward | None = None, plan: CachePlan | None = None
+    ) -> None:
         super().__init__(model, vocabulary)
         self._forward = forward or Forward(model)
         self.why_eager = self._forward.why_eager
-        self._position_ids = position_ids(model)
-        self._cache, self._preallocated = new_cache(model)
-        self._shortest = 0  # fewest tokens that the cache can be cut back to; 0 before it was cut
+        self._plan, self._border = plan, stretched_beyond(model)
+        self._table = torch.arange(FIRST_POSITIONS, device=self.device).unsqueeze(0) if takes_positions(model) else None
+        self._start_again()
+        self._simple = self._copies is None and self._border is None and (plan is None or plan.widest is None)
 
     def forget(self) -> None:
         self._trim(0)
 
+    def logits(self, context: Sequence[int], positions: int) -> Tensor:
+        if self._simple:
+            return super().logits(context, positions)
+        tokens, border = list(context), self._border
+        if border is not None and len(tokens) - positions < border < len(tokens):
+            short = self._pieces(tokens[:border], positions - len(tokens) + border)
+            return torch.cat([short, self._pieces(tokens, len(tokens) - border)])
+        return self._pieces(tokens, positions)
+
+    def _pieces(self, tokens: list[int], positions: int) -> Tensor:
+        """`logits`, by as many windows as the model needs. All rows lie on one side of the border."""
+        end, scored = len(tokens), len(tokens) - positions
+        stretched = self._border is not None and end > self._border
+        if stretched != self._stretched:
+            self._start_again()
+            self._stretched = stretched
+        self._trim(min(common_prefix(self._held, tokens), scored))
+        rows: list[Tensor] = []
+        while (start := len(self._held)) < end:
+            stop = self._stop(start, scored, end)
+            wanted = stop - max(start, scored)
+            logits = self._feed(tokens[start:stop], max(1, wanted))
+            if wanted > 0:
+                rows.append(logits)
+        return rows[0] if len(rows) == 1 else torch.cat(rows)
+
+    def _stop(self, start: int, scored: int, end: int) -> int:
+        """Where a window that begins at `start` ends."""
+        if self._plan is not None and self._plan.widest is not None:
+            return end if start == 0 else min(end, start + self._plan.widest)
+        # A prompt is not rolled back, so that nobody needs a copy of the states before its last token.
+        whole = self._copies is None or (start == 0 and end - scored == 1)
+        if scored - start > (PREFILL_CHUNK if whole else MOST_PENDING):
+            end = min(scored, start + PREFILL_CHUNK)
+        if self._stretched:  # a window that ends before the border would turn its keys by the angles of short contexts
+            assert self._border is not None
+            return max(end, self._border + 1)
+        return end
+
     def _feed(self, tokens: list[int], positions: int) -> Tensor:
         ids = torch.tensor([tokens], device=self.device)
         start = len(self._held)
-        where = None if self._position_ids is None else self._position_ids[:, start : start + len(tokens)]
+        where = None if self._table is None else self._positions(start, start + len(tokens))
         try:
             with torch.inference_mode():
-                logits = self._forward(ids, self._cache, where, logits_to_keep=positions)[0]
+                if self._copies is not None:
+                    self._copies.take(start)
+                logits = self._forward(ids, self.cache, where, logits_to_keep=positions)[0]
         except BaseException:  # Ctrl-C too: some layers hold the new keys, some do not
             self._start_again()
             raise
         self._held += tokens
         return logits if logits.shape == (positions, self.vocabulary) else logits[-positions:, : self.vocabulary]
 
+    def _positions(self, start: int, end: int) -> Tensor:
+        assert self._table is not None
+        if end > self._table.shape[1]:
+            self._table = torch.arange(2 * end, device=self.device).unsqueeze(0)
+        return self._table[:, start:end]
+
     def _start_again(self) -> None:
-        self._cache, self._preallocated = new_cache(self.model)
-        self._shortest = 0
+        self.cache = new_cache(self.model)
+        self._sliding = [layer for layer in self.cache.layers if isinstance(layer, SlidingLayer)]
+        restored = is_recurrent(self.cache) if self._plan is None else self._plan.rollback == "restore"
+        self._copies = Copies(self.cache) if restored else None
+        self._stretched = False
         self._held = []
 
     def _trim(self, keep: int) -> None:
         """A cache that no longer holds the first `keep` tokens starts again from nothing."""
-        surplus = len(self._held) - keep
-        if surplus == 0:
+        held = len(self._held)
+        if held == keep:
             return
-        if self._preallocated or max(self._shortest, 1) <= keep:
-            self._cache.crop(-surplus)
-            self._shortest = keep  # a sliding window that is cut has lost what came before it
-            del self._held[keep:]
-        else:
+        shortest = max((layer.shortest for layer in self._sliding), default=0)
+        if self._copies is not None:
+            keep = self._copies.put_back(keep, held) if self._copies.newest(keep) >= max(1, shortest) else 0
+        if keep < max(1, shortest):
             self._start_again()
+            return
+        if self._copies is None:
+            self.cache.crop(keep - held)
+        del self._held[keep:]
 
 
-def position_ids(model: PreTrainedModel) -> Tensor | None:
-    """All positions up to the context limit, shape (1, limit); `None` for models that do not take positions.
-
-    A model that is given positions need not compute them.
-    """
-    limit = context_limit(model)
-    if limit == UNLIMITED or "position_ids" not in signature(model.forward).parameters:
-        return None
-    return torch.arange(limit, device=model.device).unsqueeze(0)
+def takes_positions(model: PreTrainedModel) -> bool:
+    """Whether the model is told the positions of its tokens. It need not compute them then, and some compute them wrongly."""
+    return "position_ids" in forward_parameters(model)
 
 
 def common_prefix(held: Sequence[int], wanted: Sequence[int]) -> int:

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from specdec.effects import StopRule
-from specdec.runtime.cache import LENGTH, StaticCache, padded, why_not_static
+from specdec.runtime.cache import LENGTH, CachePlan, StaticCache, padded, why_not_static
 from specdec.runtime.graph import GraphRunner, new_runner, why_stepwise
+from specdec.runtime.placement import device_of
 from specdec.runtime.runner import PREFILL_CHUNK, Forward, common_prefix
-from specdec.sampling import Dice, Sampler
+from specdec.sampling import Sampler
 
 Wanted: TypeAlias = tuple[int, Sequence[int], int]
 """A slot, the whole context of its sequence, and how many of its last positions to give logits for. A `ScoreRequest` is one."""
@@ -48,18 +49,42 @@ class BatchRunner(ABC):
         """Empty the caches."""
 
     def draft(
-        self, slot: int, context: Sequence[int], length: int, stop: StopRule | None, sampler: Sampler, dice: Dice
+        self, slot: int, context: Sequence[int], length: int, stop: StopRule | None, sampler: Sampler, uniforms: Sequence[float]
     ) -> tuple[list[int], Tensor | None] | None:
         """A whole draft at once, `(tokens, q)`; `None` where each token must come to the host before the next."""
         return None
 
 
+class NewRunner(Protocol):
+    """`new_batch_runner`, or what stands in for it."""
+
+    def __call__(
+        self,
+        model: PreTrainedModel,
+        vocabulary: int,
+        size: int,
+        forward: Forward,
+        *,
+        eager: bool,
+        plan: CachePlan | None = None,
+    ) -> BatchRunner: ...
+
+
 class OneByOne(BatchRunner):
     """A runner for each slot, one after the other: for a single sequence, and for models whose caches cannot be batched."""
 
-    def __init__(self, model: PreTrainedModel, vocabulary: int, size: int, forward: Forward, *, eager: bool) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        vocabulary: int,
+        size: int,
+        forward: Forward,
+        *,
+        eager: bool,
+        plan: CachePlan | None = None,
+    ) -> None:
         super().__init__(model, vocabulary)
-        self._runners = [new_runner(model, vocabulary, forward, eager=eager) for _ in range(size)]
+        self._runners = [new_runner(model, vocabulary, forward, eager=eager, plan=plan) for _ in range(size)]
 
     @property
     def why_eager(self) -> str | None:
@@ -73,20 +98,20 @@ class OneByOne(BatchRunner):
             runner.forget()
 
     def draft(
-        self, slot: int, context: Sequence[int], length: int, stop: StopRule | None, sampler: Sampler, dice: Dice
+        self, slot: int, context: Sequence[int], length: int, stop: StopRule | None, sampler: Sampler, uniforms: Sequence[float]
     ) -> tuple[list[int], Tensor | None] | None:
         runner = self._runners[slot]
         if not isinstance(runner, GraphRunner) or why_stepwise(sampler, stop) is not None:
             return None
-        return runner.draft(context, length, sampler, [dice.uniform() for _ in range(0 if sampler.greedy else length)])
+        return runner.draft(context, length, sampler, uniforms)
 
 
 class Batched(BatchRunner):
     """One forward for all slots that are wanted."""
 
-    def __init__(self, model: PreTrainedModel, vocabulary: int, size: int, forward: Forward) -> None:
+    def __init__(self, model: PreTrainedModel, vocabulary: int, size: int, forward: Forward, length: int = LENGTH) -> None:
         super().__init__(model, vocabulary)
-        self._size, self._forward = size, forward
+        self._size, self._forward, self._length = size, forward, length
         self.forget()
 
     @property
@@ -95,7 +120,7 @@ class Batched(BatchRunner):
 
     def forget(self) -> None:
         self._held: list[list[int]] = [[] for _ in range(self._size)]
-        self._cache = StaticCache(self.model, LENGTH, self._size)
+        self._cache = StaticCache(self.model, self._length, self._size)
 
     @torch.inference_mode()
     def logits(self, wanted: Sequence[Wanted]) -> list[Tensor]:
@@ -129,16 +154,20 @@ class Batched(BatchRunner):
         end = max(starts) + width
         if end > self._cache.length:
             self._cache.grow(max(end, 2 * self._cache.length))
+        device = device_of(self.model)
         positions = torch.tensor(starts).unsqueeze(1) + torch.arange(width)
-        where = self._cache.at(positions.to(self.model.device), visible=end, first_slot=first)
-        logits = self._forward(input_ids=torch.tensor(ids, device=self.model.device), logits_to_keep=keep, **where)
+        where = self._cache.at(positions.to(device), visible=end, first_slot=first)
+        logits = self._forward(input_ids=torch.tensor(ids, device=device), logits_to_keep=keep, **where)
         for slot, tokens in fresh.items():
             self._held[slot] += tokens
         return logits[:, :, : self.vocabulary]
 
 
-def new_batch_runner(model: PreTrainedModel, vocabulary: int, size: int, forward: Forward, *, eager: bool) -> BatchRunner:
-    """A runner for `size` sequences: batched where the model allows it, else one by one."""
-    if size == 1 or why_not_static(model) is not None:
-        return OneByOne(model, vocabulary, size, forward, eager=eager)
-    return Batched(model, vocabulary, size, forward)
+def new_batch_runner(
+    model: PreTrainedModel, vocabulary: int, size: int, forward: Forward, *, eager: bool, plan: CachePlan | None = None
+) -> BatchRunner:
+    """A runner for `size` sequences: batched where the `plan` of the model allows it, else one by one."""
+    batched = why_not_static(model) is None if plan is None else plan.batched
+    if size > 1 and batched:
+        return Batched(model, vocabulary, size, forward)
+    return OneByOne(model, vocabulary, size, forward, eager=eager, plan=plan)

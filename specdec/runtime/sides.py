@@ -105,13 +105,24 @@ Sent: TypeAlias = list[tuple[list[tuple[AskedDraft, DraftRequest]], Wait | None]
 
 
 class DraftSide:
-    """The draft's lane, if there is one. Once the lane is lost, decoding goes on without it, and `failure` says why."""
+    """The draft's lane, if there is one. Once the lane is lost, decoding goes on without it, and `failure` says why.
+
+    A draft whose context the model cannot hold is not asked for, and is no failure.
+    """
 
     def __init__(self, lane: Lane | None, context_limit: int) -> None:
-        self._lane = lane
         self._context_limit = context_limit
-        self.overlaps = lane is not None and lane.overlaps
         self.failure = ""
+        self.use(lane)
+
+    def use(self, lane: Lane | None) -> None:
+        """Work with another lane."""
+        self._lane = lane
+        self.overlaps = lane is not None and lane.overlaps
+
+    def begin(self, slot: Slot, prompt: Sequence[int], size: int) -> Wait | None:
+        """Start a sequence (`Worker.begin`). A prompt that leaves no room for a draft is not read."""
+        return self.submit("begin", slot.sampling, prompt if len(prompt) < self._context_limit else (), slot.index, size)
 
     def submit(self, method: str, *arguments: Any) -> Wait | None:
         """Start a request to the lane; `None` without a lane."""
@@ -137,8 +148,8 @@ class DraftSide:
         for group, wait in sent:
             draftings: list[Drafting] | None = self.wait(wait)
             if draftings is not None:
-                for (asked, _), drafting in zip(group, draftings, strict=True):
-                    self._answer(asked, drafting)
+                for (asked, request), drafting in zip(group, draftings, strict=True):
+                    self._answer(asked, request, drafting)
                 seconds += max([drafting.busy_seconds for drafting in draftings])
         return seconds
 
@@ -151,12 +162,14 @@ class DraftSide:
         length = min(effect.length, self._context_limit - len(context))
         if length < 1 or self.failure:
             return None
-        return DraftRequest(asked.slot.index, context, length, effect.stop, asked.racing)
+        slot = asked.slot
+        return DraftRequest(slot.index, context, length, slot.uniforms(length), effect.stop, asked.racing)
 
-    def _answer(self, asked: AskedDraft, drafting: Drafting) -> None:
+    def _answer(self, asked: AskedDraft, request: DraftRequest, drafting: Drafting) -> None:
         if drafting.failure:
             self._give_up(drafting.failure)
             return
+        asked.slot.give_back(request.uniforms[len(drafting.tokens) :])
         statistics = asked.slot.statistics
         statistics.draft_busy_seconds += drafting.busy_seconds
         statistics.drafted_tokens += len(drafting.tokens)
@@ -187,12 +200,16 @@ class TargetSide:
     """The target's lane, which works in the caller's thread."""
 
     def __init__(self, lane: Lane, context_limit: int) -> None:
-        self._lane = lane
         self._context_limit = context_limit
+        self.use(lane)
 
-    def begin(self, *arguments: Any) -> None:
+    def use(self, lane: Lane) -> None:
+        """Work with another lane."""
+        self._lane = lane
+
+    def begin(self, slot: Slot, prompt: Sequence[int], size: int) -> None:
         """Start a sequence (`Worker.begin`)."""
-        self._lane.submit("begin", *arguments)()
+        self._lane.submit("begin", slot.sampling, prompt, slot.index, size)()
 
     def score(self, scores: Sequence[AskedScore]) -> float:
         """Score all windows, in as few forwards as their slots allow, and answer them. Returns the seconds of the forwards."""

@@ -12,12 +12,16 @@ from itertools import islice
 from statistics import mean, median, stdev
 from typing import Any, TypeVar
 
+from specdec.errors import InputError
 from specdec.runtime.lane import Lane
 from specdec.runtime.messages import DraftRequest, ScoreRequest
 from specdec.sampling import Sampling
 
 CONTEXT_TOKENS = 128
 """Length of the made-up context after which steps are timed, unless another length is given."""
+
+SHORTEST_CONTEXT = 20
+"""Tokens that a model must hold to be timed: half of them stand before the widest window."""
 
 WARM_UP, BLOCK = 2, 4
 """Repeats of a setting, one after another: the first `WARM_UP` are not counted, the next `BLOCK` are."""
@@ -54,6 +58,15 @@ def made_up_context(tokens: int) -> list[int]:
     return [i % 2 for i in range(tokens)]
 
 
+def timing_context(limit: int) -> int:
+    """Length of the made-up context for models that hold `limit` tokens: `CONTEXT_TOKENS`, or half of what they hold."""
+    if limit < SHORTEST_CONTEXT:
+        raise InputError(
+            f"the models hold {limit} tokens, too few to time steps in: take models that hold {SHORTEST_CONTEXT} or more"
+        )
+    return min(CONTEXT_TOKENS, limit // 2)
+
+
 def step_seconds(lane: Lane, repeats: int = 12, context: int = CONTEXT_TOKENS) -> float:
     """Median seconds of a greedy step, one token after another. Target and draft are measured alike, each on its lane."""
     return median(timed_drafts(lane, repeats, context, Sampling(temperature=0)))
@@ -66,7 +79,7 @@ def speed_ratio(target: Lane, draft: Lane, repeats: int = 6, context: int = CONT
     """
     sampling, base = Sampling(temperature=0), made_up_context(context)
     for lane in (draft, target):  # the draft first, so that its process is up when timing begins
-        lane.submit("begin", sampling, 0, base)()
+        lane.submit("begin", sampling, base)()
     window, steps = [*base, 0], 8
     found: tuple[list[float], list[float]] = ([], [])
     for repeat in range(repeats + WARM_UP):
@@ -88,7 +101,7 @@ def window_seconds(lane: Lane, widths: Sequence[int], repeats: int = 12, context
 def timed_windows(lane: Lane, widths: Sequence[int], repeats: int, context: int, sampling: Sampling) -> dict[int, list[float]]:
     """Seconds of forwards over each width, after `context` tokens."""
     base = made_up_context(context)
-    lane.submit("begin", sampling, 0, base)()
+    lane.submit("begin", sampling, base)()
 
     def forwards(width: int) -> Iterator[float]:
         while True:
@@ -100,11 +113,11 @@ def timed_windows(lane: Lane, widths: Sequence[int], repeats: int, context: int,
 def timed_drafts(lane: Lane, repeats: int, context: int, sampling: Sampling) -> list[float]:
     """Seconds per drafted token, in drafts of four."""
     base = made_up_context(context)
-    lane.submit("begin", sampling, 0, base)()
+    lane.submit("begin", sampling, base)()
 
     def drafts(tokens: int) -> Iterator[float]:
         while True:
-            [drafting] = lane.submit("draft", [DraftRequest(0, [*base, 0], tokens)])()
+            [drafting] = lane.submit("draft", [DraftRequest(0, [*base, 0], tokens, [0.5] * tokens)])()
             yield drafting.busy_seconds / len(drafting.tokens)
 
     return interleaved([4], repeats, drafts)[4]
@@ -116,10 +129,11 @@ def batched_seconds(lane: Lane, batches: Sequence[int], repeats: int, context: i
 
     def forwards(batch: int) -> Iterator[float]:
         for slot in range(batch):
-            lane.submit("begin", Sampling(), slot, base, slot, batch)()
+            lane.submit("begin", Sampling(), base, slot, batch)()
         while True:
             if drafting:
-                drafted = lane.submit("draft", [DraftRequest(slot, [*base, 0], BLOCK) for slot in range(batch)])()
+                requests = [DraftRequest(slot, [*base, 0], BLOCK, [0.5] * BLOCK) for slot in range(batch)]
+                drafted = lane.submit("draft", requests)()
                 yield drafted[0].busy_seconds / BLOCK
             else:
                 yield lane.submit("score", [ScoreRequest(slot, [*base, 0], 1) for slot in range(batch)])()[0].busy_seconds

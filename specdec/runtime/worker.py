@@ -1,7 +1,7 @@
 """What a lane runs: one model that drafts or scores for a batch of sequences, and the process that hosts it.
 
-`python -m specdec.runtime.worker SOCKET FOLDER` answers requests on an inherited socket until the other side closes it. It is a
-plain subprocess, so the user's script needs no `if __name__ == "__main__"`, and the worker ends with its parent.
+`python -m specdec.runtime.worker SOCKET MODEL SHARED` answers requests on an inherited socket until the other side closes it.
+It is a plain subprocess, so the user's script needs no `if __name__ == "__main__"`, and the worker ends with its parent.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from itertools import count
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,12 +22,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from specdec.errors import ModelError, PairError
+from specdec.errors import LaneError, ModelError, PairError, SpecdecError
+from specdec.runtime.cache import CachePlan
 from specdec.runtime.channel import Channel
-from specdec.runtime.fused import new_forward
-from specdec.runtime.messages import Drafting, DraftRequest, Hosted, ScoreRequest, Scoring, packed
-from specdec.runtime.sequences import Wanted, new_batch_runner
-from specdec.sampling import Dice, Sampler, Sampling
+from specdec.runtime.crossing import received, rows_and_answered
+from specdec.runtime.fused import FusedForward, new_forward
+from specdec.runtime.messages import Drafting, DraftRequest, Hosted, ScoreRequest, Scoring, packed, read_ticket
+from specdec.runtime.sequences import NewRunner, Wanted, new_batch_runner
+from specdec.runtime.vocabulary import Known
+from specdec.sampling import Sampler, Sampling, inverted
 
 
 @dataclass(slots=True)
@@ -68,26 +70,39 @@ class _OpenDraft:
 
 
 class Worker:
-    """One model at work for the decodes of one batch at a time."""
+    """One model at work for the decodes of one batch at a time. It draws no random numbers: requests bring them.
 
-    def __init__(self, model: PreTrainedModel, vocabulary: int, *, eager: bool = False) -> None:
-        self._eager = eager
+    Rows have `vocabulary` entries. A model may know fewer tokens than that; see `specdec.runtime.vocabulary`.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        vocabulary: int,
+        *,
+        eager: bool = False,
+        plan: CachePlan | None = None,
+        new_runner: NewRunner = new_batch_runner,
+    ) -> None:
+        self._eager, self._plan, self._new_runner = eager, plan, new_runner
+        self._known = Known(model, vocabulary)
         self._forward = new_forward(model, eager=eager)
-        self._runner = new_batch_runner(model, vocabulary, 1, self._forward, eager=eager)
-        self._sampler = Sampler(Sampling())
-        self._dice = [Dice(0)]
+        self.asks_mode = not isinstance(self._forward, FusedForward)
+        self._runner = new_runner(model, self._known.proposed, 1, self._forward, eager=eager, plan=plan)
+        self._samplers = [Sampler(Sampling())]
 
-    def begin(self, sampling: Sampling, seed: object, prompt: Sequence[int], slot: int = 0, size: int = 1) -> None:
-        """Start a sequence in one of `size` slots: seed its dice, and fill its cache with all of the prompt but the last token.
+    def begin(self, sampling: Sampling, prompt: Sequence[int], slot: int = 0, size: int = 1) -> None:
+        """Start a sequence in one of `size` slots: fill its cache with all of the prompt but the last token.
 
-        From now on, all sequences are sampled by `sampling`.
+        Another `size` than before ends all sequences. Sequences of one request are all greedy, or none is.
         """
-        self._sampler = Sampler(sampling)
-        if size != len(self._dice):
-            model, vocabulary = self._runner.model, self._runner.vocabulary
-            self._runner = new_batch_runner(model, vocabulary, size, self._forward, eager=self._eager)
-            self._dice = [Dice(0)] * size
-        self._dice[slot] = Dice(seed)
+        if size != len(self._samplers):
+            model, proposed = self._runner.model, self._known.proposed
+            options: dict[str, Any] = {"eager": self._eager, "plan": self._plan}
+            self._runner = self._new_runner(model, proposed, size, self._forward, **options)
+            self._samplers = self._samplers[:1] * size
+        same = [sampler for sampler in self._samplers if sampler.context_free and sampler.sampling == sampling]
+        self._samplers[slot] = same[0] if same else Sampler(sampling)
         if len(prompt) > 1:
             self._logits([(slot, prompt[:-1], 1)])
 
@@ -122,57 +137,74 @@ class Worker:
 
     def _drafted_at_once(self, draft: _OpenDraft, start: float) -> bool:
         """Draft all tokens at once if nothing must look at one before the next is drawn. Returns whether that was possible."""
-        slot, context, length, stop, racing = draft.request
+        slot, context, length, uniforms, stop, racing = draft.request
+        sampler, readable = self._samplers[slot], self._known.readable(context)
         try:
-            found = None if racing else self._runner.draft(slot, context, length, stop, self._sampler, self._dice[slot])
+            found = None if racing else self._runner.draft(slot, readable, length, stop, sampler, uniforms)
         except ModelError as error:
             draft.fail(str(error))
             return True
         if found is None:
             return False
-        tokens, draft.all_rows = found
+        tokens, rows = found
         draft.context += tokens
+        draft.all_rows = None if rows is None else self._known.widened(rows, 0)
         draft.seconds = time.perf_counter() - start
         return True
 
     def _step(self, drafts: Sequence[_OpenDraft]) -> None:
         """Add one token to every draft."""
-        contexts = [draft.context for draft in drafts]
-        logits = self._logits([(draft.request.slot, draft.context, 1) for draft in drafts])
-        greedy, stops = self._sampler.greedy, any(draft.request.stop is not None for draft in drafts)
+        wanted = [(draft.request.slot, draft.context, 1) for draft in drafts]
+        logits = self._logits(wanted)
+        greedy = self._samplers[drafts[0].request.slot].greedy
+        stops = any(draft.request.stop is not None for draft in drafts)
         nothing = [None] * len(drafts)
-        best = self._over(self._sampler.best, logits, contexts) if greedy else nothing
-        rows = self._over(self._sampler.probabilities, logits, contexts) if stops or not greedy else nothing
-        for draft, token, row in zip(drafts, best, rows, strict=True):
+        best = self._over(Sampler.best, wanted, logits) if greedy else nothing
+        rows = self._over(Sampler.probabilities, wanted, logits) if stops or not greedy else nothing
+        for draft, own, token, row in zip(drafts, logits, best, rows, strict=True):
             if isinstance(token, ModelError) or isinstance(row, ModelError):
-                draft.fail(str(token if isinstance(token, ModelError) else row))
+                reason = str(token if isinstance(token, ModelError) else row)
+                draft.fail("" if self._has_no_such_token(draft, own) else reason)
             elif token is not None:
                 draft.add(int(token), None if row is None else row[0])
             else:
                 assert row is not None
-                draft.add(self._dice[draft.request.slot].pick(row[0]), row[0])
+                draft.add(inverted(row[0], draft.request.uniforms[len(draft.rows)]), row[0])
                 draft.rows.append(row[0])
 
+    def _has_no_such_token(self, draft: _OpenDraft, logits: Tensor) -> bool:
+        """Whether processors leave only tokens that this model does not know. It then proposes nothing, and is not broken."""
+        if self._known.whole or not bool(logits[:, : self._known.proposed].isfinite().all()):
+            return False
+        scores = self._samplers[draft.request.slot].processed(logits, draft.context)
+        return bool((scores == -torch.inf).all())
+
     def _logits(self, wanted: Sequence[Wanted]) -> list[Tensor]:
+        known = self._known
         try:
-            return self._runner.logits(wanted)
+            if known.whole:
+                return self._runner.logits(wanted)
+            readable = [(slot, known.readable(context), positions) for slot, context, positions in wanted]
+            return [known.widened(rows) for rows in self._runner.logits(readable)]
         except RuntimeError as error:  # what torch says of memory, devices and shapes
             reason, name = str(error).partition("\n")[0][:160], self._runner.model.name_or_path or "a model"
             raise ModelError(f"{name} failed in a forward ({reason}): check its memory and its device") from error
 
     def _over(
-        self, choose: Callable[[Tensor, Sequence[int]], Tensor], logits: Sequence[Tensor], contexts: Sequence[Sequence[int]]
+        self, choose: Callable[[Sampler, Tensor, Sequence[int]], Tensor], wanted: Sequence[Wanted], logits: Sequence[Tensor]
     ) -> list[Tensor | ModelError]:
-        """`choose(logits, context)` of every sequence, in one call where the result does not depend on the contexts."""
-        if len(logits) > 1 and self._sampler.context_free:
+        """`choose(sampler, logits, context)` of every sequence, in one call where the results depend on no context."""
+        samplers = [self._samplers[slot] for slot, _, _ in wanted]
+        first = samplers[0]
+        if len(logits) > 1 and first.context_free and samplers.count(first) == len(samplers):
             try:
-                return list(choose(torch.cat(list(logits)), ()).split([len(own) for own in logits]))
+                return list(choose(first, torch.cat(list(logits)), ()).split([len(own) for own in logits]))
             except ModelError:
                 pass  # one of the sequences failed: the loop finds out which
         found: list[Tensor | ModelError] = []
-        for own, context in zip(logits, contexts, strict=True):
+        for sampler, own, (_, context, _) in zip(samplers, logits, wanted, strict=True):
             try:
-                found.append(choose(own, context))
+                found.append(choose(sampler, own, context))
             except ModelError as error:
                 self._runner.forget()  # a static cache may hold NaN now, and no mask hides that
                 found.append(error)
@@ -183,9 +215,9 @@ class Worker:
         start = time.perf_counter()
         with torch.inference_mode():
             logits = self._logits(requests)
-            choose = self._sampler.best if self._sampler.greedy else self._sampler.probabilities
-            chosen = self._over(choose, logits, [request.context for request in requests])
-        best_tokens = [own.tolist() if self._sampler.greedy and isinstance(own, Tensor) else None for own in chosen]
+            greedy = self._samplers[requests[0].slot].greedy
+            chosen = self._over(Sampler.best if greedy else Sampler.probabilities, requests, logits)
+        best_tokens = [own.tolist() if greedy and isinstance(own, Tensor) else None for own in chosen]
         seconds = time.perf_counter() - start
         found: list[Scoring] = []
         for request, own, best in zip(requests, chosen, best_tokens, strict=True):
@@ -195,7 +227,7 @@ class Worker:
         return found
 
 
-def unpickled(request: bytes) -> tuple[str, tuple[Any, ...]]:
+def unpickled(request: bytes | memoryview) -> tuple[str, tuple[Any, ...]]:
     """A request. What it names must be importable here."""
     try:
         return pickle.loads(request)
@@ -204,17 +236,18 @@ def unpickled(request: bytes) -> tuple[str, tuple[Any, ...]]:
 
 
 def serve(channel: Channel, worker: Worker, shared: NDArray[Any], answered: NDArray[np.int64]) -> None:
-    """Answer `(method, arguments)` with `(number of the request, result or error)` until the other side is gone.
+    """Answer `(ticket, method, arguments)` with `(ticket, result or error)` until the other side is gone.
 
     Rows of `q` go through `shared`, of shape (rows, vocabulary), as far as they fit. All else goes through the channel.
-    `answered` holds the number of a request: the target has answered, and racing drafts of requests up to that number end.
+    `answered` holds the ticket of a request: the target has answered, and racing drafts of requests up to that ticket end.
     """
-    for ticket in count(1):
+    while True:
         try:
-            request = channel.receive()
+            message = channel.receive()
         except (EOFError, OSError):
             return
-        assert request is not None
+        assert message is not None
+        ticket, request = read_ticket(message)
         try:
             method, arguments = unpickled(request)
             if method == "draft":
@@ -222,26 +255,32 @@ def serve(channel: Channel, worker: Worker, shared: NDArray[Any], answered: NDAr
                 answer = packed(worker.draft(requests, answered=lambda ticket=ticket: answered[0] >= ticket), shared)
             else:
                 answer = getattr(worker, method)(*arguments)
-        except Exception as error:
+        except SpecdecError as error:
             answer = error
+        except Exception as error:  # its class may be unknown on the other side
+            answer = LaneError(f"the draft worker failed with {type(error).__name__}: {error}")
         channel.send(pickle.dumps((ticket, answer)))
 
 
-def main(descriptor: str, folder: str) -> None:
-    """Host the model pickled in `folder`, and answer on the socket `descriptor`."""
-    channel = Channel(socket.socket(fileno=int(descriptor)))
+def main(*descriptors: str) -> None:
+    """Host a model: on the socket, with the model and the shared memory, of these descriptors. Says first what went wrong."""
+    connection, model, memory = map(int, descriptors)
     torch.set_num_threads(1)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    hosted: Hosted = torch.load(Path(folder) / "hosted.pt", weights_only=False)
-    shared = torch.from_file(str(Path(folder) / "q"), shared=True, size=hosted.rows * hosted.vocabulary, dtype=hosted.dtype)
-    answered = torch.from_file(str(Path(folder) / "answered"), shared=True, size=1, dtype=torch.int64)
-    try:
-        channel.send(pickle.dumps("ready"))
-    except BrokenPipeError:
-        return  # the parent has closed the lane already
-    worker = Worker(hosted.model, hosted.vocabulary, eager=hosted.eager)
-    serve(channel, worker, shared.view(hosted.rows, hosted.vocabulary).numpy(), answered.numpy())
+    with closing(Channel(socket.socket(fileno=connection))) as channel, suppress(OSError):  # the other side is gone
+        try:
+            with os.fdopen(model, "rb") as file:
+                hosted: Hosted = received(file)
+            shared, answered = rows_and_answered(memory, hosted.rows, hosted.vocabulary, hosted.dtype)
+            worker = Worker(hosted.model.eval(), hosted.vocabulary, eager=hosted.eager, plan=hosted.plan)
+        except Exception as error:  # what the user's own classes may raise, too
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+            refusal = PairError(f"the draft process cannot take the draft ({reason}): use lane='thread' or 'inline'")
+            channel.send(pickle.dumps(refusal))
+        else:
+            channel.send(pickle.dumps("ready"))
+            serve(channel, worker, shared, answered)
 
 
 if __name__ == "__main__":

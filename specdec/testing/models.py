@@ -67,8 +67,12 @@ def model(
     architecture: str = "llama", vocabulary: int = 12, seed: int = 0, dtype: torch.dtype = torch.float64, **more: Any
 ) -> Any:
     """A random causal language model; `more` overrides its configuration."""
-    config = CONFIGS[architecture](vocabulary, **more)
-    config._attn_implementation = "eager"
+    return causal(CONFIGS[architecture](vocabulary, **more), seed, dtype)
+
+
+def causal(config: Any, seed: int = 0, dtype: torch.dtype = torch.float64) -> Any:
+    """A random causal language model of a configuration. Its attention and its experts are plain products, for float64."""
+    config._attn_implementation = config._experts_implementation = "eager"
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         made: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float64)

@@ -15,20 +15,22 @@ from transformers import GenerationConfig
 
 from specdec import InputError, Pair, create, decode
 from specdec.batch import Result
-from specdec.bench import BASELINE, hugging_face, report_of
+from specdec.bench import BASELINE, Ours, hugging_face, report_of
 from specdec.bench.peers import HuggingFaceAssisted, HuggingFaceGenerate, TimedForward, counted
 from specdec.bench.values import PeerComparison
 
 OPTIONS: dict[str, Any] = {"max_new_tokens": 24, "temperature": 0.0, "verification": "token", "seed": 5}
 
 
-def test_peers_end_where_ours_do_and_ignore_the_models_own_settings(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A penalty or top_k of the checkpoint's own would change their text, or make it greedy; its end of sequence counts."""
-    plain = [decode(pair, create(BASELINE), text, **OPTIONS).tokens for text in TEXTS]
-    own = GenerationConfig(eos_token_id=[plain[0][9], 63], repetition_penalty=5.0, top_k=1, do_sample=True)
+def test_peers_honour_the_models_own_settings_as_ours_do(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its penalties, minimum length and ends; the temperature is the benchmark's, and no output ends by the clock."""
+    own = GenerationConfig(repetition_penalty=1.2, no_repeat_ngram_size=2, min_new_tokens=5, do_sample=True, temperature=9.0)
     monkeypatch.setattr(pair.target, "generation_config", own)
-    ours = [decode(pair, create(BASELINE), text, **OPTIONS) for text in TEXTS]
-    assert {result.finished_by for result in ours} == {"eos", "length"}
+    plain = [decode(pair, create(BASELINE), text, **OPTIONS).tokens for text in TEXTS]
+    own.eos_token_id, own.max_time = [plain[0][3], plain[0][9]], 1e-9
+    ours = [Ours(create(BASELINE)).decode(pair, text, **OPTIONS) for text in TEXTS]
+    assert {5 < len(result.tokens) <= 24 for result in ours} == {True}
+    assert "eos" in {result.finished_by for result in ours}
     drafts_own = pair.draft.generation_config if pair.draft else None
     for peer in hugging_face(pair):
         for text, expected in zip(TEXTS, ours, strict=True):

@@ -162,7 +162,7 @@ def test_no_text_comes_of_it() -> None:
     words = [chr(byte) for byte in range(48, 112)]
     target = minuscule(len(words), seed=3)
     readable = Pair(target, resembling(target), byte_tokenizer(words), lane="inline")
-    options: dict[str, Any] = {"max_new_tokens": 12, "seed": 0}
+    options: dict[str, Any] = {"max_new_tokens": 12, "temperature": 1, "seed": 0}
     assert len(decode(readable, create("pearl", draft_length=2), "AB", **options).text) == 12
     steps = Decoding(readable, create("pearl", draft_length=2), "AB", verification="synthetic:0.8", **options)
     assert {step.text for step in steps} == {""}
@@ -186,7 +186,7 @@ def test_it_is_no_rule_that_could_be_proved() -> None:
 
 
 def test_statistics_say_it_once_however_many_are_added(pair: Pair) -> None:
-    options: dict[str, Any] = {"max_new_tokens": 4, "seed": 0}
+    options: dict[str, Any] = {"max_new_tokens": 4, "temperature": 1, "seed": 0}
     marked = [decode(pair, create("pearl", draft_length=2), [1], verification="synthetic:0.8", **options) for _ in range(2)]
     plain = decode(pair, create("pearl", draft_length=2), [1], **options)
     assert plain.statistics.synthetic == ""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import Ran
@@ -68,7 +70,9 @@ def test_drafted_tokens_look_different_on_a_terminal(
     twins = ["--target", models / "target", "--draft", models / "target", "--lane", "inline"]
     length = [] if strategy == "autoregressive" else ["--draft-length", 3]
     options = [*twins, "--strategy", strategy, *length, "--max-new-tokens", 24, "--seed", 1, "--dtype", "float64"]
-    ran = run("generate", "hello", *options, "--top-k", 1, "--json", "-")  # the text goes to the error stream
+    ran = run(
+        "generate", "hello", *options, "--temperature", 1, "--top-k", 1, "--json", "-"
+    )  # the text goes to the error stream
     text = ran.json["text"]
     shown = ran.err.partition("\n\n")[0]
     green = "".join(re.findall(r"\x1b\[32m([^\x1b]*)\x1b", shown))
@@ -77,6 +81,54 @@ def test_drafted_tokens_look_different_on_a_terminal(
     assert len(green) == drafted
     monkeypatch.setenv("NO_COLOR", "1")
     assert "\x1b[32m" not in run("generate", "hello", *options).out
+
+
+def test_the_report_holds_what_the_checkpoint_decided(run: Callable[..., Ran], models: Path, tmp_path: Path) -> None:
+    """As `model.generate` decodes; options win, and the report says whose settings they were."""
+    target = tmp_path / "target"
+    shutil.copytree(models / "target", target)
+    own = {
+        "do_sample": True,
+        "temperature": 0.7,
+        "top_p": 0.8,
+        "repetition_penalty": 1.2,
+        "max_new_tokens": 5,
+        "eos_token_id": [3],
+    }
+    (target / "generation_config.json").write_text(json.dumps(own))
+    options = ["hello", "--target", target, "--draft", models / "draft", "--lane", "inline", "--seed", 1, "--json", "-"]
+    ran = run("generate", *options)
+    settings = ran.json["settings"]
+    assert (settings["temperature"], settings["top_k"], settings["top_p"]) == (0.7, 50, 0.8)
+    assert (settings["repetition_penalty"], settings["max_new_tokens"], settings["eos"]) == (1.2, 5, [3])
+    assert settings["checkpoint"] == ["temperature", "top_k", "top_p", "repetition_penalty", "eos"]
+    assert "settings of the checkpoint: temperature 0.7, top_k 50, top_p 0.8, repetition_penalty 1.2" in ran.err
+    more = ["--temperature", 0, "--repetition-penalty", 1, "--max-new-tokens", 7, "--eos", "none"]
+    ran = run("generate", *options, *more)
+    settings = ran.json["settings"]
+    assert (settings["temperature"], settings["top_p"], settings["max_new_tokens"], settings["eos"]) == (0, None, 7, [])
+    assert settings["checkpoint"] == []
+    assert "settings of the checkpoint" not in ran.err
+    with Pair.load(target, models / "draft", lane="inline") as pair:
+        ids = pair.tokenizer("hello", return_tensors="pt")["input_ids"]  # type: ignore[misc]
+        of: Any = pair.target
+        plain = of.generate(ids, do_sample=False, repetition_penalty=1.0, max_new_tokens=7, eos_token_id=None)
+    assert ran.json["tokens"] == plain[0, ids.shape[1] :].tolist()
+
+
+def test_an_end_is_a_token_or_its_id(run: Callable[..., Ran], inline: list[str], models: Path) -> None:
+    options = ["hello", *inline, "--draft-length", 2, "--max-new-tokens", 12, "--json", "-"]
+    plain = run("generate", *options).json
+    with Pair.load(models / "target") as pair:
+        end = pair.tokenizer.convert_ids_to_tokens(plain["tokens"][4])  # type: ignore[union-attr]
+    for told in (end, plain["tokens"][4]):
+        ran = run("generate", *options, "--eos", told)
+        assert ran.json["finished_by"] == "eos"
+        assert ran.json["tokens"] == plain["tokens"][: plain["tokens"].index(plain["tokens"][4]) + 1]
+    refused = run("generate", *options, "--eos", "nowhere")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "--eos nowhere is no token: give one of the tokenizer's, or an id below" in refused.err
+    assert "give none alone" in run("generate", *options, "--eos", "none", "--eos", 3).err
 
 
 def test_an_interrupt_before_a_round_is_shown_loses_none_of_it(

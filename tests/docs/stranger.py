@@ -96,8 +96,8 @@ class Quadratic:
 
 def decoded() -> str:
     with Pair.bundled(lane="inline") as pair, tiny_pair() as tiny:
-        decode(tiny, Parallel(), [1, 2, 3], max_new_tokens=4, verification=first_only)
-        found = decode(pair, strategies.Pearl(Halving()), "ROMEO:", max_new_tokens=16, seed=0)
+        decode(tiny, Parallel(), [1, 2, 3], max_new_tokens=4, temperature=1, verification=first_only)
+        found = decode(pair, strategies.Pearl(Halving()), "ROMEO:", max_new_tokens=16, temperature=1, seed=0)
         assert isinstance(found, Result)
         statistics = found.statistics
         speed: float = statistics.tokens_per_second

@@ -90,18 +90,18 @@ def test_arrows_in_the_direction_are_allowed() -> None:
 
 ROOMS: dict[str, dict[str, str]] = {
     "specdec": {
-        "base": "errors inputs plugins statistics machine effects verification state lengths strategy installed ending report "
-        "profile",
-        "tools": "sampling synthetic shapes pictures prompts",
+        "base": "errors inputs plugins statistics machine effects verification state lengths handover strategy installed "
+        "ending report profile",
+        "tools": "sampling processors stopping synthetic shapes pictures prompts",
         "law": "law",
         "runtime": "runtime",
-        "pair": "loading pair summary",
-        "decoding": "text batch decoding generated",
+        "pair": "source diagnosis loading pair settings summary",
+        "decoding": "encoded chat text batch decoding generated",
         "huggingface": "huggingface",
         "measure": "measure",
         "bench": "bench",
         "testing": "testing",
-        "cli": "cli",
+        "cli": "cli __main__",
     },
     "sim": {name: name for name in ("setup", "stream", "traffic", "study", "pictures", "checks", "cli")},
 }

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import Scripted, grid, minuscule
+from tiny_models import grid, minuscule
 
 from specdec import Sampling
 from specdec.runtime import worker
@@ -25,7 +25,7 @@ SETTINGS = [
 
 
 @pytest.mark.parametrize("options", SETTINGS, ids=str)
-def test_declared_q_is_sampled_q(monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]) -> None:
+def test_declared_q_is_sampled_q(options: dict[str, Any]) -> None:
     """Two drafted tokens of a model, over a grid of the two uniforms: frequencies are the declared rows, to a cell's width."""
     model, cells = minuscule(4, seed=3), 16
     firsts: Counter[int] = Counter()
@@ -33,9 +33,8 @@ def test_declared_q_is_sampled_q(monkeypatch: pytest.MonkeyPatch, options: dict[
     rows: dict[tuple[int, ...], torch.Tensor] = {}
     drafting = worker.Worker(model, 4, eager=True)
     for uniforms in grid(cells, 2):
-        monkeypatch.setattr(worker, "Dice", lambda seed, uniforms=uniforms: Scripted(uniforms))
-        drafting.begin(Sampling(**options), 0, [1, 2])
-        [drafted] = drafting.draft([worker.DraftRequest(0, [1, 2], 2)])
+        drafting.begin(Sampling(**options), [1, 2])
+        [drafted] = drafting.draft([worker.DraftRequest(0, [1, 2], 2, uniforms)])
         first, second = drafted.tokens
         assert drafted.q is not None
         firsts[first] += 1
@@ -60,8 +59,8 @@ def test_a_stopped_draft_keeps_the_token_that_stopped_it() -> None:
         asked.append((token, len(q)))
         return len(asked) == 2
 
-    drafting.begin(Sampling(), 7, [1])
-    [drafted] = drafting.draft([worker.DraftRequest(0, [1], 5, stop)])
+    drafting.begin(Sampling(), [1])
+    [drafted] = drafting.draft([worker.DraftRequest(0, [1], 5, [0.5] * 5, stop)])
     assert drafted.q is not None
     assert len(drafted.tokens) == len(drafted.q) == 2
     assert asked == [(token, 4) for token in drafted.tokens]

@@ -33,13 +33,13 @@ from specdec.lengths import Confident
 from specdec.runtime.cache import LENGTH
 from specdec.runtime.fused import new_forward
 from specdec.runtime.messages import DraftRequest
-from specdec.runtime.sequences import LONGEST_PADDED, Batched, OneByOne, new_batch_runner
+from specdec.runtime.sequences import LONGEST_PADDED, Batched, new_batch_runner
 from specdec.runtime.worker import Worker
 from specdec.testing.models import fresh_logits, model, resembling
 
 VOCABULARY = 12
 ARCHITECTURES = ["gpt2", "llama", "qwen3", "gemma2"]
-"""Three whose sequences share one cache, and one with sliding windows, whose sequences have caches of their own."""
+"""Plain attention, and sliding windows in every second layer."""
 
 SAMPLED = {"temperature": 1.0, "top_k": 9}
 STRATEGIES = [create(name) for name in available() if name != "elastic"] + [
@@ -63,7 +63,7 @@ def pair(request: pytest.FixtureRequest) -> Pair:
     return pair_of(request.param)
 
 
-@pytest.mark.parametrize("options", [{"temperature": 0.0}, SAMPLED, {"repetition_penalty": 1.3}], ids=str)
+@pytest.mark.parametrize("options", [{"temperature": 0.0}, SAMPLED, {"temperature": 1, "repetition_penalty": 1.3}], ids=str)
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=str)
 def test_a_batch_decodes_what_each_prompt_does_alone(pair: Pair, strategy: Any, options: dict[str, Any]) -> None:
     """Float64; seven prompts at two sizes, so that sequences of different lengths join and leave at different rounds."""
@@ -115,7 +115,9 @@ def test_elastic_is_greedily_the_target_alone_and_in_a_batch(other: Pair) -> Non
 
 
 def test_the_rounds_of_a_batch_are_its_outputs() -> None:
-    batch = Batch(pair_of("llama"), create("pearl", draft_length=3), prompts(5), batch_size=2, max_new_tokens=9, seed=0)
+    batch = Batch(
+        pair_of("llama"), create("pearl", draft_length=3), prompts(5), batch_size=2, max_new_tokens=9, temperature=1, seed=0
+    )
     grown: dict[int, tuple[int, ...]] = {}
     for number, step in batch:
         assert 0 <= step.accepted <= len(step.tokens)
@@ -152,7 +154,9 @@ def test_a_sequence_may_ask_twice_at_once(pair: Pair) -> None:
 
 @pytest.mark.parametrize("name", ["speculative", "pearl"])
 def test_seconds_of_forwards_add_up_where_nothing_overlaps(name: str) -> None:
-    statistics = decode(pair_of("llama"), create(name, draft_length=3), [1, 2], max_new_tokens=20, seed=1).statistics
+    statistics = decode(
+        pair_of("llama"), create(name, draft_length=3), [1, 2], max_new_tokens=20, temperature=1, seed=1
+    ).statistics
     assert statistics.forward_seconds == pytest.approx(statistics.target_busy_seconds + statistics.draft_busy_seconds)
     assert statistics.target_busy_seconds == pytest.approx(sum(statistics.window_seconds.values()))
     assert sum(statistics.window_forwards.values()) == statistics.target_forwards
@@ -174,7 +178,7 @@ def test_logits_are_right_whatever_slots_are_asked_for_together(architecture: st
     """Some slots at a time, whose sequences grow and are cut back at random; the cache grows beyond its first length."""
     of = model(architecture, VOCABULARY, seed=2, max_position_embeddings=4 * LENGTH)
     runner, source = new_batch_runner(of, VOCABULARY, 4, new_forward(of, eager=False), eager=False), random.Random(3)
-    assert type(runner) is (OneByOne if architecture == "gemma2" else Batched)
+    assert type(runner) is Batched
     contexts: list[list[int]] = [[source.randrange(VOCABULARY)] for _ in range(4)]
     contexts[2] = [source.randrange(VOCABULARY) for _ in range(LENGTH + 3)]
     for _ in range(25):
@@ -190,7 +194,14 @@ def test_logits_are_right_whatever_slots_are_asked_for_together(architecture: st
 
 def test_a_sequence_without_a_distribution_fails_the_batch_and_hands_over_what_is_committed() -> None:
     with pytest.raises(ModelError, match="NaN or without any finite value") as failure:
-        decode(pair_of("llama"), create("pearl", draft_length=2), prompts(3), batch_size=3, logits_processor=[Broken()])
+        decode(
+            pair_of("llama"),
+            create("pearl", draft_length=2),
+            prompts(3),
+            batch_size=3,
+            temperature=1,
+            logits_processor=[Broken()],
+        )
     assert len(failure.value.results) == 3
 
 
@@ -200,11 +211,11 @@ def test_a_broken_sequence_leaves_no_trace_for_those_that_come_after() -> None:
     with torch.no_grad():
         of.get_input_embeddings().weight[VOCABULARY - 1] = float("nan")
     worker = Worker(of, VOCABULARY)
-    worker.begin(Sampling(temperature=0), 0, [1], slot=0, size=2)
+    worker.begin(Sampling(temperature=0), [1], slot=0, size=2)
     [drafting] = worker.draft([DraftRequest(0, [1, 1, 1, VOCABULARY - 1], 2)])
     assert drafting.failure
     for slot, prompt in enumerate(([1, 2], [1, 2, 3, 4, 5, 1])):
-        worker.begin(Sampling(temperature=0), 0, prompt, slot=slot, size=2)
+        worker.begin(Sampling(temperature=0), prompt, slot=slot, size=2)
     draftings = worker.draft([DraftRequest(0, [1, 2], 1), DraftRequest(1, [1, 2, 3, 4, 5, 1], 1)])
     assert [drafting.failure for drafting in draftings] == ["", ""]
     assert [len(drafting.tokens) for drafting in draftings] == [1, 1]
@@ -212,7 +223,7 @@ def test_a_broken_sequence_leaves_no_trace_for_those_that_come_after() -> None:
 
 def test_a_target_that_fails_hands_over_what_is_committed(monkeypatch: pytest.MonkeyPatch) -> None:
     pair = pair_of("llama", eager=True)
-    whole = decode(pair, create("speculative", draft_length=2), [1, 2], max_new_tokens=12, seed=3)
+    whole = decode(pair, create("speculative", draft_length=2), [1, 2], max_new_tokens=12, temperature=1, seed=3)
     forwards = 0
 
     def exhausted(*_: Any) -> None:
@@ -223,7 +234,7 @@ def test_a_target_that_fails_hands_over_what_is_committed(monkeypatch: pytest.Mo
 
     pair.target.register_forward_pre_hook(exhausted)
     with pytest.raises(ModelError, match=r"failed in a forward \(out of memory\): check its memory") as failure:
-        decode(pair, create("speculative", draft_length=2), [1, 2], max_new_tokens=12, seed=3)
+        decode(pair, create("speculative", draft_length=2), [1, 2], max_new_tokens=12, temperature=1, seed=3)
     [partial] = failure.value.results
     assert partial.finished_by is None
     assert 0 < len(partial.tokens) < 12

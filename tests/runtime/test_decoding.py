@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from collections.abc import Sequence
+from itertools import count, pairwise
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from tiny_models import minuscule
 import specdec
 from specdec import Decoding, DecodingStrategy, InputError, Pair, PairError, decode
 from specdec.runtime import runner
+from specdec.sampling import Sampler
 from specdec.testing.models import greedy_tokens, model, resembling
 from specdec.verification import Rule, match_rule, rules, token_rule
 
@@ -75,7 +77,9 @@ def test_a_seed_decides_the_tokens_whatever_was_decoded_before(
     greedy_pair: Pair, strategy: DecodingStrategy, verification: str
 ) -> None:
     def run(seed: int) -> Tokens:
-        return decode(greedy_pair, strategy, [1, 2, 3], max_new_tokens=8, seed=seed, verification=verification).tokens
+        return decode(
+            greedy_pair, strategy, [1, 2, 3], max_new_tokens=8, temperature=1, seed=seed, verification=verification
+        ).tokens
 
     first = [run(seed) for seed in range(4)]
     decode(greedy_pair, strategy, [1, 2, 4, 5, 6], max_new_tokens=5, temperature=0)
@@ -86,42 +90,45 @@ def test_a_seed_decides_the_tokens_whatever_was_decoded_before(
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_a_rule_may_be_given_by_name_or_as_a_function(greedy_pair: Pair, batch_size: int) -> None:
     def run(verification: str | Rule) -> list[Tokens]:
-        options: dict[str, Any] = {"max_new_tokens": 12, "seed": 2, "batch_size": batch_size, "verification": verification}
+        options: dict[str, Any] = {"max_new_tokens": 12, "temperature": 1, "seed": 2, "batch_size": batch_size}
+        options["verification"] = verification
         return [result.tokens for result in decode(greedy_pair, REPRODUCIBLE[-1], [[1, 2, 3], [4], [5, 6]], **options)]
 
     assert run(token_rule) == run("token") != run(match_rule) == run("match")
 
 
 def test_without_a_seed_outputs_vary(greedy_pair: Pair) -> None:
-    assert len({decode(greedy_pair, strategies(2)[1], [1], max_new_tokens=8).tokens for _ in range(5)}) > 1
+    assert len({decode(greedy_pair, strategies(2)[1], [1], max_new_tokens=8, temperature=1).tokens for _ in range(5)}) > 1
 
 
 # --- interruptions ---------------------------------------------------------------------------------------------------
 
 
-class Interrupting:
-    """A logits processor that is interrupted at its `at`-th call."""
+def interrupt(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    """Interrupt when logits of either model are processed for the `at`-th time."""
+    processed, calls = Sampler.processed, count(1)
 
-    def __init__(self, at: int) -> None:
-        self._left = at
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        self._left -= 1
-        if self._left == 0:
+    def interrupted(self: Sampler, logits: torch.Tensor, context: Sequence[int]) -> torch.Tensor:
+        if next(calls) == at:
             raise KeyboardInterrupt
-        return scores
+        return processed(self, logits, context)
+
+    monkeypatch.setattr(Sampler, "processed", interrupted)
 
 
 @pytest.mark.parametrize("strategy", REPRODUCIBLE, ids=str)
-def test_an_interrupted_decoding_keeps_what_was_committed(greedy_pair: Pair, strategy: DecodingStrategy) -> None:
-    options: dict[str, Any] = {"max_new_tokens": 9, "seed": 3}
+def test_an_interrupted_decoding_keeps_what_was_committed(
+    greedy_pair: Pair, monkeypatch: pytest.MonkeyPatch, strategy: DecodingStrategy
+) -> None:
+    options: dict[str, Any] = {"max_new_tokens": 9, "temperature": 1, "seed": 3}
     whole = decode(greedy_pair, strategy, [5, 6, 5, 6], **options)
     kept = set()
     for at in (1, 4, 8):
-        decoding = Decoding(greedy_pair, strategy, [5, 6, 5, 6], logits_processor=[Interrupting(at)], **options)
-        with pytest.raises(KeyboardInterrupt):
-            for _ in decoding:
-                pass
+        decoding = Decoding(greedy_pair, strategy, [5, 6, 5, 6], **options)
+        with monkeypatch.context() as patched:
+            interrupt(patched, at)
+            with pytest.raises(KeyboardInterrupt):
+                list(decoding)
         result = decoding.result()
         assert result.finished_by is None
         assert result.tokens == whole.tokens[: len(result.tokens)]
@@ -150,7 +157,7 @@ def test_the_context_is_filled_exactly_and_never_overrun(cramped_pair: Pair, str
         expected = greedy_tokens(cramped_pair.target, prompt, 12 - length)
         result = decode(cramped_pair, strategy, prompt, max_new_tokens=100, temperature=0)
         assert (result.tokens, result.finished_by) == (expected, "length")
-        sampled = decode(cramped_pair, strategy, prompt, max_new_tokens=100, seed=length)
+        sampled = decode(cramped_pair, strategy, prompt, max_new_tokens=100, temperature=1, seed=length)
         assert (len(sampled.tokens), sampled.finished_by) == (12 - length, "length")
 
 
@@ -162,12 +169,12 @@ def test_the_measured_draft_length_works_where_vocabulary_and_context_are_small(
     assert result.tokens == greedy_tokens(cramped_pair.target, [1, 2], 10)
 
 
-def test_the_context_limit_is_the_smaller_of_both(greedy_pair: Pair) -> None:
+def test_the_context_limit_is_the_targets(greedy_pair: Pair) -> None:
     draft = model("llama", GREEDY_VOCABULARY, seed=9, max_position_embeddings=9)
     pair = inline(greedy_pair.target, draft)
+    expected = greedy_tokens(pair.target, [1, 2, 3], 12)
     for strategy in strategies(4):
-        result = decode(pair, strategy, [1, 2, 3], max_new_tokens=100, temperature=0)
-        assert result.tokens == greedy_tokens(pair.target, [1, 2, 3], 6)
+        assert decode(pair, strategy, [1, 2, 3], max_new_tokens=12, temperature=0).tokens == expected
 
 
 @pytest.mark.parametrize("length", [12, 13, 50])

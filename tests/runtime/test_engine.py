@@ -15,7 +15,6 @@ from specdec import (
     Guess,
     Pair,
     Race,
-    Sampling,
     Score,
     Scores,
     StrategyError,
@@ -41,7 +40,7 @@ def pair() -> Pair:
 @pytest.fixture
 def run(pair: Pair) -> Callable[[Effect[Any]], Any]:
     """Ask one effect of an engine, as the only effect of a round."""
-    engine, slot = Engine(pair.target_lane(), pair.draft_lane(), Sampling(), pair.context_limit), Slot(0)
+    engine, slot = Engine(pair.target_lane(), pair.draft_lane(), pair.context_limit), Slot(0)
     engine.begin(slot, PROMPT.tokens)
     return lambda effect: engine.run(slot, iter(effect))
 
@@ -82,7 +81,7 @@ def test_an_effect_of_the_lanes_is_answered(
 def test_a_verify_is_answered_without_the_lanes(pair: Pair, run: Callable[[Effect[Any]], Any]) -> None:
     scores = run(SCORE)
     lanes_are_not_asked: Any = None
-    engine = Engine(lanes_are_not_asked, None, Sampling(), pair.context_limit)
+    engine = Engine(lanes_are_not_asked, None, pair.context_limit)
     verdict = engine.answer(Slot(0), Verify(scores, scores.guess, bonus=True))
     assert isinstance(verdict, Verdict)
     assert len(verdict.tokens) == verdict.accepted + 1

@@ -157,12 +157,13 @@ def test_stop_strings_in_the_prompt_do_not_count(agreeing_pair: Pair) -> None:
     prompt = (WORDS.index("xyz"), WORDS.index("xyz"), 0)
     expected = greedy_tokens(agreeing_pair.target, prompt, 6)
     tokenizer: Any = agreeing_pair.tokenizer
-    text = tokenizer.decode(list(expected))
-    assert "xyza" not in text
-    result = decode(
-        agreeing_pair, strategies(3)[1], prompt, max_new_tokens=6, temperature=0, stop_strings=["xyza", "zx", "xyzxyz"]
-    )
+    assert "xyza" not in tokenizer.decode(list(expected))
+    options: dict[str, Any] = {"max_new_tokens": 6, "temperature": 0}
+    result = decode(agreeing_pair, strategies(3)[1], prompt, stop_strings=["xyza", "zx", "xyzxyz"], **options)
     assert (result.tokens, result.finished_by) == (expected, "length")
+    begun = "za" + tokenizer.decode([expected[0]])  # in the prompt, and ended by the first new token, as for `generate`
+    result = decode(agreeing_pair, strategies(3)[1], prompt, stop_strings=begun, **options)
+    assert (result.tokens, result.finished_by) == (expected[:1], "stop")
 
 
 @pytest.mark.parametrize("strategy", strategies(4), ids=str)
@@ -204,6 +205,6 @@ def test_a_text_prompt_is_its_tokens(agreeing_pair: Pair) -> None:
     tokenizer: Any = agreeing_pair.tokenizer
     tokens = tokenizer("ab cd")["input_ids"]
     by_text, by_tokens = (
-        decode(agreeing_pair, strategies(2)[1], prompt, max_new_tokens=5, seed=1) for prompt in ("ab cd", tokens)
+        decode(agreeing_pair, strategies(2)[1], prompt, max_new_tokens=5, temperature=1, seed=1) for prompt in ("ab cd", tokens)
     )
     assert by_text.tokens == by_tokens.tokens

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import random
 import select
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,11 +43,11 @@ def thread_pair(target: Any, draft: Any) -> Iterator[Pair]:
 def decoded(pair: Pair) -> list[tuple[int, ...]]:
     """Outputs over strategies, rules, temperatures and processors."""
     runs: list[tuple[str, dict[str, Any]]] = [
-        ("speculative", {}),
-        ("pearl", {"verification": "block"}),
+        ("speculative", {"temperature": 1}),
+        ("pearl", {"temperature": 1, "verification": "block"}),
         ("pearl", {"temperature": 0.7, "top_p": 0.9, "repetition_penalty": 1.3}),
         ("pearl", {"temperature": 0}),
-        ("prompt_lookup", {"verification": "match"}),
+        ("prompt_lookup", {"temperature": 1, "verification": "match"}),
     ]
     confident = specdec.create("speculative", draft_length=specdec.Confident(4, 0.3))
     outputs = [
@@ -53,7 +55,7 @@ def decoded(pair: Pair) -> list[tuple[int, ...]]:
         for name, options in runs
         for seed in (1, 2)
     ]
-    return [*outputs, decode(pair, confident, [5], max_new_tokens=12, seed=3).tokens]
+    return [*outputs, decode(pair, confident, [5], max_new_tokens=12, temperature=1, seed=3).tokens]
 
 
 def test_a_seed_gives_the_same_tokens_in_every_lane(target: Any, draft: Any, thread_pair: Pair, process_pair: Pair) -> None:
@@ -77,14 +79,19 @@ def lane(request: pytest.FixtureRequest, draft: Any, process_pair: Pair) -> Iter
     made.close()
 
 
+def uniforms(length: int) -> list[float]:
+    source = random.Random(length)
+    return [source.random() for _ in range(length)]
+
+
 def drafted(lane: Lane, context: list[int], length: int) -> Drafting:
     """A draft of one sequence."""
-    [drafting] = lane.submit("draft", [DraftRequest(0, context, length)])()
+    [drafting] = lane.submit("draft", [DraftRequest(0, context, length, uniforms(length))])()
     return drafting
 
 
 def test_rows_of_a_draft_survive_the_next_draft(lane: Lane) -> None:
-    lane.submit("begin", Sampling(), "seed", [1, 2])()
+    lane.submit("begin", Sampling(), [1, 2])()
     first = drafted(lane, [1, 2], 3)
     assert first.q is not None
     before = torch.as_tensor(first.q).clone()
@@ -96,12 +103,12 @@ def test_rows_of_a_draft_survive_the_next_draft(lane: Lane) -> None:
 
 def test_rows_of_drafts_that_fill_the_shared_memory_come_along_too(lane: Lane, draft: Any) -> None:
     """The first draft fits, the second does not, the third fits again."""
-    seeds, lengths = ("a", "b", "c"), (SHARED_ROWS - 10, 20, 5)
-    requests = [DraftRequest(slot, [slot], length) for slot, length in enumerate(lengths)]
+    lengths = SHARED_ROWS - 10, 20, 5
+    requests = [DraftRequest(slot, [slot], length, uniforms(length)) for slot, length in enumerate(lengths)]
     found: list[list[Drafting]] = []
     for one in (lane, InlineLane(draft, VOCABULARY)):
-        for slot, seed in enumerate(seeds):
-            one.submit("begin", Sampling(), seed, [slot], slot, len(seeds))()
+        for slot in range(len(lengths)):
+            one.submit("begin", Sampling(), [slot], slot, len(lengths))()
         found.append(one.submit("draft", requests)())
     for drafting, expected, length in zip(*found, lengths, strict=True):
         assert len(drafting.tokens) == length
@@ -110,21 +117,21 @@ def test_rows_of_drafts_that_fill_the_shared_memory_come_along_too(lane: Lane, d
 
 
 def test_requests_are_answered_in_order_and_some_may_be_left_unfetched(lane: Lane) -> None:
-    lane.submit("begin", Sampling(temperature=0), "seed", [1])()
+    lane.submit("begin", Sampling(temperature=0), [1])()
     waits = [lane.submit("score", [ScoreRequest(0, [1, 2, 3], positions)]) for positions in (1, 2, 3)]
     assert waits[2]()[0].positions == 3
     assert drafted(lane, [1], 2).q is None  # greedy drafts need no rows
 
 
 def test_a_draft_ends_early_if_it_races_and_the_target_has_answered(lane: Lane) -> None:
-    lane.submit("begin", Sampling(), "seed", [1])()
-    wait = lane.submit("draft", [DraftRequest(0, [1], 100, racing=True)])
+    lane.submit("begin", Sampling(), [1])()
+    wait = lane.submit("draft", [DraftRequest(0, [1], 100, uniforms(100), racing=True)])
     lane.target_answered(0.0)
     [drafting] = wait()
     assert 1 <= len(drafting.tokens) < 100
     assert len(drafted(lane, [1], 60).tokens) == 60  # no race
     if lane.overlaps:  # an answer ends the races that were under way, and no later one
-        [drafting] = lane.submit("draft", [DraftRequest(0, [1], 60, racing=True)])()
+        [drafting] = lane.submit("draft", [DraftRequest(0, [1], 60, uniforms(60), racing=True)])()
         assert len(drafting.tokens) == 60
 
 
@@ -132,9 +139,9 @@ def test_the_targets_answer_ends_a_race_and_nothing_else(target: Any, draft: Any
     with Pair(target, draft, lane="inline") as pair:
         answered: list[float] = []
         monkeypatch.setattr(pair.draft_lane(), "target_answered", answered.append)
-        decode(pair, create("pearl", draft_length=2), [1, 2, 3], max_new_tokens=8, seed=0)
+        decode(pair, create("pearl", draft_length=2), [1, 2, 3], max_new_tokens=8, temperature=1, seed=0)
         assert answered == []
-        raced = decode(pair, create("elastic"), [1, 2, 3], max_new_tokens=8, seed=0).statistics
+        raced = decode(pair, create("elastic"), [1, 2, 3], max_new_tokens=8, temperature=1, seed=0).statistics
         assert len(answered) == raced.rounds
         assert sum(answered) == pytest.approx(raced.target_busy_seconds)
 
@@ -142,7 +149,7 @@ def test_the_targets_answer_ends_a_race_and_nothing_else(target: Any, draft: Any
 def test_a_full_window_of_rows_fits(process_pair: Pair) -> None:
     lane = process_pair.draft_lane()
     assert lane is not None
-    lane.submit("begin", Sampling(), "seed", [1])()
+    lane.submit("begin", Sampling(), [1])()
     drafting = drafted(lane, [1], 100)
     assert drafting.q is not None
     assert drafting.q.shape == (100, VOCABULARY)
@@ -220,16 +227,16 @@ def test_tokens_drafted_before_a_failure_are_kept(draft: Any) -> None:
     with torch.no_grad():
         fragile.get_input_embeddings().weight[whole[2]] = float("nan")
     for temperature in (0.0, 0.01):
-        drafts.begin(Sampling(temperature=temperature), 0, [start])
-        [drafting] = drafts.draft([DraftRequest(0, [start], 4)])
+        drafts.begin(Sampling(temperature=temperature), [start])
+        [drafting] = drafts.draft([DraftRequest(0, [start], 4, uniforms(4))])
         assert (tuple(drafting.tokens), drafting.failure) == (whole[:3], "")
-        [drafting] = drafts.draft([DraftRequest(0, [start, *whole[:3]], 4)])
+        [drafting] = drafts.draft([DraftRequest(0, [start, *whole[:3]], 4, uniforms(4))])
         assert (drafting.tokens, bool(drafting.failure)) == ([], True)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_a_model_error_comes_out_of_every_lane_as_itself(lane: Lane, temperature: float) -> None:
-    lane.submit("begin", Sampling(temperature=temperature, logits_processor=[Broken()]), 0, [1])()
+    lane.submit("begin", Sampling(temperature=temperature, logits_processor=[Broken()]), [1])()
     drafting = drafted(lane, [1, 2], 2)
     assert not drafting.tokens
     assert "NaN or without any finite value" in drafting.failure
@@ -250,6 +257,11 @@ def gone(pid: int, within: float = 30.0) -> bool:
         os.close(descriptor)
 
 
+def shared_files() -> set[str]:
+    """What lies under a name of ours where processes share memory, and where temporary files go."""
+    return {str(path) for place in ("/dev/shm", tempfile.gettempdir()) for path in Path(place).glob("specdec*")}
+
+
 needs_pidfd = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="processes are waited for by pidfd (Linux)")
 
 
@@ -259,19 +271,18 @@ def worker_of(lane: Lane | None) -> int:
 
 @needs_pidfd
 def test_closing_ends_the_worker_and_removes_its_files(draft: Any) -> None:
+    before = shared_files()
     lane = ProcessLane(draft, VOCABULARY)
-    folder = lane._folder
-    lane.submit("begin", Sampling(), "seed", [1, 2])()
+    lane.submit("begin", Sampling(), [1, 2])()
+    assert shared_files() == before  # nothing lies there even while it works
     pid = worker_of(lane)
-    assert folder is not None
-    assert not folder.exists()  # nothing is left on disk even while it works
     lane.close()
     lane.close()
     assert gone(pid)
     unused = ProcessLane(draft, VOCABULARY)
     unused.close()
     assert gone(worker_of(unused))
-    assert not Path(str(unused._folder)).exists()
+    assert shared_files() == before
 
 
 @needs_pidfd
@@ -296,6 +307,7 @@ def test_decoding_goes_on_when_the_worker_is_killed(draft: Any, target: Any) -> 
 
 PARENT = """
 import sys
+import tempfile
 sys.path.insert(0, sys.argv[1])
 from tiny_models import minuscule
 from specdec import Pair, PairError, create, decode

@@ -84,8 +84,9 @@ class ChiSquare:
 
 
 def sampled(pair: Pair, strategy: DecodingStrategy, samples: int = SAMPLES, **options: Any) -> list[Tokens]:
+    options = {"temperature": 1, **options}
     return [
-        decode(pair, strategy, PROMPT, max_new_tokens=NEW_TOKENS, eos={EOS}, seed=seed, **options).tokens
+        decode(pair, strategy, PROMPT, max_new_tokens=NEW_TOKENS, eos=EOS, seed=seed, **options).tokens
         for seed in range(samples)
     ]
 
@@ -150,5 +151,5 @@ def test_the_law_holds_where_the_context_ends() -> None:
     pair = inline(*(minuscule(VOCABULARY, seed, max_position_embeddings=len(PROMPT) + NEW_TOKENS) for seed in (0, 51)))
     expected = target_law(exact_pair(pair), PROMPT, NEW_TOKENS)
     pearl = specdec.create("pearl", draft_length=5)
-    outputs = [decode(pair, pearl, PROMPT, eos={EOS}, seed=seed).tokens for seed in range(SAMPLES)]
+    outputs = [decode(pair, pearl, PROMPT, eos={EOS}, temperature=1, seed=seed).tokens for seed in range(SAMPLES)]
     assert ChiSquare(expected, SAMPLES).p_value(outputs) > SIGNIFICANCE

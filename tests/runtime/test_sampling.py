@@ -122,8 +122,8 @@ def test_p_and_q_of_one_model_are_the_same_rows(tiny: Any, options: dict[str, An
     """A model that verifies its own draft must find p = q, or the same setting means two things."""
     drafts, scores = Worker(tiny, VOCABULARY), Worker(tiny, VOCABULARY)
     for worker in (drafts, scores):
-        worker.begin(Sampling(**options), "seed", CONTEXT)
-    [drafting] = drafts.draft([DraftRequest(0, CONTEXT, 3)])
+        worker.begin(Sampling(**options), CONTEXT)
+    [drafting] = drafts.draft([DraftRequest(0, CONTEXT, 3, [0.2, 0.7, 0.4])])
     [scoring] = scores.score([ScoreRequest(0, [*CONTEXT, *drafting.tokens], 4)])
     assert drafting.q is not None
     assert scoring.p is not None

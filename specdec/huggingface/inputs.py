@@ -1,0 +1,137 @@
+"""The prompts of a call of `generate`, from the inputs that it prepared. What is no plain prompt is refused by name."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from inspect import signature
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from specdec.errors import InputError
+
+ATTENTION_MASK, POSITION_IDS = "attention_mask", "position_ids"
+CACHES = ("past_key_values", "cache_params")
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Rows of `input_ids`, shape (rows, width), each with so many tokens of padding on its left."""
+
+    input_ids: Tensor
+    padding: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.padding)
+
+    @property
+    def width(self) -> int:
+        """Tokens of a row, padding included."""
+        return self.input_ids.shape[1]
+
+    def row(self, i: int) -> list[int]:
+        """The tokens of a prompt, without padding."""
+        return self.input_ids[i, self.padding[i] :].tolist()
+
+    def hidden(self, i: int) -> tuple[int, ...]:
+        """The padding of a prompt: logits processors of transformers see it."""
+        return tuple(self.input_ids[i, : self.padding[i]].tolist())
+
+
+def prompts_of(input_ids: Tensor, inputs: dict[str, Any]) -> Prompts:
+    """The prompts, if the mask hides nothing but padding on the left, positions count tokens, and no cache is given."""
+    for name in CACHES:
+        cache = inputs.get(name)
+        if cache is not None and (getattr(cache, "_is_user_defined", False) or _tokens_held(cache)):
+            raise InputError(
+                f"{name} cannot be used with a strategy as custom_generate: leave it out, and give the whole prompt"
+            )
+    mask = inputs.get(ATTENTION_MASK)
+    visible = torch.ones_like(input_ids, dtype=torch.bool) if mask is None else mask != 0
+    if visible.shape != input_ids.shape:
+        raise InputError(
+            f"attention_mask has shape {tuple(visible.shape)} and input_ids {tuple(input_ids.shape)}: give them the same shape"
+        )
+    padding = (~visible).sum(1)
+    if not torch.equal(visible, torch.arange(visible.shape[1], device=visible.device) >= padding.unsqueeze(1)):
+        raise InputError(
+            "attention_mask hides tokens after the first visible one: pad on the left, and where the pad token stands in a "
+            "prompt give a mask of ones for it"
+        )
+    if not bool(visible.any(1).all()):
+        raise InputError("attention_mask hides a whole prompt: leave that prompt out")
+    _require_plain_positions(inputs.get(POSITION_IDS), visible)
+    return Prompts(input_ids, tuple(padding.tolist()))
+
+
+def require_own_inputs(model: Any) -> None:
+    """Refuse a model whose inputs another prepares, as PEFT does for soft prompts: a strategy feeds tokens alone."""
+    prepare = vars(model).get("prepare_inputs_for_generation")
+    if prepare is not None:
+        other = type(getattr(prepare, "__self__", prepare)).__name__
+        raise InputError(
+            f"{other} prepares the inputs of this {type(model).__name__}, as for a soft prompt, and a strategy feeds "
+            "tokens alone: call generate without custom_generate"
+        )
+
+
+def _tokens_held(cache: Any) -> int:
+    held = getattr(cache, "get_seq_length", None)
+    return 0 if held is None else int(held())
+
+
+def _require_plain_positions(positions: Tensor | None, visible: Tensor) -> None:
+    """Positions must be 0, 1, 2, ... from the first visible token on. Models with several axes count the same on each."""
+    plain = visible.long().cumsum(-1) - 1
+    if positions is None or (
+        positions.shape[-1] == plain.shape[-1] and bool(((positions.to(plain.device) == plain) | ~visible).all())
+    ):
+        return
+    raise InputError(
+        "position_ids cannot be used with a strategy as custom_generate, unless they count the tokens of each prompt from 0: "
+        "leave it out"
+    )
+
+
+def require_plain_rows(model: Any, prompts: Prompts) -> None:
+    """Refuse a model for which `generate` prepares other inputs than tokens and positions, and padding that a model reads.
+
+    Asked once of a model, by a few tokens.
+    """
+    name, found = model.config.model_type, _DIFFERENCES.setdefault(model, {})
+    row = max(range(len(prompts)), key=lambda i: prompts.padding[i])
+    for padding in ((), prompts.hidden(row)[-3:]):
+        if len(padding) not in found:
+            found[len(padding)] = _difference(model, (prompts.row(row) * 4)[:4], padding)
+        if difference := found[len(padding)]:
+            reads = f"{name} reads padding" if padding else f"{name} generates from further inputs"
+            off = "are NaN" if math.isnan(difference) else f"differ by {difference:.2g} from those of the tokens alone"
+            raise InputError(
+                f"{reads}: its logits {off}: "
+                + ("decode prompts one at a time, without padding" if padding else "call it without custom_generate")
+            )
+
+
+_DIFFERENCES: WeakKeyDictionary[Any, dict[int, float]] = WeakKeyDictionary()
+TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
+"""The largest difference of logits that is rounding, relative to the largest logit; a tenth for shorter types."""
+
+
+def _difference(model: Any, prompt: list[int], padding: tuple[int, ...]) -> float:
+    """The largest difference of the last logits between `generate`, with padding, and a plain forward; 0 if it is rounding."""
+    ids = torch.tensor([[*padding, *prompt]], device=model.device)
+    mask = torch.ones_like(ids)
+    mask[:, : len(padding)] = 0
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    inputs = model.prepare_inputs_for_generation(
+        ids, attention_mask=mask if padding else None, position_ids=positions, use_cache=False, is_first_iteration=True
+    )
+    counted = {POSITION_IDS: positions[:, len(padding) :]} if POSITION_IDS in signature(model.forward).parameters else {}
+    with torch.inference_mode():
+        theirs = model(**inputs, return_dict=True).logits[0, -1].double()
+        alone = model(input_ids=ids[:, len(padding) :], use_cache=False, **counted, return_dict=True).logits[0, -1].double()
+    difference = float((alone - theirs).abs().max())
+    return 0.0 if difference <= TOLERANCE.get(model.dtype, 0.1) * float(alone.abs().max()) else difference

@@ -1,0 +1,173 @@
+"""Which models may decode: asked when a pair is made, before anything is decoded.
+
+First come questions that cost nothing: is this a causal language model with a head, and does it take a cache? Then the model is
+probed (`specdec.runtime.probe`). What a decode relies on is that rows of logits on a cache equal the rows of a whole forward
+without one, after windows of several widths, and after roll-backs. A dozen forwards of few tokens try that. They cross the
+borders that a configuration names (a sliding window, an attention chunk, the original context of longrope) where these are
+short. The probe also finds out how the cache is rolled back, how wide windows may be, and whether sequences of a batch can
+share a forward. A model that fails is refused by name, with the measured difference. So no table of names says which works.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from specdec.errors import PairError
+from specdec.runtime.cache import (
+    CachePlan,
+    context_limit,
+    forward_parameters,
+    new_cache,
+    stretched_beyond,
+    why_not_static,
+    windows,
+)
+from specdec.runtime.probe import Probe, Tolerance, is_quantised
+from specdec.runtime.recurrent import CUT, is_recurrent
+
+LONGEST_BORDER = 64
+"""Borders within so many tokens are crossed by the probe."""
+
+MOST_BORDERS = 2
+
+SMALL = 4_000_000
+"""Weights of a model that is probed in a float32 copy too."""
+
+PROMPT = 6
+"""Tokens of the prompt of a probe that crosses no border."""
+
+COPIED = Tolerance(1e-3, 1e-3, 1)
+"""For a float32 copy, whose tables may have been rounded to the model's own format before."""
+
+
+def admit(model: PreTrainedModel) -> CachePlan:
+    """How the cache of `model` is used. Raises `PairError`, in one line, for a model that cannot be decoded rightly.
+
+    A model that was admitted is not probed again while its format, device, attention and modules stay.
+    """
+    require_causal(model)
+    _require_steady_rows(model)
+    key = (model.dtype, model.device, model.config._attn_implementation, sum(1 for _ in model.modules()))  # pyright: ignore[reportPrivateUsage]
+    if model not in _ADMITTED or _ADMITTED[model][0] != key:
+        with _evaluating(model):
+            _ADMITTED[model] = key, _probed(model)
+    return _ADMITTED[model][1]
+
+
+_ADMITTED: WeakKeyDictionary[nn.Module, tuple[Any, CachePlan]] = WeakKeyDictionary()
+
+
+def require_causal(model: object) -> None:
+    """Raise `PairError` unless this is a causal language model that takes a cache, as far as its class says."""
+    config: Any = getattr(model, "config", None)
+    if not isinstance(model, nn.Module) or not isinstance(config, PreTrainedConfig):
+        what = repr(model) if isinstance(model, str) else f"a {type(model).__name__}"
+        raise PairError(f"{what} is not a causal language model of transformers: load it with Pair.load")
+    named: Any = model
+    if config.is_encoder_decoder:
+        raise PairError(f"{config.model_type} is an encoder-decoder model: choose a causal language model (decoder only)")
+    if not named.can_generate():
+        raise PairError(f"{type(model).__name__} has no language-model head: load it with AutoModelForCausalLM")
+    if not {"past_key_values", "cache_params"} & forward_parameters(named).keys():
+        raise PairError(f"{config.model_type} keeps no cache in transformers: choose a causal model that takes past_key_values")
+
+
+def _require_steady_rows(model: PreTrainedModel) -> None:
+    """Raise `PairError` for weights whose products quantise all positions of a forward together: rows then depend on others."""
+    for name, module in model.named_modules():
+        if type(module).__module__.startswith("torch.ao.nn.quantized.dynamic"):
+            raise PairError(
+                f"{name or 'the model'} is quantised dynamically by torch: its logits change with the width of a forward; "
+                "quantise weights only, as torchao does"
+            )
+
+
+def _probed(model: PreTrainedModel) -> CachePlan:
+    failures: list[str] = []
+    try:
+        tolerance, starts = Tolerance.of(model), _starts(model)
+        exact = _exact_copy(model) if tolerance.prompts > 1 else None
+        prompts = [[Probe(model, start, seed) for start in starts] for seed in range(tolerance.prompts)]
+        exact_prompts = [] if exact is None else [[Probe(exact, start, 0) for start in starts]]
+
+        def failure(plan: CachePlan | None) -> str | None:
+            found = _failure(exact_prompts, COPIED, plan) if exact is not None else None
+            return found or _failure(prompts, tolerance, plan)
+
+        for plan in _candidates(model):
+            found = failure(plan)
+            if found is None:
+                return replace(plan, batched=why_not_static(model) is None and failure(None) is None)
+            failures.append(found)
+    except Exception as error:  # whatever a model raises: it means that the model cannot be used
+        failures.append(_said(error))
+    grouped = "grouped_mm" in model.get_experts_implementation().values() and "Expected mat_a" in failures[0]
+    remedy = "call model.set_experts_implementation('eager') first" if grouped else "choose another causal model"
+    raise PairError(f"{model.config.model_type} cannot be used: {failures[0]}; {remedy}")
+
+
+def _exact_copy(model: PreTrainedModel) -> PreTrainedModel | None:
+    """A small model in float32; `None` for others. Faults lie in the code of a model, and here no rounding hides them.
+
+    A forward that was replaced (in a model that is spread or split) would go on with the weights of the original.
+    """
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    replaced = any("forward" in vars(module) for module in model.modules())
+    return None if weights > SMALL or replaced or is_quantised(model) else copy.deepcopy(model).float()
+
+
+def _said(error: Exception) -> str:
+    return f"a forward failed ({type(error).__name__}: {str(error).strip().partition(chr(10))[0][:160]})"
+
+
+def _candidates(model: PreTrainedModel) -> list[CachePlan]:
+    """The plans to try, the cheapest first."""
+    cache = new_cache(model)
+    restored = [CachePlan("restore"), CachePlan("restore", widest=1)]
+    if is_recurrent(cache):
+        return restored
+    known = all(isinstance(layer, CUT) for layer in cache.layers)
+    return [CachePlan("cut"), *([CachePlan("cut", widest=1)] if known else restored)]
+
+
+def _starts(model: PreTrainedModel) -> list[int]:
+    """Lengths of the prompts, such that the windows after them cross the short borders of the configuration."""
+    borders = {window for _, window in windows(model.config.get_text_config(decoder=True))} | {stretched_beyond(model)}
+    near = sorted(border for border in borders if border is not None and border <= LONGEST_BORDER)[:MOST_BORDERS]
+    most = max(1, context_limit(model) - 7)
+    return sorted({min(most, max(1, border - 2)) for border in near}) or [min(most, PROMPT)]
+
+
+def _failure(prompts: Sequence[Sequence[Probe]], tolerance: Tolerance, plan: CachePlan | None) -> str | None:
+    """How the cache of `plan` fails, or the static one without a plan, on every prompt; `None` where it does not."""
+    failure = None
+    for probes in prompts:
+        try:
+            compared = (step for probe in probes for step in (probe.batched() if plan is None else probe.alone(plan)))
+            failure = next(filter(None, (step.failure(tolerance) for step in compared)), None)
+        except Exception as error:
+            failure = _said(error)
+        if failure is None:
+            return None
+    return failure
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Generator[None]:
+    """Evaluation mode inside; every module's own mode afterwards."""
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

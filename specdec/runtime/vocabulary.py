@@ -1,0 +1,57 @@
+"""How many tokens a model knows: those it has a logit for, and those it can read.
+
+A draft may know fewer tokens than its target. It never proposes the others (`q` is 0 there). Where a text holds them, it reads
+another token instead. Proposals are verified, so neither changes the output law.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+STAND_IN = 0
+"""The token that is read in place of one that the model does not know."""
+
+
+def head_size(model: PreTrainedModel) -> int:
+    """Tokens that the output head has a logit for, padding included."""
+    head = model.get_output_embeddings()
+    weight = getattr(head, "weight", None)
+    if type(weight) is nn.Parameter:
+        return int(weight.shape[0])
+    size: int | None = getattr(head, "out_features", None)  # quantised weights have other shapes, or are no tensors
+    return int(model.config.get_text_config(decoder=True).vocab_size if size is None else size)
+
+
+def embedding_size(model: PreTrainedModel) -> int:
+    """Tokens that the model can read."""
+    weight = getattr(model.get_input_embeddings(), "weight", None)
+    return int(weight.shape[0]) if isinstance(weight, Tensor) else head_size(model)
+
+
+class Known:
+    """What one model knows of a vocabulary of `size` tokens.
+
+    `proposed`   how many of these tokens, the first ones, it has a logit for
+    `whole`      whether these are all
+    """
+
+    def __init__(self, model: PreTrainedModel, size: int) -> None:
+        self.proposed = min(size, head_size(model))
+        self.whole = self.proposed == size
+        self._missing = size - self.proposed
+        self._read = embedding_size(model)
+
+    def readable(self, context: Sequence[int]) -> Sequence[int]:
+        """A text as the model can read it."""
+        if self.whole or max(context) < self._read:
+            return context
+        return [token if token < self._read else STAND_IN for token in context]
+
+    def widened(self, rows: Tensor, filling: float = -torch.inf) -> Tensor:
+        """Rows over the whole vocabulary, from rows over the proposed tokens: logits, or probabilities by a `filling` of 0."""
+        return rows if self.whole else F.pad(rows, (0, self._missing), value=filling)
