@@ -178,6 +178,8 @@ def resolve(model: PreTrainedModel, prompt: Sequence[int], options: Options) -> 
 def configuration(model: PreTrainedModel, prompt_tokens: int, options: Options) -> Any:
     """The `GenerationConfig` that `generate` would work with, its lengths resolved for a prompt of `prompt_tokens`."""
     own: Any = model.generation_config
+    if own is None:
+        raise InputError("the target has no generation_config: set model.generation_config = transformers.GenerationConfig()")
     overlay = options.overlay(own)
     maker: Any = model
     with _transformers(model):

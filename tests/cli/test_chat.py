@@ -137,7 +137,7 @@ def test_standard_input_is_utf8(
     assert_one_line(refused, "standard input cannot be read (byte 4, 0xe9, is not UTF-8): give text in UTF-8")
     monkeypatch.setattr("sys.stdin", None)
     assert_one_line(run("generate", "-", *chat, *talker, *SHORT), "standard input cannot be read (it is closed)")
-    assert_one_line(run("generate", "caf\udce9", *chat, *talker, *SHORT), "bytes that are not UTF-8")
+    assert_one_line(run("generate", "caf\udce9", *chat, *talker, *SHORT), "is not UTF-8")
 
 
 def test_bench_decodes_both_turns_after_the_targets_own_answer(

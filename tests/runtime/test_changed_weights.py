@@ -121,11 +121,11 @@ def test_a_decode_after_a_change_of_the_draft_is_as_with_a_new_pair(
 ) -> None:
     draft = copy.deepcopy(similar)
     with Pair(original, draft, lane=lane) as pair:
-        before = decode(pair, SPECULATIVE, PROMPT, max_new_tokens=TOKENS, seed=1)
+        before = decode(pair, SPECULATIVE, PROMPT, max_new_tokens=TOKENS, temperature=1, seed=1)
         change(draft)
-        after = decode(pair, SPECULATIVE, PROMPT, max_new_tokens=TOKENS, seed=1)
+        after = decode(pair, SPECULATIVE, PROMPT, max_new_tokens=TOKENS, temperature=1, seed=1)
         with Pair(original, draft, lane=lane) as fresh:
-            expected = decode(fresh, SPECULATIVE, PROMPT, max_new_tokens=TOKENS, seed=1)
+            expected = decode(fresh, SPECULATIVE, PROMPT, max_new_tokens=TOKENS, temperature=1, seed=1)
     assert after.tokens == expected.tokens
     assert after.statistics.accepted_in_round == expected.statistics.accepted_in_round != before.statistics.accepted_in_round
 

@@ -284,6 +284,12 @@ def test_what_cannot_be_honoured_is_refused_by_name(
     assert "\n" not in str(refused.value)
 
 
+def test_a_model_without_a_configuration_is_refused(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pair.target, "generation_config", None)
+    with pytest.raises(InputError, match="the target has no generation_config: set"):
+        decode(pair, STRATEGIES[0], PROMPT)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -12,6 +12,7 @@ from torch import nn
 
 from specdec import Decoding, ModelError, Pair, create, decode
 from specdec.runtime.watch import evaluation
+from specdec.sampling import Sampler
 from specdec.testing.models import greedy_tokens, model, resembling
 
 PROMPT, TOKENS = [1, 2, 3, 1, 2, 3], 12
@@ -54,19 +55,22 @@ def test_models_work_in_evaluation_mode_and_are_left_in_theirs(dropping: Any, la
 
 
 @pytest.mark.parametrize("lane", ["inline", "thread"])
-def test_modes_are_restored_after_an_error(dropping: Any, lane: str) -> None:
-    def failing(input_ids: Any, scores: Any) -> Any:
+def test_modes_are_restored_after_an_error(dropping: Any, monkeypatch: pytest.MonkeyPatch, lane: str) -> None:
+    def failing(self: Sampler, logits: Any, context: Any) -> Any:
         calls.append(dropping.training)
         if len(calls) > 5:
             raise KeyboardInterrupt
-        return scores
+        return processed(self, logits, context)
 
     calls: list[bool] = []
+    processed = Sampler.processed
     before = modes(dropping)
     expected = greedy_tokens(copy.deepcopy(dropping).eval(), PROMPT, TOKENS)
     with Pair(dropping, copy.deepcopy(dropping), lane=lane) as pair:
-        with pytest.raises((KeyboardInterrupt, ModelError)):
-            decode(pair, SPECULATIVE, PROMPT, logits_processor=[failing])
+        with monkeypatch.context() as patched:
+            patched.setattr(Sampler, "processed", failing)
+            with pytest.raises((KeyboardInterrupt, ModelError)):
+                decode(pair, SPECULATIVE, PROMPT)
         assert not any(calls)
         assert modes(dropping) == before
         assert decode(pair, SPECULATIVE, PROMPT, max_new_tokens=TOKENS, temperature=0).tokens == expected
@@ -80,10 +84,10 @@ def test_a_draft_in_a_process_follows_its_model(dropping: Any) -> None:
         pair.refresh(draft=True)
         assert pair.draft_lane() is first
         draft.transformer.h[0].mlp.c_proj.weight.data.mul_(-1)
-        found = decode(pair, SPECULATIVE, PROMPT, max_new_tokens=TOKENS, seed=1)
+        found = decode(pair, SPECULATIVE, PROMPT, max_new_tokens=TOKENS, temperature=1, seed=1)
         assert pair.draft_lane() is not first
         assert modes(draft) == before
-    expected = decode(Pair(target, draft, lane="inline"), SPECULATIVE, PROMPT, max_new_tokens=TOKENS, seed=1)
+    expected = decode(Pair(target, draft, lane="inline"), SPECULATIVE, PROMPT, max_new_tokens=TOKENS, temperature=1, seed=1)
     assert found.tokens == expected.tokens
     assert found.statistics.accepted_in_round == expected.statistics.accepted_in_round
 

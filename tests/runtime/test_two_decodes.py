@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from specdec import Batch, Committed, Confident, Decoding, ModelError, Pair, Sta
 from specdec.runtime.channel import Channel
 from specdec.runtime.lane import ProcessLane
 from specdec.runtime.slot import Slot
-from specdec.sampling import Sampling
+from specdec.sampling import Sampler, Sampling
 from specdec.testing.models import greedy_tokens
 from strategies import Speculative
 
@@ -24,11 +24,11 @@ SPECULATIVE, PEARL = create("speculative", draft_length=3), create("pearl", draf
 PROMPTS = [[1, 2, 3], [4], [5, 6, 5, 6, 5], [7, 8]]
 DECODES: list[tuple[Any, list[list[int]], dict[str, Any]]] = [
     (SPECULATIVE, PROMPTS[:1], {"temperature": 0}),
-    (PEARL, PROMPTS[1:2], {"seed": 5, "top_k": 7}),
-    (SPECULATIVE, PROMPTS, {"seed": 9, "batch_size": 3, "repetition_penalty": 1.4}),
+    (PEARL, PROMPTS[1:2], {"seed": 5, "temperature": 1, "top_k": 7}),
+    (SPECULATIVE, PROMPTS, {"seed": 9, "temperature": 1, "batch_size": 3, "repetition_penalty": 1.4}),
     (create("speculative", draft_length=Confident(4, 0.3)), PROMPTS[2:3], {"seed": 1, "temperature": 0.6}),
-    (create("prompt_lookup"), PROMPTS[2:3], {"seed": 2}),
-    (PEARL, PROMPTS, {"seed": 3, "batch_size": 2}),
+    (create("prompt_lookup"), PROMPTS[2:3], {"temperature": 1, "seed": 2}),
+    (PEARL, PROMPTS, {"temperature": 1, "seed": 3, "batch_size": 2}),
 ]
 """Other strategies, samplings, seeds, prompts and numbers of sequences. Each begins while others are under way."""
 
@@ -85,7 +85,10 @@ def test_turns_of_any_length_are_as_alone(pair: Pair) -> None:
 
 
 def test_two_threads_of_twenty_decodes_are_as_alone(pair: Pair) -> None:
-    options: list[dict[str, Any]] = [{"temperature": 0, "max_new_tokens": 9}, {"seed": 4, "max_new_tokens": 9}]
+    options: list[dict[str, Any]] = [
+        {"temperature": 0, "max_new_tokens": 9},
+        {"temperature": 1, "seed": 4, "max_new_tokens": 9},
+    ]
     asked = [(strategy, prompt, more) for strategy in (SPECULATIVE, PEARL) for prompt in PROMPTS for more in options]
     expected = [decode(pair, strategy, prompt, **more).tokens for strategy, prompt, more in asked]
     found: list[list[tuple[int, Any]]] = [[], []]
@@ -108,26 +111,28 @@ def test_two_threads_of_twenty_decodes_are_as_alone(pair: Pair) -> None:
         assert [tokens for _, tokens in mine] == [expected[number] for number, _ in mine]
 
 
-class Failing:
-    """A logits processor of the caller's thread that raises at its `at`-th call."""
+def fail(monkeypatch: pytest.MonkeyPatch, first: int, at: int, error: BaseException) -> None:
+    """Fail where logits after `at` tokens, of which one is the `first`, are processed in this process."""
+    processed = Sampler.processed
 
-    def __init__(self, at: int, error: BaseException) -> None:
-        self._left, self._error = at, error
+    def failing(self: Sampler, logits: Any, context: Sequence[int]) -> Any:
+        if context and context[0] == first and len(context) >= at:
+            raise error
+        return processed(self, logits, context)
 
-    def __call__(self, input_ids: Any, scores: Any) -> Any:
-        self._left -= 1
-        if self._left == 0:
-            raise self._error
-        return scores
+    monkeypatch.setattr(Sampler, "processed", failing)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("a fault of the processor")], ids=["Ctrl-C", "error"])
 @pytest.mark.parametrize("lane", ["inline", "thread"])
-def test_an_error_in_one_decode_does_not_hurt_another(target: Any, draft: Any, lane: str, error: BaseException) -> None:
+def test_an_error_in_one_decode_does_not_hurt_another(
+    target: Any, draft: Any, monkeypatch: pytest.MonkeyPatch, lane: str, error: BaseException
+) -> None:
     with Pair(target, draft, lane=lane) as pair:
         expected = alone(pair)[2]
         for at in (1, 4, 9):
-            whole, broken = batch(pair, *DECODES[2]), batch(pair, PEARL, [[3]], {"logits_processor": [Failing(at, error)]})
+            fail(monkeypatch, 3, at, error)
+            whole, broken = batch(pair, *DECODES[2]), batch(pair, PEARL, [[3]], {})
             while True:
                 whole.step()
                 try:
@@ -158,7 +163,7 @@ def test_a_decode_may_begin_another_one(target: Any, draft: Any) -> None:
     inner: list[tuple[int, ...]] = []
 
     def stop(tokens: tuple[int, ...]) -> str | None:
-        inner.append(decode(pair, PEARL, PROMPTS[1], max_new_tokens=14, seed=5, top_k=7).tokens)
+        inner.append(decode(pair, PEARL, PROMPTS[1], max_new_tokens=14, temperature=1, seed=5, top_k=7).tokens)
         return None
 
     strategy, prompts, options = DECODES[2]
@@ -172,8 +177,8 @@ def test_a_decode_may_begin_another_one(target: Any, draft: Any) -> None:
 def test_a_decode_goes_on_after_its_pair_was_closed(target: Any, draft: Any) -> None:
     for lane in ("inline", "thread"):
         pair = Pair(target, draft, lane=lane)
-        expected = decode(pair, PEARL, [1, 2], max_new_tokens=14, seed=3).tokens
-        decoding = Decoding(pair, PEARL, [1, 2], max_new_tokens=14, seed=3)
+        expected = decode(pair, PEARL, [1, 2], max_new_tokens=14, temperature=1, seed=3).tokens
+        decoding = Decoding(pair, PEARL, [1, 2], max_new_tokens=14, temperature=1, seed=3)
         next(decoding)
         pair.close()
         for _ in decoding:

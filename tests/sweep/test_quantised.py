@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from checkpoints import WORDS, decoded, saved
+from transformers import TorchAoConfig
 
 from specdec import Pair
 from specdec.runtime.messages import DraftRequest
@@ -26,10 +27,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def int8() -> Any:
-    from torchao.quantization import Int8WeightOnlyConfig  # takes a second, and so does transformers where it is installed
-    from transformers import TorchAoConfig
-
-    return TorchAoConfig(Int8WeightOnlyConfig())
+    quantization = pytest.importorskip("torchao.quantization")
+    return TorchAoConfig(quantization.Int8WeightOnlyConfig())
 
 
 def test_a_quantised_target_decodes_unfused(checkpoint: Path, int8: Any) -> None:
