@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from inspect import signature
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from specdec.errors import InputError
+from specdec.runtime.probe import difference_in_generate
 
 ATTENTION_MASK, POSITION_IDS = "attention_mask", "position_ids"
 CACHES = ("past_key_values", "cache_params")
@@ -105,7 +105,7 @@ def require_plain_rows(model: Any, prompts: Prompts) -> None:
     row = max(range(len(prompts)), key=lambda i: prompts.padding[i])
     for padding in ((), prompts.hidden(row)[-3:]):
         if len(padding) not in found:
-            found[len(padding)] = _difference(model, (prompts.row(row) * 4)[:4], padding)
+            found[len(padding)] = difference_in_generate(model, (prompts.row(row) * 4)[:4], padding)
         if difference := found[len(padding)]:
             reads = f"{name} reads padding" if padding else f"{name} generates from further inputs"
             off = "are NaN" if math.isnan(difference) else f"differ by {difference:.2g} from those of the tokens alone"
@@ -116,22 +116,3 @@ def require_plain_rows(model: Any, prompts: Prompts) -> None:
 
 
 _DIFFERENCES: WeakKeyDictionary[Any, dict[int, float]] = WeakKeyDictionary()
-TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
-"""The largest difference of logits that is rounding, relative to the largest logit; a tenth for shorter types."""
-
-
-def _difference(model: Any, prompt: list[int], padding: tuple[int, ...]) -> float:
-    """The largest difference of the last logits between `generate`, with padding, and a plain forward; 0 if it is rounding."""
-    ids = torch.tensor([[*padding, *prompt]], device=model.device)
-    mask = torch.ones_like(ids)
-    mask[:, : len(padding)] = 0
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    inputs = model.prepare_inputs_for_generation(
-        ids, attention_mask=mask if padding else None, position_ids=positions, use_cache=False, is_first_iteration=True
-    )
-    counted = {POSITION_IDS: positions[:, len(padding) :]} if POSITION_IDS in signature(model.forward).parameters else {}
-    with torch.inference_mode():
-        theirs = model(**inputs, return_dict=True).logits[0, -1].double()
-        alone = model(input_ids=ids[:, len(padding) :], use_cache=False, **counted, return_dict=True).logits[0, -1].double()
-    difference = float((alone - theirs).abs().max())
-    return 0.0 if difference <= TOLERANCE.get(model.dtype, 0.1) * float(alone.abs().max()) else difference

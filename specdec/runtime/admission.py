@@ -30,8 +30,9 @@ from specdec.runtime.cache import (
     why_not_static,
     windows,
 )
-from specdec.runtime.probe import Probe, Tolerance, is_quantised
+from specdec.runtime.probe import Probe, Tolerance, difference_in_generate, is_quantised
 from specdec.runtime.recurrent import CUT, is_recurrent
+from specdec.runtime.vocabulary import embedding_size
 
 LONGEST_BORDER = 64
 """Borders within so many tokens are crossed by the probe."""
@@ -40,6 +41,9 @@ MOST_BORDERS = 2
 
 SMALL = 4_000_000
 """Weights of a model that is probed in a float32 copy too."""
+
+SENTENCE = (5, 7, 9, 11)
+"""Tokens of a first comparison with `generate`: none that models reserve, such as 0 or 1 for padding."""
 
 PROMPT = 6
 """Tokens of the prompt of a probe that crosses no border."""
@@ -90,9 +94,15 @@ def _require_steady_rows(model: PreTrainedModel) -> None:
             )
 
 
+class _Otherwise(Exception):
+    """`generate` reads more of a model than its tokens and positions."""
+
+
 def _probed(model: PreTrainedModel) -> CachePlan:
     failures: list[str] = []
     try:
+        if difference := difference_in_generate(model, [token % embedding_size(model) for token in SENTENCE]):
+            raise _Otherwise(f"in generate its logits differ by {difference:.2g} from those of its tokens and positions alone")
         tolerance, starts = Tolerance.of(model), _starts(model)
         exact = _exact_copy(model) if tolerance.prompts > 1 else None
         prompts = [[Probe(model, start, seed) for start in starts] for seed in range(tolerance.prompts)]
@@ -107,6 +117,8 @@ def _probed(model: PreTrainedModel) -> CachePlan:
             if found is None:
                 return replace(plan, batched=why_not_static(model) is None and failure(None) is None)
             failures.append(found)
+    except _Otherwise as error:
+        failures.append(str(error))
     except Exception as error:  # whatever a model raises: it means that the model cannot be used
         failures.append(_said(error))
     grouped = "grouped_mm" in model.get_experts_implementation().values() and "Expected mat_a" in failures[0]

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from specdec.runtime.cache import CachePlan, context_limit, stretched_beyond
+from specdec.runtime.cache import CachePlan, context_limit, forward_parameters, stretched_beyond
 from specdec.runtime.placement import device_of
 from specdec.runtime.recurrent import recurrent_states
 from specdec.runtime.runner import Forward, Runner, common_prefix, takes_positions
@@ -234,3 +234,24 @@ def usual_tokens(model: PreTrainedModel, source: random.Random) -> Iterator[int]
     usual = [token for token in range(size) if token not in special] or list(range(size))
     while True:
         yield source.choice(usual)
+
+
+ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-3}
+"""The largest difference of logits that is rounding, relative to the largest logit; a tenth for shorter types."""
+
+
+def difference_in_generate(model: Any, prompt: Sequence[int], padding: Sequence[int] = ()) -> float:
+    """The largest difference of the last logits between `generate`, with padding, and a plain forward; 0 if it is rounding."""
+    ids = torch.tensor([[*padding, *prompt]], device=model.device)
+    mask = torch.ones_like(ids)
+    mask[:, : len(padding)] = 0
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    inputs = model.prepare_inputs_for_generation(
+        ids, attention_mask=mask if padding else None, position_ids=positions, use_cache=False, is_first_iteration=True
+    )
+    counted = {"position_ids": positions[:, len(padding) :]} if "position_ids" in forward_parameters(model) else {}
+    with torch.inference_mode():
+        theirs = model(**inputs, return_dict=True).logits[0, -1].double()
+        alone = model(input_ids=ids[:, len(padding) :], use_cache=False, **counted, return_dict=True).logits[0, -1].double()
+    difference = float((alone - theirs).abs().max())
+    return 0.0 if difference <= ROUNDING.get(model.dtype, 0.1) * float(alone.abs().max()) else difference

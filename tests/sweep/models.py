@@ -126,6 +126,7 @@ HYBRID = ["linear_attention", "full_attention", "linear_attention"]
 ROPE = {"rope_type": "default", "rope_theta": 1e4}
 
 SPECIAL: dict[str, dict[str, Any]] = {
+    "qwen2_5_omni_thinker": {"vision_start_token_id": 62},
     **dict.fromkeys(("bart", "bigbird_pegasus", "blenderbot", "blenderbot-small", "marian", "mbart", "mvp"), TEXT_DECODER),
     **dict.fromkeys(("pegasus", "plbart", "whisper"), TEXT_DECODER),
     **dict.fromkeys(("gemma4", "gemma4_text", "gemma4_unified", "gemma4_unified_text"), GLOBAL),
@@ -202,6 +203,10 @@ FLOAT32 = {"inkling2", "inkling2_text", "xglm", "xlnet"}
 """Types whose forward does not take float64."""
 
 
+LARGEST = 50_000_000
+"""Weights of a model that is still tiny."""
+
+
 def build(model_type: str, *, seed: int = 0, image_text: bool = False, **more: Any) -> Any:
     """A random model of the type, in evaluation mode, and in float64 where its forward takes that.
 
@@ -211,6 +216,8 @@ def build(model_type: str, *, seed: int = 0, image_text: bool = False, **more: A
     for part in (config, *parts_of(config)):
         part._attn_implementation = part._experts_implementation = "eager"
     kind: Any = AutoModelForImageTextToText if image_text else AutoModelForCausalLM
+    if image_text:
+        require_tiny(kind, config)
     dtype = torch.float32 if model_type in FLOAT32 else torch.float64
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -223,6 +230,14 @@ def build(model_type: str, *, seed: int = 0, image_text: bool = False, **more: A
         scale(model)
     model.generation_config = GenerationConfig(pad_token_id=0)
     return model
+
+
+def require_tiny(kind: Any, config: Any) -> None:
+    """Refuse a configuration whose parts kept their usual size: that model does not fit in memory."""
+    with torch.device("meta"):
+        weights = sum(weight.numel() for weight in kind.from_config(config).parameters())
+    if weights > LARGEST:
+        raise ValueError(f"a part of it keeps its usual size: {weights / 1e6:.0f} million weights")
 
 
 def configuration(model_type: str, **more: Any) -> Any:
