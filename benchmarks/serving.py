@@ -27,7 +27,7 @@ REPEATS = 5
 def main() -> None:
     drawn = Traffic(Arrivals(5.0), Lengths(1000, 1.0), Lengths(200, 1.0), 10_000)
     workload = read_trace(sys.argv[1]) if len(sys.argv) > 1 else drawn.workload(np.random.SeedSequence(0))
-    system = System(Constant(1e-3, 5e-3, {8: 6e-3}))
+    system = System(Constant(1e-3, 5e-3, {8: 6e-3}, batches_are_free=True))
     compiled = compile_strategy(Pearl(5), system)
     for _ in range(REPEATS):
         start = time.process_time()

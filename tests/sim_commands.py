@@ -16,6 +16,8 @@ STEPS = ("--draft-step", "1ms", "--target-step", "5ms")
 COMMON = ("--acceptance", "0.8", *STEPS)
 SYSTEM = System(Constant(1e-3, 5e-3))
 """The devices of `STEPS`."""
+FREE = System(Constant(1e-3, 5e-3, batches_are_free=True))
+"""Those of `STEPS` with `--batches-are-free`."""
 
 
 def answer(run: Run, *arguments: str) -> dict[str, Any]:

@@ -24,8 +24,8 @@ def simulate(
     """Simulate one strategy: throughput with its interval, idle time of both models, rounds.
 
     The strategy object itself is run, on simulated devices. The exact long-run speed is that of its compiled chain; only where
-    a draft races the target under jitter, the chain takes mean times. With --arrivals or --trace, requests queue for replicas
-    that decode in batches.
+    a draft races the target under jitter, the chain takes mean times. With --arrivals, --trace or --concurrency, requests queue
+    for replicas of an engine that decodes in batches, reads prompts in chunks, and preempts when its KV cache is full.
 
     Examples:
       specdec simulate --strategy pearl --draft-length 5 --acceptance 0.8 --draft-step 1ms --target-step 5ms
@@ -37,8 +37,9 @@ def simulate(
     from sim.study.load import simulate_traffic
     from sim.study.one import simulate as simulate_one
 
-    strategy, system, acceptance = chosen.create(), setup.system(), setup.acceptance_model()
+    strategy, acceptance = chosen.create(), setup.acceptance_model()
     traffic, server, objectives = serving.traffic(), serving.server(), serving.objectives()
+    system = serving.system(setup.system())
     result = simulate_one(strategy, acceptance, system, tokens=tokens, seed=seed)
     if traffic is not None:
         runs = 1 if serving.replications is None else serving.replications

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +14,7 @@ from sim.cli.options import refuse
 from specdec.errors import InputError
 
 if TYPE_CHECKING:
+    from sim.setup.system import System
     from sim.traffic.metrics import Objectives
     from sim.traffic.record import Server
     from sim.traffic.workload import Arrivals, Lengths, Traffic, Workload
@@ -21,11 +22,13 @@ if TYPE_CHECKING:
 ARRIVALS = re.compile(r"(?:poisson:(?P<poisson>[^,/]+)(?:/s)?|gamma:(?P<gamma>[^,/]+)(?:/s)?,\s*cv=(?P<cv>.+))")
 LENGTHS = re.compile(r"(?P<mean>[^,]+)(?:,\s*cv=(?P<cv>.+))?")
 REQUESTS, INPUT_TOKENS, OUTPUT_TOKENS = 1000, "512", "256"
-MAX_BATCH = 64
+MAX_BATCH, ITERATION_TOKENS = 256, 2048
 MOST_REPLICAS, MOST_REQUESTS = 10_000, 10_000_000
 """What can be simulated in memory."""
+MOST_AT_ONCE = 100_000
+"""The most sequences of a batch, and clients."""
 
-_SERVING = "Serving (needs --arrivals or --trace)"
+_SERVING = "Serving (needs --arrivals, --trace or --concurrency)"
 
 
 @dataclass(frozen=True)
@@ -69,23 +72,69 @@ class TrafficOptions:
     ] = None
     max_batch: Annotated[
         int | None,
-        typer.Option(min=1, help=f"Sequences a replica holds at once; {MAX_BATCH} unless given.", rich_help_panel=_SERVING),
+        typer.Option(
+            min=1,
+            max=MOST_AT_ONCE,
+            help=f"Sequences a replica runs at once; {MAX_BATCH} unless given.",
+            rich_help_panel=_SERVING,
+        ),
     ] = None
     kv_tokens: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Tokens that the KV caches of a replica hold; no limit unless given.", rich_help_panel=_SERVING
+            min=1,
+            max=10**12,
+            help="Tokens of text that the KV cache of a replica holds; no limit unless given.",
+            rich_help_panel=_SERVING,
         ),
     ] = None
-    prefill_chunk: Annotated[
+    iteration_tokens: Annotated[
         int | None,
-        typer.Option(min=1, help="Prompt tokens an iteration; whole prompts unless given.", rich_help_panel=_SERVING),
+        typer.Option(
+            min=1,
+            max=10**9,
+            help=f"Tokens of an iteration, prompts included; {ITERATION_TOKENS} unless given.",
+            rich_help_panel=_SERVING,
+        ),
+    ] = None
+    cached_share: Annotated[
+        float | None, typer.Option(help="Share of each prompt that prefix caching spares.", rich_help_panel=_SERVING)
+    ] = None
+    concurrency: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=MOST_AT_ONCE, help="Requests open at once: each client waits for its answer.", rich_help_panel=_SERVING
+        ),
+    ] = None
+    client_delay: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Way of a request to the engine.", rich_help_panel=_SERVING)
+    ] = None
+    lag: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=MOST_AT_ONCE,
+            help="Planned iterations that a new request misses; 0 unless given.",
+            rich_help_panel=_SERVING,
+        ),
+    ] = None
+    routing: Annotated[
+        str | None, typer.Option(metavar="RULE", help="shortest-queue (default) or round-robin.", rich_help_panel=_SERVING)
+    ] = None
+    batches_are_free: Annotated[
+        bool | None,
+        typer.Option(
+            "--batches-are-free", help="Let constant step times hold for any batch and prompt.", rich_help_panel=_SERVING
+        ),
     ] = None
     objective_ttft: Annotated[
         str | None, typer.Option(metavar="TIME", help="Limit of the time to the first token.", rich_help_panel=_SERVING)
     ] = None
     objective_tpot: Annotated[
         str | None, typer.Option(metavar="TIME", help="Limit of the time per further token.", rich_help_panel=_SERVING)
+    ] = None
+    objective_e2e: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Limit of the time to the last token.", rich_help_panel=_SERVING)
     ] = None
     replications: Annotated[
         int | None,
@@ -98,9 +147,9 @@ class TrafficOptions:
         """The requests, or `None` where none are asked for. Options that would have no effect are refused."""
         from sim.traffic.workload import Arrivals, Traffic, read_trace
 
-        if self.arrivals is None and self.trace is None:
+        if self.arrivals is None and self.trace is None and self.concurrency is None:
             others = {f"--{field.name.replace('_', '-')}": getattr(self, field.name) for field in fields(self)}
-            refuse(others, "has no effect without requests to serve: give --arrivals or --trace too")
+            refuse(others, "has no effect without requests to serve: give --arrivals, --trace or --concurrency too")
             return None
         scale = 1.0 if self.time_scale is None else self.time_scale
         if not 0 < scale < inf:
@@ -109,9 +158,11 @@ class TrafficOptions:
             lengths = {"--input-tokens": self.input_tokens, "--output-tokens": self.output_tokens}
             refuse({"--arrivals": self.arrivals, **lengths}, f"has no effect with --trace {self.trace}: give one of the two")
             return read_trace(self.trace, time_scale=scale, requests=self.requests)
-        drawn = parse_arrivals(self.arrivals or "")
+        drawn = None if self.arrivals is None else parse_arrivals(self.arrivals)
+        if drawn is None:
+            refuse({"--time-scale": self.time_scale}, "has no effect without arrivals: give --arrivals or --trace too")
         return Traffic(
-            Arrivals(drawn.rate_per_second / scale, drawn.cv),
+            None if drawn is None else Arrivals(drawn.rate_per_second / scale, drawn.cv),
             parse_lengths("--input-tokens", INPUT_TOKENS if self.input_tokens is None else self.input_tokens),
             parse_lengths("--output-tokens", OUTPUT_TOKENS if self.output_tokens is None else self.output_tokens),
             REQUESTS if self.requests is None else self.requests,
@@ -119,18 +170,43 @@ class TrafficOptions:
 
     def server(self) -> Server:
         """What serves the requests."""
+        from sim.setup.latency import parse_seconds
         from sim.traffic.record import Server
 
-        replicas = 1 if self.replicas is None else self.replicas
-        max_batch = MAX_BATCH if self.max_batch is None else self.max_batch
-        return Server(replicas, max_batch, self.kv_tokens, self.prefill_chunk)
+        delay = None if self.client_delay is None else parse_seconds(self.client_delay, "--client-delay")
+        given = {
+            "replicas": self.replicas,
+            "max_batch": self.max_batch,
+            "kv_tokens": self.kv_tokens,
+            "iteration_tokens": self.iteration_tokens,
+            "cached_share": self.cached_share,
+            "clients": self.concurrency,
+            "client_seconds": delay,
+            "lag_iterations": self.lag,
+            "routing": self.routing,
+        }
+        return Server(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+
+    def system(self, system: System) -> System:
+        """The system, with constants that hold for any batch where `--batches-are-free` says so."""
+        from sim.setup.latency import Constant
+
+        if not self.batches_are_free:
+            return system
+        if not isinstance(system.latency, Constant):
+            raise InputError("--batches-are-free is for --draft-step and --target-step: leave it out")
+        return replace(system, latency=replace(system.latency, batches_are_free=True))
 
     def objectives(self) -> Objectives:
         """What a request must meet to count as good."""
         from sim.setup.latency import parse_seconds
         from sim.traffic.metrics import Objectives
 
-        limits = {"--objective-ttft": self.objective_ttft, "--objective-tpot": self.objective_tpot}
+        limits = {
+            "--objective-ttft": self.objective_ttft,
+            "--objective-tpot": self.objective_tpot,
+            "--objective-e2e": self.objective_e2e,
+        }
         return Objectives(*(None if text is None else parse_seconds(text, option) for option, text in limits.items()))
 
 

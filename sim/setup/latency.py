@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 from scipy.ndimage import map_coordinates
 
 from sim.setup.arrays import Floats
+from sim.setup.rows import RowsCurve
 from specdec import InputError
 from specdec.profile import DraftTiming, TargetTiming
 
@@ -68,6 +69,8 @@ class Constant:
     `target_step`   seconds of a target forward over one position, or an array
     `windows`       seconds of wider target forwards {width: seconds}; the time is linear between two given widths, and stays
                     beyond the last
+    `batches_are_free`   whether it is meant that a batch, and a prompt, take no more time than one position: studies of load
+                         refuse constants otherwise
 
     Raises `InputError` for a time that is not above 0.
     """
@@ -75,6 +78,7 @@ class Constant:
     draft_step: float | Floats
     target_step: float | Floats
     windows: Mapping[int, float] = field(default_factory=dict[int, float])
+    batches_are_free: bool = False
 
     def __post_init__(self) -> None:
         _positive(self.draft_step, "draft step")
@@ -100,39 +104,26 @@ FAR = 10_000_000
 
 
 class LatencyTable:
-    """Mean seconds by (width, batch, context), linear between measured values.
+    """Mean seconds of one sequence by (width, context), linear between measured values.
 
-    Below the least measured value of an axis the seconds stay, above the largest they go on along a line. Where a combination
-    was not measured, the effect of a batch is taken as a factor that does not depend on width and context.
+    Below the least measured value of an axis the seconds stay, above the largest they go on along a line. A width that was not
+    measured at a context is taken from the nearest context.
     """
 
-    def __init__(self, measured: Mapping[tuple[int, int, int], float], source: str) -> None:
-        if not measured:
-            raise InputError(f"{source} holds no measurements: measure the pair again")
-        axes = [sorted({key[axis] for key in measured}) for axis in range(3)]
-        grid = np.array([[[self._filled(measured, w, b, c) for c in axes[2]] for b in axes[1]] for w in axes[0]])
+    def __init__(self, measured: Mapping[tuple[int, int], float]) -> None:
+        axes = [sorted({key[axis] for key in measured}) for axis in range(2)]
+        grid = np.array([[self._filled(measured, width, context) for context in axes[1]] for width in axes[0]])
         for axis, points in enumerate(axes):
             grid = _going_on(grid, axis, points)
             points.append(FAR)
         self._axes, self._grid = [np.array(points, float) for points in axes], grid
 
     @staticmethod
-    def _filled(measured: Mapping[tuple[int, int, int], float], width: int, batch: int, context: int) -> float:
-        """A measured value, or the nearest one at batch 1 times the factor of the batch."""
-        if (width, batch, context) in measured:
-            return measured[width, batch, context]
+    def _filled(measured: Mapping[tuple[int, int], float], width: int, context: int) -> float:
+        return measured[min(measured, key=lambda key: (abs(key[0] - width), abs(key[1] - context)))]
 
-        def nearest(size: int) -> tuple[int, int, int]:
-            keys = [key for key in measured if key[1] == size] or list(measured)
-            return min(keys, key=lambda key: (abs(key[0] - width), abs(key[2] - context)))
-
-        least = min(key[1] for key in measured)
-        base, batched = nearest(least), nearest(batch)
-        alone = measured.get((batched[0], least, batched[2]), measured[base])
-        return measured[base] * (measured[batched] / alone if batch != least else 1.0)
-
-    def __call__(self, width: ArrayLike, batch: ArrayLike, context: ArrayLike) -> Floats:
-        asked = np.broadcast_arrays(width, batch, context)
+    def __call__(self, width: ArrayLike, context: ArrayLike) -> Floats:
+        asked = np.broadcast_arrays(width, context)
         points = [np.interp(np.ravel(x), axis, np.arange(len(axis))) for x, axis in zip(asked, self._axes, strict=True)]
         return np.asarray(map_coordinates(self._grid, np.stack(points), order=1, mode="nearest")).reshape(asked[0].shape)
 
@@ -143,6 +134,41 @@ def _going_on(grid: Floats, axis: int, points: list[int]) -> Floats:
     before = np.take(grid, [-2], axis) if len(points) > 1 else last
     slope = np.maximum(last - before, 0) / (points[-1] - points[-2] if len(points) > 1 else 1)
     return np.concatenate((grid, last + slope * (FAR - points[-1])), axis)
+
+
+class Forwards:
+    """Seconds of a model's forwards: of one sequence by a table, of several by one curve of rows (`RowsCurve`).
+
+    All measured forwards are points of the curve. A token of context costs a batch what it costs one sequence, by the slope of
+    the table. `reach` is the most rows that were measured. Raises `InputError` if nothing was measured, or nothing at batch 1.
+    """
+
+    def __init__(self, measured: Mapping[tuple[int, int, int], float], source: str) -> None:
+        alone = {(width, context): seconds for (width, batch, context), seconds in measured.items() if batch == 1}
+        if not alone:
+            raise InputError(f"{source} holds no measurements of one sequence: measure the pair again")
+        self._alone = LatencyTable(alone)
+        self._token_seconds = self._slope(alone)
+        rows = [width * batch for width, batch, _ in measured]
+        bare = [seconds - self._token_seconds * batch * context for (_, batch, context), seconds in measured.items()]
+        self._curve = RowsCurve.fitted(rows, np.maximum(bare, min(measured.values()) / 10).tolist())
+        self.reach = max(rows)
+
+    @staticmethod
+    def _slope(alone: Mapping[tuple[int, int], float]) -> float:
+        """Seconds of a token of context, from the widths that were measured at several contexts; 0 where there is none."""
+        slopes: list[float] = []
+        for width in {width for width, _ in alone}:
+            contexts = sorted(context for measured, context in alone if measured == width)
+            if len(contexts) > 1:
+                rise = alone[width, contexts[-1]] - alone[width, contexts[0]]
+                slopes.append(rise / (contexts[-1] - contexts[0]))
+        return max(0.0, float(np.median(slopes))) if slopes else 0.0
+
+    def __call__(self, width: ArrayLike, batch: ArrayLike, context: ArrayLike) -> Floats:
+        width, batch, context = (np.asarray(x, float) for x in np.broadcast_arrays(width, batch, context))
+        together = self._curve(width * batch) + self._token_seconds * batch * context
+        return np.where(batch > 1, together, self._alone(width, context))
 
 
 class Measured:
@@ -163,9 +189,10 @@ class Measured:
             raise InputError(f"{source}: draft_start_seconds {draft_start} is not possible: give 0 or more")
         forwards = {(one.width, one.batch, one.context): one.mean for one in target}
         tokens = {(1, one.batch, one.context): one.mean for one in draft}
-        self._target = LatencyTable(forwards, f"{source}: target_seconds")
-        self._draft = LatencyTable(tokens, f"{source}: draft_seconds")
+        self._target = Forwards(forwards, f"{source}: target_seconds")
+        self._draft = Forwards(tokens, f"{source}: draft_seconds")
         self._draft_start = draft_start
+        self.reach = self._target.reach
 
     def draft_seconds(self, tokens: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
         tokens = np.asarray(tokens, float)

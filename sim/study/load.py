@@ -6,20 +6,22 @@ How a request is served is in `sim.traffic`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sim.setup.acceptance import Acceptance
+from sim.setup.latency import Constant
 from sim.setup.system import System
-from sim.stream.chain import compile_strategy
+from sim.stream.chain import Compiled, compile_strategy
 from sim.stream.intervals import interval
-from sim.traffic.metrics import Metrics, Objectives, Saturation, Summary, measure, worst
-from sim.traffic.record import ONE_REPLICA, Server
-from sim.traffic.serving import simulate_serving
+from sim.traffic.metrics import GROWTH, Metrics, Objectives, Saturation, Summary, measure, worst
+from sim.traffic.record import ONE_REPLICA, Served, Server
+from sim.traffic.serving import Schedule, capacity_per_second, simulate_serving
 from sim.traffic.workload import Traffic, Workload, streams
+from specdec.errors import InputError
 from specdec.inputs import at_least_one
 from specdec.report import Report, share, table, three_digits
 from specdec.strategy import DecodingStrategy
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 
 
 NO_OBJECTIVES = Objectives()
+
+SAMPLE = 2000
+"""Requests at least, from which it is found out what replicas can finish."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,14 @@ class Load(Report):
     `draft_utilisation`          the same of the draft's device
     `waiting_share`              share of requests' time spent waiting for a slot in a batch
     `mean_queue`                 requests that wait for a slot, averaged over time
+    `load`                       rho: requests that arrive over those that the replicas can finish; `None` (null) in a closed
+                                 loop
+    `ttft_growth`                P99 of TTFT of the last tenth of the requests, over that of the first tenth
+    `preemptions`                times that a request lost its place in the cache and was read again, in one replication
+    `kv_share`                   share of the KV cache in use; `None` (null) without a limit
+    `extrapolated_share`         share of time in forwards over more rows than were measured; 0 for a formula
     `saturation`                 `stable`, `backlogged` or `overloaded`; the worst of all replications
+    `short`                      whether arrivals span less than ten mean answers: the run has not settled
     `replications`               runs with requests and acceptance draws of their own
     `simulated_requests_per_wall_second`   how fast the simulator was; differs from run to run
     """
@@ -94,7 +106,13 @@ class Load(Report):
     draft_utilisation: float
     waiting_share: float
     mean_queue: float
+    load: float | None
+    ttft_growth: float
+    preemptions: float
+    kv_share: float | None
+    extrapolated_share: float
     saturation: Saturation
+    short: bool
     replications: int
     simulated_requests_per_wall_second: float
 
@@ -106,13 +124,32 @@ class Load(Report):
         tokens, simulated = map(three_digits, (self.output_tokens_per_second, self.simulated_requests_per_wall_second))
         return Group(
             f"[bold]Serving {self.requests:,} requests[/]: {self.saturation}{more}",
+            *self._remarks(),
             self._latencies(),
             f"  goodput     {good} requests/s; {share(self.goodput_share)} of requests meet the objectives",
             f"  throughput  {finished} requests/s, {tokens} output tok/s",
             f"  busy        target {share(self.target_utilisation)}, draft {share(self.draft_utilisation)} of the time",
             f"  waiting     {share(self.waiting_share)} of requests' time; {queue} requests on average",
+            *([] if self.load is None else [f"  load        {share(self.load)} of what the replicas can finish"]),
+            *(
+                []
+                if self.kv_share is None
+                else [f"  KV cache    {share(self.kv_share)} in use; {self.preemptions:.0f} preemptions"]
+            ),
             f"  simulator   {simulated} requests per second of computing",
         )
+
+    def _remarks(self) -> list[str]:
+        """What a reader must know before believing the figures."""
+        found: list[str] = []
+        if self.short:
+            found.append("  [bold]too short[/]   the arrivals span less than ten mean answers: give more requests")
+        if self.ttft_growth > GROWTH:
+            found.append(f"  [bold]growing[/]     the wait for first tokens grew {self.ttft_growth:.0f} times within the run")
+        if self.extrapolated_share > 0:
+            beyond = share(self.extrapolated_share)
+            found.append(f"  [bold]extrapolated[/] {beyond} of the time is in forwards over more rows than were measured")
+        return found
 
     def _latencies(self) -> Table:
         numbers = ("mean", "p50", "p90", "p99", *(["95 % interval of mean"] if self.replications > 1 else []))
@@ -147,21 +184,64 @@ def simulate_traffic(
 
     Every replication has acceptance draws of its own and draws its `traffic` anew; a `Workload` is the same in all of them.
     Equal seeds give all strategies equal requests and equal acceptance draws. Raises `InputError` for less than 1 replication,
-    or a request that no replica has the memory for, and `StrategyError` for a strategy that cannot be compiled.
+    for a request that no replica has the memory for, and for constants, which make batches free unless it is said that they are
+    (`Constant.batches_are_free`); `StrategyError` for a strategy that cannot be compiled.
     """
     at_least_one(replications=replications)
+    if isinstance(system.latency, Constant) and not system.latency.batches_are_free:
+        raise InputError(
+            "constant step times make batches and prompts free, so they say nothing about load: give a profile or a GPU, or "
+            "say that batches are free (--batches-are-free)"
+        )
     seeds = streams(np.random.SeedSequence(seed), 2 * replications)
     workloads = [traffic if isinstance(traffic, Workload) else traffic.workload(one) for one in seeds[::2]]
     start = perf_counter()
     compiled = compile_strategy(strategy, system)
-    runs = [
-        measure(simulate_serving(compiled, acceptance, system, workload, server, draws), objectives)
+    load = load_of(compiled, acceptance, system, traffic, server)
+    served = [
+        simulate_serving(compiled, acceptance, system, workload, server, draws)
         for workload, draws in zip(workloads, seeds[1::2], strict=True)
     ]
-    return _summed_up(runs, workloads, perf_counter() - start)
+    runs = [measure(one, objectives, load=load) for one in served]
+    beyond = [_extrapolated(one, getattr(system.latency, "reach", np.inf)) for one in served]
+    return _summed_up(runs, workloads, load, beyond, perf_counter() - start)
 
 
-def _summed_up(runs: Sequence[Metrics], workloads: Sequence[Workload], wall_seconds: float) -> Load:
+def load_of(
+    compiled: Compiled | Schedule, acceptance: Acceptance, system: System, traffic: Traffic | Workload, server: Server
+) -> float | None:
+    """rho, the requests that arrive in a second over those that the replicas can finish; `None` in a closed loop.
+
+    Drawn traffic counts by its law, from a sample of its requests; a trace by its own mean rate.
+    """
+    if server.clients is not None or (isinstance(traffic, Traffic) and traffic.arrivals is None):
+        return None
+    if isinstance(traffic, Traffic):
+        assert traffic.arrivals is not None
+        sample = replace(traffic, requests=max(traffic.requests, SAMPLE)).workload(np.random.SeedSequence(0))
+        rate = traffic.arrivals.rate_per_second
+    else:
+        sample, span = traffic, float(traffic.arrival_seconds[-1] - traffic.arrival_seconds[0])
+        if span == 0:
+            return None
+        rate = (len(traffic) - 1) / span
+    return rate / capacity_per_second(compiled, acceptance, system, sample, server)
+
+
+def _extrapolated(served: Served, reach: float) -> float:
+    """Share of time in iterations of more rows than `reach`."""
+    done = served.iterations
+    seconds = done.seconds.astype(float)
+    return float(seconds[done.rows > reach].sum() / seconds.sum())
+
+
+def _summed_up(
+    runs: Sequence[Metrics],
+    workloads: Sequence[Workload],
+    load: float | None,
+    beyond: Sequence[float],
+    wall_seconds: float,
+) -> Load:
     def mean(name: str) -> float:
         return float(np.mean([getattr(run, name) for run in runs]))
 
@@ -179,7 +259,13 @@ def _summed_up(runs: Sequence[Metrics], workloads: Sequence[Workload], wall_seco
         draft_utilisation=mean("draft_utilisation"),
         waiting_share=mean("waiting_share"),
         mean_queue=mean("mean_queue"),
+        load=load,
+        ttft_growth=mean("ttft_growth"),
+        preemptions=mean("preemptions"),
+        kv_share=None if np.isnan(mean("kv_share")) else mean("kv_share"),
+        extrapolated_share=float(np.mean(beyond)),
         saturation=worst([run.saturation for run in runs]),
+        short=any(run.short for run in runs),
         replications=len(runs),
         simulated_requests_per_wall_second=sum(map(len, workloads)) / wall_seconds,
     )

@@ -23,6 +23,12 @@ SEVERITY: tuple[Saturation, ...] = ("stable", "backlogged", "overloaded")
 
 BACKLOGGED_WAITING_SHARE = 0.1
 
+GROWTH = 10.0
+"""How many times its beginning a TTFT grows in a run before the run counts as falling behind."""
+
+SHORT = 10.0
+"""A run whose arrivals span less than this many mean answers has not settled."""
+
 
 @dataclass(frozen=True, slots=True)
 class Summary:
@@ -89,7 +95,11 @@ class Metrics:
     `waiting_seconds`              mean time that a request waits for a slot in a batch
     `waiting_share`                share of requests' time spent waiting for a slot
     `mean_queue`                   requests that wait for a slot, averaged over the span
+    `preemptions`                  times that a request lost its place in the cache and was read again
+    `kv_share`                     share of the KV cache in use, mean over time and replicas; NaN without a limit
+    `ttft_growth`                  P99 of TTFT of the last tenth of the requests, over that of the first tenth
     `saturation`                   `stable`, `backlogged` or `overloaded`, see `saturation_of`
+    `short`                        whether the arrivals span less than ten mean answers, so that the run has not settled
     """
 
     requests: int
@@ -106,18 +116,23 @@ class Metrics:
     waiting_seconds: float
     waiting_share: float
     mean_queue: float
+    preemptions: int
+    kv_share: float
+    ttft_growth: float
     saturation: Saturation
+    short: bool
 
 
-def measure(served: Served, objectives: Objectives = Objectives(), warm_up: float = 0.1) -> Metrics:
+def measure(served: Served, objectives: Objectives = Objectives(), warm_up: float = 0.1, load: float | None = None) -> Metrics:
     """Metrics of a run, without the first `warm_up` share of its requests, which met an empty system.
 
-    Raises `InputError` unless that share is at least 0 and less than 1.
+    `load` is rho, the requests that arrive over those that the replicas can finish in the same time, if it is known. Raises
+    `InputError` unless that share is at least 0 and less than 1.
     """
     if not 0 <= warm_up < 1:
         raise InputError(f"warm-up share {warm_up:g} is not possible: give at least 0 and less than 1")
     first = int(warm_up * len(served.workload))
-    arrival = served.workload.arrival_seconds[first:]
+    arrival = served.submitted_seconds[first:]
     output = served.workload.output_tokens[first:]
     finish = served.finish_seconds[first:]
     ttft = served.first_token_seconds[first:] - arrival
@@ -128,13 +143,19 @@ def measure(served: Served, objectives: Objectives = Objectives(), warm_up: floa
     start, end = float(arrival[0]), float(finish.max())
     span = end - start
     good = objectives.met(ttft, tpot, e2e)
-    gaps, deliveries = served.gaps_between(start, end)
-    target, draft = served.busy_seconds(start, end)
+    done, server = served.iterations, served.server
+    within = done.between(start, end)
+    seconds, deliveries = (column[within].astype(float) for column in (done.seconds, done.deliveries))
+    target, draft = (
+        float(busy[within].sum(dtype=float)) / server.replicas for busy in (done.target_seconds, done.draft_seconds)
+    )
+    blocks = 0 if server.kv_tokens is None else server.kv_tokens // server.block_tokens
+    waiting_share, growth = float(waiting.sum() / e2e.sum()), growth_of(ttft)
     return Metrics(
         requests=len(arrival),
         ttft=Summary.of(ttft),
         tpot=Summary.of(tpot[many]),
-        itl=Summary.of(gaps, deliveries),
+        itl=Summary.of(seconds, deliveries),
         e2e=Summary.of(e2e),
         requests_per_second=len(arrival) / span,
         output_tokens_per_second=float(output.sum()) / span,
@@ -143,23 +164,35 @@ def measure(served: Served, objectives: Objectives = Objectives(), warm_up: floa
         target_utilisation=min(target / span, 1.0),  # the iteration under way at the start is counted whole
         draft_utilisation=min(draft / span, 1.0),
         waiting_seconds=float(waiting.mean()),
-        waiting_share=float(waiting.sum() / e2e.sum()),
+        waiting_share=waiting_share,
         mean_queue=float(waiting.sum()) / span,
-        saturation=saturation_of(served.workload.arrival_seconds, served.admitted_seconds, float(waiting.sum() / e2e.sum())),
+        preemptions=int(served.preemptions[first:].sum()),
+        kv_share=float(done.blocks[within] @ seconds / seconds.sum() / blocks) if blocks else float("nan"),
+        ttft_growth=growth,
+        saturation=saturation_of(waiting_share, growth, load),
+        short=server.clients is None and float(arrival[-1]) - start < SHORT * float(e2e.mean()),
     )
 
 
-def saturation_of(arrival: Floats, admitted: Floats, waiting_share: float) -> Saturation:
-    """Whether a run keeps up with its arrivals.
+def growth_of(ttft: Floats) -> float:
+    """P99 of the last tenth of the values, over that of the first tenth; 1 where there are fewer than 20."""
+    tenth = len(ttft) // 10
+    if tenth < 2:
+        return 1.0
+    first, last = (float(np.quantile(part, 0.99)) for part in (ttft[:tenth], ttft[-tenth:]))
+    return last / first if first > 0 else 1.0
 
-    *overloaded*: at the last arrival more requests are queued than a system at exactly 100 % load would leave by chance
-    (three standard deviations of a random walk with one step up or down per arrival), so the queue grows with the run.
-    *backlogged*: not overloaded, but requests spend over a tenth of their time waiting for a slot. *stable*: neither.
+
+def saturation_of(waiting_share: float, ttft_growth: float, load: float | None) -> Saturation:
+    """Whether replicas keep up with their requests.
+
+    *overloaded*: more requests arrive than the replicas can finish (`load` of 1 or more). *backlogged*: not overloaded, but
+    requests spend over a tenth of their time waiting for a slot, or wait over ten times longer at the end of the run than at
+    its beginning. *stable*: neither.
     """
-    left = int((admitted > arrival[-1]).sum())
-    if left > 3 * np.sqrt(2 * len(arrival)):
+    if load is not None and load >= 1:
         return "overloaded"
-    return "backlogged" if waiting_share > BACKLOGGED_WAITING_SHARE else "stable"
+    return "backlogged" if waiting_share > BACKLOGGED_WAITING_SHARE or ttft_growth > GROWTH else "stable"
 
 
 def worst(found: Sequence[Saturation]) -> Saturation:

@@ -1,17 +1,14 @@
-"""Values of a serving run: the server, the work and cost of iterations, and the record of when each request was served.
-
-Replicas and costs know each other through these values only.
-"""
+"""Values of a serving run: the server, and the record of when each request was served and what each iteration did."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-from sim.setup.arrays import Counts, Floats
+from sim.setup.arrays import Counts, Flags, Floats
 from sim.traffic.workload import Workload
 from specdec import InputError
 from specdec.inputs import at_least_one
@@ -21,27 +18,50 @@ Routing: TypeAlias = Literal["shortest-queue", "round-robin"]
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """The replicas, and how they are set up.
+    """The replicas of an engine, and how they are set up. Defaults are vLLM's, but for the memory.
 
-    `replicas`        independent copies of target and draft
-    `max_batch`       sequences that a replica decodes or prefills at once
-    `kv_tokens`       KV tokens that a replica has memory for, target and draft together; `None`: no limit
-    `prefill_chunk`   prompt tokens that an iteration may read in addition to its decoding; `None`: whole prompts
-    `routing`         where a request goes: to the replica with the fewest requests (first of equals), or to the next in turn
+    `replicas`           independent copies of target and draft
+    `max_batch`          sequences that a replica runs at once (`max_num_seqs`)
+    `kv_tokens`          tokens of text that the KV cache of a replica holds (`num_gpu_blocks` x `block_size`): what the engine
+                         prints when it starts, the draft's cache included; `None`: no limit
+    `block_tokens`       tokens of a block of that cache
+    `iteration_tokens`   tokens of an iteration, those of rounds and of prompts together (`max_num_batched_tokens`)
+    `cached_share`       share of each prompt that prefix caching spares
+    `clients`            requests that clients have open at once: the next one is sent when an answer is complete (a closed
+                         loop, `--concurrency` of benchmark tools); `None`: requests are sent when they arrive
+    `client_seconds`     way of a request from its client to the engine
+    `lag_iterations`     iterations after the one under way that are planned already when a request reaches a busy engine, and
+                         which it therefore misses: 1 with asynchronous scheduling
+    `routing`            where a request goes: to the replica with the fewest requests (first of equals), or to the next in turn
 
-    Raises `InputError` for a number below 1, or an unknown routing.
+    Raises `InputError` for a number that is not possible, or an unknown routing.
     """
 
     replicas: int = 1
-    max_batch: int = 64
+    max_batch: int = 256
     kv_tokens: int | None = None
-    prefill_chunk: int | None = None
+    block_tokens: int = 16
+    iteration_tokens: int = 2048
+    cached_share: float = 0.0
+    clients: int | None = None
+    client_seconds: float = 0.0
+    lag_iterations: int = 0
     routing: Routing = "shortest-queue"
 
     def __post_init__(self) -> None:
-        limits = {"kv_tokens": self.kv_tokens, "prefill_chunk": self.prefill_chunk}
-        given = {name: limit for name, limit in limits.items() if limit is not None}
-        at_least_one(replicas=self.replicas, max_batch=self.max_batch, **given)
+        optional = {"kv_tokens": self.kv_tokens, "clients": self.clients}
+        given = {name: limit for name, limit in optional.items() if limit is not None}
+        at_least_one(
+            replicas=self.replicas,
+            max_batch=self.max_batch,
+            block_tokens=self.block_tokens,
+            iteration_tokens=self.iteration_tokens,
+            **given,
+        )
+        if not 0 <= self.cached_share <= 1:
+            raise InputError(f"cached_share {self.cached_share:g} is not possible: give a share from 0 to 1")
+        if not 0 <= self.client_seconds < np.inf or self.lag_iterations < 0:
+            raise InputError("client_seconds and lag_iterations are 0 or more: leave out the minus sign")
         if self.routing not in ("shortest-queue", "round-robin"):
             raise InputError(f"unknown routing {self.routing!r}: give shortest-queue or round-robin")
 
@@ -50,45 +70,35 @@ ONE_REPLICA = Server()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Work:
-    """The work of a replica in `k` iterations in a row, all sequences together.
-
-    `first`         number of the first of these iterations
-    `sequences`     shape (k,): sequences that decode
-    `context`       shape (k,): tokens in their caches, all together
-    `prefill`       shape (k,): prompt tokens read in addition to the decoding
-    `positions`     shape (stages, k): positions that the target scores, all together
-    `draft_steps`   shape (stages, k): draft steps of the sequence that drafts longest
-    """
-
-    first: int
-    sequences: Counts
-    context: Counts
-    prefill: Counts
-    positions: Counts
-    draft_steps: Counts
-
-
-Cost: TypeAlias = Callable[[Work], tuple[Floats, Floats, Floats]]
-"""A function of work: seconds of each iteration, of the target's device at work, of the draft's at work; shape (k,) each."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Iterations:
-    """The iterations of one replica in order; arrays of shape (iterations,).
+    """The iterations of all replicas; arrays of shape (iterations,), in the order in which they begin.
 
     `end_seconds`      when each ends, since the start of the run
     `seconds`          how long each takes
-    `deliveries`       sequences that get tokens in it and got some in the one before: for them, `seconds` is a gap
     `target_seconds`   in which the target's device works
     `draft_seconds`    in which the draft's device works
+    `deliveries`       sequences that get tokens by a round; for them, `seconds` is the gap to the tokens before
+    `running`          sequences that decode or read a prompt
+    `blocks`           blocks of the KV cache in use
+    `queued`           requests that wait for a slot
+    `rows`             positions that the target scores in all stages, and prompt tokens
+    `replica`          which replica it is
     """
 
     end_seconds: Floats
-    seconds: Floats
-    deliveries: Counts
-    target_seconds: Floats
-    draft_seconds: Floats
+    seconds: NDArray[np.float32]
+    target_seconds: NDArray[np.float32]
+    draft_seconds: NDArray[np.float32]
+    deliveries: NDArray[np.float32]
+    running: NDArray[np.float32]
+    blocks: NDArray[np.float32]
+    queued: NDArray[np.float32]
+    rows: NDArray[np.float32]
+    replica: NDArray[np.float32]
+
+    def between(self, start: float, end: float) -> Flags:
+        """Which of them end after `start` and up to `end` seconds."""
+        return (self.end_seconds > start) & (self.end_seconds <= end)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,34 +106,22 @@ class Served:
     """The record of a run of `n` requests; seconds since the start of the run.
 
     `workload`              the requests
-    `replica`               shape (n,): number of the replica that serves each request, from 0
+    `server`                what served them
+    `submitted_seconds`     shape (n,): when each client sent its request: at its arrival, or later in a closed loop
     `admitted_seconds`      shape (n,): when each gets a slot in the batch
     `first_token_seconds`   shape (n,): when each gets its first tokens
     `finish_seconds`        shape (n,): when each gets its last token
-    `iterations`            what each replica does
+    `replica`               shape (n,): number of the replica that serves each request, from 0
+    `preemptions`           shape (n,): how often each lost its place in the cache, and was read again
+    `iterations`            what the replicas do
     """
 
     workload: Workload
-    replica: Counts
+    server: Server
+    submitted_seconds: Floats
     admitted_seconds: Floats
     first_token_seconds: Floats
     finish_seconds: Floats
-    iterations: tuple[Iterations, ...]
-
-    def gaps_between(self, start: float, end: float) -> tuple[Floats, Counts]:
-        """Gaps in seconds between deliveries that end from `start` to `end` seconds, and how often each occurs."""
-        within = [_between(done, start, end) for done in self.iterations]
-        gaps = [done.seconds[part] for done, part in zip(self.iterations, within, strict=True)]
-        seen = [done.deliveries[part] for done, part in zip(self.iterations, within, strict=True)]
-        return np.concatenate(gaps), np.concatenate(seen)
-
-    def busy_seconds(self, start: float, end: float) -> tuple[float, float]:
-        """Seconds of work of a target's and of a draft's device from `start` to `end`, mean over replicas."""
-        within = [_between(done, start, end) for done in self.iterations]
-        target = [done.target_seconds[part].sum() for done, part in zip(self.iterations, within, strict=True)]
-        draft = [done.draft_seconds[part].sum() for done, part in zip(self.iterations, within, strict=True)]
-        return float(np.mean(target)), float(np.mean(draft))
-
-
-def _between(done: Iterations, start: float, end: float) -> slice:
-    return slice(*np.searchsorted(done.end_seconds, (start, end), side="right"))
+    replica: Counts
+    preemptions: Counts
+    iterations: Iterations

@@ -1,88 +1,150 @@
-"""Serving: requests share replicas that decode in iterations (continuous batching), one round of each sequence an iteration.
+"""Serving: requests share replicas of an engine, whose iterations `sim.traffic.engine` simulates one by one.
 
-Once we know which request joins the batch at which iteration, everything else a replica does is determined. The rounds of a
-request do not depend on time, so `sim.traffic.paths` draws them beforehand. A request that joins the batch adds all its rounds
-to totals per iteration: sequences, context, positions, draft steps. The totals give the seconds of each iteration, and the
-clock is their running sum.
-
-Between two arrivals no total changes, unless a queued request gets a slot. So a replica jumps to the next arrival, or to the
-next slot that becomes free, in one array operation. A jump adds up the same numbers in the same order as single steps do, so
-its clock is equal to the bit. Replicas depend on each other only through the routing of arrivals, so no queue of events is
-needed. Memory is linear in requests: about 28 bytes for each output token under PEARL.
-
-Iterations are those of Orca (Yu et al., OSDI 2022) with chunked prefill (Sarathi-Serve, OSDI 2024). Not modelled: preemption
-(a request that joins reserves memory for its whole answer), prefix caching, routing by more than the number of requests, and
-a race that lasts longer because the batch is large.
+Not modelled: routing by more than the number of requests, a prefix that is cached for some prompts and not for others, and a
+race that lasts longer because the batch is large.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import inf
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from sim.setup.acceptance import Acceptance
+from sim.setup.arrays import Counts
 from sim.setup.system import System
 from sim.stream.chain import Compiled
-from sim.traffic.costs import IterationCost
-from sim.traffic.paths import Paths, draw_paths
-from sim.traffic.record import ONE_REPLICA, Cost, Served, Server
-from sim.traffic.replica import Replica
+from sim.traffic.engine import run
+from sim.traffic.record import ONE_REPLICA, Iterations, Served, Server
+from sim.traffic.state import Limits, Rounds
+from sim.traffic.tables import costs_table, requests_table, rounds_table
 from sim.traffic.workload import Workload, streams
 from specdec import InputError
 
+FILLS = 6
+"""How many times over the slots of all replicas are filled to find out what they can finish."""
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """Draft lengths that follow the running batch: compiled strategies, and up to how many running sequences each is used.
+
+    `chains`   compiled strategies of one system
+    `up_to`    for all but the last of them, the most running sequences at which it is used
+    `slower`   factor of the target's seconds under each one: speculation that is switched off and still configured costs 7 to
+               25 % of a step in vLLM (issues 49548, 49986), so an autoregressive one takes about 1.07 there
+
+    Raises `InputError` unless borders rise and every chain has one.
+    """
+
+    chains: Sequence[Compiled]
+    up_to: Sequence[int] = ()
+    slower: Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        borders = list(self.up_to)
+        if len(borders) != len(self.chains) - 1 or borders != sorted({*borders}) or any(border < 1 for border in borders):
+            raise InputError(
+                f"a schedule of {len(self.chains)} lengths with borders {borders}: give rising borders between them"
+            )
+        if self.slower is not None and len(self.slower) != len(self.chains):
+            raise InputError("a schedule has one factor for each of its lengths: give as many")
+
+    def rounds(self, most: int) -> Rounds:
+        """The tables of the engine, for at most `most` running sequences."""
+        chain_of: Counts = np.searchsorted(self.up_to, np.arange(most + 1), side="left")
+        return rounds_table(self.chains, self.slower or [1.0] * len(self.chains), chain_of)
+
 
 def simulate_serving(
-    compiled: Compiled,
+    compiled: Compiled | Schedule,
     acceptance: Acceptance,
     system: System,
     workload: Workload,
     server: Server = ONE_REPLICA,
     seed: int | np.random.SeedSequence = 0,
 ) -> Served:
-    """Serve a workload with a compiled strategy.
+    """Serve a workload with a compiled strategy, or with several among which the running batch chooses.
 
     Two strategies on the same seed and workload meet equal acceptance draws. Raises `InputError` for a request that no replica
     has the memory for, `StrategyError` for a strategy that was compiled for another system and holds for that one only.
     """
     seed = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
-    draws, *jitter = streams(seed, 1 + server.replicas)
-    costs = [IterationCost(compiled, system, stream) for stream in jitter]
-    return serve(workload, draw_paths(compiled, acceptance, workload, draws), costs, server)
+    draws, jitter = streams(seed, 2)
+    schedule = compiled if isinstance(compiled, Schedule) else Schedule([compiled])
+    rounds = schedule.rounds(server.max_batch)
+    _check_memory(rounds, workload, server)
+    drafting = next((chain for chain in schedule.chains if chain.strategy.drafts), schedule.chains[0])
+    longest = int((workload.input_tokens + workload.output_tokens).max())
+    widest = server.iteration_tokens + int(rounds.held.max())
+    costs = costs_table(drafting, system, server.max_batch, widest, longest)
+    requests = requests_table(workload, acceptance, int(rounds.tested.max()), server.cached_share, draws)
+    times, ends, log = run(requests, rounds, costs, _limits(server), int(jitter.generate_state(1)[0]))
+    return Served(
+        workload,
+        server,
+        times.submitted,
+        times.admitted,
+        times.first,
+        times.finish,
+        times.replica,
+        times.preemptions,
+        Iterations(ends, *np.ascontiguousarray(log.T)),
+    )
 
 
-def serve(workload: Workload, paths: Paths, costs: Sequence[Cost], server: Server, longest_jump: int = 4096) -> Served:
-    """Serve every request to its end, with one cost for each replica.
-
-    `longest_jump` is the most iterations that are computed at once; the record does not depend on it.
-    """
-    _check_memory(paths, server)
-    replicas = [Replica(server, paths, cost, longest_jump) for cost in costs]
-    chosen = np.zeros(len(workload), np.int64)
-    for request, arrival in enumerate(workload.arrival_seconds.tolist()):
-        for replica in replicas:
-            replica.advance(arrival)
-        if server.replicas > 1:
-            chosen[request] = _route(server, replicas, request)
-        replicas[chosen[request]].enqueue(request, arrival)
-    for replica in replicas:
-        replica.advance(inf)
-    admitted, first, finish = np.empty((3, len(workload)))
-    done = [replica.finished(admitted, first, finish) for replica in replicas]
-    return Served(workload, chosen, admitted, first, finish, tuple(done))
+def _limits(server: Server) -> Limits:
+    return Limits(
+        server.replicas,
+        server.max_batch,
+        server.iteration_tokens,
+        0 if server.kv_tokens is None else server.kv_tokens // server.block_tokens,
+        server.block_tokens,
+        server.clients or 0,
+        server.client_seconds,
+        server.lag_iterations,
+        server.routing == "round-robin",
+    )
 
 
-def _route(server: Server, replicas: list[Replica], request: int) -> int:
-    if server.routing == "round-robin":
-        return request % len(replicas)
-    return min(range(len(replicas)), key=lambda index: replicas[index].requests)
-
-
-def _check_memory(paths: Paths, server: Server) -> None:
-    if server.kv_tokens is not None and (too_large := paths.kv_tokens > server.kv_tokens).any():
+def _check_memory(rounds: Rounds, workload: Workload, server: Server) -> None:
+    """Refuse requests that no replica can ever hold, and an iteration too small for a round."""
+    ahead = int(rounds.held.max())
+    if server.iteration_tokens < int(rounds.scored.max()):
+        raise InputError(
+            f"iteration_tokens {server.iteration_tokens} is less than one round of one sequence scores: give more, such as 2048"
+        )
+    if server.kv_tokens is None:
+        return
+    whole = workload.input_tokens + workload.output_tokens + ahead
+    needed = -(-whole // server.block_tokens) * server.block_tokens
+    if (too_large := needed > server.kv_tokens // server.block_tokens * server.block_tokens).any():
         request = int(np.argmax(too_large))
         raise InputError(
-            f"kv_tokens {server.kv_tokens} is too small for request {request}, which needs {paths.kv_tokens[request]} "
-            "(prompt, answer and look-ahead, for target and draft): give more, or drop the request"
+            f"kv_tokens {server.kv_tokens} is too small for request {request}, which needs {needed[request]} "
+            "(prompt, answer and look-ahead, in whole blocks): give more, or drop the request"
         )
+
+
+def capacity_per_second(
+    compiled: Compiled | Schedule, acceptance: Acceptance, system: System, workload: Workload, server: Server
+) -> float:
+    """Requests per second that the replicas finish while more of the same requests always wait.
+
+    All requests are there at the beginning, several times over if there are few. Counted is from when every replica was full to
+    when the first queue was empty.
+    """
+    copies = -(-FILLS * server.max_batch * server.replicas // len(workload))
+    columns = np.tile(workload.input_tokens, copies), np.tile(workload.output_tokens, copies)
+    waiting = Workload(np.zeros(len(columns[0])), *columns)
+    served = simulate_serving(compiled, acceptance, system, waiting, replace(server, clients=None, client_seconds=0.0))
+    done = served.iterations
+    emptied = min(
+        float(done.end_seconds[(done.replica == one) & (done.queued > 0)].max(initial=0)) for one in range(server.replicas)
+    )
+    begun = float(np.quantile(served.finish_seconds, 1 / FILLS))
+    if emptied <= begun:  # everything fits at once
+        return len(waiting) / float(served.finish_seconds.max())
+    counted = (served.finish_seconds > begun) & (served.finish_seconds <= emptied)
+    return float(counted.sum()) / (emptied - begun)

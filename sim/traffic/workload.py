@@ -125,7 +125,7 @@ def streams(seed: np.random.SeedSequence, count: int) -> list[np.random.SeedSequ
 class Traffic:
     """Requests that are drawn at random.
 
-    `arrivals`        when they arrive
+    `arrivals`        when they arrive; `None`: all are there at the beginning, for a closed loop (`Server.clients`)
     `input_tokens`    how long prompts are
     `output_tokens`   how long answers are
     `requests`        how many are drawn
@@ -133,7 +133,7 @@ class Traffic:
     Raises `InputError` for a number of requests below 1.
     """
 
-    arrivals: Arrivals
+    arrivals: Arrivals | None
     input_tokens: Lengths
     output_tokens: Lengths
     requests: int
@@ -144,11 +144,12 @@ class Traffic:
     def workload(self, seed: np.random.SeedSequence) -> Workload:
         """The requests. Times and lengths come from separate streams of `seed`, so changing one of them keeps the others."""
         clock, inputs, outputs = (np.random.default_rng(stream) for stream in streams(seed, 3))
+        drawn = self.arrivals
         return Workload(
-            self.arrivals.seconds(self.requests, clock),
+            np.zeros(self.requests) if drawn is None else drawn.seconds(self.requests, clock),
             self.input_tokens.tokens(self.requests, inputs),
             self.output_tokens.tokens(self.requests, outputs),
-            f"gamma arrivals at {self.arrivals.rate_per_second:g}/s, cv {self.arrivals.cv:g}",
+            "all at once" if drawn is None else f"gamma arrivals at {drawn.rate_per_second:g}/s, cv {drawn.cv:g}",
         )
 
 

@@ -148,5 +148,5 @@ def test_a_latency_source_that_cannot_be_in_a_batch_is_refused_in_serving(second
             return np.where(size > 1, seconds, alone)
 
     together = Workload(np.zeros(2), np.full(2, 8), np.full(2, 8))
-    with pytest.raises(InputError, match="latency at batch 2"):
-        simulate_traffic(Autoregressive(), Rate(0.5), System(OddInBatches(1.0, 1.0)), together)
+    with pytest.raises(InputError, match="for a forward at batch 2"):
+        simulate_traffic(Autoregressive(), Rate(0.5), System(OddInBatches(1.0, 1.0, batches_are_free=True)), together)

@@ -1,6 +1,6 @@
-"""Serving: a jump is as good as stepping, queues wait as queueing theory says, and metrics are what they say they are.
+"""Serving: the engine does what an engine written step by step does, queues wait as theory says, metrics are what they say.
 
-Strategies that are served: `test_traffic.py`.
+What strategies are served with: `test_traffic.py`.
 """
 
 from __future__ import annotations
@@ -11,162 +11,130 @@ from typing import Any
 
 import numpy as np
 import pytest
-import simpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import ArrayLike
+from step_by_step import serve
 
+from sim.setup.acceptance import Acceptance, PerPosition, Rate, markov
+from sim.setup.arrays import Floats
+from sim.setup.latency import Constant
+from sim.setup.system import System
+from sim.stream.chain import Compiled, compile_strategy
 from sim.stream.intervals import interval, paired_interval
-from sim.traffic.metrics import Objectives, Summary, measure, saturation_of
-from sim.traffic.paths import Paths
-from sim.traffic.record import Cost, Served, Server, Work
-from sim.traffic.serving import serve
-from sim.traffic.workload import Workload
+from sim.traffic.metrics import Objectives, Summary, growth_of, measure, saturation_of
+from sim.traffic.record import Served, Server
+from sim.traffic.serving import Schedule, capacity_per_second, simulate_serving
+from sim.traffic.workload import Arrivals, Lengths, Traffic, Workload, streams
 from specdec import InputError
+from specdec.profile import Slowdown
+from strategies import Autoregressive, Pearl, Speculative
 
-# ---------------------------------------------------------------------------------------------- jumping against stepping
+# --------------------------------------------------------------------------------------- the engine against one step by step
 
 
-def any_paths(random: np.random.Generator, requests: int) -> Paths:
-    """Rounds that no strategy would ask for: every total is drawn."""
-    offsets = np.concatenate(([0], np.cumsum(random.integers(1, 12, requests))))
-    rounds = int(offsets[-1])
-    totals = [np.ones((1, rounds)), random.integers(1, 50, (1, rounds)), random.integers(0, 6, (2, rounds))]
-    prompts = random.integers(0, 40, requests)
-    return Paths(
-        offsets.tolist(),
-        np.concatenate(totals).astype(np.int32),
-        random.integers(0, 5, (2, rounds)).astype(np.int32),
-        np.zeros(requests, np.int64),
-        prompts,
-        prompts + random.integers(1, 60, requests),
+class Linear:
+    """Every seat, position and token of context costs something."""
+
+    def draft_seconds(self, tokens: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
+        steps, sequences, held = (np.asarray(x, float) for x in (tokens, batch, context))
+        return steps * (1e-3 + 2e-5 * sequences + 1e-8 * sequences * held)
+
+    def target_seconds(self, width: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
+        positions, sequences, held = (np.asarray(x, float) for x in (width, batch, context))
+        return np.where(positions > 0, 5e-3 + 1e-4 * positions * sequences + 1e-7 * sequences * held, 0.0)
+
+
+SYSTEMS = [
+    System(Linear()),
+    System(Linear(), network_seconds=3e-4, overhead_seconds=1e-3),
+    System(Linear(), shared=True, turns=Slowdown(1.2, 1.5)),
+    System(Linear(), shared=True, together=Slowdown(1.3, 1.7)),
+]
+CHAINS = [
+    [compile_strategy(one) for one in some]
+    for some in (
+        [Autoregressive()],
+        [Speculative(4)],
+        [Pearl(3)],
+        [Speculative(4), Speculative(1), Autoregressive()],
     )
-
-
-def any_cost(work: Work) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    target = 1e-4 * work.positions.sum(axis=0) + 1e-5 * work.context + 3e-4 * work.sequences + 2e-4 * work.prefill
-    draft = 1.1e-3 * work.draft_steps.sum(axis=0)
-    return np.maximum(target, draft), target, draft
-
-
-def by_events(workload: Workload, paths: Paths, server: Server) -> tuple[np.ndarray, ...]:
-    """The same replicas as SimPy processes, one event an iteration, one object a sequence; nothing is shared with `sim`."""
-    env = simpy.Environment()
-    queues: list[list[int]] = [[] for _ in range(server.replicas)]
-    batches: list[list[dict[str, Any]]] = [[] for _ in range(server.replicas)]
-    wake: list[simpy.Event] = [env.event() for _ in range(server.replicas)]
-    admitted, first, finish = np.full((3, len(workload)), np.nan)
-    chosen = np.zeros(len(workload), int)
-
-    def arrivals():
-        for request, time in enumerate(workload.arrival_seconds):
-            if time > env.now:
-                yield env.timeout(time - env.now)
-            loads = [len(queue) + len(batch) for queue, batch in zip(queues, batches, strict=True)]
-            in_turn = server.routing == "round-robin"
-            chosen[request] = request % server.replicas if in_turn else loads.index(min(loads))
-            queues[chosen[request]].append(request)
-            if not wake[chosen[request]].triggered:
-                wake[chosen[request]].succeed()
-
-    def fits(batch: list[dict[str, Any]], request: int) -> bool:
-        held = sum(paths.kv_tokens[sequence["request"]] for sequence in batch)
-        return len(batch) < server.max_batch and held + paths.kv_tokens[request] <= (server.kv_tokens or np.inf)
-
-    def replica(index: int):
-        queue, batch = queues[index], batches[index]
-        while True:
-            while queue and fits(batch, queue[0]):
-                request = queue.pop(0)
-                admitted[request] = env.now
-                rounds = list(range(paths.offsets[request], paths.offsets[request + 1]))
-                batch.append({"request": request, "prompt": paths.prompt_tokens[request], "rounds": rounds})
-            if not batch:
-                wake[index] = env.event()
-                yield wake[index]
-                continue
-            budget, prefill, decoding = server.prefill_chunk or np.inf, 0, []
-            for sequence in batch:
-                taken = min(budget, sequence["prompt"])
-                sequence["prompt"] -= taken
-                budget, prefill = budget - taken, prefill + taken
-                if sequence["prompt"]:
-                    break
-                decoding.append(sequence)
-            now = [sequence["rounds"].pop(0) for sequence in decoding]
-            totals = paths.totals[:, now].sum(axis=1, keepdims=True)
-            steps = paths.draft_steps[:, now].max(axis=1, keepdims=True, initial=0)
-            yield env.timeout(any_cost(Work(0, totals[0], totals[1], np.array([prefill]), totals[2:], steps))[0][0])
-            for sequence in decoding:
-                if np.isnan(first[sequence["request"]]):
-                    first[sequence["request"]] = env.now
-                if not sequence["rounds"]:
-                    finish[sequence["request"]] = env.now
-                    batch.remove(sequence)
-
-    env.process(arrivals())
-    for index in range(server.replicas):
-        env.process(replica(index))
-    env.run()
-    return chosen, admitted, first, finish
-
-
-def assert_same(jumped: Served, stepped: Served) -> None:
-    for name in ("replica", "admitted_seconds", "first_token_seconds", "finish_seconds"):
-        assert np.array_equal(getattr(jumped, name), getattr(stepped, name)), name
-    for left, right in zip(jumped.iterations, stepped.iterations, strict=True):
-        for name in left.__slots__:
-            assert np.array_equal(getattr(left, name), getattr(right, name)), name
-
-
+]
+BORDERS = (3, 6)
 servers = st.builds(
     Server,
     replicas=st.integers(1, 3),
-    max_batch=st.integers(1, 6),
-    kv_tokens=st.sampled_from([None, 100, 150, 400]),
-    prefill_chunk=st.sampled_from([None, 1, 7, 32]),
+    max_batch=st.sampled_from([1, 4, 8, 32]),
+    kv_tokens=st.sampled_from([None, 900, 1200, 2000]),
+    block_tokens=st.sampled_from([1, 16]),
+    iteration_tokens=st.sampled_from([32, 100, 2048]),
+    clients=st.sampled_from([None, 1, 5, 12]),
+    client_seconds=st.sampled_from([0.0, 0.004]),
+    lag_iterations=st.integers(0, 2),
     routing=st.sampled_from(["shortest-queue", "round-robin"]),
 )
 
 
-@settings(max_examples=100, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.floats(0.001, 0.2), servers)
-def test_a_jump_gives_the_clock_of_stepping_and_of_events(seed: int, requests: int, gap: float, server: Server) -> None:
-    random = np.random.default_rng(seed)
-    paths = any_paths(random, requests)
-    together = random.random(requests) < 0.2  # some arrive at the same moment
-    arrivals = np.cumsum(np.where(together, 0, random.exponential(gap, requests)))
-    workload = Workload(arrivals, np.ones(requests, int), np.ones(requests, int))
-    jumped = serve(workload, paths, [any_cost] * server.replicas, server)
-    assert_same(jumped, serve(workload, paths, [any_cost] * server.replicas, server, longest_jump=1))
-    chosen, *times = by_events(workload, paths, server)
-    assert np.array_equal(jumped.replica, chosen)
-    ours = (jumped.admitted_seconds, jumped.first_token_seconds, jumped.finish_seconds)
-    for left, right in zip(ours, times, strict=True):
-        np.testing.assert_allclose(left, right, rtol=1e-9, atol=1e-12)  # SimPy adds delays up, so its clock drifts
+def both(
+    chains: list[Compiled], acceptance: Acceptance, system: System, workload: Workload, server: Server, seed: int
+) -> tuple[Served, dict[str, Any]]:
+    """The record of the engine, and what an engine written step by step finds on the same draws."""
+    borders = BORDERS[: len(chains) - 1]
+    ours = simulate_serving(Schedule(chains, borders), acceptance, system, workload, server, seed)
+    stream = streams(streams(np.random.SeedSequence(seed), 2)[0], 1)[0]
+    random, total = np.random.default_rng(stream), int(workload.output_tokens.sum())
+    if len(acceptance.start) == 1:
+        draws = acceptance.draws(random, total)
+    else:
+        draws = np.concatenate([acceptance.draws(random, int(tokens)) for tokens in workload.output_tokens])
+    begins = np.cumsum(workload.output_tokens) - workload.output_tokens
+    chain_at = [chains[int(np.searchsorted(borders, n))] for n in range(server.max_batch + 1)]
+    return ours, serve(chain_at, acceptance, system, workload, server, [draws[begin:] for begin in begins])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.sampled_from(CHAINS),
+    st.sampled_from([Rate(0.7), PerPosition([0.9, 0.6]), markov(0.9, 0.5)]),
+    st.sampled_from(SYSTEMS),
+    servers,
+)
+def test_the_engine_is_the_one_written_step_by_step(
+    seed: int, chains: list[Compiled], acceptance: Acceptance, system: System, server: Server
+) -> None:
+    workload = Traffic(Arrivals(30.0, 2.0), Lengths(120, 1.0), Lengths(40, 1.0), 40).workload(np.random.SeedSequence(seed))
+    workload = Workload(
+        workload.arrival_seconds, np.minimum(workload.input_tokens, 600), np.minimum(workload.output_tokens, 200)
+    )
+    ours, theirs = both(chains, acceptance, system, workload, server, seed)
+    found = {
+        "submitted": ours.submitted_seconds,
+        "first": ours.first_token_seconds,
+        "finish": ours.finish_seconds,
+        "replica": ours.replica,
+        "preemptions": ours.preemptions,
+    }
+    for name, values in found.items():
+        np.testing.assert_allclose(values, theirs[name], rtol=0, atol=1e-9, err_msg=name)
+
+
+def test_a_full_memory_preempts_who_came_last() -> None:
+    """Three answers of 100 tokens behind prompts of 16: blocks for two and a half of them."""
+    workload = Workload(np.zeros(3), np.full(3, 16), np.full(3, 100))
+    served = simulate_serving(CHAINS[0][0], Rate(0.5), SYSTEMS[0], workload, Server(kv_tokens=288))
+    assert served.preemptions.tolist() == [0, 0, 1]
+    assert served.first_token_seconds[2] == served.first_token_seconds[0]  # what was delivered stays delivered
+    assert served.finish_seconds[2] > served.finish_seconds[0]
 
 
 # ------------------------------------------------------------------------------------------------------- queueing theory
 
 
-def plain_paths(rounds: np.ndarray) -> Paths:
-    """`rounds[i]` rounds for request `i`, and nothing else to pay for."""
-    offsets = np.concatenate(([0], np.cumsum(rounds)))
-    ones, none = np.ones((3, offsets[-1]), np.int32), np.zeros((1, offsets[-1]), np.int32)
-    zero = np.zeros(len(rounds), np.int64)
-    return Paths(offsets.tolist(), ones, none, zero, zero, zero + 1)
-
-
-def constant(seconds: float) -> Cost:
-    def cost(work: Work) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        every = np.full(len(work.sequences), seconds)
-        return every, every, np.zeros_like(every)
-
-    return cost
-
-
 def queue(arrivals: np.ndarray, rounds: np.ndarray, seconds: float, server: Server) -> Served:
-    workload = Workload(arrivals, np.ones(len(arrivals), int), np.ones(len(arrivals), int))
-    return serve(workload, plain_paths(rounds), [constant(seconds)], server)
+    """Autoregressive requests with prompts of one token: `rounds[i]` iterations of equal length for request `i`."""
+    workload = Workload(arrivals, np.ones(len(arrivals), int), rounds)
+    return simulate_serving(CHAINS[0][0], Rate(0.5), System(Constant(seconds, seconds)), workload, server)
 
 
 def erlang_wait(servers: int, load: float) -> float:
@@ -201,46 +169,57 @@ def test_waiting_is_what_queueing_theory_says(name: str) -> None:
 def test_littles_law_holds_in_the_record() -> None:
     random = np.random.default_rng(0)
     served = queue(np.cumsum(random.exponential(1.0, 5000)), random.geometric(1 / 50, 5000), 1 / 20, Server(max_batch=4))
-    done = served.iterations[0]
-    fresh = np.bincount(np.searchsorted(done.end_seconds, served.first_token_seconds), minlength=len(done.seconds))
-    in_batch = done.deliveries + fresh
+    done = served.iterations
     service = (served.finish_seconds - served.admitted_seconds).sum()
-    assert (in_batch * done.seconds).sum() == pytest.approx(service)
+    assert (done.running.astype(float) * done.seconds).sum() == pytest.approx(service)
+
+
+def test_a_closed_loop_keeps_its_clients_busy() -> None:
+    served = queue(np.zeros(40), np.full(40, 10), 0.1, Server(clients=4))
+    assert served.submitted_seconds == pytest.approx(np.repeat(np.arange(10.0), 4))
+    assert (served.finish_seconds - served.submitted_seconds) == pytest.approx(1.0)
+    late = queue(np.zeros(40), np.full(40, 10), 0.1, Server(clients=4, client_seconds=0.05, lag_iterations=0))
+    assert (late.first_token_seconds - late.submitted_seconds)[4:] == pytest.approx(0.15)  # all four leave together
+    staggered = queue(np.arange(40) * 0.25, np.full(40, 10), 0.1, Server(clients=2, client_seconds=0.01, lag_iterations=1))
+    waits = (staggered.first_token_seconds - staggered.submitted_seconds)[10:]
+    assert waits.max() == pytest.approx(0.3)  # the iteration under way, the one that was planned, and its own
 
 
 # --------------------------------------------------------------------------------------------------------------- metrics
 
 
 def by_hand() -> Served:
-    """Two requests on one replica, iterations of 1 s: A (2 rounds) from 0 s, B (3 rounds) joins at 1 s having waited 0.5 s."""
-    workload = Workload(np.array([0.0, 0.5]), np.ones(2, int), np.array([5, 1]))
-    return serve(workload, plain_paths(np.array([2, 3])), [constant(1.0)], Server())
+    """Two requests on one replica, iterations of 1 s: A (2 tokens) from 0 s, B (3 tokens) joins at 1 s having waited 0.5 s."""
+    return queue(np.array([0.0, 0.5]), np.array([2, 3]), 1.0, Server())
 
 
 def test_metrics_are_those_counted_by_hand() -> None:
     metrics = measure(by_hand(), Objectives(ttft_seconds=1.2), warm_up=0)
     assert (metrics.ttft.mean, metrics.ttft.p50, metrics.ttft.p99) == (1.25, 1.0, 1.5)
     assert (metrics.e2e.p50, metrics.e2e.p99) == (2.0, 3.5)
-    assert metrics.tpot.mean == metrics.tpot.p99 == 0.25  # A only: one second for four tokens; B has one token
+    assert metrics.tpot.mean == metrics.tpot.p99 == 1.0
     assert metrics.itl == Summary(1.0, 1.0, 1.0, 1.0)
     assert metrics.requests_per_second == metrics.goodput * 2 == 0.5
-    assert metrics.output_tokens_per_second == 1.5
+    assert metrics.output_tokens_per_second == 1.25
     assert metrics.goodput_share == 0.5
     assert (metrics.target_utilisation, metrics.draft_utilisation) == (1.0, 0.0)
     assert metrics.waiting_seconds == 0.25
     assert metrics.waiting_share == pytest.approx(0.5 / 5.5)
     assert metrics.mean_queue == 0.5 / 4
+    assert metrics.preemptions == 0
+    assert np.isnan(metrics.kv_share)
 
 
 def test_an_answer_of_one_token_cannot_miss_its_tpot() -> None:
-    shares = [measure(by_hand(), Objectives(tpot_seconds=limit), warm_up=0).goodput_share for limit in (0.3, 0.2)]
+    served = queue(np.array([0.0, 0.5]), np.array([2, 1]), 1.0, Server())
+    shares = [measure(served, Objectives(tpot_seconds=limit), warm_up=0).goodput_share for limit in (1.1, 0.9)]
     assert shares == [1.0, 0.5]
 
 
 def test_gaps_count_each_delivery_but_no_first_one() -> None:
-    gaps, seen = by_hand().gaps_between(0.0, 4.0)
-    assert gaps.tolist() == [1.0, 1.0, 1.0, 1.0]
-    assert seen.tolist() == [0, 1, 1, 1]  # A at 2 s, B at 3 s and 4 s
+    done = by_hand().iterations
+    assert done.end_seconds.tolist() == [1.0, 2.0, 3.0, 4.0]
+    assert done.deliveries.tolist() == [0, 1, 1, 1]  # A at 2 s, B at 3 s and 4 s
 
 
 def test_weights_count_values_as_often_as_they_say() -> None:
@@ -255,16 +234,24 @@ def test_weights_count_values_as_often_as_they_say() -> None:
 @pytest.mark.parametrize(("load", "verdict"), [(0.1, "stable"), (0.9, "backlogged"), (1.1, "overloaded")])
 def test_the_verdict_follows_the_load(load: float, verdict: str) -> None:
     arrivals = np.cumsum(np.random.default_rng(0).exponential(1 / load, 4000))
-    served = queue(arrivals, np.ones(4000, np.int64), 1.0, Server(max_batch=1))
-    metrics = measure(served)
+    metrics = measure(queue(arrivals, np.ones(4000, np.int64), 1.0, Server(max_batch=1)), load=load)
     assert metrics.saturation == verdict
     assert metrics.target_utilisation == pytest.approx(min(load, 1), abs=0.05)
 
 
-def test_a_busy_last_moment_is_no_overload() -> None:
-    arrivals, admitted = np.arange(1000.0), np.arange(1000.0)
-    admitted[-50:] += 100
-    assert saturation_of(arrivals, admitted, waiting_share=0.01) == "stable"
+def test_a_wait_that_grows_in_the_run_is_said() -> None:
+    assert growth_of(np.linspace(1, 3, 100)) == pytest.approx(2.98 / 1.18, rel=0.01)
+    assert saturation_of(waiting_share=0.01, ttft_growth=11, load=None) == "backlogged"
+    assert saturation_of(waiting_share=0.01, ttft_growth=9, load=0.9) == "stable"
+    assert saturation_of(waiting_share=0.01, ttft_growth=9, load=1.0) == "overloaded"
+
+
+def test_capacity_is_what_is_finished_while_more_waits() -> None:
+    workload = Workload(np.arange(50.0), np.ones(50, int), np.full(50, 10))
+    system = System(Constant(0.1, 0.1))
+    assert capacity_per_second(CHAINS[0][0], Rate(0.5), system, workload, Server(2, max_batch=4)) == pytest.approx(
+        8.0, rel=0.02
+    )
 
 
 def test_the_warm_up_is_left_out() -> None:
@@ -293,7 +280,7 @@ def test_intervals_are_students_and_pairing_cancels_what_is_shared() -> None:
 
 
 def test_impossible_settings_are_refused_by_name() -> None:
-    for setting in ("replicas", "max_batch", "kv_tokens", "prefill_chunk"):
+    for setting in ("replicas", "max_batch", "kv_tokens", "block_tokens", "iteration_tokens", "clients"):
         with pytest.raises(InputError, match=f"{setting} 0"):
             replace(Server(), **{setting: 0})
     with pytest.raises(InputError, match="routing 'random'"):
@@ -304,7 +291,15 @@ def test_impossible_settings_are_refused_by_name() -> None:
                 Objectives(**{setting: bad})
     with pytest.raises(InputError, match="warm-up share 1"):
         measure(by_hand(), warm_up=1.0)
-    paths = plain_paths(np.array([1, 1]))
-    paths.kv_tokens[1] = 2
-    with pytest.raises(InputError, match="kv_tokens 1 is too small for request 1, which needs 2"):
-        serve(Workload(np.zeros(2), np.ones(2, int), np.ones(2, int)), paths, [constant(1.0)], Server(kv_tokens=1))
+    for odd in ({"cached_share": 1.5}, {"client_seconds": -1.0}, {"lag_iterations": -1}):
+        with pytest.raises(InputError, match=next(iter(odd))):
+            Server(**odd)  # type: ignore[arg-type]
+    large = Workload(np.zeros(2), np.array([1, 40]), np.ones(2, int))
+    with pytest.raises(InputError, match="kv_tokens 40 is too small for request 1, which needs 48"):
+        simulate_serving(CHAINS[0][0], Rate(0.5), SYSTEMS[0], large, Server(kv_tokens=40))
+    with pytest.raises(InputError, match="iteration_tokens 4 is less than one round"):
+        simulate_serving(CHAINS[1][0], Rate(0.5), SYSTEMS[0], large, Server(iteration_tokens=4))
+    with pytest.raises(InputError, match="pearl remembers a round"):
+        simulate_serving(Schedule([CHAINS[2][0], CHAINS[0][0]], [4]), Rate(0.5), SYSTEMS[0], large)
+    with pytest.raises(InputError, match="rising borders"):
+        Schedule(CHAINS[3], [6, 3])

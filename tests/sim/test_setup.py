@@ -13,6 +13,7 @@ import pytest
 from sim import Measured, ModelSize, Roofline, measured_acceptance, measured_system, read_model
 from sim.setup.latency import parse_seconds
 from sim.setup.roofline import GPUS
+from sim.setup.rows import RowsCurve
 from specdec import InputError
 from specdec.profile import DraftTiming, Profile, Slowdown, TargetTiming
 from strategies import Autoregressive, Pearl, Speculative
@@ -54,15 +55,29 @@ def test_durations_are_read_with_their_unit() -> None:
             parse_seconds(bad)
 
 
-def test_a_measured_table_is_linear_between_and_keeps_a_batch_factor() -> None:
-    rows = [TargetTiming(w, 1, c, 1e-3 * w + 1e-6 * c) for w in (1, 5) for c in (0, 100)] + [TargetTiming(1, 8, 0, 2e-3)]
-    table = Measured(rows, [DraftTiming(1, 0, 5e-4)])
+def test_one_sequence_has_a_table_and_several_have_a_curve_of_rows() -> None:
+    rows = [TargetTiming(w, 1, c, 1e-3 * w + 1e-6 * c) for w in (1, 5) for c in (0, 100)]
+    table = Measured([*rows, TargetTiming(1, 8, 0, 6e-3)], [DraftTiming(1, 0, 5e-4), DraftTiming(4, 0, 8e-4)])
     assert float(table.target_seconds(3, 1, 50)) == pytest.approx(3.05e-3)
-    assert float(table.target_seconds(5, 8, 0)) == pytest.approx(10e-3)
     assert float(table.target_seconds(9, 1, 0)) == pytest.approx(9e-3)
     assert float(table.target_seconds(0)) == 0
     assert table.target_seconds(np.array([1, 3])[:, None], 1, np.array([0, 50, 100])).shape == (2, 3)
-    assert float(table.draft_seconds(4, 8, 500)) == pytest.approx(2e-3)
+    assert table.target_seconds([1, 2, 4], [8, 4, 2], 0) == pytest.approx([6e-3] * 3)  # 8 rows each
+    assert float(table.target_seconds(1, 8, 100)) == pytest.approx(6e-3 + 8 * 100 * 1e-6)
+    assert float(table.target_seconds(1, 18, 0)) > 6e-3 + 10 * 2e-4  # beyond the last, along a line
+    assert table.reach == 8
+    assert float(table.draft_seconds(4, 4, 500)) == pytest.approx(4 * 8e-4)
+
+
+def test_a_curve_of_rows_never_falls_and_goes_on_at_least_as_steeply_as_asked() -> None:
+    noisy = RowsCurve.fitted([1, 2, 4, 8, 8], [1e-3, 1.2e-3, 1.1e-3, 2e-3, 2.2e-3])
+    found = noisy([1, 2, 4, 8, 9])
+    assert (np.diff(found) >= 0).all()
+    assert found[1] == pytest.approx(found[2])
+    steep = RowsCurve.fitted([1, 2], [1e-3, 1e-3], beyond=1e-4)
+    assert steep([0.5, 2, 12]) == pytest.approx([1e-3, 1e-3, 2e-3])
+    with pytest.raises(InputError, match="points of more than 0 seconds"):
+        RowsCurve.fitted([1], [0.0])
 
 
 def test_a_profile_keeps_what_was_measured() -> None:

@@ -22,6 +22,7 @@ from sim import (
     Objectives,
     PerPosition,
     Rate,
+    Server,
     Simulation,
     System,
     Timeline,
@@ -35,12 +36,15 @@ from sim import (
     tune,
 )
 from sim.checks import simulates
+from sim.setup.latency import Measured
 from sim.study.tune import Point
 from specdec import Draft, DraftingStrategy, Guess, InputError, Score, State, StrategyError, Verify, available
+from specdec.profile import DraftTiming, TargetTiming
 from specdec.report import Report
 from strategies import Autoregressive, Elastic, Pearl, PromptLookup, Speculative
 
 SYSTEM = System(Constant(1e-3, 5e-3))
+FREE = System(Constant(1e-3, 5e-3, batches_are_free=True))
 TRAFFIC = Traffic(Arrivals(5.0, cv=2), Lengths(512), Lengths(80, cv=1), requests=200)
 
 
@@ -120,7 +124,7 @@ def test_what_cannot_be_compiled_is_simulated_all_the_same() -> None:
 
 
 def test_load_is_summed_up_over_replications() -> None:
-    load = simulate_traffic(Pearl(5), Rate(0.8), SYSTEM, TRAFFIC, objectives=Objectives(0.5), replications=3)
+    load = simulate_traffic(Pearl(5), Rate(0.8), FREE, TRAFFIC, objectives=Objectives(0.5), replications=3)
     for latency in (load.ttft_seconds, load.tpot_seconds, load.e2e_seconds):
         assert latency.mean_interval is not None
         assert latency.mean is not None
@@ -129,14 +133,16 @@ def test_load_is_summed_up_over_replications() -> None:
     assert (load.requests, load.replications, load.saturation) == (200, 3, "stable")
     assert load.goodput == pytest.approx(5, rel=0.3)
     assert load.simulated_requests_per_wall_second > 0
-    slower = simulate_traffic(Autoregressive(), Rate(0.8), SYSTEM, TRAFFIC, objectives=Objectives(0.5), replications=3)
+    assert 0 < (load.load or 0) < 0.1
+    assert (load.preemptions, load.kv_share, load.extrapolated_share, load.short) == (0, None, 0, False)
+    slower = simulate_traffic(Autoregressive(), Rate(0.8), FREE, TRAFFIC, objectives=Objectives(0.5), replications=3)
     assert slower.e2e_seconds.mean is not None
     assert slower.e2e_seconds.mean > 1.5 * (load.e2e_seconds.mean or 0)
     assert "means of 3 replications" in str(load)
 
 
 def test_the_keys_of_load_follow_those_of_the_sequence() -> None:
-    load = simulate_traffic(Pearl(5), Rate(0.8), SYSTEM, replace(TRAFFIC, requests=20))
+    load = simulate_traffic(Pearl(5), Rate(0.8), FREE, replace(TRAFFIC, requests=20))
     one = simulate(Pearl(5), Rate(0.8), SYSTEM, tokens=100)
     both = replace(one, load=load)
     assert both.to_dict() == one.to_dict() | load.to_dict()
@@ -147,21 +153,21 @@ def test_the_keys_of_load_follow_those_of_the_sequence() -> None:
 
 def test_a_workload_is_the_same_in_all_replications() -> None:
     workload = Workload(np.arange(30.0), np.full(30, 100), np.full(30, 50))
-    load = simulate_traffic(Autoregressive(), Rate(0.8), SYSTEM, workload, replications=2)
+    load = simulate_traffic(Autoregressive(), Rate(0.8), FREE, workload, replications=2)
     assert load.e2e_seconds.mean_interval == pytest.approx((load.e2e_seconds.mean, load.e2e_seconds.mean))
-    drawn = simulate_traffic(Autoregressive(), Rate(0.8), SYSTEM, replace(TRAFFIC, requests=30), replications=2)
+    drawn = simulate_traffic(Autoregressive(), Rate(0.8), FREE, replace(TRAFFIC, requests=30), replications=2)
     assert drawn.e2e_seconds.mean_interval != pytest.approx((drawn.e2e_seconds.mean, drawn.e2e_seconds.mean))
 
 
 def test_replications_have_acceptance_draws_of_their_own() -> None:
     workload = Workload(np.arange(30.0), np.full(30, 100), np.full(30, 50))
-    load = simulate_traffic(Pearl(5), Rate(0.8), SYSTEM, workload, replications=2)
+    load = simulate_traffic(Pearl(5), Rate(0.8), FREE, workload, replications=2)
     assert load.e2e_seconds.mean_interval is not None
     assert np.ptp(load.e2e_seconds.mean_interval) > 1e-3
 
 
 def test_answers_of_one_token_have_no_tpot_and_still_make_json() -> None:
-    load = simulate_traffic(Pearl(5), Rate(0.8), SYSTEM, replace(TRAFFIC, output_tokens=Lengths(1), requests=20))
+    load = simulate_traffic(Pearl(5), Rate(0.8), FREE, replace(TRAFFIC, output_tokens=Lengths(1), requests=20))
     assert load.tpot_seconds.mean is load.tpot_seconds.p99 is None
     assert reread(load) == load
     assert "(TPOT)      -" in str(load)
@@ -169,7 +175,35 @@ def test_answers_of_one_token_have_no_tpot_and_still_make_json() -> None:
 
 def test_no_replication_is_refused() -> None:
     with pytest.raises(InputError, match="replications 0"):
-        simulate_traffic(Pearl(5), Rate(0.8), SYSTEM, TRAFFIC, replications=0)
+        simulate_traffic(Pearl(5), Rate(0.8), FREE, TRAFFIC, replications=0)
+
+
+def test_constants_say_nothing_about_load() -> None:
+    with pytest.raises(InputError, match="constant step times make batches and prompts free"):
+        simulate_traffic(Pearl(5), Rate(0.8), SYSTEM, TRAFFIC)
+
+
+def test_what_a_reader_must_know_is_said() -> None:
+    """More than the replica can finish, in a run that is too short, over more rows than were measured."""
+    measured = System(Measured([TargetTiming(width, 1, 0, 5e-3) for width in (1, 8)], [DraftTiming(1, 0, 1e-3)]))
+    crowded = Traffic(Arrivals(50.0), Lengths(64), Lengths(100), requests=200)
+    load = simulate_traffic(Pearl(5), Rate(0.8), measured, crowded, Server(max_batch=4, kv_tokens=640))
+    assert load.saturation == "overloaded"
+    assert (load.load or 0) > 1
+    assert load.short
+    assert load.extrapolated_share > 0.5
+    assert load.preemptions > 0
+    assert 0.5 < (load.kv_share or 0) <= 1
+    for word in ("overloaded", "too short", "extrapolated", "preemptions"):
+        assert word in str(load)
+    assert reread(load) == load
+
+
+def test_a_closed_loop_has_no_rho() -> None:
+    waiting = Traffic(None, Lengths(16), Lengths(20), requests=40)
+    load = simulate_traffic(Pearl(5), Rate(0.8), FREE, waiting, Server(clients=4))
+    assert load.load is None
+    assert load.requests_per_second == pytest.approx(4 / (load.e2e_seconds.mean or 0), rel=0.15)
 
 
 # ------------------------------------------------------------------------------------------------------------------ tuning

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sim_commands import SYSTEM
+from sim_commands import FREE
 
 from sim import Rate, Traffic, simulate_traffic
 from sim.cli.traffic import TrafficOptions
@@ -55,7 +55,7 @@ def test_bad_options_of_serving_are_refused_in_one_line(name: str) -> None:
     def serve() -> None:
         traffic = options.traffic()
         assert traffic is not None
-        simulate_traffic(Pearl(5), Rate(0.8), SYSTEM, traffic, options.server(), options.objectives())
+        simulate_traffic(Pearl(5), Rate(0.8), FREE, traffic, options.server(), options.objectives())
 
     with pytest.raises(InputError) as found:
         serve()

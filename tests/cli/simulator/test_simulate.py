@@ -41,7 +41,7 @@ def test_simulate_writes_the_agreed_keys(run: Run) -> None:
 
 def test_what_is_written_is_read_back(tmp_path: Path, trace: Path) -> None:
     path = tmp_path / "simulation.json"
-    assert main(["simulate", *COMMON, "--tokens", "100", "--trace", str(trace), "--json", str(path)]) == 0
+    assert main(["simulate", *COMMON, "--tokens", "100", "--trace", str(trace), "--batches-are-free", "--json", str(path)]) == 0
     found = Simulation.read(path)
     assert found.load is not None
     assert found.to_dict() == json.loads(path.read_text())
@@ -93,7 +93,7 @@ def test_two_devices_of_their_own_do_not_slow_each_other(run: Run, profile: Path
 def test_a_race_is_timed_on_the_devices_that_were_asked_for(run: Run, placement: tuple[str, ...]) -> None:
     steps = ("--acceptance", "0.8", "--draft-step", "1ms", "--target-step", "3.5ms", "--target-window", "4=5.5ms")
     traffic = ("--arrivals", "poisson:0.5/s", "--requests", "20", "--output-tokens", "200", "--max-batch", "1")
-    found = answer(run, "simulate", "--strategy", "elastic", *steps, *placement, *traffic)
+    found = answer(run, "simulate", "--strategy", "elastic", *steps, *placement, *traffic, "--batches-are-free")
     assert found["tokens_per_second"] == pytest.approx(found["chain_tokens_per_second"], rel=0.02)
     assert 1 / found["tpot_seconds"]["mean"] == pytest.approx(found["chain_tokens_per_second"], rel=0.1)
 
@@ -110,7 +110,7 @@ def test_latencies_are_printed_in_milliseconds(run: Run) -> None:
     """Alone on the server, with steps that always take 5 ms."""
     lengths = ("--input-tokens", "1", "--output-tokens", "3", "--tokens", "50")
     options = ("--arrivals", "gamma:0.1,cv=0", "--requests", "10", *lengths)
-    text = printed(run, "simulate", "--strategy", "autoregressive", *COMMON, *options)
+    text = printed(run, "simulate", "--strategy", "autoregressive", *COMMON, *options, "--batches-are-free")
     (line,) = (line.split() for line in text.splitlines() if "(TPOT)" in line)
     assert line[-4:] == ["5.00"] * 4
     assert "200 tok/s" in text

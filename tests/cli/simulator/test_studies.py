@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from sim_commands import COMMON, SYSTEM, Run, answer, printed
+from sim_commands import COMMON, FREE, SYSTEM, Run, answer, printed
 
 from sim import (
     Arrivals,
@@ -69,18 +69,19 @@ def test_simulate_with_a_profile_is_the_study_of_its_values(run: Run, profile: P
 
 def test_simulate_with_arrivals_adds_the_study_of_load(run: Run) -> None:
     traffic = Traffic(Arrivals(4.0, 2.0), Lengths(512), Lengths(60, 1.0), 40)
-    server, objectives = Server(2, 64, None, 128), Objectives(ttft_seconds=0.5)
-    load = simulate_traffic(Pearl(4), Rate(0.8), SYSTEM, traffic, server, objectives, replications=2, seed=1)
+    server, objectives = Server(2, 64, 4000, iteration_tokens=128, lag_iterations=1), Objectives(ttft_seconds=0.5)
+    load = simulate_traffic(Pearl(4), Rate(0.8), FREE, traffic, server, objectives, replications=2, seed=1)
     one = replace(simulate(Pearl(4), Rate(0.8), SYSTEM, tokens=500, seed=1), load=load)
     drawn = "--arrivals gamma:4/s,cv=2 --output-tokens 60,cv=1 --requests 40 --replications 2"
-    served = "--replicas 2 --prefill-chunk 128 --objective-ttft 500ms"
-    same(run, one, f"simulate --draft-length 4 {GIVEN} --tokens 500 --seed 1 {drawn} {served}")
+    engine = "--replicas 2 --max-batch 64 --kv-tokens 4000 --iteration-tokens 128 --lag 1 --batches-are-free"
+    same(run, one, f"simulate --draft-length 4 {GIVEN} --tokens 500 --seed 1 {drawn} {engine} --objective-ttft 500ms")
 
 
 def test_simulate_with_a_trace_adds_the_study_of_its_requests(run: Run, trace: Path) -> None:
-    load = simulate_traffic(Pearl(4), Rate(0.8), SYSTEM, read_trace(trace, time_scale=0.5, requests=25))
+    load = simulate_traffic(Pearl(4), Rate(0.8), FREE, read_trace(trace, time_scale=0.5, requests=25))
     one = replace(simulate(Pearl(4), Rate(0.8), SYSTEM, tokens=500), load=load)
-    same(run, one, f"simulate --draft-length 4 {GIVEN} --tokens 500 --trace {trace} --time-scale 0.5 --requests 25")
+    served = f"--trace {trace} --time-scale 0.5 --requests 25 --batches-are-free"
+    same(run, one, f"simulate --draft-length 4 {GIVEN} --tokens 500 {served}")
 
 
 def test_tune_is_the_study_of_choices(run: Run) -> None:

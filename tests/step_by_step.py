@@ -1,0 +1,194 @@
+"""An engine that serves step by step, one object a sequence: nothing is shared with `sim.traffic` but the values that go in.
+
+Costs come from the latency itself, and rounds from the strategy's chain. AR and chains of one node only need `tokens` and
+`positions`, so an error in the tables of `sim.traffic` is seen here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from sim.setup.acceptance import Acceptance
+from sim.setup.arrays import Floats
+from sim.setup.system import System
+from sim.stream.chain import Compiled
+from sim.traffic.record import Server
+from sim.traffic.workload import Workload
+
+Replica: TypeAlias = dict[str, Any]
+Found: TypeAlias = dict[str, Floats]
+
+
+@dataclass
+class Sequence:
+    number: int
+    sent: float
+    unread: int
+    prompt: int
+    node: int = 0
+    done: int = 0
+    blocks: int = 0
+    may_join: int = 0
+    chunk: int = 0
+    column: int = -1
+
+
+def serve(
+    chain_at: list[Compiled],
+    acceptance: Acceptance,
+    system: System,
+    workload: Workload,
+    server: Server,
+    draws: list[Floats],
+) -> Found:
+    """The times of every request. `chain_at[n]` is used while `n` run; `draws[i]` are the acceptance draws of request `i`."""
+    system = system.used_by(max((chain.strategy for chain in chain_at), key=lambda strategy: strategy.drafts))
+    pool = server.kv_tokens // server.block_tokens if server.kv_tokens else 10**9
+    replicas: list[Replica] = [
+        {"end": np.inf, "step": 0, "queue": [], "running": [], "free": pool, "busy": False} for _ in range(server.replicas)
+    ]
+    found = {name: np.full(len(workload), np.nan) for name in ("submitted", "first", "finish", "replica")}
+    found["preemptions"] = np.zeros(len(workload))
+    clients = [0.0] * (server.clients or len(workload))
+    sent = 0
+    while np.isnan(found["finish"]).any():
+        next_sent = np.inf
+        if sent < len(workload) and clients:
+            next_sent = max(workload.arrival_seconds[sent], clients[0] if server.clients else 0.0)
+        replica = min(replicas, key=lambda one: one["end"])
+        if next_sent + server.client_seconds <= replica["end"]:
+            clients.pop(0)
+            loads = [len(one["queue"]) + len(one["running"]) for one in replicas]
+            target = sent % server.replicas if server.routing == "round-robin" else loads.index(min(loads))
+            found["submitted"][sent], found["replica"][sent] = next_sent, target
+            prompt = int(workload.input_tokens[sent])
+            one = replicas[target]
+            one["queue"].append(Sequence(sent, next_sent, prompt, prompt, may_join=one["step"] + server.lag_iterations))
+            if one["end"] == np.inf:
+                one["end"] = next_sent + server.client_seconds
+            sent += 1
+            continue
+        now = replica["end"]
+        if replica["busy"]:
+            replica["busy"] = False
+            finished = deliver(replica, workload, found, now)
+            if server.clients:
+                clients += [now] * finished
+            if finished and server.client_seconds == 0:
+                continue
+        if not replica["running"] and not replica["queue"]:
+            replica["end"] = np.inf
+            continue
+        chain = chain_at[len(replica["running"])]
+        schedule(replica, chain, chain_at, acceptance, server, found, draws)
+        drafts = any(chain.strategy.drafts for chain in chain_at)
+        replica["end"] = now + seconds_of(replica, chain, system, drafts)
+        replica["step"] += 1
+        replica["busy"] = True
+        replica["chain"] = chain
+    return found
+
+
+def schedule(
+    replica: Replica,
+    chain: Compiled,
+    chain_at: list[Compiled],
+    acceptance: Acceptance,
+    server: Server,
+    found: Found,
+    draws: list[Floats],
+) -> None:
+    left, lost, index = server.iteration_tokens, False, 0
+    while index < len(replica["running"]):
+        one: Sequence = replica["running"][index]
+        one.chunk, one.column = 0, -1
+        if one.unread:
+            one.chunk = wanted = min(one.unread, left)
+            tokens = one.prompt + one.done - one.unread + one.chunk
+        else:
+            if len({id(chain) for chain in chain_at}) > 1:
+                one.node = 0
+            tested = int(chain.tested[one.node])
+            one.column = int(chain.columns()[int(acceptance.accepted(draws[one.number], one.done, tested))])
+            wanted = int(chain.positions[one.node, one.column].sum())
+            tokens = one.prompt + one.done + int(chain.positions[one.node, one.column].max())
+        if wanted > left:
+            one.column, tokens, wanted = -1, 0, 0
+        need = -(-tokens // server.block_tokens) - one.blocks if server.kv_tokens else 0
+        while need > replica["free"]:
+            last: Sequence = replica["running"].pop()
+            replica["free"] += last.blocks
+            last.blocks, last.node, last.unread = 0, 0, last.prompt + last.done
+            replica["queue"].insert(0, last)
+            found["preemptions"][last.number] += 1
+            lost = True
+            if last is one:
+                return
+        if need > 0:
+            replica["free"] -= need
+            one.blocks += need
+        left -= wanted
+        index += 1
+    while replica["queue"] and not lost and len(replica["running"]) < server.max_batch and left > 0:
+        one = replica["queue"][0]
+        if replica["running"] and one.may_join > replica["step"]:
+            return
+        chunk = min(one.unread, left)
+        need = -(-chunk // server.block_tokens) if server.kv_tokens else 0
+        if need > replica["free"]:
+            return
+        replica["free"] -= need
+        one.blocks, one.chunk, one.column = need, chunk, -1
+        left -= chunk
+        replica["running"].append(replica["queue"].pop(0))
+
+
+def seconds_of(replica: Replica, chain: Compiled, system: System, drafts: bool) -> float:
+    decoding = [one for one in replica["running"] if one.column >= 0]
+    reading = [one for one in replica["running"] if one.column < 0 and one.chunk]
+    context = sum(one.prompt + one.done for one in decoding)
+    context += sum(one.prompt + one.done - one.unread for one in reading)
+    prompt = sum(one.chunk for one in reading)
+    latency, total, extra, read = system.latency, system.overhead_seconds, 0.0, False
+    owes = bool(reading) and drafts
+    for stage in range(chain.positions.shape[-1]):
+        widths = [int(chain.positions[one.node, one.column, stage]) for one in decoding]
+        steps = [int(chain.draft_steps[one.node, one.column, stage]) for one in decoding]
+        scoring, drafting = sum(w > 0 for w in widths), sum(s > 0 for s in steps)
+        last = stage == chain.positions.shape[-1] - 1
+        target = float(latency.target_seconds(sum(widths) / scoring, scoring, context / scoring)) if scoring else 0.0
+        if reading and not read and (scoring or last):
+            n = scoring + len(reading)
+            whole = float(latency.target_seconds((sum(widths) + prompt) / n, n, context / n))
+            extra, target, read = whole - target, whole, True
+        draft = float(latency.draft_seconds(max(steps), drafting, context / drafting)) if drafting else 0.0
+        if owes and extra and (drafting or last):
+            draft, owes = draft + extra / system.speed_ratio, False
+        draft, target = system.busy_seconds(draft, target)
+        away = 2 * system.network_seconds if draft else 0.0
+        total += float(draft + target) if system.in_turn else max(float(draft) + away, float(target))
+    return total
+
+
+def deliver(replica: Replica, workload: Workload, found: Found, now: float) -> int:
+    finished = 0
+    for one in list(replica["running"]):
+        if one.column >= 0:
+            chain = replica["chain"]
+            one.done += int(chain.tokens[one.node, one.column])
+            one.node = int(chain.next_node[one.node, one.column])
+        elif one.chunk:
+            one.unread -= one.chunk
+            if one.unread == 0:
+                if one.done == 0:
+                    found["first"][one.number] = now
+                one.done += 1
+        if one.done >= workload.output_tokens[one.number]:
+            found["finish"][one.number] = now
+            replica["free"] += one.blocks
+            replica["running"].remove(one)
+            finished += 1
+    return finished
