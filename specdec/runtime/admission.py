@@ -11,6 +11,8 @@ share a forward. A model that fails is refused by name, with the measured differ
 from __future__ import annotations
 
 import copy
+import math
+import random
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -30,9 +32,8 @@ from specdec.runtime.cache import (
     why_not_static,
     windows,
 )
-from specdec.runtime.probe import Probe, Tolerance, difference_in_generate, is_quantised
+from specdec.runtime.probe import Probe, Tolerance, difference_in_generate, is_quantised, usual_tokens
 from specdec.runtime.recurrent import CUT, is_recurrent
-from specdec.runtime.vocabulary import embedding_size
 
 LONGEST_BORDER = 64
 """Borders within so many tokens are crossed by the probe."""
@@ -41,9 +42,6 @@ MOST_BORDERS = 2
 
 SMALL = 4_000_000
 """Weights of a model that is probed in a float32 copy too."""
-
-SENTENCE = (5, 7, 9, 11)
-"""Tokens of a first comparison with `generate`: none that models reserve, such as 0 or 1 for padding."""
 
 PROMPT = 6
 """Tokens of the prompt of a probe that crosses no border."""
@@ -101,7 +99,7 @@ class _Otherwise(Exception):
 def _probed(model: PreTrainedModel) -> CachePlan:
     failures: list[str] = []
     try:
-        if difference := difference_in_generate(model, [token % embedding_size(model) for token in SENTENCE]):
+        if difference := _difference_in_generate(model):
             raise _Otherwise(f"in generate its logits differ by {difference:.2g} from those of its tokens and positions alone")
         tolerance, starts = Tolerance.of(model), _starts(model)
         exact = _exact_copy(model) if tolerance.prompts > 1 else None
@@ -124,6 +122,16 @@ def _probed(model: PreTrainedModel) -> CachePlan:
     grouped = "grouped_mm" in model.get_experts_implementation().values() and "Expected mat_a" in failures[0]
     remedy = "call model.set_experts_implementation('eager') first" if grouped else "choose another causal model"
     raise PairError(f"{model.config.model_type} cannot be used: {failures[0]}; {remedy}")
+
+
+def _difference_in_generate(model: PreTrainedModel) -> float:
+    """How far logits are from those of `generate` on a short prompt; 0 for rounding, and for what no forward can answer."""
+    ids = usual_tokens(model, random.Random(0))
+    try:
+        found = difference_in_generate(model, [next(ids) for _ in range(min(4, context_limit(model)))])
+    except Exception:  # the probe says what fails in a forward
+        return 0.0
+    return 0.0 if math.isnan(found) else found
 
 
 def _exact_copy(model: PreTrainedModel) -> PreTrainedModel | None:

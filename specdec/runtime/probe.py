@@ -242,7 +242,7 @@ ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-3}
 
 def difference_in_generate(model: Any, prompt: Sequence[int], padding: Sequence[int] = ()) -> float:
     """The largest difference of the last logits between `generate`, with padding, and a plain forward; 0 if it is rounding."""
-    ids = torch.tensor([[*padding, *prompt]], device=model.device)
+    ids = torch.tensor([[*padding, *prompt]], device=device_of(model))
     mask = torch.ones_like(ids)
     mask[:, : len(padding)] = 0
     positions = (mask.cumsum(-1) - 1).clamp(min=0)

@@ -114,7 +114,7 @@ class Prefixed(LlamaForCausalLM):
 def test_a_model_whose_generate_prepares_other_inputs_is_refused() -> None:
     of: Any = resembling(TARGET, 0.0)
     of.__class__ = Prefixed
-    with pytest.raises(InputError, match="llama generates from further inputs: its logits differ by"):
+    with pytest.raises(InputError, match="llama cannot be used: in generate its logits differ by"):
         of.generate(**asked(), custom_generate=SPECULATIVE, draft=DRAFT)
 
 
