@@ -28,6 +28,7 @@ class Placement(StrEnum):
 
 
 CONTEXT = 256
+MOST_JITTER = 100.0
 MOST_TOKENS = 10_000_000
 """What can be simulated in memory and minutes."""
 
@@ -203,6 +204,8 @@ class SystemOptions:
         from sim.setup.system import Jitter
 
         cvs = numbers("--jitter", text, 2 if "," in text else 1)
+        if max(cvs) > MOST_JITTER:
+            raise InputError(f"--jitter {text} is more than a forward can vary: give at most {MOST_JITTER:g}")
         return Jitter(cvs[0], cvs[-1])
 
     def _refuse_ignored(self) -> None:

@@ -23,7 +23,7 @@ from sim.traffic.workload import Workload, streams
 from specdec import InputError
 
 FILLS = 6
-"""How many times over the slots of all replicas are filled to find out what they can finish."""
+"""How many times over the slots of a replica are filled to find out what it can finish."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,19 +132,18 @@ def capacity_per_second(
 ) -> float:
     """Requests per second that the replicas finish while more of the same requests always wait.
 
-    All requests are there at the beginning, several times over if there are few. Counted is from when every replica was full to
-    when the first queue was empty.
+    All replicas are alike, so one is simulated. All requests are there at the beginning, several times over if there are few.
+    Counted is from when the replica was full to when its queue was empty.
     """
-    copies = -(-FILLS * server.max_batch * server.replicas // len(workload))
+    copies = -(-FILLS * server.max_batch // len(workload))
     columns = np.tile(workload.input_tokens, copies), np.tile(workload.output_tokens, copies)
     waiting = Workload(np.zeros(len(columns[0])), *columns)
-    served = simulate_serving(compiled, acceptance, system, waiting, replace(server, clients=None, client_seconds=0.0))
+    one = replace(server, replicas=1, clients=None, client_seconds=0.0)
+    served = simulate_serving(compiled, acceptance, system, waiting, one)
     done = served.iterations
-    emptied = min(
-        float(done.end_seconds[(done.replica == one) & (done.queued > 0)].max(initial=0)) for one in range(server.replicas)
-    )
+    emptied = float(done.end_seconds[done.queued > 0].max(initial=0))
     begun = float(np.quantile(served.finish_seconds, 1 / FILLS))
     if emptied <= begun:  # everything fits at once
-        return len(waiting) / float(served.finish_seconds.max())
+        return server.replicas * len(waiting) / float(served.finish_seconds.max())
     counted = (served.finish_seconds > begun) & (served.finish_seconds <= emptied)
-    return float(counted.sum()) / (emptied - begun)
+    return server.replicas * float(counted.sum()) / (emptied - begun)

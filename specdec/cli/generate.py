@@ -75,7 +75,7 @@ def token_ids(pair: Pair, tokens: Sequence[str]) -> tuple[int, ...]:
             raise InputError(f"--eos none ends at no token, and {len(tokens)} were given: give none alone, or leave it out")
         return ()
     known: dict[str, int] = {} if pair.tokenizer is None else pair.tokenizer.get_vocab()
-    found = [int(token) if token.isdecimal() else known.get(token, -1) for token in tokens]
+    found = [int(token) if token.isdecimal() and len(token) < 20 else known.get(token, -1) for token in tokens]
     for token, number in zip(tokens, found, strict=True):
         if not 0 <= number < pair.vocabulary:
             raise InputError(f"--eos {token} is no token: give one of the tokenizer's, or an id below {pair.vocabulary}")
