@@ -21,6 +21,9 @@ from sim.setup.rows import RowsCurve
 from specdec import InputError
 from specdec.profile import DraftTiming, TargetTiming
 
+LONGEST = 1e9
+"""Seconds; more make sums of times overflow."""
+
 _UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 _DURATION = re.compile(r"\s*([-+]?[0-9.]+(?:e[-+]?[0-9]+)?)\s*(s|ms|us|µs|ns)\s*", re.IGNORECASE)
 
@@ -52,6 +55,8 @@ def parse_seconds(text: str, what: str = "duration") -> float:
         raise InputError(f"{what} {text!r} is no duration: give a number with its unit, such as 5ms, 300us or 0.005s")
     if seconds < 0:
         raise InputError(f"{what} {text!r} must not be negative: leave out the minus sign")
+    if seconds > LONGEST:
+        raise InputError(f"{what} {text!r} is longer than can be simulated: give at most {LONGEST:g}s")
     return seconds
 
 

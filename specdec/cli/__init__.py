@@ -132,6 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         quiet_libraries()
         with warnings.catch_warnings():
             warnings.showwarning = _warn
+            warnings.filterwarnings("ignore", r".* encountered in ", RuntimeWarning)  # numpy's; results are checked
             code = get_command(app)(args=typed, prog_name="specdec", standalone_mode=False)
         sys.stdout.flush()
         return code or 0
