@@ -97,22 +97,22 @@ def _require_plain_positions(positions: Tensor | None, visible: Tensor) -> None:
 
 
 def require_plain_rows(model: Any, prompts: Prompts) -> None:
-    """Refuse a model for which `generate` prepares other inputs than tokens and positions, and padding that a model reads.
+    """Refuse padding that a model reads, although the mask hides it. Asked once of a model, by a few tokens.
 
-    Asked once of a model, by a few tokens.
+    What `generate` prepares without padding was compared when the pair was made (`specdec.runtime.admission`).
     """
-    name, found = model.config.model_type, _DIFFERENCES.setdefault(model, {})
     row = max(range(len(prompts)), key=lambda i: prompts.padding[i])
-    for padding in ((), prompts.hidden(row)[-3:]):
-        if len(padding) not in found:
-            found[len(padding)] = difference_in_generate(model, (prompts.row(row) * 4)[:4], padding)
-        if difference := found[len(padding)]:
-            reads = f"{name} reads padding" if padding else f"{name} generates from further inputs"
-            off = "are NaN" if math.isnan(difference) else f"differ by {difference:.2g} from those of the tokens alone"
-            raise InputError(
-                f"{reads}: its logits {off}: "
-                + ("decode prompts one at a time, without padding" if padding else "call it without custom_generate")
-            )
+    padding = prompts.hidden(row)[-3:]
+    if not padding:
+        return
+    found = _DIFFERENCES.setdefault(model, {})
+    if len(padding) not in found:
+        found[len(padding)] = difference_in_generate(model, (prompts.row(row) * 4)[:4], padding)
+    if difference := found[len(padding)]:
+        off = "are NaN" if math.isnan(difference) else f"differ by {difference:.2g} from those of the tokens alone"
+        raise InputError(
+            f"{model.config.model_type} reads padding: its logits {off}: decode prompts one at a time, without padding"
+        )
 
 
 _DIFFERENCES: WeakKeyDictionary[Any, dict[int, float]] = WeakKeyDictionary()

@@ -21,6 +21,7 @@ from transformers.generation import stopping_criteria as stopping
 from specdec.ending import Stop
 from specdec.errors import InputError
 from specdec.huggingface.inputs import Prompts
+from specdec.processors import STATELESS
 
 CONTEXT_FREE = {
     processing.TemperatureLogitsWarper,
@@ -36,21 +37,6 @@ CONTEXT_FREE = {
     processing.LogitNormalization,
 }
 """Processors that look at logits alone."""
-
-OF_ITS_ROW = {
-    processing.MinLengthLogitsProcessor,
-    processing.MinNewTokensLengthLogitsProcessor,
-    processing.RepetitionPenaltyLogitsProcessor,
-    processing.NoRepeatNGramLogitsProcessor,
-    processing.SequenceBiasLogitsProcessor,
-    processing.NoBadWordsLogitsProcessor,
-    processing.ForcedBOSTokenLogitsProcessor,
-    processing.ForcedEOSTokenLogitsProcessor,
-    processing.ExponentialDecayLengthPenalty,
-    processing.SuppressTokensAtBeginLogitsProcessor,
-    processing.WatermarkLogitsProcessor,
-}
-"""Processors that look at the context of their row, padding included."""
 
 BY_NUMBER = {processing.EncoderRepetitionPenaltyLogitsProcessor, processing.EncoderNoRepeatNGramLogitsProcessor}
 """Processors that look at the number of the row too."""
@@ -106,7 +92,7 @@ def grouped(prompts: Prompts, processors: Sequence[Any], criteria: Sequence[Any]
 
 def _require_usable(processor: Any, rows: int) -> None:
     kind = type(processor)
-    known = CONTEXT_FREE | OF_ITS_ROW | BY_NUMBER | {processing.PrefixConstrainedLogitsProcessor}
+    known = STATELESS | {processing.PrefixConstrainedLogitsProcessor}
     if rows > 1 and kind not in known:
         raise InputError(
             f"the logits processor {kind.__name__} is not one of transformers, and may look at all rows of a batch: "
