@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from sim.study.validate import Validation, validate
     from sim.traffic.metrics import Metrics, Objectives, Summary, measure
     from sim.traffic.record import Served, Server
-    from sim.traffic.serving import simulate_serving
+    from sim.traffic.serving import Schedule, simulate_serving
     from sim.traffic.workload import Arrivals, Lengths, Traffic, Workload, read_trace
     from specdec.profile import Slowdown
 
@@ -72,7 +72,7 @@ _NAMES = {
     "study.validate": "Validation validate",
     "traffic.metrics": "Metrics Objectives Summary measure",
     "traffic.record": "Served Server",
-    "traffic.serving": "simulate_serving",
+    "traffic.serving": "Schedule simulate_serving",
     "traffic.workload": "Arrivals Lengths Traffic Workload read_trace",
 }
 _MODULES = {name: f"sim.{module}" for module, names in _NAMES.items() for name in names.split()} | {
@@ -107,6 +107,7 @@ __all__ = [
     "Rate",
     "Roofline",
     "Run",
+    "Schedule",
     "Served",
     "Server",
     "Simulation",

@@ -33,6 +33,9 @@ class Latency(Protocol):
 
     `tokens`, `width` and `batch` are counts, `context` is the number of tokens before the window. All may be arrays, which
     broadcast against each other; the answer has their shape. No tokens or positions take 0 seconds.
+
+    A source that was measured may say in an attribute `reach` over how many rows (width x batch) at most. Reports of load then
+    say in which share of the time forwards are larger.
     """
 
     def draft_seconds(self, tokens: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:

@@ -37,11 +37,11 @@ class RowsCurve:
         return known + self.beyond * np.maximum(rows - self.rows[-1], 0)
 
     @classmethod
-    def fitted(cls, rows: Sequence[float], seconds: Sequence[float], beyond: float = 0.0) -> RowsCurve:
+    def fitted(cls, rows: Sequence[float], seconds: Sequence[float]) -> RowsCurve:
         """The curve that is nearest to measured points (least squares of their logarithms).
 
-        Beyond the last point it rises as from its middle to its end, or by `beyond` for each row if that is more. Raises
-        `InputError` without points, and for seconds that are not above 0.
+        Beyond the last point it rises as from its middle to its end. Raises `InputError` without points, and for seconds that
+        are not above 0.
         """
         if not len(rows) or not (np.isfinite(seconds) & (np.asarray(seconds) > 0)).all():
             raise InputError("a curve needs points of more than 0 seconds: measure the pair again")
@@ -51,4 +51,4 @@ class RowsCurve:
         fitted = np.exp(isotonic_regression(means, weights=counts.astype(float)).x)
         middle = len(knots) // 2 if len(knots) > 1 else 0
         rise = (fitted[-1] - fitted[middle]) / (knots[-1] - knots[middle]) if knots[-1] > knots[middle] else 0.0
-        return cls(knots, fitted, max(float(rise), beyond))
+        return cls(knots, fitted, float(rise))
