@@ -7,9 +7,11 @@
 Everything that a user needs is imported from here. The folders are rooms, and each may import the rooms above it:
 
     setup      what is assumed of a pair and its devices: acceptance, latency, system
+    engines    what engines and benchmark tools report, read and identified as profiles
     stream     one sequence: the compiled chain and its exact speed, the simulation by events, the timeline
     traffic    many sequences: requests, replicas, costs, metrics
     study      questions: how fast, under which load, which length and strategy, how far off
+    plan       the question of a deployment: which method, which length, where, how many GPUs
     pictures   studies and timelines as charts
     cli        the commands: parse, call, print, write
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from math import isfinite
 from statistics import mean, median
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from specdec.errors import InputError
 from specdec.report import Report, milliseconds, share, table, three_digits
@@ -20,6 +20,11 @@ from specdec.report import Report, milliseconds, share, table, three_digits
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
+
+
+Tag: TypeAlias = Literal["measured", "fitted", "extrapolated", "table", "assumed"]
+"""How a number came about: measured; on a curve that was fitted to measurements; on that curve beyond the measurements; computed
+from a table or data sheet of the hardware; or assumed, since nobody measured it."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,7 @@ class TargetTiming(Report):
     `context`   tokens before the positions
     `mean`      mean seconds of a forward
     `cv`        coefficient of variation of single forwards
+    `tag`       how the number came about
     """
 
     width: int
@@ -66,6 +72,7 @@ class TargetTiming(Report):
     context: int
     mean: float
     cv: float = 0.0
+    tag: Tag = "measured"
 
     def __post_init__(self) -> None:
         name = f"a target forward of width {self.width}, batch {self.batch}, context {self.context}"
@@ -82,12 +89,14 @@ class DraftTiming(Report):
     `context`   tokens before the drafted one
     `mean`      mean seconds of a token
     `cv`        coefficient of variation of single tokens
+    `tag`       how the number came about
     """
 
     batch: int
     context: int
     mean: float
     cv: float = 0.0
+    tag: Tag = "measured"
 
     def __post_init__(self) -> None:
         _check(self, f"a drafted token of batch {self.batch}, context {self.context}")
@@ -137,22 +146,29 @@ class FileAcceptance(Report):
 
 @dataclass(frozen=True)
 class MeasuredAcceptance(Report):
-    """How often a drafted token is accepted (token rule, temperature 1).
+    """How often a drafted token is accepted. `specdec profile` measures it with the token rule at temperature 1.
 
     `rate`          mean over positions of sum_x min(p(x), q(x)); null where it was not measured
     `run_lengths`   number of runs by their length; a run is the accepted tokens between two rejections
     `by_file`       the rate on the prompts of each file
+    `by_position`   chance that each guess of a round is accepted, given that those before it were; empty where it was not
+                    counted. Engines report shares of all rounds: each of these is one share over the one before it
+    `tag`           how these numbers came about
     """
 
     rate: float | None = None
     run_lengths: Mapping[int, int] = field(default_factory=dict[int, int])
     by_file: Mapping[str, FileAcceptance] = field(default_factory=dict[str, FileAcceptance])
+    by_position: tuple[float, ...] = ()
+    tag: Tag = "measured"
 
     def __post_init__(self) -> None:
         if self.rate is not None and not 0 <= self.rate <= 1:
             raise InputError(f"acceptance rate {self.rate} is no probability: measure the pair again")
         if any(length < 0 or count < 0 for length, count in self.run_lengths.items()):
             raise InputError("run_lengths hold a negative number: measure the pair again")
+        if any(not 0 <= chance <= 1 for chance in self.by_position):
+            raise InputError(f"by_position {list(self.by_position)} holds a number that is no probability: give 0 to 1")
 
     @property
     def sentence(self) -> str:
@@ -195,6 +211,8 @@ class Profile(Report):
     `round_overhead_seconds`      seconds of a round that are spent in no forward, for a strategy that does not draft
     `drafting_overhead_seconds`   the same for a strategy that drafts and verifies guesses; null where it is equal
     `acceptance`                  how often a drafted token is accepted; empty for random weights
+    `kv_tokens`                   tokens that the KV cache holds beside both models; null where it is unknown
+    `tags`                        how each of the single numbers above came about, by its key, where it was not measured
 
     Only `target_seconds` and `draft_seconds` are required in a file. All other keys have defaults.
     """
@@ -213,6 +231,8 @@ class Profile(Report):
     round_overhead_seconds: float = 0.0
     drafting_overhead_seconds: float | None = None
     acceptance: MeasuredAcceptance = MeasuredAcceptance()
+    kv_tokens: int | None = None
+    tags: Mapping[str, Tag] = field(default_factory=dict[str, Tag])
 
     def __post_init__(self) -> None:
         for name in ("draft_start_seconds", "round_overhead_seconds", "drafting_overhead_seconds"):

@@ -1,0 +1,1 @@
+"""What serving engines and benchmark tools report: read into `EngineRun`, and identified as a `Profile`. Imports `setup`."""
