@@ -7,7 +7,7 @@ Times are in seconds; people type '5ms'. Strategies are not known here, and neit
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import Protocol
@@ -148,7 +148,7 @@ class Forwards:
     """Seconds of a model's forwards: of one sequence by a table, of several by one curve of rows (`RowsCurve`).
 
     All measured forwards are points of the curve. A token of context costs a batch what it costs one sequence, by the slope of
-    the table. `reach` is the most rows that were measured. Raises `InputError` if nothing was measured, or nothing at batch 1.
+    the table. Raises `InputError` if nothing was measured, or nothing at batch 1.
     """
 
     def __init__(self, measured: Mapping[tuple[int, int, int], float], source: str) -> None:
@@ -160,7 +160,6 @@ class Forwards:
         rows = [width * batch for width, batch, _ in measured]
         bare = [seconds - self._token_seconds * batch * context for (_, batch, context), seconds in measured.items()]
         self._curve = RowsCurve.fitted(rows, np.maximum(bare, min(measured.values()) / 10).tolist())
-        self.reach = max(rows)
 
     @staticmethod
     def _slope(alone: Mapping[tuple[int, int], float]) -> float:
@@ -182,14 +181,15 @@ class Forwards:
 class Measured:
     """Latency from measured forwards of the target and drafted tokens of the draft, as a `specdec.profile.Profile` holds them.
 
-    `draft_start` is the seconds of a draft in addition to those of its tokens; `source` is what errors call the tables. Raises
-    `InputError` if a table is empty or `draft_start` is negative.
+    `draft_start` is the seconds of a draft in addition to those of its tokens; `source` is what errors call the tables. Without
+    drafted tokens, nothing can be drafted. `reach` is the most rows of a forward that is not tagged *extrapolated*. Raises
+    `InputError` if nothing of the target was measured or `draft_start` is negative.
     """
 
     def __init__(
         self,
-        target: Iterable[TargetTiming],
-        draft: Iterable[DraftTiming],
+        target: Sequence[TargetTiming],
+        draft: Sequence[DraftTiming],
         source: str = "the table",
         draft_start: float = 0.0,
     ) -> None:
@@ -197,12 +197,15 @@ class Measured:
             raise InputError(f"{source}: draft_start_seconds {draft_start} is not possible: give 0 or more")
         forwards = {(one.width, one.batch, one.context): one.mean for one in target}
         tokens = {(1, one.batch, one.context): one.mean for one in draft}
+        self._source = source
         self._target = Forwards(forwards, f"{source}: target_seconds")
-        self._draft = Forwards(tokens, f"{source}: draft_seconds")
+        self._draft = Forwards(tokens, f"{source}: draft_seconds") if tokens else None
         self._draft_start = draft_start
-        self.reach = self._target.reach
+        self.reach = max((one.width * one.batch for one in target if one.tag != "extrapolated"), default=0)
 
     def draft_seconds(self, tokens: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
+        if self._draft is None:
+            raise InputError(f"{self._source} holds no draft steps: give a profile of a draft too, or a strategy without one")
         tokens = np.asarray(tokens, float)
         return tokens * self._draft(1, batch, context) + self._draft_start * (tokens > 0)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sim.setup.acceptance import Acceptance, Rate
+from sim.setup.acceptance import Acceptance, PerPosition, Rate
 from sim.setup.acceptance import recorded as recorded_runs
 from sim.setup.latency import Measured
 from sim.setup.system import Jitter, System
@@ -37,13 +37,15 @@ def measured_system(profile: Profile, context: int = 256, source: str = "the pro
 
 
 def measured_acceptance(profile: Profile, *, recorded: bool = False, source: str = "the profile") -> Acceptance:
-    """The mean acceptance rate that was measured or, if `recorded`, the runs of accepted tokens.
+    """The acceptance rates by position or the mean rate that was measured; the runs of accepted tokens if `recorded`.
 
     Raises `InputError` where the profile does not hold it; `source` is what the error calls the profile.
     """
     measured = profile.acceptance
     if recorded and measured.runs:
         return recorded_runs(measured.run_lengths)
+    if not recorded and measured.by_position:
+        return PerPosition(measured.by_position)
     if not recorded and measured.rate is not None:
         return Rate(measured.rate)
     kind = "runs of accepted tokens" if recorded else "acceptance rate"

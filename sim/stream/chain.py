@@ -170,8 +170,9 @@ def compile_strategy(strategy: DecodingStrategy, system: System = RATIO_3, speed
     edges, since its memory does not repeat, and for one whose rounds commit nothing or ask for work that cannot be timed.
     """
     require_strategy(strategy)
-    facts = KnownFacts(system.speed_ratio if speed_ratio is None else speed_ratio)
-    start, _ = normalised(strategy.init(PREFIX, facts))
+    if speed_ratio is None:
+        speed_ratio = system.speed_ratio if strategy.drafts else SPEED_RATIO
+    start, _ = normalised(strategy.init(PREFIX, KnownFacts(speed_ratio)))
     numbers: dict[Any, int] = {(start, ()): 0}
     edges: dict[tuple[int, Outcome], _Edge] = {}
     todo = [start]

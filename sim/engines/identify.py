@@ -1,0 +1,237 @@
+"""Profiles from runs of an engine: seconds of a forward, of a draft step and of a round, and acceptance.
+
+An engine streams one chunk a step, so the median gap between chunks is the time of a round in which no prompt was read:
+
+    T = t(n (k + 1), held) + k (d + d' n) + e      n sequences that decode, k guesses, `held` tokens in the cache
+    t(rows, held) = (flat^6 + (arithmetic rows)^6)^(1/6) + row rows + token held
+
+`flat` reads the weights. `arithmetic` is the knee: a further row where arithmetic is the limit. All runs of one target share `t`:
+a run without a draft is its row n, one with k guesses its row n (k + 1). Each method has a draft step `d`, its rise with the
+sequences `d'`, and an overhead `e`. All are fitted together by least squares of the logarithms.
+
+What cannot be read from few sequences is bounded by the hardware where it is known: `arithmetic` is 2 operations for each
+parameter at 70 % of the GPU's peak, and `token` reads keys and values at 40 to 100 % of its bandwidth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.optimize import least_squares
+
+from sim.engines.run import EngineRun
+from sim.setup.acceptance import mean_length
+from sim.setup.arrays import Floats
+from specdec.errors import InputError
+from specdec.profile import DraftTiming, MeasuredAcceptance, PairNames, Profile, Tag, TargetTiming
+
+SHARPNESS = 6
+REACHED = 0.7
+"""Share of the peak of arithmetic that kernels reach."""
+SLOWEST_READ = 2.5
+"""How many times the time at full bandwidth an engine takes at most to read keys and values."""
+
+WIDTHS = (*range(1, 18), 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 8192)
+BATCHES = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+CONTEXTS = (0, 1024)
+"""Sizes at which a profile holds points of the fitted curves."""
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What the data sheets say of a target on its GPUs.
+
+    `row_seconds`     arithmetic of one row at the peak
+    `token_seconds`   reading the keys and values of one token at full bandwidth
+    """
+
+    row_seconds: float
+    token_seconds: float
+
+
+@dataclass(frozen=True)
+class Forward:
+    """Seconds of the target's forward, `t` of this module.
+
+    `flat`, `arithmetic`, `row`, `token`   seconds
+    `rows`, `sequences`                    the most of each in the runs that it was fitted to
+    """
+
+    flat: float
+    arithmetic: float
+    row: float
+    token: float
+    rows: float
+    sequences: float
+
+    def __call__(self, rows: ArrayLike, held: ArrayLike) -> Floats:
+        rows, held = np.asarray(rows, float), np.asarray(held, float)
+        knee = (self.flat**SHARPNESS + (self.arithmetic * rows) ** SHARPNESS) ** (1 / SHARPNESS)
+        return knee + self.row * rows + self.token * held
+
+
+@dataclass(frozen=True)
+class Drafting:
+    """Seconds of a method's round beside the target's forward.
+
+    `step`       of one guess for each of few sequences
+    `sequence`   what a further sequence adds to that
+    `overhead`   of a round
+    """
+
+    step: float = 0.0
+    sequence: float = 0.0
+    overhead: float = 0.0
+
+    def __call__(self, draft_length: float, sequences: float) -> float:
+        return draft_length * (self.step + self.sequence * sequences) + self.overhead
+
+
+@dataclass(frozen=True)
+class Identified:
+    """What was found in the runs of one target.
+
+    `forward`    of the target
+    `drafting`   by method
+    `misfit`     root mean square of the relative errors of the runs' round times
+    """
+
+    forward: Forward
+    drafting: Mapping[str, Drafting]
+    misfit: float
+
+
+def round_seconds(run: EngineRun) -> float:
+    """Seconds of a round of a run: its median ITL, or what stands for it. Raises `InputError` for a run without any."""
+    found = run.itl.median or run.itl.mean
+    if found is None and run.tpot.mean is not None and (run.acceptance_length is not None or run.draft_length == 0):
+        found = run.tpot.mean * (run.acceptance_length or 1.0)
+    if not found:
+        raise InputError(f"{run.source} holds no time between tokens: give a run with its ITL or TPOT")
+    return found
+
+
+def sequences_of(run: EngineRun) -> float:
+    """Sequences that decode at once in a run. Raises `InputError` for a run that does not say."""
+    found = run.running or run.clients
+    if not found:
+        raise InputError(f"{run.source} does not say how many requests ran at once: give --concurrency to the benchmark")
+    return float(found)
+
+
+def held_by(run: EngineRun) -> float:
+    """Tokens that a decoding sequence of a run holds on average: its prompt and half of its answer."""
+    if not (run.requests and run.input_tokens and run.output_tokens):
+        return 0.0
+    return (run.input_tokens + run.output_tokens / 2) / run.requests
+
+
+def identify(runs: Sequence[EngineRun], hardware: Hardware | None = None) -> Identified:
+    """Fit the runs of one target on one kind of machine. Raises `InputError` for runs of several, and without a run."""
+    if len({(run.target, run.gpu, run.gpus) for run in runs}) != 1:
+        raise InputError("a profile is identified from runs of one target on one machine: give one or more of these alone")
+    seconds = np.array([round_seconds(run) for run in runs])
+    sequences = np.array([sequences_of(run) for run in runs])
+    lengths = np.array([float(run.draft_length) for run in runs])
+    held = sequences * np.array([held_by(run) for run in runs])
+    methods = sorted({run.method for run in runs if run.draft_length})
+    which = np.array([methods.index(run.method) if run.draft_length else -1 for run in runs])
+    rows, least = sequences * (lengths + 1), float(seconds.min())
+
+    def forward(x: Floats) -> Forward:
+        flat, row, token, arithmetic = least * x[:4]
+        return Forward(flat, arithmetic, row, token, float(rows.max()), float(sequences.max()))
+
+    def drafting(x: Floats) -> Floats:
+        """Shape (methods, 3): step, sequence, overhead."""
+        return least * x[4:].reshape(-1, 3)
+
+    def wrong(x: Floats) -> Floats:
+        costs = np.vstack((drafting(x), np.zeros(3)))[which]
+        made = forward(x)(rows, held) + lengths * (costs[:, 0] + costs[:, 1] * sequences) + costs[:, 2]
+        return np.log(made / seconds)
+
+    low, high, start = _bounds(least, hardware, len(methods))
+    ridge = 1e-3 / np.maximum(start, 1e-6)
+
+    def residuals(x: Floats) -> Floats:
+        return np.concatenate((wrong(x), ridge * (x - low)))  # of equal fits, the one with the least of everything
+
+    found = least_squares(residuals, start, bounds=(low, high), x_scale=np.maximum(start, 1e-6))
+    costs = {method: Drafting(*map(float, row)) for method, row in zip(methods, drafting(found.x), strict=True)}
+    return Identified(forward(found.x), costs, float(np.sqrt(np.mean(wrong(found.x) ** 2))))
+
+
+def _bounds(least: float, hardware: Hardware | None, methods: int) -> tuple[Floats, Floats, Floats]:
+    """Lower bounds, upper bounds and a start, in units of the shortest round."""
+    token, arithmetic = (0.0, 1e-3), (0.0, 1.0)
+    if hardware is not None:
+        token = (hardware.token_seconds / least, SLOWEST_READ * hardware.token_seconds / least)
+        exact = hardware.row_seconds / REACHED / least
+        arithmetic = (exact * (1 - 1e-6), exact * (1 + 1e-6))
+    pairs = [(0.1, 1.2), (0.0, 1.0), token, arithmetic] + [(0.0, 5.0), (0.0, 1.0), (0.0, 2.0)] * methods
+    low, high = np.array(pairs).T
+    start = np.array([0.9, 1e-3, fmean(token) / 10, fmean(arithmetic) / 100] + [0.05, 1e-3, 0.02] * methods)
+    return low, high, np.clip(start, low + 1e-9 * (high - low), high - 1e-9 * (high - low))
+
+
+def conditional(runs: Sequence[EngineRun]) -> tuple[float, ...]:
+    """Chance of each guess to be accepted, given those before it, from runs of one method; empty without a draft.
+
+    Counted in the runs of the largest draft length, weighted by their rounds. Where only the mean acceptance length is known, all
+    guesses have one chance. Raises `InputError` for runs that say neither.
+    """
+    longest = max((run.draft_length for run in runs), default=0)
+    chosen = [run for run in runs if run.draft_length == longest]
+    if not longest:
+        return ()
+    found: list[tuple[Floats, float]] = []
+    for run in chosen:
+        if len(run.by_position) == longest:
+            marginal = np.array([1.0, *run.by_position])
+            chances = np.divide(marginal[1:], marginal[:-1], out=np.zeros(longest), where=marginal[:-1] > 0)
+        elif run.acceptance_length is not None:
+            chances = np.full(longest, float(mean_length(min(run.acceptance_length, longest + 1), longest).rate))
+        else:
+            raise InputError(f"{run.source} holds no acceptance: give a run of an engine that reports it")
+        found.append((np.clip(chances, 0, 1), run.rounds or 1.0))
+    weights = np.array([weight for _, weight in found])
+    return tuple(map(float, np.average([chances for chances, _ in found], axis=0, weights=weights)))
+
+
+def as_profile(identified: Identified, runs: Sequence[EngineRun]) -> Profile:
+    """The profile of one method, from what all runs of its target gave and from `runs`, those of this method and its prompts.
+
+    Both models are on the same GPUs and work in turn, as engines have it. Points of fitted curves are tagged *fitted* up to the
+    most rows of a measured round, and *extrapolated* beyond.
+    """
+    first, forward = runs[0], identified.forward
+    drafting = identified.drafting.get(first.method, Drafting())
+
+    def tag(within: bool) -> Tag:
+        return "fitted" if within else "extrapolated"
+
+    sizes = [(width, 1, held) for width in WIDTHS for held in CONTEXTS] + [(1, batch, 0) for batch in BATCHES]
+    target = tuple(
+        TargetTiming(width, batch, held, float(forward(width * batch, held)), tag=tag(width * batch <= forward.rows))
+        for width, batch, held in sizes
+    )
+    draft = tuple(
+        DraftTiming(batch, 0, max(drafting.step + drafting.sequence * batch, 1e-9), tag=tag(batch <= forward.sequences))
+        for batch in ((1, *BATCHES) if first.draft_length else ())
+    )
+    pools = [run.kv_tokens for run in runs if run.kv_tokens]
+    return Profile(
+        target,
+        draft,
+        pair=PairNames(first.target, first.draft or first.method),
+        together=None,
+        drafting_overhead_seconds=drafting.overhead,
+        acceptance=MeasuredAcceptance(by_position=conditional(runs)),
+        kv_tokens=min(pools) if pools else None,
+        tags={"round_overhead_seconds": "assumed", "drafting_overhead_seconds": "fitted", "draft_start_seconds": "assumed"},
+    )
