@@ -11,7 +11,7 @@ Everything that a user needs is imported from here. The folders are rooms, and e
     stream     one sequence: the compiled chain and its exact speed, the simulation by events, the timeline
     traffic    many sequences: requests, replicas, costs, metrics
     study      questions: how fast, under which load, which length and strategy, how far off
-    plan       the question of a deployment: which method, which length, where, how many GPUs
+    planning   the question of a deployment: which method, which length, where, how many GPUs
     pictures   studies and timelines as charts
     cli        the commands: parse, call, print, write
 

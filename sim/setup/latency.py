@@ -204,9 +204,11 @@ class Measured:
         self.reach = max((one.width * one.batch for one in target if one.tag != "extrapolated"), default=0)
 
     def draft_seconds(self, tokens: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
-        if self._draft is None:
-            raise InputError(f"{self._source} holds no draft steps: give a profile of a draft too, or a strategy without one")
         tokens = np.asarray(tokens, float)
+        if self._draft is None:
+            if (tokens > 0).any():
+                raise InputError(f"{self._source} holds no draft steps: give a profile of a draft too, or a strategy without one")
+            return np.zeros(np.broadcast(tokens, batch, context).shape)
         return tokens * self._draft(1, batch, context) + self._draft_start * (tokens > 0)
 
     def target_seconds(self, width: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -123,6 +123,23 @@ class Metrics:
     short: bool
 
 
+class Latencies(NamedTuple):
+    """Seconds of each request after the warm-up, shape (n,); `tpot` is NaN for an answer of one token."""
+
+    ttft: Floats
+    tpot: Floats
+    e2e: Floats
+
+
+def latencies_of(served: Served, warm_up: float = 0.1) -> Latencies:
+    """The latencies of a run, without the first `warm_up` share of its requests."""
+    first = int(warm_up * len(served.workload))
+    arrival = served.submitted_seconds[first:]
+    output = served.workload.output_tokens[first:]
+    ttft, e2e = served.first_token_seconds[first:] - arrival, served.finish_seconds[first:] - arrival
+    return Latencies(ttft, np.where(output > 1, (e2e - ttft) / np.maximum(output - 1, 1), np.nan), e2e)
+
+
 def measure(served: Served, objectives: Objectives = Objectives(), warm_up: float = 0.1, load: float | None = None) -> Metrics:
     """Metrics of a run, without the first `warm_up` share of its requests, which met an empty system.
 
@@ -135,11 +152,8 @@ def measure(served: Served, objectives: Objectives = Objectives(), warm_up: floa
     arrival = served.submitted_seconds[first:]
     output = served.workload.output_tokens[first:]
     finish = served.finish_seconds[first:]
-    ttft = served.first_token_seconds[first:] - arrival
-    e2e = finish - arrival
+    ttft, tpot, e2e = latencies_of(served, warm_up)
     waiting = served.admitted_seconds[first:] - arrival
-    many = output > 1
-    tpot = np.where(many, (e2e - ttft) / np.maximum(output - 1, 1), np.nan)
     start, end = float(arrival[0]), float(finish.max())
     span = end - start
     good = objectives.met(ttft, tpot, e2e)
@@ -154,7 +168,7 @@ def measure(served: Served, objectives: Objectives = Objectives(), warm_up: floa
     return Metrics(
         requests=len(arrival),
         ttft=Summary.of(ttft),
-        tpot=Summary.of(tpot[many]),
+        tpot=Summary.of(tpot[output > 1]),
         itl=Summary.of(seconds, deliveries),
         e2e=Summary.of(e2e),
         requests_per_second=len(arrival) / span,

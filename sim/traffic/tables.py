@@ -111,10 +111,8 @@ def costs_table(compiled: Compiled, system: System, most_sequences: int, most_ro
     n, w, c = np.meshgrid(sequences, width, context, indexing="ij")
     target = np.broadcast_to(latency.target_seconds(w, n, c), n.shape).astype(float)
     pair = np.meshgrid(sequences, context, indexing="ij")
-    one, two = (
-        np.broadcast_to(latency.draft_seconds(steps, *pair) if compiled.strategy.drafts else 0.0, pair[0].shape)
-        for steps in (1, 2)
-    )
+    most = (1, 2) if compiled.strategy.drafts else (0, 0)
+    one, two = (np.broadcast_to(latency.draft_seconds(steps, *pair), pair[0].shape) for steps in most)
     step = (two - one).astype(float)
     name = type(latency).__name__
     _check(target, name, "a forward", batch=sequences, width=width, context=context)

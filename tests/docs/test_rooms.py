@@ -103,7 +103,7 @@ ROOMS: dict[str, dict[str, str]] = {
         "testing": "testing",
         "cli": "cli __main__",
     },
-    "sim": {name: name for name in ("setup", "engines", "stream", "traffic", "study", "plan", "pictures", "checks", "cli")},
+    "sim": {name: name for name in ("setup", "engines", "stream", "traffic", "study", "planning", "pictures", "checks", "cli")},
 }
 """The modules and folders of each room."""
 
@@ -123,16 +123,16 @@ SEES: dict[str, dict[str, str]] = {
         "cli": "base tools law runtime pair decoding measure bench testing",
     },
     "sim": {
-        "door": "setup engines stream traffic study plan pictures",
+        "door": "setup engines stream traffic study planning pictures",
         "setup": "",
         "engines": "setup",
         "stream": "setup",
         "traffic": "setup stream",
         "study": "setup engines stream traffic",
-        "plan": "setup engines stream traffic study",
-        "pictures": "setup stream traffic study plan",
+        "planning": "setup engines stream traffic study",
+        "pictures": "setup stream traffic study planning",
         "checks": "setup stream",
-        "cli": "setup engines stream traffic study plan pictures",
+        "cli": "setup engines stream traffic study planning pictures",
     },
 }
 """The rooms of the same package that each room may import."""

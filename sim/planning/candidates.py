@@ -1,0 +1,117 @@
+"""Candidates of a plan: a method at a draft length or a schedule of lengths, in a place, with a strategy and a batch limit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from sim.planning.methods import Method, Place
+from sim.setup.acceptance import Acceptance, Rate
+from sim.stream.chain import Compiled, compile_strategy
+from sim.traffic.record import Server
+from sim.traffic.serving import Schedule
+from specdec.errors import InputError
+from specdec.strategy import DecodingStrategy, DraftingStrategy, available, create
+
+NOTHING = Rate(0.0)
+OFF_FACTOR = 1.1
+"""What a step without guesses takes while speculation is configured, over one of an engine without it: 1.07 to 1.25 was measured
+in vLLM (issues 49548 and 49986)."""
+
+
+@dataclass(frozen=True)
+class Tier:
+    """A part of a schedule: up to `up_to` running sequences (`None`: any), `draft_length` guesses; 0 is off."""
+
+    up_to: int | None
+    draft_length: int
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """What could be deployed.
+
+    `method`, `place`   what drafts, and where
+    `strategy`          name of the strategy
+    `draft_length`      guesses of a round; 0 for autoregressive decoding; the longest of a schedule
+    `schedule`          lengths by running batch; empty for one length
+    `max_batch`         sequences that a replica runs at once
+    """
+
+    method: Method
+    place: Place
+    strategy: str
+    draft_length: int
+    schedule: tuple[Tier, ...] = ()
+    max_batch: int = 256
+
+    @property
+    def name(self) -> str:
+        """For tables and gates: `eagle3 k=4`, `draft_model pearl k=6, own device`."""
+        if not self.draft_length:
+            return "ar"
+        kind = "" if self.strategy == "speculative" else f" {self.strategy}"
+        length = f"k={self.draft_length}" if not self.schedule else f"k={self.lengths}"
+        return f"{self.method.name}{kind} {length}" + ("" if self.place.name == "shared" else f", {self.place.name}")
+
+    @property
+    def lengths(self) -> str:
+        """A schedule in words: `5 to 16 running, 2 to 64, off above`."""
+        parts = [
+            f"{tier.draft_length or 'off'}" + (f" to {tier.up_to} running" if tier.up_to is not None else " above")
+            for tier in self.schedule
+        ]
+        return ", ".join(parts)
+
+    @property
+    def acceptance(self) -> Acceptance:
+        return self.method.acceptance or NOTHING
+
+    @cached_property
+    def chains(self) -> Compiled | Schedule:
+        """The compiled strategy, or the schedule of several."""
+        if not self.schedule:
+            return self._chain(self.draft_length)
+        borders = [tier.up_to for tier in self.schedule if tier.up_to is not None]
+        factors = [1.0 if tier.draft_length else OFF_FACTOR for tier in self.schedule]
+        return Schedule([self._chain(tier.draft_length) for tier in self.schedule], borders, factors)
+
+    def _chain(self, draft_length: int) -> Compiled:
+        made = create(self.strategy, draft_length=draft_length) if draft_length else create("autoregressive")
+        return compile_strategy(made, self.place.system)
+
+    def server(self, base: Server, replicas: int) -> Server:
+        """The server of so many replicas, with this candidate's batch limit and, where it is known, its cache."""
+        kv_tokens = self.place.kv_tokens if base.kv_tokens is None else base.kv_tokens
+        return replace(base, replicas=replicas, max_batch=self.max_batch, kv_tokens=kv_tokens)
+
+
+def candidates_of(
+    methods: Sequence[Method], strategies: Sequence[str] = ("speculative", "pearl"), batches: Sequence[int] = (256,)
+) -> Iterator[Candidate]:
+    """Every method at every known draft length, in every place where the strategy makes sense.
+
+    A strategy that lets both models work at once is tried where they can. Raises `InputError` for a strategy that is unknown or
+    has no draft length.
+    """
+    for name in strategies:
+        if not isinstance(create(name), DraftingStrategy):
+            raise InputError(f"--strategy {name} has no draft length to plan: give speculative or pearl")
+    for method in methods:
+        for place in method.places:
+            for batch in batches:
+                if method.name == "ar":
+                    yield Candidate(method, place, "autoregressive", 0, max_batch=batch)
+                    continue
+                for strategy in strategies:
+                    if place.system.in_turn and overlaps(available()[strategy]):
+                        continue
+                    for length in range(1, method.longest + 1):
+                        yield Candidate(method, place, strategy, length, max_batch=batch)
+
+
+def overlaps(strategy: type[DecodingStrategy]) -> bool:
+    """Whether some stage of a strategy has both models at work."""
+    chain = compile_strategy(strategy())
+    return bool(((chain.draft_steps > 0) & (chain.positions > 0)).any())

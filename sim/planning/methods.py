@@ -1,0 +1,122 @@
+"""Ways to decode with a target: what drafts, where it runs, what that costs, and how often it is right.
+
+A method is what a person can deploy: the target alone, a draft model beside it, a head on it. It comes from a profile, whatever
+that was made of: measured here, identified from an engine's runs, or computed from data sheets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, TypeAlias
+
+from sim.setup.acceptance import Acceptance
+from sim.setup.profiles import measured_acceptance, measured_system
+from sim.setup.system import System
+from specdec.errors import InputError
+from specdec.profile import Profile, Tag
+
+PlaceName: TypeAlias = Literal["shared", "own device", "as measured"]
+"""Where the draft runs: on the target's GPUs, on its own, or as a pair was measured that works at once on one machine."""
+
+EXCHANGE_SECONDS = 3e-4
+"""Assumed way of a round's tokens between two devices, there and back."""
+MODELS = ("draft_model", "standalone")
+"""Methods whose draft is a model of its own, so that it can run on a device of its own."""
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Where a method's draft runs, and what follows from it for one replica.
+
+    `name`        where
+    `system`      the devices
+    `gpus`        of one replica, those of the draft included
+    `kv_tokens`   tokens that its cache holds; `None`: not known, taken as no limit
+    """
+
+    name: PlaceName
+    system: System
+    gpus: int = 1
+    kv_tokens: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Method:
+    """A way to decode.
+
+    `name`         as engines call it: `ar`, `draft_model`, `eagle3`, ...
+    `places`       where its draft may run
+    `acceptance`   how often guesses are right; `None` for `ar`
+    `longest`      the most guesses whose acceptance is known; 0 for `ar`
+    `draft`        name of the draft; empty for `ar`
+    `tags`         how its numbers came about, by what they are: `step`, `acceptance`, ...
+    """
+
+    name: str
+    places: tuple[Place, ...]
+    acceptance: Acceptance | None = None
+    longest: int = 0
+    draft: str = ""
+    tags: Mapping[str, Tag] = field(default_factory=dict[str, Tag])
+
+    @property
+    def label(self) -> str:
+        """For sentences: `draft model Qwen3-1.7B`, `AR`."""
+        if self.name == "ar":
+            return "AR"
+        known = {"draft_model": "draft model", "eagle3": "EAGLE-3", "eagle": "EAGLE", "mtp": "MTP"}
+        draft = self.draft.rpartition("/")[2]
+        return known.get(self.name, self.name) + (f" {draft}" if draft and self.name in MODELS else "")
+
+
+def methods_of(
+    profiles: Mapping[str, Profile],
+    *,
+    longest: int = 8,
+    target_gpus: int = 1,
+    draft_gpus: int = 1,
+    exchange_seconds: float = EXCHANGE_SECONDS,
+) -> tuple[Method, ...]:
+    """The methods of profiles of one target, by the names of the methods; `ar` first.
+
+    `longest` bounds draft lengths where acceptance is one rate for all positions. A draft model gets a place of its own too, on
+    `draft_gpus`, where the target's cache has the whole pool and `exchange_seconds` go by each round. Raises `InputError` for
+    profiles of several targets.
+    """
+    if not profiles:
+        raise InputError("a plan needs a profile: give one, or runs of an engine")
+    targets = {profile.pair.target for profile in profiles.values()}
+    if len(targets) > 1:
+        raise InputError(f"a plan is for one target, and the profiles are of {', '.join(sorted(targets))}: give those of one")
+    first = next(iter(profiles.values()))
+    alone = profiles.get("ar", first)
+    pool = profiles["ar"].kv_tokens if "ar" in profiles else first.kv_tokens
+    found = [Method("ar", (_place(alone, "shared", target_gpus, pool),), tags=_tags(alone, acceptance=False))]
+    for name, profile in profiles.items():
+        if name == "ar":
+            continue
+        places = [_place(profile, "shared" if profile.together is None else "as measured", target_gpus, profile.kv_tokens)]
+        if name in MODELS and profile.together is None:
+            apart = _place(profile, "own device", target_gpus + draft_gpus, pool)
+            system = replace(apart.system, shared=False, network_seconds=exchange_seconds / 2)
+            places.append(replace(apart, system=system))
+        known = len(profile.acceptance.by_position) or longest
+        tags = _tags(profile, acceptance=True)
+        found.append(Method(name, tuple(places), measured_acceptance(profile), known, profile.pair.draft, tags))
+    return tuple(found)
+
+
+def _place(profile: Profile, name: PlaceName, gpus: int, kv_tokens: int | None) -> Place:
+    system = measured_system(profile, source=f"the profile of {profile.pair.draft}")
+    return Place(name, system, gpus, kv_tokens)
+
+
+WORST_FIRST: Sequence[Tag] = ("assumed", "table", "extrapolated", "fitted", "measured")
+
+
+def _tags(profile: Profile, *, acceptance: bool) -> dict[str, Tag]:
+    """How the step times came about within what was measured, and acceptance."""
+    steps = {one.tag for one in (*profile.target_seconds, *profile.draft_seconds)} - {"extrapolated"}
+    found: dict[str, Tag] = {"step": next((tag for tag in WORST_FIRST if tag in steps), "extrapolated")}
+    return found | {"acceptance": profile.acceptance.tag} if acceptance else found

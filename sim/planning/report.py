@@ -1,0 +1,208 @@
+"""The plan as a report: the verdict, the best plans, what was rejected and why, where the verdict flips, and from what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from sim.planning.candidates import Tier
+from sim.planning.objectives import Objective
+from specdec.profile import Tag
+from specdec.report import Report, share, table, three_digits
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+SHOWN = 8
+
+
+@dataclass(frozen=True)
+class Planned(Report):
+    """A deployment that meets all objectives, with the fewest replicas that do.
+
+    `name`            short name
+    `method`          how guesses are made, as engines call it; `ar` for none
+    `draft`           name of the draft; empty for `ar`
+    `strategy`        name of the strategy
+    `draft_length`    guesses of a round; 0 for `ar`; the longest of a schedule
+    `schedule`        lengths by running batch; empty for one length
+    `placement`       where the draft runs: `shared` with the target, on its `own device`, or `as measured`
+    `max_batch`       sequences that a replica runs at once
+    `replicas`        how many
+    `gpus`            of all replicas
+    `cost_per_hour`   of all GPUs; `None` (null) without a price
+    `ttft_ms`, `tpot_ms`, `e2e_ms`   the statistic that has an objective, else P99, in milliseconds
+    `goodput`         requests per second that meet all limits
+    `requests_per_second`            finished requests
+    `output_tokens_per_second`       tokens of finished answers
+    `utilisation`     share of time in which the target's device works
+    `kv_tokens`       tokens that the cache of a replica holds; `None` (null) without a limit
+    `kv_share`        share of it in use, the mean over time; `None` (null) without a limit
+    `binding`         name of the objective nearest to its limit; `load` without objectives
+    `headroom`        1 - its statistic over its limit
+    `load`            rho: requests that arrive over those that can be finished
+    `extrapolated_share`   share of the time in forwards over more rows than were measured
+    `tags`            how the numbers behind it came about: `step`, `acceptance`, `exchange`, `kv_tokens`, `traffic`
+    """
+
+    name: str
+    method: str
+    draft: str
+    strategy: str
+    draft_length: int
+    schedule: tuple[Tier, ...]
+    placement: str
+    max_batch: int
+    replicas: int
+    gpus: int
+    cost_per_hour: float | None
+    ttft_ms: float
+    tpot_ms: float
+    e2e_ms: float
+    goodput: float
+    requests_per_second: float
+    output_tokens_per_second: float
+    utilisation: float
+    kv_tokens: int | None
+    kv_share: float | None
+    binding: str
+    headroom: float
+    load: float
+    extrapolated_share: float
+    tags: Mapping[str, Tag]
+
+
+@dataclass(frozen=True)
+class Rejected(Report):
+    """A candidate that is no plan.
+
+    `plan`   its name
+    `gate`   what rejected it, and by how much
+    """
+
+    plan: str
+    gate: str
+
+
+@dataclass(frozen=True)
+class PlanFlip(Report):
+    """Where another plan becomes the best, if one thing changes and all else stays.
+
+    `parameter`   `load` (requests per second) or `acceptance` (of the first guess)
+    `at`          its value there
+    `to`          name of the plan that is best beyond it
+    `beyond`      on which side: `above` or `below`
+    """
+
+    parameter: Literal["load", "acceptance"]
+    at: float
+    to: str
+    beyond: Literal["above", "below"]
+
+    def __str__(self) -> str:
+        unit = " req/s" if self.parameter == "load" else ""
+        return f"{self.to} {self.beyond} {self.parameter} {three_digits(self.at)}{unit}"
+
+
+@dataclass(frozen=True)
+class Length(Report):
+    """What another draft length than the best would sustain.
+
+    `draft_length`          guesses of a round
+    `requests_per_second`   that the plan's replicas serve at this length with all objectives met
+    `regret`                share of the best length's that is lost
+    """
+
+    draft_length: int
+    requests_per_second: float
+    regret: float
+
+
+@dataclass(frozen=True)
+class Plan(Report):
+    """A plan; what `specdec plan --json` writes, and `--save`.
+
+    `verdict`      one sentence for each thing to know
+    `plans`        deployments that meet all objectives, the cheapest first, then those with the most headroom
+    `rejected`     other candidates, with the gate that rejected each
+    `flips`        where another plan becomes the best
+    `lengths`      what other draft lengths of the best plan would sustain
+    `sustained`    requests per second up to which the best plan meets its objectives; `None` (null) without a plan
+    `objectives`   what must be met
+    `rate`         requests per second that were planned for
+    `kv_pools`     tokens that the cache of a replica holds, by method
+    `price`        of a GPU in an hour; `None` (null) without one
+    `provenance`   where everything comes from, in words, by what it is
+    `command`      the arguments of `specdec plan` that make it again; empty for a plan that was made in Python
+    `files`        SHA-256 of the files that the command reads, by path
+    """
+
+    format: ClassVar[str] = "specdec.plan/1"
+
+    verdict: str
+    plans: tuple[Planned, ...]
+    rejected: tuple[Rejected, ...]
+    flips: tuple[PlanFlip, ...]
+    lengths: tuple[Length, ...]
+    sustained: float | None
+    objectives: tuple[Objective, ...]
+    rate: float
+    kv_pools: Mapping[str, int | None]
+    price: float | None
+    provenance: Mapping[str, str]
+    command: tuple[str, ...] = ()
+    files: Mapping[str, str] = ()  # type: ignore[assignment]
+
+    def __rich__(self) -> RenderableType:
+        from rich.console import Group
+        from rich.text import Text
+
+        parts: list[RenderableType] = [Text(self.verdict, style="bold"), ""]
+        if self.plans:
+            parts += [self._table(), *self._lines()]
+        if self.rejected:
+            parts += ["", "Rejected", *(f"  {one.plan}: {one.gate}" for one in self.rejected[:SHOWN])]
+            if len(self.rejected) > SHOWN:
+                parts.append(f"  and {len(self.rejected) - SHOWN} more (--json holds all)")
+        parts += ["", "From", *(f"  {what}: {whence}" for what, whence in self.provenance.items())]
+        return Group(*parts)
+
+    def _table(self) -> Table:
+        priced = self.price is not None
+        named = {one.quantity: one.statistic for one in reversed(self.objectives)}
+        times = [
+            f"{quantity.upper()} {statistic if statistic == 'mean' else statistic.upper()}\nms"
+            for quantity in ("ttft", "tpot", "e2e")
+            for statistic in [named.get(quantity, "p99")]
+        ]
+        numbers = ("replicas", "GPUs", *(["$/h"] if priced else []), *times, "headroom", "load", "busy", "KV in use")
+        made = table("plan", numbers=numbers, collapse_padding=True)
+        for one in self.plans[:SHOWN]:
+            times = [three_digits(value) for value in (one.ttft_ms, one.tpot_ms, one.e2e_ms)]
+            made.add_row(
+                one.name + (" *" if one.extrapolated_share > 0 else ""),
+                str(one.replicas),
+                str(one.gpus),
+                *([three_digits(one.cost_per_hour or 0.0)] if priced else []),
+                *times,
+                f"{share(one.headroom)}",
+                share(one.load),
+                share(one.utilisation),
+                "-" if one.kv_share is None else share(one.kv_share),
+            )
+        return made
+
+    def _lines(self) -> Iterator[str]:
+        best = self.plans[0]
+        if any(one.extrapolated_share > 0 for one in self.plans[:SHOWN]):
+            yield f"  * extrapolated: {share(best.extrapolated_share)} of the best plan's time is in forwards over more rows than measured"
+        if self.lengths:
+            other = ", ".join(f"{one.draft_length}: -{100 * one.regret:.0f} %" for one in self.lengths if one.regret > 0)
+            yield f"  Load that other draft lengths lose: {other or 'none'}"
+        pools = {name: tokens for name, tokens in self.kv_pools.items() if tokens is not None}
+        if pools:
+            yield "  KV cache of a replica: " + ", ".join(f"{name} {tokens:,} tokens" for name, tokens in pools.items())
+        for flip in self.flips:
+            yield f"  Flips to {flip}"

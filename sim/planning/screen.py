@@ -1,0 +1,91 @@
+"""What a replica can do at most, by the compiled chain: no request is simulated.
+
+At n running sequences a replica commits n x s(n) tokens a second, s being the exact speed of the chain with the seconds of a
+batch of n. A request also takes the seconds of its prompt from all others. So a replica serves
+
+    1 / (answer / (n s(n)) + prompt seconds)     requests a second, with a mean TPOT of  n / requests a second / answer.
+
+n is bounded by the batch limit and by the cache. Waiting is left out, so objectives are judged too kindly: screening only says
+which candidates are worth simulating.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from sim.planning.candidates import Candidate
+from sim.planning.objectives import Objective
+from sim.setup.arrays import Floats
+from sim.setup.latency import Latency
+from sim.stream.chain import Compiled
+from sim.stream.speed import long_run_speed
+
+BATCHES = tuple(round(2 ** (n / 2)) for n in range(23))
+
+
+@dataclass(frozen=True)
+class Demand:
+    """The mean request: prompt tokens that are read, and answer tokens."""
+
+    prompt: float
+    answer: float
+
+
+@dataclass(frozen=True)
+class AtBatch:
+    """A latency at a fixed number of sequences and tokens of context, for the exact speed of one of them."""
+
+    latency: Latency
+    sequences: float
+    held: float
+
+    def draft_seconds(self, tokens: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
+        return self.latency.draft_seconds(tokens, self.sequences, self.held)
+
+    def target_seconds(self, width: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
+        return self.latency.target_seconds(width, self.sequences, self.held)
+
+
+def speed_at(candidate: Candidate, sequences: int, demand: Demand) -> float:
+    """Tokens per second of one of so many sequences, by the chain that is used at that many."""
+    held = demand.prompt + demand.answer / 2
+    system = replace(candidate.place.system, latency=AtBatch(candidate.place.system.latency, sequences, held))
+    chains, factor = candidate.chains, 1.0
+    if not isinstance(chains, Compiled):
+        tier = int(np.searchsorted(chains.up_to, sequences, side="left"))
+        factor = (chains.slower or [1.0] * len(chains.chains))[tier]
+        chains = chains.chains[tier]
+    if chains.races:
+        chains = replace(chains, system=system)
+    return float(long_run_speed(chains, candidate.acceptance, system).tokens_per_second) / factor
+
+
+def ceiling(candidate: Candidate, demand: Demand, objectives: Sequence[Objective]) -> float:
+    """Requests a second that one replica serves at most with a mean TPOT within its objectives; 0 if none."""
+    limit = min((one.seconds for one in objectives if one.quantity == "tpot"), default=np.inf)
+    latency = candidate.place.system.latency
+    held, best = demand.prompt + demand.answer, 0.0
+    most = candidate.max_batch
+    if candidate.place.kv_tokens is not None:
+        most = min(most, int(candidate.place.kv_tokens / (demand.prompt + demand.answer / 2)))
+    for sequences in BATCHES:
+        if sequences > max(most, 1):
+            break
+        alone = float(latency.target_seconds(1, sequences, held))
+        with_prompt = float(latency.target_seconds(1 + demand.prompt / sequences, sequences, held))
+        speed = speed_at(candidate, sequences, demand)
+        served = 1 / (demand.answer / (sequences * speed) + max(0.0, with_prompt - alone))
+        if sequences / served / demand.answer <= limit:
+            best = max(best, served)
+    return best
+
+
+def best_schedule(candidates: Sequence[Candidate], demand: Demand) -> list[tuple[int, int]]:
+    """The fastest length at each of `BATCHES` among candidates of one method, as pairs (running sequences, length)."""
+    return [
+        (sequences, max(candidates, key=lambda one: speed_at(one, sequences, demand)).draft_length) for sequences in BATCHES
+    ]

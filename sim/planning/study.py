@@ -1,0 +1,263 @@
+"""The study of a deployment: which method, which draft length, where, and how many GPUs.
+
+Screens all candidates by their exact chains, decides by simulation of the same requests, and looks for the fewest replicas of
+each candidate that is left. The best plan is the cheapest; of equally cheap ones, the one with the most headroom.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from sim.planning.candidates import Candidate, Tier, candidates_of
+from sim.planning.flips import acceptance_flip, load_flips
+from sim.planning.methods import Method
+from sim.planning.objectives import Objective, objectives_of, statistic_of
+from sim.planning.report import Length, Plan, Planned, Rejected
+from sim.planning.screen import best_schedule, ceiling
+from sim.planning.trials import Trial, Trials, fewest_replicas, sustained
+from sim.planning.verdict import gate, verdict
+from sim.setup.latency import Constant
+from sim.traffic.record import ONE_REPLICA, Server
+from sim.traffic.workload import Traffic, Workload
+from specdec.errors import InputError
+from specdec.profile import Tag
+from specdec.report import Progress, no_progress
+
+NEAR = 0.85
+"""A candidate is simulated if its ceiling is at least this share of the best of its kind."""
+TRIED = 3
+"""Candidates of a kind (method, strategy, place) that are simulated at most."""
+TIERS = 3
+"""Lengths of a schedule at most."""
+
+Found: TypeAlias = "tuple[Candidate, Trial]"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a plan may use.
+
+    `gpus`    at most
+    `price`   of a GPU in an hour; `None`: plans are ranked by GPUs
+
+    Raises `InputError` for a price of 0, which makes all plans equal, and for less than 1 GPU.
+    """
+
+    gpus: int = 64
+    price: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.gpus < 1:
+            raise InputError(f"a plan with {self.gpus} GPUs is not possible: give at least 1")
+        if self.price is not None and not 0 < self.price < np.inf:
+            raise InputError(f"a price of {self.price:g} makes all plans equal: leave it out to rank by GPUs, or give one above 0")
+
+
+NO_LIMITS = Limits()
+
+
+def plan(
+    methods: Sequence[Method],
+    traffic: Traffic | Workload,
+    objectives: Sequence[Objective] | Mapping[str, str | float],
+    *,
+    server: Server = ONE_REPLICA,
+    limits: Limits = NO_LIMITS,
+    strategies: Sequence[str] = ("speculative", "pearl"),
+    batches: Sequence[int] = (256,),
+    seed: int = 0,
+    provenance: Mapping[str, str] | None = None,
+    progress: Progress = no_progress,
+) -> Plan:
+    """Plan a deployment.
+
+    `methods`      ways to decode, from `methods_of`
+    `traffic`      requests that arrive; a trace, or drawn
+    `objectives`   such as `{"ttft-p99": "500ms", "tpot-p99": 0.04}`; none: only keeping up counts
+    `server`       how the engine is set up; replicas, batch and cache come from each plan
+    `limits`       GPUs and price
+    `strategies`   what to try with drafts
+    `batches`      batch limits to try
+    `provenance`   where the inputs come from, in words
+
+    Raises `InputError` for constants that make batches free, for a closed loop, and for too few requests.
+    """
+    found = objectives_of(objectives) if isinstance(objectives, Mapping) else tuple(objectives)
+    for place in (place for method in methods for place in method.places):
+        if isinstance(place.system.latency, Constant) and not place.system.latency.batches_are_free:
+            raise InputError(
+                "constant step times make batches and prompts free, so they say nothing about load: give a profile, runs of an "
+                "engine or a GPU, or say that batches are free (--batches-are-free)"
+            )
+    trials = Trials(traffic, found, server, seed)
+    everything = list(candidates_of(methods, strategies, batches))
+    finalists, rejected = screened(trials, everything)
+    tried: list[Found] = []
+    for candidate in progress(finalists, len(finalists)):
+        most = limits.gpus // candidate.place.gpus
+        cheapest = min((one.place.gpus * trial.replicas for one, trial in tried if trial.met), default=np.inf)
+        if any(_kind(one) == _kind(candidate) and trial.met for one, trial in tried):
+            least = int(np.ceil(trials.rate / ceiling(candidate, trials.demand, found))) * candidate.place.gpus
+            if least > cheapest:
+                rejected.append(Rejected(candidate.name, f"cost: at least {least} GPUs, and another plan needs {cheapest:.0f}"))
+                continue
+        if most < 1:
+            rejected.append(Rejected(candidate.name, f"GPUs: a replica needs {candidate.place.gpus}, of {limits.gpus} allowed"))
+            continue
+        tried.append((candidate, fewest_replicas(trials, candidate, most)))
+    good = sorted((one for one in tried if one[1].met), key=_rank)
+    rejected = [Rejected(one.name, gate(trials, trial, limits.gpus)) for one, trial in tried if not trial.met] + rejected
+    return _report(trials, good, rejected, methods, limits, provenance or {})
+
+
+def screened(trials: Trials, candidates: Sequence[Candidate]) -> tuple[list[Candidate], list[Rejected]]:
+    """The candidates to simulate, the most promising first, with schedules of lengths; and those that are not."""
+    demand = trials.demand
+    tops = {one: ceiling(one, demand, trials.objectives) for one in candidates}
+    kept: list[Candidate] = []
+    rejected: list[Rejected] = []
+    for _, group in groupby(sorted(candidates, key=_kind), key=_kind):
+        ours = sorted(group, key=lambda one: -tops[one])
+        best = tops[ours[0]]
+        for rank, one in enumerate(ours):
+            if rank == 0 or (rank < TRIED and tops[one] >= NEAR * best > 0):
+                kept.append(one)
+            else:
+                what = f"{tops[one]:.3g} requests/s of a replica at most, and {ours[0].name} {best:.3g}"
+                rejected.append(Rejected(one.name, f"screened: {what}"))
+        kept += schedules_of(trials, ours)
+    per_gpu = {one: tops.get(one, np.inf) / one.place.gpus for one in kept}
+    return sorted(kept, key=lambda one: -per_gpu[one]), rejected
+
+
+def schedules_of(trials: Trials, candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The schedule of the lengths that are fastest at each running batch, if there are several; for one strategy in one place."""
+    first = candidates[0]
+    if not first.draft_length or first.strategy != "speculative":
+        return []
+    best = best_schedule(candidates, trials.demand)
+    runs = [(length, [n for n, _ in group][-1]) for length, group in groupby(best, key=lambda pair: pair[1])]
+    while len(runs) > TIERS:  # drop the tier with the narrowest range of batches
+        widths = [end / (runs[i - 1][1] if i else 1) for i, (_, end) in enumerate(runs)]
+        runs.pop(int(np.argmin(widths[:-1])))
+    if len(runs) < 2:
+        return []
+    tiers = tuple(Tier(end if i < len(runs) - 1 else None, length) for i, (length, end) in enumerate(runs))
+    longest = max(tier.draft_length for tier in tiers)
+    return [Candidate(first.method, first.place, first.strategy, longest, tiers, first.max_batch)]
+
+
+def _kind(one: Candidate) -> tuple[str, str, str, int]:
+    return one.method.name, one.strategy, one.place.name, one.max_batch
+
+
+def _rank(found: Found) -> tuple[int, float]:
+    candidate, trial = found
+    return trial.replicas * candidate.place.gpus, trial.pressure
+
+
+def _report(
+    trials: Trials,
+    good: Sequence[Found],
+    rejected: Sequence[Rejected],
+    methods: Sequence[Method],
+    limits: Limits,
+    provenance: Mapping[str, str],
+) -> Plan:
+    pools = {method.name: method.places[0].kv_tokens for method in methods}
+    parts: dict[str, Any] = {"flips": (), "lengths": (), "sustained": None}
+    if good:
+        candidate, trial = good[0]
+        held = sustained(trials, candidate, trial.replicas)
+        others = _best_of_other_methods(good)
+        flips = (*load_flips(trials, good[0], others), *acceptance_flip(trials, good[0], others, limits.gpus))
+        parts = {"flips": flips, "lengths": _lengths(trials, good[0], methods), "sustained": held}
+    plans = tuple(planned(trials, one, trial, limits.price) for one, trial in good)
+    return Plan(
+        verdict=verdict(trials, good, rejected, limits, parts["flips"], parts["sustained"]),
+        plans=plans,
+        rejected=tuple(rejected),
+        objectives=trials.objectives,
+        rate=trials.rate,
+        kv_pools=pools,
+        price=limits.price,
+        provenance={**provenance, "simulation": f"{len(trials.workload):,} requests, the first tenth as warm-up; seed {trials.seed}"},
+        files={},
+        **parts,
+    )
+
+
+def _best_of_other_methods(good: Sequence[Found]) -> list[Found]:
+    """The best plan of each method but the winner's."""
+    found: dict[str, Found] = {}
+    for one in good:
+        found.setdefault(one[0].method.name, one)
+    return [one for name, one in found.items() if name != good[0][0].method.name]
+
+
+def _lengths(trials: Trials, best: Found, methods: Sequence[Method]) -> tuple[Length, ...]:
+    """What every draft length of the best plan's kind sustains with its replicas."""
+    candidate, trial = best
+    if not candidate.draft_length:
+        return ()
+    ours = [
+        one
+        for one in candidates_of([candidate.method], (candidate.strategy,), (candidate.max_batch,))
+        if one.place is candidate.place
+    ]
+    held = {one.draft_length: sustained(trials, one, trial.replicas, steps=5) for one in ours}
+    most = max(*held.values(), 1e-12)
+    return tuple(Length(length, rate, 1 - rate / most) for length, rate in held.items())
+
+
+def planned(trials: Trials, candidate: Candidate, trial: Trial, price: float | None) -> Planned:
+    """A deployment as the report has it."""
+    assert trial.metrics is not None and trial.latencies is not None
+    limits = {one.quantity: one.statistic for one in reversed(trials.objectives)}
+    times = {f"{what}_ms": 1e3 * statistic_of(values, limits.get(what, "p99")) for what, values in trial.latencies.items()}
+    binding = "load"
+    if trials.objectives:
+        binding = trials.objectives[int(np.argmax(trial.pressures))].name
+    gpus, metrics = trial.replicas * candidate.place.gpus, trial.metrics
+    return Planned(
+        name=candidate.name,
+        method=candidate.method.name,
+        draft=candidate.method.draft,
+        strategy=candidate.strategy,
+        draft_length=candidate.draft_length,
+        schedule=candidate.schedule,
+        placement=candidate.place.name,
+        max_batch=candidate.max_batch,
+        replicas=trial.replicas,
+        gpus=gpus,
+        cost_per_hour=None if price is None else price * gpus,
+        **times,
+        goodput=metrics.goodput,
+        requests_per_second=metrics.requests_per_second,
+        output_tokens_per_second=metrics.output_tokens_per_second,
+        utilisation=metrics.target_utilisation,
+        kv_tokens=candidate.server(trials.server, 1).kv_tokens,
+        kv_share=None if np.isnan(metrics.kv_share) else metrics.kv_share,
+        binding=binding,
+        headroom=1 - trial.pressure,
+        load=trial.load,
+        extrapolated_share=trial.extrapolated,
+        tags=_tags(trials, candidate, trial),
+    )
+
+
+def _tags(trials: Trials, candidate: Candidate, trial: Trial) -> dict[str, Tag]:
+    found: dict[str, Tag] = dict(candidate.method.tags)
+    if trial.extrapolated > 0:
+        found["step"] = "extrapolated"
+    if candidate.place.name == "own device":
+        found["exchange"] = "assumed"
+    if any(not tier.draft_length for tier in candidate.schedule):
+        found["off"] = "assumed"
+    found["traffic"] = "assumed" if isinstance(trials.traffic, Traffic) else "measured"
+    return found

@@ -1,0 +1,214 @@
+"""Trials: candidates served by simulation, all on the same requests and the same acceptance draws.
+
+A trial is kept, so nothing is simulated twice. A load that replicas cannot finish is not simulated at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+
+from sim.planning.candidates import NOTHING, Candidate
+from sim.planning.objectives import Latencies, Objective, per_request
+from sim.planning.screen import Demand
+from sim.setup.acceptance import Acceptance
+from sim.traffic.metrics import Metrics, latencies_of, measure
+from sim.traffic.record import Server
+from sim.traffic.serving import capacity_per_second, simulate_serving
+from sim.traffic.workload import Arrivals, Traffic, Workload, streams
+from specdec.errors import InputError
+
+HOPELESS = 1.0
+"""The load from which on nothing is simulated."""
+WARM_UP = 0.1
+IDLE = 0.02
+"""The load of an idle replica."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How so many replicas of a candidate served the requests.
+
+    `replicas`       how many
+    `factor`         times the load that is planned for
+    `load`           rho: requests that arrive over those that the replicas can finish
+    `pressures`      of each objective: its statistic over its limit, at most 1 if it is met; empty for a hopeless load
+    `latencies`      seconds of the requests, and `metrics` of the run; `None` for a hopeless load
+    `extrapolated`   share of the time in forwards over more rows than were measured
+    """
+
+    replicas: int
+    load: float
+    factor: float = 1.0
+    pressures: tuple[float, ...] = ()
+    latencies: Latencies | None = None
+    metrics: Metrics | None = None
+    extrapolated: float = 0.0
+
+    @property
+    def pressure(self) -> float:
+        """That of the binding objective; the load where there is no objective, since then only keeping up counts."""
+        if self.metrics is None:
+            return np.inf
+        return max(self.pressures, default=self.load)
+
+    @property
+    def met(self) -> bool:
+        return self.load < HOPELESS and self.pressure <= 1
+
+
+@dataclass(frozen=True, eq=False)
+class Trials:
+    """Requests, objectives and a server to try candidates on.
+
+    `traffic`      the requests, at load 1
+    `objectives`   what must be met
+    `server`       how an engine is set up; replicas, batch and cache come from each candidate
+    `seed`         of requests and acceptance draws
+    """
+
+    traffic: Traffic | Workload
+    objectives: tuple[Objective, ...]
+    server: Server
+    seed: int = 0
+    _known: dict[tuple[object, ...], object] = field(default_factory=dict[tuple[object, ...], object])
+
+    def __post_init__(self) -> None:
+        if self.server.clients is not None or (isinstance(self.traffic, Traffic) and self.traffic.arrivals is None):
+            raise InputError("a plan is for requests that arrive by themselves: give --arrivals or --trace, not --concurrency")
+        if len(self.workload) < 100:
+            raise InputError(f"{len(self.workload)} requests do not show a percentile: give at least 100, better 3000")
+
+    @cached_property
+    def workload(self) -> Workload:
+        return self.at(1.0)
+
+    @cached_property
+    def rate(self) -> float:
+        """Requests per second."""
+        if isinstance(self.traffic, Traffic) and self.traffic.arrivals is not None:
+            return self.traffic.arrivals.rate_per_second
+        span = float(self.workload.arrival_seconds[-1] - self.workload.arrival_seconds[0])
+        if not span:
+            raise InputError(f"{self.workload.source}: all requests arrive at once, so there is no load to plan for")
+        return (len(self.workload) - 1) / span
+
+    @cached_property
+    def demand(self) -> Demand:
+        """The mean request."""
+        read = (1 - self.server.cached_share) * float(self.workload.input_tokens.mean())
+        return Demand(max(1.0, read), float(self.workload.output_tokens.mean()))
+
+    def at(self, factor: float) -> Workload:
+        """The requests at `factor` times the load: the same ones, closer together."""
+        seed = streams(np.random.SeedSequence(self.seed), 1)[0]
+        if isinstance(self.traffic, Workload):
+            return replace(self.traffic, arrival_seconds=self.traffic.arrival_seconds / factor)
+        assert self.traffic.arrivals is not None
+        faster = Arrivals(self.traffic.arrivals.rate_per_second * factor, self.traffic.arrivals.cv)
+        return replace(self.traffic, arrivals=faster).workload(seed)
+
+    def capacity(self, candidate: Candidate, odds: float = 1.0) -> float:
+        """Requests per second that one replica finishes while more always wait."""
+        key = "capacity", candidate, odds
+        if key not in self._known:
+            server = candidate.server(self.server, 1)
+            found = capacity_per_second(
+                candidate.chains, self._acceptance(candidate, odds), candidate.place.system, self._sample, server
+            )
+            self._known[key] = found
+        return self._known[key]  # type: ignore[return-value]
+
+    @cached_property
+    def _sample(self) -> Workload:
+        """Some of the requests, spread over all, for capacity."""
+        chosen = np.arange(0, len(self.workload), max(1, len(self.workload) // 1000))
+        work = self.workload
+        return Workload(work.arrival_seconds[chosen], work.input_tokens[chosen], work.output_tokens[chosen], work.source)
+
+    def run(self, candidate: Candidate, replicas: int, factor: float = 1.0, odds: float = 1.0) -> Trial:
+        """Serve the requests at `factor` times the load; `odds` multiplies those of every guess."""
+        key = "trial", candidate, replicas, factor, odds
+        if key not in self._known:
+            self._known[key] = self._served(candidate, replicas, factor, odds)
+        return self._known[key]  # type: ignore[return-value]
+
+    def _served(self, candidate: Candidate, replicas: int, factor: float, odds: float) -> Trial:
+        load = factor * self.rate / (replicas * self.capacity(candidate, odds))
+        if load >= HOPELESS:
+            return Trial(replicas, load, factor)
+        system, seed = candidate.place.system, streams(np.random.SeedSequence(self.seed), 2)[1]
+        served = simulate_serving(
+            candidate.chains,
+            self._acceptance(candidate, odds),
+            system,
+            self.at(factor),
+            candidate.server(self.server, replicas),
+            seed,
+        )
+        found = latencies_of(served, WARM_UP)
+        latencies: Latencies = {"ttft": found.ttft, "tpot": found.tpot, "e2e": found.e2e}
+        metrics = measure(served, per_request(self.objectives), WARM_UP, load)
+        seconds = served.iterations.seconds.astype(float)
+        beyond = served.iterations.rows > getattr(system.latency, "reach", np.inf)
+        return Trial(
+            replicas,
+            load,
+            factor,
+            tuple(one.pressure(latencies) for one in self.objectives),
+            latencies,
+            metrics,
+            float(seconds[beyond].sum() / seconds.sum()),
+        )
+
+    def _acceptance(self, candidate: Candidate, odds: float) -> Acceptance:
+        if candidate.method.acceptance is None:
+            return NOTHING
+        return candidate.acceptance if odds == 1 else candidate.acceptance.at_odds(odds)
+
+
+def sustained(trials: Trials, candidate: Candidate, replicas: int, odds: float = 1.0, steps: int = 6) -> float:
+    """Requests per second up to which so many replicas meet all objectives; 0 if they do at no load.
+
+    Found by halving the interval below the capacity `steps` times: to 2 % of it with six.
+    """
+    most = replicas * trials.capacity(candidate, odds) / trials.rate
+    low, high = 0.0, most
+    for _ in range(steps):
+        middle = (low + high) / 2
+        low, high = (middle, high) if trials.run(candidate, replicas, middle, odds).met else (low, middle)
+    return low * trials.rate
+
+
+def fewest_replicas(trials: Trials, candidate: Candidate, most: int, odds: float = 1.0) -> Trial:
+    """The trial of the fewest replicas that meet all objectives; if not even `most` do, their trial, which is unmet.
+
+    Begins with as many as can finish the requests, goes up in growing steps, and then halves the interval. Objectives that one
+    replica misses while it is idle are met by no number of them: the trial of the idle replica is returned.
+    """
+    capacity = trials.capacity(candidate, odds)
+    idle = trials.run(candidate, 1, min(1.0, IDLE * capacity / trials.rate), odds)
+    if not idle.met:
+        return idle
+    needed = int(np.floor(trials.rate / capacity)) + 1
+    if needed > most:
+        return Trial(most, trials.rate / (most * capacity))
+    failing, step = needed - 1, 1
+    trial = trials.run(candidate, needed, odds=odds)
+    while not trial.met:
+        if trial.replicas >= most:
+            return trial
+        failing = trial.replicas
+        trial = trials.run(candidate, min(most, failing + step), odds=odds)
+        step *= 2
+    while trial.replicas - failing > 1:
+        middle = (trial.replicas + failing) // 2
+        tried = trials.run(candidate, middle, odds=odds)
+        if tried.met:
+            trial = tried
+        else:
+            failing = middle
+    return trial

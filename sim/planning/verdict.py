@@ -1,0 +1,105 @@
+"""The verdict in words, and the gates of what was rejected."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+
+from sim.planning.candidates import Candidate
+from sim.planning.methods import Method
+from sim.planning.report import PlanFlip, Rejected
+from sim.planning.trials import HOPELESS, Trial, Trials
+from specdec.report import milliseconds, share, three_digits
+
+Found: TypeAlias = "tuple[Candidate, Trial]"
+
+
+def gate(trials: Trials, trial: Trial, most_gpus: int) -> str:
+    """What rejected a candidate, and by how much."""
+    if trial.load >= HOPELESS:
+        return f"load: {share(trial.load)} of what {most_gpus} GPUs finish"
+    missed = [
+        f"{one.name} {three_digits(1e3 * one.value(trial.latencies))} of {milliseconds(one.seconds)}"
+        for one, pressure in zip(trials.objectives, trial.pressures, strict=True)
+        if pressure > 1 and trial.latencies is not None
+    ]
+    where = "on an idle replica already" if trial.factor < 1 else f"with {trial.replicas} replicas"
+    return f"{', '.join(missed)} {where}"
+
+
+def verdict(
+    trials: Trials,
+    good: Sequence[Found],
+    rejected: Sequence[Rejected],
+    limits: object,
+    flips: Sequence[PlanFlip],
+    held: float | None,
+) -> str:
+    """What to deploy, how near its limits it is, what comes next, and where the answer changes."""
+    if not good:
+        nearest = rejected[0] if rejected else None
+        why = "" if nearest is None else f" Nearest is {nearest.plan}: {nearest.gate}."
+        return f"No plan meets the objectives at {three_digits(trials.rate)} requests/s.{why}"
+    candidate, trial = good[0]
+    price = getattr(limits, "price", None)
+    gpus = trial.replicas * candidate.place.gpus
+    sentences = [
+        f"{_what(candidate)}; {_gpus(gpus, price)}.",
+        _objectives(trials, trial),
+        *([f"Holds up to {three_digits(held)} of {three_digits(trials.rate)} requests/s planned."] if held else []),
+        *_others(good, price),
+        *([f"Flips to {' and to '.join(map(str, flips))}."] if flips else []),
+        _sources(trials, candidate.method, trial),
+    ]
+    if candidate.strategy == "pearl":
+        sentences.append("No production engine serves PEARL yet: nano-PEARL does, and specdec itself.")
+    return " ".join(sentences)
+
+
+def _what(candidate: Candidate) -> str:
+    method = candidate.method.label
+    if not candidate.draft_length:
+        return f"{method}, no speculation"
+    kind = "" if candidate.strategy == "speculative" else f" with {candidate.strategy.upper()}"
+    where = "" if candidate.place.name == "shared" else f", {candidate.place.name}"
+    return f"{method}{kind}, k = {candidate.lengths if candidate.schedule else candidate.draft_length}{where}"
+
+
+def _gpus(gpus: int, price: float | None) -> str:
+    return f"{gpus} GPU{'s' if gpus > 1 else ''}" + ("" if price is None else f" (${three_digits(price * gpus)}/h)")
+
+
+def _objectives(trials: Trials, trial: Trial) -> str:
+    if not trials.objectives or trial.latencies is None:
+        return f"Load {share(trial.load)} of what it can finish (no objective was given)."
+    binding = int(np.argmax(trial.pressures))
+    parts = [
+        f"{one.words} {three_digits(1e3 * one.value(trial.latencies))} of {milliseconds(one.seconds)}"
+        + (" (binding)" if i == binding else "")
+        for i, one in enumerate(trials.objectives)
+    ]
+    return ", ".join(parts) + "."
+
+
+def _others(good: Sequence[Found], price: float | None) -> list[str]:
+    """The runner-up, and the best plan of every other method."""
+    (mine, _), shown = good[0], set[str]()
+    found: list[str] = []
+    for one, trial in good[1:]:
+        if one.method.name in shown or one.method is mine.method:
+            continue
+        shown.add(one.method.name)
+        found.append(f"{one.method.label}{f', k = {one.draft_length}' if one.draft_length else ''}: "
+                     f"{_gpus(trial.replicas * one.place.gpus, price)}, headroom {share(1 - trial.pressure)}.")
+    return found
+
+
+def _sources(trials: Trials, method: Method, trial: Trial) -> str:
+    parts = [f"{'step times' if what == 'step' else what} {tag}" for what, tag in method.tags.items()]
+    if trial.extrapolated > 0:
+        parts[0] += f" ({share(trial.extrapolated)} of the time beyond what was measured)"
+    parts.append("traffic assumed" if not hasattr(trials.traffic, "arrival_seconds") else "traffic from a trace")
+    text = ", ".join(parts)
+    return f"{text[0].upper()}{text[1:]}."
