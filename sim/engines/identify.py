@@ -5,9 +5,9 @@ An engine streams one chunk a step, so the median gap between chunks is the time
     T = t(n (k + 1), held) + k (d + d' n) + e      n sequences that decode, k guesses, `held` tokens in the cache
     t(rows, held) = (flat^6 + (arithmetic rows)^6)^(1/6) + row rows + token held
 
-`flat` reads the weights. `arithmetic` is the knee: a further row where arithmetic is the limit. All runs of one target share `t`:
-a run without a draft is its row n, one with k guesses its row n (k + 1). Each method has a draft step `d`, its rise with the
-sequences `d'`, and an overhead `e`. All are fitted together by least squares of the logarithms.
+`flat` reads the weights. `arithmetic` is the knee: a further row where arithmetic is the limit. All runs of one target share
+`t`: a run without a draft is its row n, one with k guesses its row n (k + 1). Each method has a draft step `d`, its rise with
+the sequences `d'`, and an overhead `e`. All are fitted together by least squares of the logarithms.
 
 What cannot be read from few sequences is bounded by the hardware where it is known: `arithmetic` is 2 operations for each
 parameter at 70 % of the GPU's peak, and `token` reads keys and values at 40 to 100 % of its bandwidth.
@@ -182,8 +182,8 @@ def _bounds(least: float, hardware: Hardware | None, methods: int) -> tuple[Floa
 def conditional(runs: Sequence[EngineRun]) -> tuple[float, ...]:
     """Chance of each guess to be accepted, given those before it, from runs of one method; empty without a draft.
 
-    Counted in the runs of the largest draft length, weighted by their rounds. Where only the mean acceptance length is known, all
-    guesses have one chance. Raises `InputError` for runs that say neither.
+    Counted in the runs of the largest draft length, weighted by their rounds. Where only the mean acceptance length is known,
+    all guesses have one chance. Raises `InputError` for runs that say neither.
     """
     longest = max((run.draft_length for run in runs), default=0)
     chosen = [run for run in runs if run.draft_length == longest]

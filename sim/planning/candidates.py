@@ -16,8 +16,8 @@ from specdec.strategy import DecodingStrategy, DraftingStrategy, available, crea
 
 NOTHING = Rate(0.0)
 OFF_FACTOR = 1.1
-"""What a step without guesses takes while speculation is configured, over one of an engine without it: 1.07 to 1.25 was measured
-in vLLM (issues 49548 and 49986)."""
+"""What a step without guesses takes while speculation is configured, over one of an engine without it. 1.07 to 1.25 was
+measured in vLLM (issues 49548 and 49986)."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,9 @@ class Candidate:
             for tier in self.schedule
         ]
         return ", ".join(parts)
+
+    def __str__(self) -> str:
+        return self.name
 
     @property
     def acceptance(self) -> Acceptance:

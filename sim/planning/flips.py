@@ -30,7 +30,7 @@ def load_flips(trials: Trials, best: Found, others: Sequence[Found]) -> Iterator
     mine = best[0]
 
     def gpus(one: Candidate, load: float) -> float:
-        return np.ceil(load / held[one] - 1e-9) * one.place.gpus if held[one] else np.inf
+        return one.place.gpus_of(int(np.ceil(load / held[one] - 1e-9))) if held[one] else np.inf
 
     for direction in (1, -1):
         steps = int(np.log(FARTHEST) / np.log(STEP))
@@ -54,9 +54,9 @@ def acceptance_flip(trials: Trials, best: Found, others: Sequence[Found], most_g
     candidate, rival = drafting[0], rivals[0]
 
     def wins(odds: float) -> bool:
-        trial = fewest_replicas(trials, candidate, max(1, most_gpus // candidate.place.gpus), odds)
-        mine = (trial.replicas * candidate.place.gpus, trial.pressure)
-        return trial.met and mine < (rival[1].replicas * rival[0].place.gpus, rival[1].pressure)
+        trial = fewest_replicas(trials, candidate, max(1, candidate.place.most_replicas(most_gpus)), odds)
+        mine = (candidate.place.gpus_of(trial.replicas), trial.pressure)
+        return trial.met and mine < (rival[0].place.gpus_of(rival[1].replicas), rival[1].pressure)
 
     ends = (LEAST_ODDS, 1.0) if drafting is best else (1.0, MOST_ODDS)
     if wins(ends[0]) or not wins(ends[1]):

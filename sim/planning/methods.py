@@ -8,16 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Literal, TypeAlias
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from sim.setup.acceptance import Acceptance
+from sim.setup.arrays import Floats
+from sim.setup.latency import Latency
 from sim.setup.profiles import measured_acceptance, measured_system
 from sim.setup.system import System
 from specdec.errors import InputError
 from specdec.profile import Profile, Tag
 
-PlaceName: TypeAlias = Literal["shared", "own device", "as measured"]
-"""Where the draft runs: on the target's GPUs, on its own, or as a pair was measured that works at once on one machine."""
+PlaceName: TypeAlias = Literal["shared", "own device", "draft pool", "as measured"]
+"""Where the draft runs: on the target's GPUs, on its own, on its own for several replicas, or as a pair was measured that works at
+once on one machine."""
+
+POOLED = 4
+"""Replicas that share the device of a draft pool."""
 
 EXCHANGE_SECONDS = 3e-4
 """Assumed way of a round's tokens between two devices, there and back."""
@@ -31,14 +41,44 @@ class Place:
 
     `name`        where
     `system`      the devices
-    `gpus`        of one replica, those of the draft included
+    `gpus`        of the target, in one replica
+    `draft_gpus`  of the draft alone
+    `sharers`     replicas that share those
     `kv_tokens`   tokens that its cache holds; `None`: not known, taken as no limit
     """
 
     name: PlaceName
     system: System
     gpus: int = 1
+    draft_gpus: int = 0
+    sharers: int = 1
     kv_tokens: int | None = None
+
+    def gpus_of(self, replicas: int) -> int:
+        """GPUs of so many replicas."""
+        return replicas * self.gpus + -(-replicas // self.sharers) * self.draft_gpus
+
+    def most_replicas(self, gpus: int) -> int:
+        """Replicas that so many GPUs are enough for."""
+        return max((n for n in range(gpus // self.gpus + 1) if self.gpus_of(n) <= gpus), default=0)
+
+
+@dataclass(frozen=True, eq=False)
+class Pooled:
+    """A latency whose draft works for several replicas in one batch. An assumption: all of them ask at the same time."""
+
+    latency: Latency
+    sharers: int
+
+    @property
+    def reach(self) -> float:
+        return float(getattr(self.latency, "reach", inf))
+
+    def draft_seconds(self, tokens: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
+        return self.latency.draft_seconds(tokens, self.sharers * np.asarray(batch), context)
+
+    def target_seconds(self, width: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
+        return self.latency.target_seconds(width, batch, context)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,8 +120,8 @@ def methods_of(
 ) -> tuple[Method, ...]:
     """The methods of profiles of one target, by the names of the methods; `ar` first.
 
-    `longest` bounds draft lengths where acceptance is one rate for all positions. A draft model gets a place of its own too, on
-    `draft_gpus`, where the target's cache has the whole pool and `exchange_seconds` go by each round. Raises `InputError` for
+    `longest` bounds draft lengths where acceptance is one rate for all positions. A draft model gets places of its own too, on
+    `draft_gpus`. There the target's cache has the whole pool, and `exchange_seconds` go by in each round. Raises `InputError` for
     profiles of several targets.
     """
     if not profiles:
@@ -98,18 +138,29 @@ def methods_of(
             continue
         places = [_place(profile, "shared" if profile.together is None else "as measured", target_gpus, profile.kv_tokens)]
         if name in MODELS and profile.together is None:
-            apart = _place(profile, "own device", target_gpus + draft_gpus, pool)
-            system = replace(apart.system, shared=False, network_seconds=exchange_seconds / 2)
-            places.append(replace(apart, system=system))
+            system = measured_system(profile, source=f"the profile of {profile.pair.draft}")
+            places += apart(system, pool, target_gpus, draft_gpus, exchange_seconds)
         known = len(profile.acceptance.by_position) or longest
         tags = _tags(profile, acceptance=True)
         found.append(Method(name, tuple(places), measured_acceptance(profile), known, profile.pair.draft, tags))
     return tuple(found)
 
 
+def apart(
+    system: System, kv_tokens: int | None, gpus: int, draft_gpus: int, exchange_seconds: float = EXCHANGE_SECONDS
+) -> list[Place]:
+    """The places of a draft that does not share the target's devices: its own device, and a pool."""
+    away = replace(system, shared=False, together=None, network_seconds=exchange_seconds / 2)
+    pooled = replace(away, latency=Pooled(away.latency, POOLED))
+    return [
+        Place("own device", away, gpus, draft_gpus, kv_tokens=kv_tokens),
+        Place("draft pool", pooled, gpus, draft_gpus, POOLED, kv_tokens),
+    ]
+
+
 def _place(profile: Profile, name: PlaceName, gpus: int, kv_tokens: int | None) -> Place:
     system = measured_system(profile, source=f"the profile of {profile.pair.draft}")
-    return Place(name, system, gpus, kv_tokens)
+    return Place(name, system, gpus, kv_tokens=kv_tokens)
 
 
 WORST_FIRST: Sequence[Tag] = ("assumed", "table", "extrapolated", "fitted", "measured")
@@ -118,5 +169,8 @@ WORST_FIRST: Sequence[Tag] = ("assumed", "table", "extrapolated", "fitted", "mea
 def _tags(profile: Profile, *, acceptance: bool) -> dict[str, Tag]:
     """How the step times came about within what was measured, and acceptance."""
     steps = {one.tag for one in (*profile.target_seconds, *profile.draft_seconds)} - {"extrapolated"}
-    found: dict[str, Tag] = {"step": next((tag for tag in WORST_FIRST if tag in steps), "extrapolated")}
-    return found | {"acceptance": profile.acceptance.tag} if acceptance else found
+    step: Tag = next((tag for tag in WORST_FIRST if tag in steps), "extrapolated")
+    found: dict[str, Tag] = {"step": step}
+    if acceptance:
+        found["acceptance"] = profile.acceptance.tag
+    return found

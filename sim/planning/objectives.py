@@ -77,7 +77,7 @@ class Objective(Report):
 
 
 def objectives_of(given: Mapping[str, str | float | None]) -> tuple[Objective, ...]:
-    """Objectives from their names, such as `{"ttft-p99": "500ms", "tpot-p99": 0.04}`. Raises `InputError` for an unknown name."""
+    """Objectives by name, such as `{"ttft-p99": "500ms", "tpot-p99": 0.04}`. Raises `InputError` for an unknown name."""
     found: list[Objective] = []
     for name, limit in given.items():
         if name not in NAMES:
@@ -92,7 +92,6 @@ def objectives_of(given: Mapping[str, str | float | None]) -> tuple[Objective, .
 def per_request(objectives: Sequence[Objective]) -> Objectives:
     """The limits as those of single requests, for goodput; of several for one latency, the tightest."""
     limits = {
-        quantity: min((one.seconds for one in objectives if one.quantity == quantity), default=None)
-        for quantity in QUANTITIES
+        quantity: min((one.seconds for one in objectives if one.quantity == quantity), default=None) for quantity in QUANTITIES
     }
     return Objectives(limits["ttft"], limits["tpot"], limits["e2e"])

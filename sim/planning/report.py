@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from sim.planning.candidates import Tier
@@ -30,7 +30,9 @@ class Planned(Report):
     `schedule`        lengths by running batch; empty for one length
     `placement`       where the draft runs: `shared` with the target, on its `own device`, or `as measured`
     `max_batch`       sequences that a replica runs at once
+    `acceptance`      share of all rounds in which each guess is accepted; the acceptance length is 1 + their sum
     `replicas`        how many
+    `target_gpus`, `draft_gpus`   of one replica; the draft has none of its own where it shares the target's
     `gpus`            of all replicas
     `cost_per_hour`   of all GPUs; `None` (null) without a price
     `ttft_ms`, `tpot_ms`, `e2e_ms`   the statistic that has an objective, else P99, in milliseconds
@@ -55,7 +57,10 @@ class Planned(Report):
     schedule: tuple[Tier, ...]
     placement: str
     max_batch: int
+    acceptance: tuple[float, ...]
     replicas: int
+    target_gpus: int
+    draft_gpus: int
     gpus: int
     cost_per_hour: float | None
     ttft_ms: float
@@ -132,6 +137,9 @@ class Plan(Report):
     `sustained`    requests per second up to which the best plan meets its objectives; `None` (null) without a plan
     `objectives`   what must be met
     `rate`         requests per second that were planned for
+    `input_tokens`, `output_tokens`   of the mean request
+    `target`       name of the target
+    `iteration_tokens`   tokens of an iteration of the engine, prompts included
     `kv_pools`     tokens that the cache of a replica holds, by method
     `price`        of a GPU in an hour; `None` (null) without one
     `provenance`   where everything comes from, in words, by what it is
@@ -149,11 +157,15 @@ class Plan(Report):
     sustained: float | None
     objectives: tuple[Objective, ...]
     rate: float
+    input_tokens: float
+    output_tokens: float
+    target: str
+    iteration_tokens: int
     kv_pools: Mapping[str, int | None]
     price: float | None
     provenance: Mapping[str, str]
     command: tuple[str, ...] = ()
-    files: Mapping[str, str] = ()  # type: ignore[assignment]
+    files: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def __rich__(self) -> RenderableType:
         from rich.console import Group
@@ -197,10 +209,11 @@ class Plan(Report):
     def _lines(self) -> Iterator[str]:
         best = self.plans[0]
         if any(one.extrapolated_share > 0 for one in self.plans[:SHOWN]):
-            yield f"  * extrapolated: {share(best.extrapolated_share)} of the best plan's time is in forwards over more rows than measured"
+            beyond = share(best.extrapolated_share)
+            yield f"  * extrapolated: {beyond} of the best plan's time is in forwards beyond what was measured"
         if self.lengths:
-            other = ", ".join(f"{one.draft_length}: -{100 * one.regret:.0f} %" for one in self.lengths if one.regret > 0)
-            yield f"  Load that other draft lengths lose: {other or 'none'}"
+            held = ", ".join(f"{one.draft_length}: {three_digits(one.requests_per_second)}" for one in self.lengths)
+            yield f"  Requests/s that these replicas sustain, by draft length: {held}"
         pools = {name: tokens for name, tokens in self.kv_pools.items() if tokens is not None}
         if pools:
             yield "  KV cache of a replica: " + ", ".join(f"{name} {tokens:,} tokens" for name, tokens in pools.items())

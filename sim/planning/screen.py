@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sim.planning.candidates import Candidate
+from sim.planning.candidates import OFF_FACTOR, Candidate
 from sim.planning.objectives import Objective
 from sim.setup.arrays import Floats
 from sim.setup.latency import Latency
@@ -85,7 +85,15 @@ def ceiling(candidate: Candidate, demand: Demand, objectives: Sequence[Objective
 
 
 def best_schedule(candidates: Sequence[Candidate], demand: Demand) -> list[tuple[int, int]]:
-    """The fastest length at each of `BATCHES` among candidates of one method, as pairs (running sequences, length)."""
+    """The fastest length at each of `BATCHES` among candidates of one method, as pairs (running sequences, length); 0 is off."""
+    off = replace(candidates[0], strategy="autoregressive", draft_length=0)
+
+    def speed(candidate: Candidate, sequences: int) -> float:
+        return speed_at(candidate, sequences, demand) / (1 if candidate.draft_length else OFF_FACTOR)
+
+    most = candidates[0].max_batch
     return [
-        (sequences, max(candidates, key=lambda one: speed_at(one, sequences, demand)).draft_length) for sequences in BATCHES
+        (sequences, max((*candidates, off), key=lambda one: speed(one, sequences)).draft_length)
+        for sequences in BATCHES
+        if sequences <= most
     ]

@@ -15,12 +15,13 @@ import numpy as np
 
 from sim.planning.candidates import Candidate, Tier, candidates_of
 from sim.planning.flips import acceptance_flip, load_flips
-from sim.planning.methods import Method
-from sim.planning.objectives import Objective, objectives_of, statistic_of
+from sim.planning.methods import POOLED, Method
+from sim.planning.objectives import Objective, Quantity, Statistic, objectives_of, statistic_of
 from sim.planning.report import Length, Plan, Planned, Rejected
 from sim.planning.screen import best_schedule, ceiling
 from sim.planning.trials import Trial, Trials, fewest_replicas, sustained
 from sim.planning.verdict import gate, verdict
+from sim.setup.acceptance import Acceptance
 from sim.setup.latency import Constant
 from sim.traffic.record import ONE_REPLICA, Server
 from sim.traffic.workload import Traffic, Workload
@@ -55,7 +56,9 @@ class Limits:
         if self.gpus < 1:
             raise InputError(f"a plan with {self.gpus} GPUs is not possible: give at least 1")
         if self.price is not None and not 0 < self.price < np.inf:
-            raise InputError(f"a price of {self.price:g} makes all plans equal: leave it out to rank by GPUs, or give one above 0")
+            raise InputError(
+                f"a price of {self.price:g} makes all plans equal: leave it out to rank by GPUs, or give one above 0"
+            )
 
 
 NO_LIMITS = Limits()
@@ -71,6 +74,7 @@ def plan(
     strategies: Sequence[str] = ("speculative", "pearl"),
     batches: Sequence[int] = (256,),
     seed: int = 0,
+    target: str = "",
     provenance: Mapping[str, str] | None = None,
     progress: Progress = no_progress,
 ) -> Plan:
@@ -83,6 +87,7 @@ def plan(
     `limits`       GPUs and price
     `strategies`   what to try with drafts
     `batches`      batch limits to try
+    `target`       name of the target, for flags of engines
     `provenance`   where the inputs come from, in words
 
     Raises `InputError` for constants that make batches free, for a closed loop, and for too few requests.
@@ -99,20 +104,21 @@ def plan(
     finalists, rejected = screened(trials, everything)
     tried: list[Found] = []
     for candidate in progress(finalists, len(finalists)):
-        most = limits.gpus // candidate.place.gpus
-        cheapest = min((one.place.gpus * trial.replicas for one, trial in tried if trial.met), default=np.inf)
+        most = candidate.place.most_replicas(limits.gpus)
+        cheapest = min((one.place.gpus_of(trial.replicas) for one, trial in tried if trial.met), default=np.inf)
         if any(_kind(one) == _kind(candidate) and trial.met for one, trial in tried):
-            least = int(np.ceil(trials.rate / ceiling(candidate, trials.demand, found))) * candidate.place.gpus
+            least = candidate.place.gpus_of(int(np.ceil(trials.rate / ceiling(candidate, trials.demand, found))))
             if least > cheapest:
                 rejected.append(Rejected(candidate.name, f"cost: at least {least} GPUs, and another plan needs {cheapest:.0f}"))
                 continue
         if most < 1:
-            rejected.append(Rejected(candidate.name, f"GPUs: a replica needs {candidate.place.gpus}, of {limits.gpus} allowed"))
+            needs = f"GPUs: a replica needs {candidate.place.gpus_of(1)}, and {limits.gpus} are allowed"
+            rejected.append(Rejected(candidate.name, needs))
             continue
         tried.append((candidate, fewest_replicas(trials, candidate, most)))
     good = sorted((one for one in tried if one[1].met), key=_rank)
     rejected = [Rejected(one.name, gate(trials, trial, limits.gpus)) for one, trial in tried if not trial.met] + rejected
-    return _report(trials, good, rejected, methods, limits, provenance or {})
+    return _report(trials, good, rejected, methods, limits, target, provenance or {})
 
 
 def screened(trials: Trials, candidates: Sequence[Candidate]) -> tuple[list[Candidate], list[Rejected]]:
@@ -131,12 +137,12 @@ def screened(trials: Trials, candidates: Sequence[Candidate]) -> tuple[list[Cand
                 what = f"{tops[one]:.3g} requests/s of a replica at most, and {ours[0].name} {best:.3g}"
                 rejected.append(Rejected(one.name, f"screened: {what}"))
         kept += schedules_of(trials, ours)
-    per_gpu = {one: tops.get(one, np.inf) / one.place.gpus for one in kept}
+    per_gpu = {one: tops.get(one, np.inf) / one.place.gpus_of(POOLED) for one in kept}
     return sorted(kept, key=lambda one: -per_gpu[one]), rejected
 
 
 def schedules_of(trials: Trials, candidates: Sequence[Candidate]) -> list[Candidate]:
-    """The schedule of the lengths that are fastest at each running batch, if there are several; for one strategy in one place."""
+    """The schedule of the lengths that are fastest at each running batch, if they differ; for one strategy in one place."""
     first = candidates[0]
     if not first.draft_length or first.strategy != "speculative":
         return []
@@ -149,6 +155,8 @@ def schedules_of(trials: Trials, candidates: Sequence[Candidate]) -> list[Candid
         return []
     tiers = tuple(Tier(end if i < len(runs) - 1 else None, length) for i, (length, end) in enumerate(runs))
     longest = max(tier.draft_length for tier in tiers)
+    if not longest:
+        return []
     return [Candidate(first.method, first.place, first.strategy, longest, tiers, first.max_batch)]
 
 
@@ -158,7 +166,7 @@ def _kind(one: Candidate) -> tuple[str, str, str, int]:
 
 def _rank(found: Found) -> tuple[int, float]:
     candidate, trial = found
-    return trial.replicas * candidate.place.gpus, trial.pressure
+    return candidate.place.gpus_of(trial.replicas), trial.pressure
 
 
 def _report(
@@ -167,6 +175,7 @@ def _report(
     rejected: Sequence[Rejected],
     methods: Sequence[Method],
     limits: Limits,
+    target: str,
     provenance: Mapping[str, str],
 ) -> Plan:
     pools = {method.name: method.places[0].kv_tokens for method in methods}
@@ -184,12 +193,28 @@ def _report(
         rejected=tuple(rejected),
         objectives=trials.objectives,
         rate=trials.rate,
+        input_tokens=float(trials.workload.input_tokens.mean()),
+        output_tokens=float(trials.workload.output_tokens.mean()),
+        target=target,
+        iteration_tokens=trials.server.iteration_tokens,
         kv_pools=pools,
         price=limits.price,
-        provenance={**provenance, "simulation": f"{len(trials.workload):,} requests, the first tenth as warm-up; seed {trials.seed}"},
+        provenance={
+            **provenance,
+            "simulation": f"{len(trials.workload):,} requests, the first tenth as warm-up; seed {trials.seed}",
+        },
         files={},
         **parts,
     )
+
+
+def marginals(acceptance: Acceptance, draft_length: int) -> tuple[float, ...]:
+    """Of all rounds, the share in which each of `draft_length` guesses is accepted, at the beginning of an answer."""
+    state, found = acceptance.start, list[float]()
+    for index in range(draft_length):
+        state = state @ acceptance.accept(index)
+        found.append(float(state.sum()))
+    return tuple(found)
 
 
 def _best_of_other_methods(good: Sequence[Found]) -> list[Found]:
@@ -217,13 +242,14 @@ def _lengths(trials: Trials, best: Found, methods: Sequence[Method]) -> tuple[Le
 
 def planned(trials: Trials, candidate: Candidate, trial: Trial, price: float | None) -> Planned:
     """A deployment as the report has it."""
-    assert trial.metrics is not None and trial.latencies is not None
-    limits = {one.quantity: one.statistic for one in reversed(trials.objectives)}
-    times = {f"{what}_ms": 1e3 * statistic_of(values, limits.get(what, "p99")) for what, values in trial.latencies.items()}
+    assert trial.metrics is not None
+    assert trial.latencies is not None
+    stated: dict[Quantity, Statistic] = {one.quantity: one.statistic for one in reversed(trials.objectives)}
+    times = {f"{what}_ms": 1e3 * statistic_of(values, stated.get(what, "p99")) for what, values in trial.latencies.items()}
     binding = "load"
     if trials.objectives:
         binding = trials.objectives[int(np.argmax(trial.pressures))].name
-    gpus, metrics = trial.replicas * candidate.place.gpus, trial.metrics
+    gpus, metrics = candidate.place.gpus_of(trial.replicas), trial.metrics
     return Planned(
         name=candidate.name,
         method=candidate.method.name,
@@ -233,7 +259,10 @@ def planned(trials: Trials, candidate: Candidate, trial: Trial, price: float | N
         schedule=candidate.schedule,
         placement=candidate.place.name,
         max_batch=candidate.max_batch,
+        acceptance=marginals(candidate.acceptance, candidate.draft_length),
         replicas=trial.replicas,
+        target_gpus=candidate.place.gpus,
+        draft_gpus=candidate.place.draft_gpus,
         gpus=gpus,
         cost_per_hour=None if price is None else price * gpus,
         **times,
@@ -255,7 +284,7 @@ def _tags(trials: Trials, candidate: Candidate, trial: Trial) -> dict[str, Tag]:
     found: dict[str, Tag] = dict(candidate.method.tags)
     if trial.extrapolated > 0:
         found["step"] = "extrapolated"
-    if candidate.place.name == "own device":
+    if candidate.place.draft_gpus:
         found["exchange"] = "assumed"
     if any(not tier.draft_length for tier in candidate.schedule):
         found["off"] = "assumed"

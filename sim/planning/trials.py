@@ -5,7 +5,6 @@ A trial is kept, so nothing is simulated twice. A load that replicas cannot fini
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 

@@ -44,7 +44,7 @@ def verdict(
         return f"No plan meets the objectives at {three_digits(trials.rate)} requests/s.{why}"
     candidate, trial = good[0]
     price = getattr(limits, "price", None)
-    gpus = trial.replicas * candidate.place.gpus
+    gpus = candidate.place.gpus_of(trial.replicas)
     sentences = [
         f"{_what(candidate)}; {_gpus(gpus, price)}.",
         _objectives(trials, trial),
@@ -91,8 +91,10 @@ def _others(good: Sequence[Found], price: float | None) -> list[str]:
         if one.method.name in shown or one.method is mine.method:
             continue
         shown.add(one.method.name)
-        found.append(f"{one.method.label}{f', k = {one.draft_length}' if one.draft_length else ''}: "
-                     f"{_gpus(trial.replicas * one.place.gpus, price)}, headroom {share(1 - trial.pressure)}.")
+        found.append(
+            f"{one.method.label}{f', k = {one.draft_length}' if one.draft_length else ''}: "
+            f"{_gpus(one.place.gpus_of(trial.replicas), price)}, headroom {share(1 - trial.pressure)}."
+        )
     return found
 
 

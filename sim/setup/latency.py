@@ -207,7 +207,9 @@ class Measured:
         tokens = np.asarray(tokens, float)
         if self._draft is None:
             if (tokens > 0).any():
-                raise InputError(f"{self._source} holds no draft steps: give a profile of a draft too, or a strategy without one")
+                raise InputError(
+                    f"{self._source} holds no draft steps: give a profile of a draft too, or a strategy without one"
+                )
             return np.zeros(np.broadcast(tokens, batch, context).shape)
         return tokens * self._draft(1, batch, context) + self._draft_start * (tokens > 0)
 

@@ -1,8 +1,8 @@
 """Predicts a table of an engine's runs from a few of its rows: how far the simulator of serving can be trusted.
 
 Calibrated on 1, 8 and 32 clients, and on two draft lengths of each method: the smallest above 1, and the largest but one. All
-other rows are held out. Nothing of a held-out row is used but its conditions: requests, tokens, clients, arrivals and the size of
-the cache.
+other rows are held out. Nothing of a held-out row is used but its conditions: requests, tokens, clients, arrivals and the size
+of the cache.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 import numpy as np
 
-from sim.engines.identify import Hardware, Identified, as_profile, identify
+from sim.engines.identify import Hardware, as_profile, identify
 from sim.engines.run import EngineRun
 from sim.setup.acceptance import Rate
 from sim.setup.profiles import measured_acceptance, measured_system
@@ -224,7 +224,7 @@ class _Machine:
         numbers = sorted({run.clients or 0 for run in timed})
         if not numbers:
             return Delays()
-        few, many = ([run for run in timed if run.clients == number] for number in (numbers[0], numbers[min(1, len(numbers) - 1)]))
+        few, many = ([run for run in timed if run.clients == number] for number in (numbers[0], numbers[:2][-1]))
         late = fmean((run.ttft.mean or 0.0) - self.simulated(run, Delays()).ttft for run in few)
 
         def wrong(delays: Delays) -> float:
@@ -243,9 +243,7 @@ class _Machine:
             Lengths(run.output_tokens / run.requests),
             run.requests,
         )
-        server = Server(
-            kv_tokens=run.kv_tokens, clients=run.clients, client_seconds=delays.seconds, lag_iterations=delays.lag
-        )
+        server = Server(kv_tokens=run.kv_tokens, clients=run.clients, client_seconds=delays.seconds, lag_iterations=delays.lag)
         system, length = measured_system(profile), run.draft_length
         compiled = compile_strategy(create("speculative", draft_length=length) if length else create("autoregressive"), system)
         acceptance = measured_acceptance(profile) if length else Rate(0.0)

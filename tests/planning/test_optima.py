@@ -1,0 +1,105 @@
+"""Deployments whose best plan can be computed by hand, and the numbers at which the answer changes.
+
+A replica that runs one sequence at a time (batch limit 1) and reads prompts of one token serves 1 / seconds-of-an-answer requests a
+second. With `load` as the only question, it takes floor(rate x seconds) + 1 replicas.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+
+from sim.planning.methods import Method, Place, apart
+from sim.planning.report import Plan
+from sim.planning.study import Limits, plan
+from sim.setup.acceptance import PerPosition, Rate
+from sim.setup.latency import Constant
+from sim.setup.system import System
+from sim.traffic.record import Server
+from sim.traffic.workload import Arrivals, Lengths, Traffic
+
+TARGET = 0.010
+ANSWER = 100
+ONE_AT_A_TIME = Server(max_batch=1)
+
+
+def system(draft: float) -> System:
+    return System(Constant(draft, TARGET, batches_are_free=True), shared=True)
+
+
+def ar(gpus: int = 1) -> Method:
+    return Method("ar", (Place("shared", system(0.001), gpus),))
+
+
+def drafting(name: str, rate: float, draft: float, longest: int = 6, gpus: int = 1) -> Method:
+    return Method(name, (Place("shared", system(draft), gpus),), Rate(rate), longest, f"{name}-model")
+
+
+def planned(methods: list[Method], rate: float, objectives: Mapping[str, str] | None = None, **more: object) -> Plan:
+    traffic = Traffic(Arrivals(rate), Lengths(1), Lengths(ANSWER), 600)
+    return plan(methods, traffic, objectives or {}, batches=(1,), server=ONE_AT_A_TIME, **more)  # type: ignore[arg-type]
+
+
+def tokens_of_a_round(rate: float, length: int) -> float:
+    return float(np.sum(rate ** np.arange(length + 1)))
+
+
+def test_a_bad_draft_loses_to_none() -> None:
+    """k = 1 at acceptance .1 and a draft step of half a target's: 1.1 tokens in 15 ms, slower than 10 ms each."""
+    found = planned([ar(), drafting("draft_model", 0.1, 0.005)], rate=2.5)
+    best = found.plans[0]
+    assert (best.method, best.replicas) == ("ar", 3)  # an answer takes 1 s: 2.5 of 3 replicas busy
+    assert best.load == pytest.approx(2.5 / 3, rel=0.02)
+
+
+def test_a_good_draft_saves_replicas_and_the_length_is_the_best_one() -> None:
+    found = planned([ar(), drafting("draft_model", 0.8, 0.001)], rate=9.3)
+    best = found.plans[0]
+    seconds = {k: (TARGET + k * 0.001) / tokens_of_a_round(0.8, k) for k in range(1, 7)}
+    length = min(seconds, key=lambda k: seconds[k])
+    assert best.draft_length == length
+    assert best.replicas == int(9.3 * ANSWER * seconds[length] * 1.01) + 1
+    flip = next(flip for flip in found.flips if flip.parameter == "acceptance")
+    assert (flip.to, flip.beyond) == ("ar", "below")
+
+
+def test_the_acceptance_at_which_the_draft_stops_paying() -> None:
+    """k = 1 at a step of .3: a round is 13 ms for 1 + a tokens, and 10 ms for one without it, so they are equal at a = .3."""
+    found = planned([ar(), drafting("draft_model", 0.9, 0.003, longest=1)], rate=3.9)
+    assert (found.plans[0].method, found.plans[0].replicas) == ("draft_model", 3)
+    flip = next(flip for flip in found.flips if flip.parameter == "acceptance")
+    assert flip.at == pytest.approx(0.3, abs=0.02)
+
+
+def test_a_cheap_head_beats_a_better_draft_model() -> None:
+    head = Method("eagle3", (Place("shared", system(0.0003)),), PerPosition((0.75, 0.7, 0.6)), 3, "head")
+    found = planned([ar(), drafting("draft_model", 0.85, 0.004), head], rate=9.3)
+    assert found.plans[0].method == "eagle3"
+    assert found.plans[0].draft_length <= 3
+    assert all(one.draft_length <= 3 for one in found.plans if one.method == "eagle3")
+
+
+def test_pearl_wins_where_its_device_costs_less_than_it_saves() -> None:
+    """Eight GPUs for the target, one for the draft: PEARL must be 9/8 times as fast as speculative decoding to pay."""
+    shared = system(0.002)
+    places = (Place("shared", shared, 8), *apart(shared, None, 8, 1, exchange_seconds=0.0))
+    method = Method("draft_model", places, Rate(0.85), 8, "draft")
+    found = planned([ar(8), method], rate=9.6, limits=Limits(gpus=512))
+    best = found.plans[0]
+    assert (best.strategy, best.draft_gpus) == ("pearl", 1)
+    assert "No production engine serves PEARL" in found.verdict
+    dear = Method("draft_model", (places[0], *apart(shared, None, 8, 8, exchange_seconds=0.0)[:1]), Rate(0.85), 8, "draft")
+    assert planned([ar(8), dear], rate=9.6, limits=Limits(gpus=512)).plans[0].strategy == "speculative"
+
+
+def test_nothing_meets_an_objective_below_the_step() -> None:
+    found = planned([ar()], rate=0.5, objectives={"tpot-p99": "9ms"})
+    assert not found.plans
+    assert found.rejected[0].gate == "tpot-p99 10.0 of 9.00 ms on an idle replica already"
+    assert "Nearest is ar" in found.verdict
+
+
+def test_too_few_gpus_are_said() -> None:
+    found = planned([ar()], rate=50, limits=Limits(gpus=4))
+    assert not found.plans
+    assert found.rejected[0].gate == "load: 1248 % of what 4 GPUs finish"  # 50 x 1 s / 4, but for the first token
