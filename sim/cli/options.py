@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sim.cli.acceptance import ACCEPTANCE_HELP, parsed_acceptance
+from sim.cli.numbers import numbers
 from specdec.errors import InputError
 
 if TYPE_CHECKING:
@@ -48,9 +50,7 @@ class SystemOptions:
         typer.Option(
             "--acceptance",
             metavar="MODEL",
-            help="How often a guess is accepted: a rate (0.8 or 80%); rates by position in the window (0.9,0.8,0.7); "
-            "markov:A,R after an accepted and a rejected token; run:L, mean run length between rejections. "
-            "With --profile: rate or recorded, its own.",
+            help=ACCEPTANCE_HELP,
         ),
     ] = None
     draft_step: Annotated[
@@ -156,23 +156,7 @@ class SystemOptions:
 
     def acceptance_model(self) -> Acceptance:
         """The model of acceptance."""
-        from sim.setup.acceptance import PerPosition, Rate, markov, mean_length
-        from sim.setup.profiles import measured_acceptance
-
-        text = self.acceptance
-        if text is None or text in ("rate", "recorded"):
-            if self._measured is not None:
-                return measured_acceptance(self._measured, recorded=text == "recorded", source=f"profile {self.profile}")
-            if text is None:
-                raise InputError("no acceptance is given: give --acceptance 0.8, or --profile")
-            raise InputError(f"--acceptance {text} is one of a profile: give --profile too, or a number")
-        kind, colon, rest = text.partition(":")
-        if colon and kind == "markov":
-            return markov(*numbers("--acceptance", rest, 2))
-        if colon and kind == "run":
-            return mean_length(numbers("--acceptance", rest, 1)[0])
-        rates = numbers("--acceptance", text)
-        return Rate(rates[0]) if len(rates) == 1 else PerPosition(tuple(rates))
+        return parsed_acceptance(self.acceptance, self._measured, f"profile {self.profile}")
 
     @cached_property
     def _measured(self) -> Profile | None:
@@ -235,15 +219,3 @@ def refuse(options: Mapping[str, Any], why: str) -> None:
     for option, value in options.items():
         if value not in (None, [], ()):
             raise InputError(f"{option} {why}")
-
-
-def numbers(option: str, text: str, count: int | None = None) -> list[float]:
-    """Numbers with commas between them; 80% is 0.8."""
-    try:
-        found = [float(part.rstrip()[:-1]) / 100 if part.rstrip().endswith("%") else float(part) for part in text.split(",")]
-    except ValueError:
-        found = []
-    if not found or (count is not None and len(found) != count):
-        wanted = "a number" if count == 1 else f"{count} numbers with a comma" if count else "a number, or several with commas"
-        raise InputError(f"{option} {text!r} is not understood: give {wanted}, see --help")
-    return found

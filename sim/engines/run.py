@@ -1,18 +1,29 @@
 """One serving run as an engine or a benchmark tool reported it: the one value that all readers make.
 
-Definitions are vLLM's, and readers of other tools convert to them. TTFT is the time to the first token. TPOT is a request's mean
-time of each token after the first. ITL is the gap between two chunks of a stream; an engine sends one chunk in a step, so the
-ITL is the time of a round. The acceptance length counts the token of the target itself (the bonus). Rates by position are
+Definitions are vLLM's, and readers of other tools convert to them. TTFT is the time to the first token. TPOT is a request's
+mean time of each token after the first. ITL is the gap between two chunks of a stream; an engine sends one chunk in a step, so
+the ITL is the time of a round. The acceptance length counts the token of the target itself (the bonus). Rates by position are
 marginal: the share of all rounds in which this position was accepted, so they never rise.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import isfinite
+from os.path import commonprefix
+from typing import TYPE_CHECKING, ClassVar
 
 from specdec.errors import InputError
-from specdec.report import Report
+from specdec.report import Report, milliseconds, table, three_digits
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+COLUMNS = ("k", "clients", "rate/s", "TTFT", "TPOT", "ITL", "tokens/round", "tok/s")
+AR = "ar"
+"""The method of a run without speculation."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +62,14 @@ class EngineRun(Report):
     `rate`                    requests per second that arrive; `None`: as fast as clients allow
     `running`                 mean number of requests that the engine decodes at once
     `requests`                completed requests
+    `failed`                  requests that failed; the others ran beside them
     `seconds`                 how long the run took
     `input_tokens`            prompt tokens of all requests
     `output_tokens`           tokens of all answers
     `ttft`, `tpot`, `itl`, `e2e`   latencies
     `acceptance_length`       tokens of a round, the bonus included
     `by_position`             marginal rates of acceptance by position
+    `accepted`                number of rounds that accepted 0, 1, 2, ... guesses, where they were counted
     `rounds`                  how many rounds the rates were counted in, all requests together
     `kv_tokens`               tokens that the KV cache holds
     """
@@ -64,7 +77,7 @@ class EngineRun(Report):
     source: str
     target: str = ""
     draft: str = ""
-    method: str = "ar"
+    method: str = AR
     draft_length: int = 0
     dataset: str = ""
     gpu: str = ""
@@ -84,9 +97,11 @@ class EngineRun(Report):
     by_position: tuple[float, ...] = ()
     rounds: int | None = None
     kv_tokens: int | None = None
+    failed: int = 0
+    accepted: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.draft_length < 0 or (self.method == "ar") != (self.draft_length == 0):
+        if self.draft_length < 0 or (self.method == AR) != (self.draft_length == 0):
             raise InputError(
                 f"{self.source}: method {self.method!r} with a draft length of {self.draft_length} is not possible: "
                 "say how many tokens were drafted in a round, and by which method"
@@ -101,3 +116,73 @@ class EngineRun(Report):
             raise InputError(
                 f"{self.source}: rates of acceptance {list(self.by_position)} are no shares: give numbers from 0 to 1"
             )
+        if len(self.by_position) > self.draft_length or any(b > a + 1e-9 for a, b in pairwise(self.by_position)):
+            raise InputError(
+                f"{self.source}: rates {list(self.by_position)} are no marginal rates of {self.draft_length} positions: these "
+                "are shares of all rounds, one for each position, and never rise"
+            )
+        counts = {name: getattr(self, name) for name in ("clients", "gpus", "requests", "kv_tokens", "seconds", "rate")}
+        for name, value in counts.items():
+            if value is not None and not (isfinite(value) and value > 0):
+                raise InputError(f"{self.source}: {name} is {value}, and must be above 0: leave it out where it is not known")
+        for name in ("running", "failed", "input_tokens", "output_tokens", "rounds"):
+            value = getattr(self, name)
+            if value is not None and not (isfinite(value) and value >= 0):
+                raise InputError(f"{self.source}: {name} is {value}, and must be at least 0")
+
+    @property
+    def throughput(self) -> float | None:
+        """Tokens of answers per second, all requests together."""
+        return self.output_tokens / self.seconds if self.output_tokens is not None and self.seconds else None
+
+
+@dataclass(frozen=True)
+class EngineRuns(Report):
+    """Runs of serving engines, read from their files; what `specdec import --json` writes.
+
+    `runs`   one run each, in the order in which they were read
+    """
+
+    format: ClassVar[str] = "specdec.runs/1"
+
+    runs: tuple[EngineRun, ...]
+
+    def remarks(self) -> list[str]:
+        """What a reader of the numbers should know of them."""
+        failed = [run for run in self.runs if run.failed]
+        random = [run for run in self.runs if run.method != AR and run.dataset.startswith("random")]
+        return [
+            *(
+                f"{run.source}: {run.failed} requests failed; the latencies are those of the {run.requests} others."
+                for run in failed
+            ),
+            *(f"{run.source}: prompts are random tokens, so acceptance says nothing of real text." for run in random),
+        ]
+
+    def __rich__(self) -> RenderableType:
+        from rich.console import Group
+
+        where = _common([run.source for run in self.runs])
+        title = f"{len(self.runs)} run{'s' * (len(self.runs) != 1)}" + (f" of {where}" if where else "")
+        made = table("method", numbers=COLUMNS, title=title)
+        made.add_column("source", overflow="fold")
+        for run in self.runs:
+            means = [_ms(times.mean if times.mean is not None else times.median) for times in (run.ttft, run.tpot, run.itl)]
+            numbers = (run.rate, run.acceptance_length, run.throughput)
+            rate, length, speed = ("-" if value is None else three_digits(value) for value in numbers)
+            clients = "-" if run.clients is None else str(run.clients)
+            made.add_row(
+                run.method, str(run.draft_length or "-"), clients, rate, *means, length, speed, run.source[len(where) :]
+            )
+        return Group(made, "Mean latencies in ms; medians where there is no mean.", *self.remarks())
+
+
+def _common(sources: Sequence[str]) -> str:
+    """What all sources begin with: folders, and the file too where it is one."""
+    begin = commonprefix(sources) if len(sources) > 1 else ""  # noqa: RUF071 - letters are meant, not folders
+    folders = begin.rfind("/") + 1
+    return begin[: begin.find(" ", folders) + 1 or folders]
+
+
+def _ms(seconds: float | None) -> str:
+    return "-" if seconds is None else milliseconds(seconds).removesuffix(" ms")

@@ -16,7 +16,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from math import isfinite
 from typing import Any
 
@@ -29,7 +30,12 @@ from specdec import InputError
 
 
 class Acceptance(ABC):
-    """A model of acceptance. Give `start`, `accept`, `reject` for exact answers and `draws`, `accepted` for drawn ones."""
+    """A model of acceptance. Give `start`, `accept`, `reject` for exact answers and `draws`, `accepted` for drawn ones.
+
+    `longest` is the longest draft that it was measured with; a longer one is extrapolated. `None`: it holds for every length.
+    """
+
+    longest: int | None = None
 
     @property
     def start(self) -> Floats:
@@ -98,6 +104,7 @@ class Rate(Acceptance):
     """
 
     rate: float | Floats
+    longest: int | None = None
 
     def __post_init__(self) -> None:
         for rate in np.ravel(self.rate):
@@ -110,7 +117,7 @@ class Rate(Acceptance):
         return 1 - self.accept(index)
 
     def at_odds(self, odds: ArrayLike) -> Rate:
-        return Rate(_at_odds(self.rate, odds))
+        return Rate(_at_odds(self.rate, odds), self.longest)
 
     def draws(self, random: np.random.Generator, tokens: int) -> Int32s:
         return runs_of(random.random(tokens) < self.rate)
@@ -120,13 +127,16 @@ class Rate(Acceptance):
 class PerPosition(Acceptance):
     """Guess number `i` of a verified window passes with probability `rates[i]`, given that those before it passed.
 
-    The last rate holds for all later guesses. Engines report *unconditional* rates: divide each by the one before it.
-    Raises `InputError` if there is no rate, or one that is no probability.
+    The last rate holds for all later guesses: `longest` is the number of rates, and a longer draft is extrapolated. Engines
+    report shares of *all* rounds: `marginal` takes these. Raises `InputError` if there is no rate, or one that is no
+    probability.
     """
 
     rates: Sequence[float | Floats]
+    longest: int | None = field(init=False, repr=False, default=None)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "longest", len(self.rates))
         if not self.rates:
             raise InputError("per-position acceptance needs at least one rate")
         for i, rates in enumerate(self.rates):
@@ -229,12 +239,38 @@ def recorded(run_lengths: Mapping[int, int]) -> Hidden:
     return Hidden(np.diag(1 - ends[:-1], 1), fails, np.eye(longest + 1)[0])
 
 
+def marginal(shares: Sequence[float]) -> PerPosition:
+    """The rates by position that engines report: the share of *all* rounds in which each position was accepted.
+
+    Raises `InputError` for shares that rise, since a position counts only where the ones before it passed.
+    """
+    for i, share in enumerate(shares):
+        probability(share, f"share of rounds that accept position {i}")
+    if any(later > earlier + 1e-9 for earlier, later in pairwise(shares)):
+        raise InputError(
+            f"shares of rounds {', '.join(f'{share:g}' for share in shares)} rise, and shares of all rounds cannot: "
+            "rates that are given the ones before are typed without a name"
+        )
+    return PerPosition(tuple(later / earlier if earlier else 0.0 for earlier, later in pairwise((1.0, *shares))))
+
+
+def histogram(rounds: Sequence[int]) -> PerPosition:
+    """Rates by position from the number of rounds that accepted 0, 1, 2, ... guesses: what vLLM reports for each request.
+
+    Positions that no round came to are not known. Raises `InputError` for a negative number, or where no guess was tested.
+    """
+    if any(count < 0 for count in rounds) or len(rounds) < 2 or not sum(rounds):
+        raise InputError(f"rounds by accepted guesses {list(rounds)} are not possible: count those with 0, 1, 2, ... accepted")
+    at_least = np.cumsum(rounds[::-1])[::-1].tolist()
+    return PerPosition(tuple(passed / tested for tested, passed in pairwise(at_least) if tested))
+
+
 def mean_length(tokens: float, draft_length: int | None = None) -> Rate:
     """The acceptance rate a from a mean number of tokens.
 
-    With a `draft_length` g, `tokens` is the `mean_acceptance_length` that engines report: (1 - a^(g+1)) / (1 - a). Without it,
-    `tokens` is PEARL's mean run length between rejections, not capped by any window: 1 / (1 - a). Raises `InputError` unless
-    `tokens` lies between 1 and g + 1.
+    With a `draft_length` g, `tokens` is the `mean_acceptance_length` that engines report: (1 - a^(g+1)) / (1 - a). Longer
+    drafts than g are then extrapolated. Without it, `tokens` is PEARL's mean run length between rejections, not capped by any
+    window: 1 / (1 - a). Raises `InputError` unless `tokens` lies between 1 and g + 1.
     """
     most = float("inf") if draft_length is None else draft_length + 1
     if not 1 <= tokens <= most or tokens == float("inf"):
@@ -242,6 +278,17 @@ def mean_length(tokens: float, draft_length: int | None = None) -> Rate:
     if draft_length is None:
         return Rate(1 - 1 / tokens)
     if tokens == most:
-        return Rate(1.0)
+        return Rate(1.0, draft_length)
     powers = range(draft_length + 1)
-    return Rate(float(brentq(lambda a: sum(a**i for i in powers) - tokens, 0, 1, xtol=1e-14)))  # type: ignore[arg-type]
+    rate = float(brentq(lambda a: sum(a**i for i in powers) - tokens, 0, 1, xtol=1e-14))  # type: ignore[arg-type]
+    return Rate(rate, draft_length)
+
+
+def beyond_measured(acceptance: Acceptance, draft_length: int) -> str:
+    """What to say of a draft that is longer than those acceptance was measured with; empty where it is not."""
+    if acceptance.longest is None or draft_length <= acceptance.longest:
+        return ""
+    rest = "takes one rate for all positions" if isinstance(acceptance, Rate) else "repeats the last rate"
+    return (
+        f"acceptance of drafts longer than {acceptance.longest} is extrapolated: it was measured up to there, and {rest} beyond"
+    )

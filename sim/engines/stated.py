@@ -1,0 +1,115 @@
+"""What a person says of runs whose files do not say it, and the run made of both.
+
+A file often holds latencies and no word on the method. Nothing is guessed then: the method and the draft length are asked for.
+Whether a run drafted at all can mostly be seen, so runs with and without speculation may be read together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from sim.engines.run import AR, EngineRun
+from specdec.errors import InputError
+
+NO_DRAFT = ("ar", "none", "off", "autoregressive", "false", "null")
+
+
+@dataclass(frozen=True)
+class Stated:
+    """What is known of all runs that are read together; `None` where it is not.
+
+    `method`, `draft_length`, `draft`   of the runs that draft; a file that says something else is refused
+    `seconds`                           between two scrapes of metrics, which do not hold it
+    All others replace what files say.
+    """
+
+    method: str | None = None
+    draft_length: int | None = None
+    target: str | None = None
+    draft: str | None = None
+    dataset: str | None = None
+    gpu: str | None = None
+    gpus: int | None = None
+    clients: int | None = None
+    rate: float | None = None
+    seconds: float | None = None
+    kv_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.method is not None:
+            object.__setattr__(self, "method", method_name(self.method))
+        for name in ("draft_length", "gpus", "clients", "rate", "seconds", "kv_tokens"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise InputError(f"{_option(name)} {value} is not possible: give a number above 0")
+        if self.method == AR and (self.draft_length or self.draft):
+            raise InputError("--method ar drafts nothing: leave --draft-length and --draft out")
+
+    def run(self, source: str, drafted: bool | None, **found: Any) -> EngineRun:
+        """The run, from what its file says (`found`) and what is stated.
+
+        `drafted` says whether it can be seen that the engine drafted; `None`: it cannot. Raises `InputError` where the two
+        contradict each other, or where nobody says the method or the draft length.
+        """
+        found = {name: value for name, value in found.items() if value not in (None, "", ())}
+        if "method" in found:
+            found["method"] = method_name(found["method"])
+        method, length = self._method(source, drafted, found)
+        named = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("method", "draft_length")}
+        values: dict[str, Any] = found | {name: value for name, value in named.items() if value is not None}
+        if method == AR:
+            values = {
+                name: value for name, value in values.items() if name not in ("draft", "by_position", "acceptance_length")
+            }
+        values.update(method=method, draft_length=length)
+        return EngineRun(source, **values)
+
+    def _method(self, source: str, drafted: bool | None, found: dict[str, Any]) -> tuple[str, int]:
+        read = found.get("method")
+        if drafted and AR in (read, self.method):
+            said = "says that it did not" if read == AR else "and --method ar was given: leave that out"
+            raise InputError(f"{source} shows that the engine drafted, {said}")
+        if drafted is None and read is not None:
+            drafted = read != AR
+        if drafted is None and self.method is not None:
+            drafted = self.method != AR
+        if drafted is None:
+            raise InputError(f"{source} does not say whether the engine drafted: give --method ar, or the method that drafts")
+        if not drafted:
+            return AR, 0
+        method = read or self.method
+        if method is None:
+            raise InputError(f"{source} drafted and does not say how: give --method, such as draft_model, eagle3, mtp or ngram")
+        length = found.get("draft_length") or self.draft_length
+        if length is None:
+            raise InputError(f"{source} does not say how many tokens were drafted in a round: give --draft-length")
+        for name, value in {"method": method, "draft_length": length}.items():
+            stated = getattr(self, name)
+            if stated not in (None, value):
+                raise InputError(f"{source} is a run of {name} {value}, and {_option(name)} {stated} was given: leave that out")
+        return method, int(length)
+
+    def again(self, run: EngineRun) -> EngineRun:
+        """A run that was read before, with what is stated now."""
+        return self.run(run.source, run.method != AR, **{name: value for name, value in vars(run).items() if name != "source"})
+
+    def check_used(self, runs: Sequence[EngineRun]) -> None:
+        """Refuse what was stated of runs that draft, if none does."""
+        for name in ("method", "draft_length", "draft"):
+            stated = getattr(self, name)
+            if stated is not None and all(getattr(run, name) != stated for run in runs):
+                raise InputError(
+                    f"{_option(name)} {stated} is true of no run: none of those that were read drafted; leave it out"
+                )
+
+
+def method_name(text: str) -> str:
+    """A method as engines call it, `ar` for every name of none."""
+    name = text.strip().lower().replace("-", "_")
+    return AR if name in NO_DRAFT else name
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

@@ -1,0 +1,110 @@
+"""Reads a table of published runs, one run a row: the columns of `vllm_h100_draft_eagle3_by_concurrency.csv`.
+
+Lines that begin with `#` say what the table is, and are skipped. `acceptance_by_position_pct` holds percentages with spaces
+between them. The benchmark ran at `max_concurrency` requests per second and at most so many at once, so the column is both.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping
+
+from sim.engines.files import Found
+from sim.engines.run import AR, EngineRun, Times
+from sim.engines.stated import Stated, method_name
+from specdec.errors import InputError
+
+COLUMNS = (
+    "target",
+    "draft",
+    "method",
+    "k",
+    "dataset",
+    "max_concurrency",
+    "requests",
+    "duration_s",
+    "output_tok_s",
+    "itl_mean_ms",
+)
+
+
+def is_table(text: str) -> bool:
+    """Whether the first line that is no remark names these columns."""
+    head = next((line for line in text.splitlines() if line.strip() and not line.startswith("#")), "")
+    return {"method", "k", "max_concurrency"} <= {name.strip() for name in head.split(",")}
+
+
+def read_table(text: str, source: str, stated: Stated) -> Iterator[EngineRun]:
+    """The runs. Raises `InputError` that names the row and the line of the first one that is wrong."""
+    lines = [
+        (number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip() and not line.startswith("#")
+    ]
+    rows = csv.reader(line for _, line in lines)
+    head = [name.strip() for name in next(rows)]
+    missing = [column for column in COLUMNS if column not in head]
+    if missing:
+        raise InputError(f"{source} has no column {missing[0]}: a table of runs needs {', '.join(COLUMNS)}")
+    if len(set(head)) < len(head):
+        raise InputError(f"{source} names a column twice: {', '.join(sorted({name for name in head if head.count(name) > 1}))}")
+    if len(lines) == 1:
+        raise InputError(f"{source} has no row: give at least one run")
+    for number, (row, (line, _)) in enumerate(zip(rows, lines[1:], strict=False), start=1):
+        where = f"{source} row {number} (line {line})"
+        if len(row) != len(head):
+            raise InputError(f"{where} has {len(row)} cells, and the head {len(head)}: complete it, or take it out")
+        yield _run(Found(where, dict(zip(head, (cell.strip() for cell in row), strict=True))), stated)
+
+
+def _run(row: Found, stated: Stated) -> EngineRun:
+    method, k = method_name(row.text("method") or "?"), row.count("k")
+    if k is None or (method == AR) != (k == 0):
+        raise InputError(
+            f"{row.source}: method {row.text('method')!r} with k {row.text('k')!r}: a run of ar has k 0, others at least 1"
+        )
+    clients = row.count("max_concurrency")
+    if not clients:
+        raise InputError(f"{row.source}: max_concurrency is {row.text('max_concurrency')!r}, and must be at least 1")
+    seconds, requests = row.number("duration_s"), row.count("requests")
+    output, token = row.count("output_tokens"), row.number("tpot_mean_ms")
+    speed = row.number("output_tok_s")
+    if output is None and speed is not None and seconds is not None:
+        output = round(speed * seconds)
+    whole = None not in (output, token, seconds, requests) and seconds
+    rounds, accepted = row.count("drafts"), row.count("accepted_tokens")
+    return stated.run(
+        row.source,
+        method != AR,
+        target=row.text("target"),
+        draft=row.text("draft"),
+        method=method,
+        draft_length=k or None,
+        dataset=row.text("dataset"),
+        gpu=row.text("gpu"),
+        gpus=row.count("tp"),
+        clients=clients,
+        rate=float(clients),
+        running=token * 1e-3 * max(0, output - requests) / seconds
+        if whole and token and output and requests and seconds
+        else None,
+        requests=requests,
+        seconds=seconds,
+        input_tokens=row.count("input_tokens"),
+        output_tokens=output,
+        ttft=_times(row, "ttft"),
+        tpot=_times(row, "tpot"),
+        itl=_times(row, "itl"),
+        acceptance_length=1 + accepted / rounds if rounds and accepted is not None else row.number("acceptance_length"),
+        by_position=tuple(share / 100 for share in _shares(row)),
+        rounds=rounds,
+        kv_tokens=row.count("kv_pool_tokens"),
+    )
+
+
+def _times(row: Found, name: str) -> Times:
+    mean, median, p99 = (row.number(f"{name}_{what}_ms") for what in ("mean", "median", "p99"))
+    return row.times(mean, median, p99, 1e-3, name)
+
+
+def _shares(row: Found) -> list[float]:
+    cells: Mapping[str, object] = {"acceptance_by_position_pct": row.text("acceptance_by_position_pct").split()}
+    return Found(row.source, cells).numbers("acceptance_by_position_pct")

@@ -1,0 +1,86 @@
+"""Reads the acceptance that vLLM adds to each response: `metrics.speculative_decoding`, one or many in a file.
+
+`acceptance_histogram` counts rounds by accepted guesses, the bonus excluded. All responses of a file become one run: rates by
+position, the acceptance length, and the histogram. Rounds of several draft lengths are refused, since shares of all rounds
+would mix them. Source: vLLM's page on per-request acceptance metrics (0.32, experimental). The time of requests is not read.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sim.engines.files import Found
+from sim.engines.run import EngineRun
+from sim.engines.stated import Stated
+from specdec.errors import InputError
+
+PATH = ("metrics", "speculative_decoding")
+
+
+def is_vllm_response(values: Mapping[str, Any]) -> bool:
+    """Whether this is a response with vLLM's acceptance metrics, or these metrics alone."""
+    return "acceptance_histogram" in _metrics(values)
+
+
+def read_vllm_responses(responses: Sequence[Found], stated: Stated) -> EngineRun:
+    """One run of all these responses."""
+    source = responses[0].source if len(responses) == 1 else f"{responses[0].source} and {len(responses) - 1} more responses"
+    rounds: Counter[int] = Counter()
+    longest = 0
+    for one in responses:
+        metrics = Found(one.source, _metrics(one.values))
+        counts = _histogram(metrics)
+        for accepted, count in counts.items():
+            rounds[accepted] += count
+        longest = max(longest, metrics.count("num_spec_tokens") or _drafted(metrics))
+    if not sum(rounds.values()):
+        raise InputError(f"{source} holds no round: ask for longer answers")
+    histogram = tuple(rounds[accepted] for accepted in range(max(rounds) + 1))
+    total = sum(histogram)
+    length = longest or stated.draft_length or len(histogram) - 1
+    shares = [sum(histogram[i:]) / total for i in range(1, length + 1)]
+    return stated.run(
+        source,
+        True,
+        target=responses[0].text("model"),
+        draft_length=longest or None,
+        requests=len(responses),
+        acceptance_length=1 + sum(accepted * count for accepted, count in rounds.items()) / total,
+        by_position=tuple(shares),
+        accepted=histogram,
+        rounds=total,
+    )
+
+
+def _metrics(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    inside = Found("", values).inside(*PATH).values
+    return inside or values
+
+
+def _histogram(metrics: Found) -> dict[int, int]:
+    """Rounds by accepted guesses, from a list, or an object with a number for each key that occurs."""
+    found = metrics.values["acceptance_histogram"]
+    pairs = enumerate(found) if isinstance(found, list) else found.items() if isinstance(found, Mapping) else None
+    try:
+        counts = {int(key): int(value) for key, value in pairs or ()}
+    except (TypeError, ValueError):
+        counts = {}
+    if not counts or min(counts) < 0 or min(counts.values()) < 0:
+        raise InputError(f"{metrics.source}: acceptance_histogram {str(found)[:40]} counts no rounds: the file is damaged")
+    return counts
+
+
+def _drafted(metrics: Found) -> int:
+    """The draft length of all rounds; 0 where it is not said. Raises `InputError` for rounds of several lengths."""
+    by_length = metrics.inside("acceptance_histogram_by_draft_length").values
+    lengths = {int(length) for length, rounds in by_length.items() if str(length).isdecimal() and rounds} - {0}
+    if len(lengths) > 1:
+        several = " and ".join(map(str, sorted(lengths)))
+        raise InputError(
+            f"{metrics.source} has rounds that drafted {several} tokens, so shares of all rounds mean nothing: run each draft "
+            "length alone"
+        )
+    histogram = metrics.values["acceptance_histogram"]
+    return max(lengths, default=len(histogram) - 1 if isinstance(histogram, list) else 0)
