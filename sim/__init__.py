@@ -27,9 +27,13 @@ if TYPE_CHECKING:
     from sim.pictures.timeline import timeline_chart
     from sim.pictures.trace import chrome_trace
     from sim.setup.acceptance import Acceptance, Hidden, PerPosition, Rate, markov, mean_length, recorded
+    from sim.setup.aiconfigurator import Aiconfigurator
+    from sim.setup.anchored import Anchor, Anchored
     from sim.setup.latency import Constant, Latency, Measured
+    from sim.setup.memory import gpus_needed, kv_tokens
+    from sim.setup.model_size import ModelSize, read_model
     from sim.setup.profiles import measured_acceptance, measured_system
-    from sim.setup.roofline import ModelSize, Roofline, read_model
+    from sim.setup.roofline import Roofline
     from sim.setup.system import Jitter, System
     from sim.stream.chain import Compiled, compile_strategy
     from sim.stream.events import run_stream
@@ -55,9 +59,13 @@ _NAMES = {
     "pictures.timeline": "timeline_chart",
     "pictures.trace": "chrome_trace",
     "setup.acceptance": "Acceptance Hidden PerPosition Rate markov mean_length recorded",
+    "setup.aiconfigurator": "Aiconfigurator",
+    "setup.anchored": "Anchor Anchored",
     "setup.latency": "Constant Latency Measured",
+    "setup.memory": "gpus_needed kv_tokens",
+    "setup.model_size": "ModelSize read_model",
     "setup.profiles": "measured_acceptance measured_system",
-    "setup.roofline": "ModelSize Roofline read_model",
+    "setup.roofline": "Roofline",
     "setup.system": "Jitter System",
     "stream.chain": "Compiled compile_strategy",
     "stream.events": "run_stream",
@@ -90,6 +98,9 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "Acceptance",
+    "Aiconfigurator",
+    "Anchor",
+    "Anchored",
     "Arrivals",
     "Choice",
     "Compiled",
@@ -126,6 +137,8 @@ __all__ = [
     "chrome_trace",
     "compile_strategy",
     "expected_seconds",
+    "gpus_needed",
+    "kv_tokens",
     "long_run_speed",
     "markov",
     "mean_length",

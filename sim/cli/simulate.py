@@ -38,12 +38,14 @@ def simulate(
     from sim.study.one import simulate as simulate_one
 
     strategy, acceptance = chosen.create(), setup.acceptance_model()
-    traffic, server, objectives = serving.traffic(), serving.server(), serving.objectives()
+    traffic, objectives = serving.traffic(), serving.objectives()
     system = serving.system(setup.system())
+    server = serving.server(setup.kv_tokens(drafts=strategy.drafts))
     result = simulate_one(strategy, acceptance, system, tokens=tokens, seed=seed)
     if traffic is not None:
         runs = 1 if serving.replications is None else serving.replications
         load = simulate_traffic(strategy, acceptance, system, traffic, server, objectives, replications=runs, seed=seed)
         result = replace(result, load=load)
     terminal.console.print(result)
+    setup.remark(terminal.errors)
     terminal.write(result.to_dict())

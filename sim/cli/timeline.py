@@ -47,6 +47,7 @@ def timeline(
     paths, strategy = pictures.paths(".json"), chosen.create()
     result = simulate(strategy, setup.acceptance_model(), setup.system(), rounds=rounds, seed=seed)
     terminal.console.print(result)
+    setup.remark(terminal.errors)
     terminal.write(result.to_dict())
     traces = [path for path in paths if path.suffix == ".json"]
     drawings = [path for path in paths if path not in traces]

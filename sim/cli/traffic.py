@@ -84,7 +84,7 @@ class TrafficOptions:
         typer.Option(
             min=1,
             max=10**12,
-            help="Tokens of text that the KV cache of a replica holds; no limit unless given.",
+            help="Tokens of text that the KV cache of a replica holds; no limit, or what fits on --gpu, unless given.",
             rich_help_panel=_SERVING,
         ),
     ] = None
@@ -168,8 +168,8 @@ class TrafficOptions:
             REQUESTS if self.requests is None else self.requests,
         )
 
-    def server(self) -> Server:
-        """What serves the requests."""
+    def server(self, kv_tokens: int | None = None) -> Server:
+        """What serves the requests. `kv_tokens` is the cache's size where `--kv-tokens` does not say it."""
         from sim.setup.latency import parse_seconds
         from sim.traffic.record import Server
 
@@ -177,7 +177,7 @@ class TrafficOptions:
         given = {
             "replicas": self.replicas,
             "max_batch": self.max_batch,
-            "kv_tokens": self.kv_tokens,
+            "kv_tokens": kv_tokens if self.kv_tokens is None else self.kv_tokens,
             "iteration_tokens": self.iteration_tokens,
             "cached_share": self.cached_share,
             "clients": self.concurrency,

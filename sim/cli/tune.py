@@ -59,6 +59,7 @@ def tune(
     system, acceptance = setup.system(), setup.acceptance_model()
     result = compare(acceptance, system, strategy or None, lengths, tokens=tokens, seed=seed, progress=terminal.follow)
     terminal.console.print(result)
+    setup.remark(terminal.errors)
     terminal.write(result.to_dict())
     if paths:
         from sim.pictures.speed import speed_chart

@@ -1,4 +1,4 @@
-"""What is assumed of a pair: durations, measured tables, rooflines, and a profile as devices and as acceptance."""
+"""What is assumed of a pair: durations, measured tables, and a profile as devices and as acceptance."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sim import Measured, ModelSize, Roofline, measured_acceptance, measured_system, read_model
+from sim import Measured, measured_acceptance, measured_system
 from sim.setup.latency import parse_seconds
-from sim.setup.roofline import GPUS
 from sim.setup.rows import RowsCurve
 from specdec import InputError
 from specdec.profile import DraftTiming, Profile, Slowdown, TargetTiming
@@ -127,38 +126,6 @@ def test_a_profile_taken_while_the_machine_was_busy_is_outvoted() -> None:
     assert together.acceptance.run_lengths == {0: 60, 1: 40, 5: 20}
     without = Profile.from_dict(WRITTEN | {"together": None}, "the profile")
     assert Profile.merged([without] * 2).together is None
-
-
-def test_a_roofline_is_memory_first_and_arithmetic_later(tmp_path: Path) -> None:
-    config = {
-        "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
-        "intermediate_size": 14336, "vocab_size": 128256,
-    }  # fmt: skip
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    size = read_model(tmp_path)
-    assert size.parameters == pytest.approx(8.03e9, rel=0.001)
-    assert size.cache_bytes_per_token == 131072
-    latency = Roofline("H100", size, ModelSize(1e9, 0), efficiency=1.0)
-    assert float(latency.target_seconds(1)) == pytest.approx(16.06e9 / 3350e9, rel=0.001)
-    assert float(latency.target_seconds(2048)) == pytest.approx(2 * 8.03e9 * 2048 / 989e12, rel=0.001)
-    assert float(latency.draft_seconds(3)) == pytest.approx(3 * 2e9 / GPUS["H100"].bandwidth)
-
-
-@pytest.mark.parametrize(
-    ("change", "culprit"),
-    [
-        ({"gpu": "H1000"}, "did you mean H100"),
-        ({"gpu": "TPU"}, "known are A10, A100"),
-        ({"efficiency": 0.0}, "efficiency 0.0"),
-        ({"efficiency": 1.1}, "efficiency 1.1"),
-        ({"target_gpus": 0}, "target_gpus 0"),
-        ({"draft_gpus": 0}, "draft_gpus 0"),
-    ],
-)
-def test_an_impossible_roofline_is_refused_by_name(change: dict[str, Any], culprit: str) -> None:
-    possible: dict[str, Any] = {"gpu": "H100", "target": ModelSize(8e9, 0), "draft": ModelSize(1e9, 0)}
-    with pytest.raises(InputError, match=culprit):
-        Roofline(**possible | change)
 
 
 @pytest.mark.parametrize(

@@ -114,24 +114,3 @@ def test_latencies_are_printed_in_milliseconds(run: Run) -> None:
     (line,) = (line.split() for line in text.splitlines() if "(TPOT)" in line)
     assert line[-4:] == ["5.00"] * 4
     assert "200 tok/s" in text
-
-
-def test_a_roofline_stands_for_steps(tmp_path: Path, run: Run) -> None:
-    sizes = {
-        "hidden_size": 4096,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "intermediate_size": 14336,
-        "vocab_size": 1000,
-    }
-    for name, layers in (("target", 32), ("draft", 4)):
-        (tmp_path / f"{name}.json").write_text(json.dumps(sizes | {"num_hidden_layers": layers}))
-    models = ("--target-config", str(tmp_path / "target.json"), "--draft-config", str(tmp_path / "draft.json"))
-    speeds = [
-        answer(run, "simulate", "--acceptance", "0.8", "--gpu", gpu, *models, "--tokens", "50", *context)[
-            "chain_tokens_per_second"
-        ]
-        for gpu, context in (("H200", ()), ("H100", ()), ("H100", ("--context", "8000")))
-    ]
-    assert speeds == sorted(speeds, reverse=True)
-    assert len(set(speeds)) == 3

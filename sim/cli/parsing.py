@@ -1,8 +1,18 @@
-"""Numbers as they are typed."""
+"""Options as text: the numbers in them, and the refusal of those that would be ignored."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from specdec.errors import InputError
+
+
+def refuse(options: Mapping[str, Any], why: str) -> None:
+    """Refuse the first of these options that was given."""
+    for option, value in options.items():
+        if value not in (None, [], ()):
+            raise InputError(f"{option} {why}")
 
 
 def numbers(option: str, text: str, count: int | None = None) -> list[float]:
