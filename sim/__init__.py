@@ -23,10 +23,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sim.engines.golden import golden, golden_lengths
+    from sim.engines.reading import read_runs
+    from sim.engines.run import EngineRun, EngineRuns, Times
     from sim.pictures.speed import speed_chart
     from sim.pictures.timeline import timeline_chart
     from sim.pictures.trace import chrome_trace
-    from sim.setup.acceptance import Acceptance, Hidden, PerPosition, Rate, markov, mean_length, recorded
+    from sim.setup.acceptance import (
+        Acceptance,
+        Hidden,
+        PerPosition,
+        Rate,
+        histogram,
+        marginal,
+        markov,
+        mean_length,
+        recorded,
+    )
     from sim.setup.latency import Constant, Latency, Measured
     from sim.setup.profiles import measured_acceptance, measured_system
     from sim.setup.roofline import ModelSize, Roofline, read_model
@@ -51,10 +64,13 @@ if TYPE_CHECKING:
     from specdec.profile import Slowdown
 
 _NAMES = {
+    "engines.golden": "golden golden_lengths",
+    "engines.reading": "read_runs",
+    "engines.run": "EngineRun EngineRuns Times",
     "pictures.speed": "speed_chart",
     "pictures.timeline": "timeline_chart",
     "pictures.trace": "chrome_trace",
-    "setup.acceptance": "Acceptance Hidden PerPosition Rate markov mean_length recorded",
+    "setup.acceptance": "Acceptance Hidden PerPosition Rate histogram marginal markov mean_length recorded",
     "setup.latency": "Constant Latency Measured",
     "setup.profiles": "measured_acceptance measured_system",
     "setup.roofline": "ModelSize Roofline read_model",
@@ -94,6 +110,8 @@ __all__ = [
     "Choice",
     "Compiled",
     "Constant",
+    "EngineRun",
+    "EngineRuns",
     "Flip",
     "Hidden",
     "Jitter",
@@ -119,6 +137,7 @@ __all__ = [
     "Summary",
     "System",
     "Timeline",
+    "Times",
     "Traffic",
     "Tuning",
     "Validation",
@@ -126,7 +145,11 @@ __all__ = [
     "chrome_trace",
     "compile_strategy",
     "expected_seconds",
+    "golden",
+    "golden_lengths",
+    "histogram",
     "long_run_speed",
+    "marginal",
     "markov",
     "mean_length",
     "measure",
@@ -136,6 +159,7 @@ __all__ = [
     "plain_tokens_per_second",
     "predict",
     "read_model",
+    "read_runs",
     "read_trace",
     "recorded",
     "run_stream",

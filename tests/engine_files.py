@@ -1,7 +1,7 @@
 """Files as engines and benchmark tools write them, made up: their exact names, with numbers that agree with one another.
 
-`BENCH` and its speculative twin are one load of vLLM; the metrics, GuideLLM's and SGLang's files show rounds of 25.82 ms and 2.804
-tokens too, so that all readers must come to the same round.
+`BENCH` and its speculative twin are one load of vLLM; the metrics, GuideLLM's and SGLang's files show rounds of 25.82 ms and
+2.804 tokens too, so that all readers must come to the same round.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def scrape(calls: int, prefix: str = "", **changed: str) -> str:
         "spec_decode_num_accepted_tokens_total": 1804 * calls,
         "iteration_tokens_total_count": 250 * calls,
     }
-    lines = ["# HELP vllm:num_requests_running Number of requests in model execution batches.", "process_start_time_seconds 1.7e9"]
+    lines = ["# HELP vllm:num_requests_running Number of requests in model execution.", "process_start_time_seconds 1.7e9"]
     for name, (count, total) in histograms.items():
         name = changed.get(name, name)
         lines.append(f"# TYPE vllm:{name} histogram")

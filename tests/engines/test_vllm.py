@@ -27,7 +27,8 @@ def test_a_speculative_benchmark_tells_its_length_and_asks_for_its_method(tmp_pa
     with pytest.raises(InputError, match=r"a\.json drafted and does not say how: give --method"):
         read_one(tmp_path / "a.json", SPECULATIVE)
     run = read_one(tmp_path / "a.json", SPECULATIVE, method="eagle3", draft="T/head", gpu="H100", gpus=2, kv_tokens=40_000)
-    assert (run.method, run.draft_length, run.draft, run.gpu, run.gpus, run.kv_tokens) == ("eagle3", 3, "T/head", "H100", 2, 40_000)
+    assert (run.method, run.draft_length, run.draft) == ("eagle3", 3, "T/head")
+    assert (run.gpu, run.gpus, run.kv_tokens) == ("H100", 2, 40_000)
     assert (run.acceptance_length, run.rounds) == (LENGTH, 1000)
     assert run.by_position == (0.759, 0.543, 0.502)
     assert run.itl.mean == pytest.approx(ROUND_MS / 1000)
@@ -120,7 +121,8 @@ def test_two_scrapes_are_one_run(tmp_path: Path, prefix: str) -> None:
     assert (run.rounds, run.requests, run.input_tokens, run.output_tokens) == (3000, 150, 15_000, 8562)
     assert run.acceptance_length == pytest.approx(LENGTH)
     assert run.by_position == pytest.approx((0.759, 0.543, 0.502))
-    assert (run.itl.mean, run.tpot.mean, run.ttft.mean, run.e2e.mean) == pytest.approx((ROUND_MS / 1e3, TOKEN_MS / 1e3, 0.06, 2.0))
+    assert (run.itl.mean, run.tpot.mean) == pytest.approx((ROUND_MS / 1e3, TOKEN_MS / 1e3))
+    assert (run.ttft.mean, run.e2e.mean) == pytest.approx((0.06, 2.0))
     assert run.itl.median is None, "buckets are too coarse"
     assert run.kv_tokens == 2033 * 16
     assert run.running == pytest.approx(4), "1000 chunks in 250 steps"
@@ -147,7 +149,7 @@ def test_scrapes_that_make_no_run_are_refused(tmp_path: Path) -> None:
         read_runs([one, later], method="mtp")
     other = {"inter_token_latency_seconds": "token_gap_seconds"}
     renamed = [write(tmp_path / f"{calls}.txt", scrape(calls, **other)) for calls in (1, 2)]
-    with pytest.raises(InputError, match=r"no vllm:inter_token_latency_seconds_count or vllm:time_per_output_token_seconds_count"):
+    with pytest.raises(InputError, match=r"no vllm:inter_token_latency_seconds_count or vllm:time_per_output_token"):
         read_runs(renamed, method="mtp")
     engines = write(tmp_path / "two.prom", scrape(2) + scrape(2).replace('engine="0"', 'engine="1"'))
     with pytest.raises(InputError, match=r"holds 2 of engine \(0, 1\)"):
@@ -192,7 +194,7 @@ def test_lines_of_the_log_are_weighted_by_their_rounds(tmp_path: Path) -> None:
     assert (run.target, run.draft, run.method, run.draft_length, run.kv_tokens) == ("T/target", "T/head", "eagle3", 3, 69_232)
     assert (run.rounds, run.acceptance_length) == (400, pytest.approx(1 + 700 / 400))
     assert run.by_position == pytest.approx((0.75, 0.6, 0.4))
-    assert sum(run.by_position) == pytest.approx(run.acceptance_length - 1)
+    assert sum(run.by_position) == pytest.approx(700 / 400)
 
 
 def test_a_log_without_speculation_tells_the_pool(tmp_path: Path) -> None:

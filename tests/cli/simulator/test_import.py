@@ -18,7 +18,9 @@ def chain(run: Run, acceptance: str) -> float:
     return answer(run, "simulate", *THREE, "--acceptance", acceptance)["chain_tokens_per_second"]
 
 
-@pytest.mark.parametrize("acceptance", ["marginal:0.805,0.632,0.483", "marginal:80.5%, 63.2%, 48.3%", "mean:2.92@3", "mean: 2.92 @ 3"])
+@pytest.mark.parametrize(
+    "acceptance", ["marginal:0.805,0.632,0.483", "marginal:80.5%, 63.2%, 48.3%", "mean:2.92@3", "mean: 2.92 @ 3"]
+)
 def test_acceptance_as_engines_print_it_gives_the_speed_of_the_engine(run: Run, acceptance: str) -> None:
     """A published line of vLLM: a draft of 3, mean acceptance length 2.92. Right is 2.92 tokens in 3 x 1 + 5 ms."""
     assert chain(run, acceptance) == pytest.approx(365, rel=1e-9)
@@ -96,7 +98,8 @@ def test_import_prints_a_table_and_writes_runs(tmp_path: Path, run: Run) -> None
     asked = ("import", tmp_path / "results", "--method", "eagle3", "--draft", "T/head", "--gpu", "H100", "--gpus", "2")
     text = printed(run, *map(str, asked), "--kv-tokens", "40000", "--json", str(out))
     assert "2 runs of" in text
-    assert ["eagle3", "3", "11", "-", "60.0", "9.21", "25.8", "2.80", "100", "b.json"] in [line.split() for line in text.splitlines()]
+    lines = [line.split() for line in text.splitlines()]
+    assert ["eagle3", "3", "11", "-", "60.0", "9.21", "25.8", "2.80", "100", "b.json"] in lines
     found = json.loads(out.read_text())
     assert (found["format"], found["runs"][1]["draft"], found["runs"][1]["gpus"]) == ("specdec.runs/1", "T/head", 2)
     assert [one.method for one in read_runs([out])] == ["ar", "eagle3"]
