@@ -23,10 +23,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sim.engines.golden import golden, golden_lengths
+    from sim.engines.reading import read_runs
+    from sim.engines.run import EngineRun, EngineRuns, Times
     from sim.pictures.speed import speed_chart
     from sim.pictures.timeline import timeline_chart
     from sim.pictures.trace import chrome_trace
-    from sim.setup.acceptance import Acceptance, Hidden, PerPosition, Rate, markov, mean_length, recorded
+    from sim.setup.acceptance import (
+        Acceptance,
+        Hidden,
+        PerPosition,
+        Rate,
+        histogram,
+        marginal,
+        markov,
+        mean_length,
+        recorded,
+    )
     from sim.setup.aiconfigurator import Aiconfigurator
     from sim.setup.anchored import Anchor, Anchored
     from sim.setup.latency import Constant, Latency, Measured
@@ -55,10 +68,13 @@ if TYPE_CHECKING:
     from specdec.profile import Slowdown
 
 _NAMES = {
+    "engines.golden": "golden golden_lengths",
+    "engines.reading": "read_runs",
+    "engines.run": "EngineRun EngineRuns Times",
     "pictures.speed": "speed_chart",
     "pictures.timeline": "timeline_chart",
     "pictures.trace": "chrome_trace",
-    "setup.acceptance": "Acceptance Hidden PerPosition Rate markov mean_length recorded",
+    "setup.acceptance": "Acceptance Hidden PerPosition Rate histogram marginal markov mean_length recorded",
     "setup.aiconfigurator": "Aiconfigurator",
     "setup.anchored": "Anchor Anchored",
     "setup.latency": "Constant Latency Measured",
@@ -105,6 +121,8 @@ __all__ = [
     "Choice",
     "Compiled",
     "Constant",
+    "EngineRun",
+    "EngineRuns",
     "Flip",
     "Hidden",
     "Jitter",
@@ -130,6 +148,7 @@ __all__ = [
     "Summary",
     "System",
     "Timeline",
+    "Times",
     "Traffic",
     "Tuning",
     "Validation",
@@ -137,9 +156,13 @@ __all__ = [
     "chrome_trace",
     "compile_strategy",
     "expected_seconds",
+    "golden",
+    "golden_lengths",
     "gpus_needed",
+    "histogram",
     "kv_tokens",
     "long_run_speed",
+    "marginal",
     "markov",
     "mean_length",
     "measure",
@@ -149,6 +172,7 @@ __all__ = [
     "plain_tokens_per_second",
     "predict",
     "read_model",
+    "read_runs",
     "read_trace",
     "recorded",
     "run_stream",

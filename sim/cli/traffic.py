@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sim.cli.options import refuse
+from sim.cli.parsing import refuse
 from specdec.errors import InputError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sim.cli.options import refuse
+from sim.cli.parsing import refuse
 from specdec.cli.console import Terminal
 from specdec.cli.options import Json, LaneName, ModelOptions
 

@@ -16,7 +16,8 @@ from sim.engines.run import Times
 from specdec.errors import InputError
 
 LFS = "version https://git-lfs.github.com/"
-MOST_BYTES = 2 * 1024**3
+MOST = 1e15
+"""More than anybody counts."""
 
 
 def text_of(path: Path) -> str:
@@ -91,7 +92,7 @@ class Found:
     def count(self, *keys: str) -> int | None:
         """The same as a number of things. Raises `InputError` for a fraction, or a number below 0."""
         value = self.number(*keys)
-        if value is not None and (value < 0 or value != int(value)):
+        if value is not None and (not 0 <= value < MOST or value != int(value)):
             raise InputError(f"{self.source}: {keys[0]} is {value:g}, and must be a number of things: the file is damaged")
         return None if value is None else int(value)
 

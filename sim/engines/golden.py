@@ -40,7 +40,7 @@ def golden_lengths(model: str, mode: str = "") -> dict[int, float]:
         return next(iter(found.values()))
     choices = sorted(f"{file}/{way}" for file, _, way in (found or _table()))
     what = "leaves a choice" if found else "is not in the table of golden acceptance lengths"
-    raise InputError(f"{model}{'/' if mode else ''}{mode} {what}: give one of {', '.join(choices)}")
+    raise InputError(f"{f'{model}/{mode}'.rstrip('/')!r} {what}: give one of {', '.join(choices)}")
 
 
 def _is(name: tuple[str, str, str], model: str, mode: str) -> bool:

@@ -3,18 +3,21 @@
 An engine streams one chunk a step, so the median gap between chunks is the time of a round in which no prompt was read:
 
     T = t(n (k + 1), held) + k (d + d' n) + e      n sequences that decode, k guesses, `held` tokens in the cache
-    t(rows, held) = (flat^6 + (arithmetic rows)^6)^(1/6) + row rows + token held
+    t(rows, held) = (flat^4 + (arithmetic rows)^4)^(1/4) + row rows + token held
 
 `flat` reads the weights. `arithmetic` is the knee: a further row where arithmetic is the limit. All runs of one target share
 `t`: a run without a draft is its row n, one with k guesses its row n (k + 1). Each method has a draft step `d`, its rise with
 the sequences `d'`, and an overhead `e`. All are fitted together by least squares of the logarithms.
 
-What cannot be read from few sequences is bounded by the hardware where it is known: `arithmetic` is 2 operations for each
-parameter at 70 % of the GPU's peak, and `token` reads keys and values at 40 to 100 % of its bandwidth.
+What cannot be read from few sequences follows from the hardware: `arithmetic` is 2 operations for each parameter at 70 % of
+the GPU's peak, and `token` reads keys and values at 40 to 100 % of its bandwidth. A model that is not in the catalogue counts
+with the billions in its name. Without these, the GPU says how many rows take as long as reading the weights; where the GPU is
+unknown too, 230 rows are assumed, as on an H100.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -26,14 +29,24 @@ from scipy.optimize import least_squares
 from sim.engines.run import EngineRun
 from sim.setup.acceptance import mean_length
 from sim.setup.arrays import Floats
+from sim.setup.gpus import GPUS, gpu_name
+from sim.setup.model_size import read_model
 from specdec.errors import InputError
 from specdec.profile import DraftTiming, MeasuredAcceptance, PairNames, Profile, Tag, TargetTiming
 
-SHARPNESS = 6
+SHARPNESS = 4
 REACHED = 0.7
 """Share of the peak of arithmetic that kernels reach."""
+STREAMED = 0.9
+"""Share of the bandwidth at which they read weights."""
 SLOWEST_READ = 2.5
 """How many times the time at full bandwidth an engine takes at most to read keys and values."""
+
+TOKEN_SHARE = (1e-6, 5e-6)
+"""Reading a token's keys and values over reading the weights, of dense models with grouped heads: bounds without a known model."""
+
+BILLIONS = re.compile(r"(\d+(?:\.\d+)?)B\b")
+"""The number of parameters in the name of a model that is not in the catalogue."""
 
 WIDTHS = (*range(1, 18), 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 8192)
 BATCHES = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
@@ -45,12 +58,30 @@ CONTEXTS = (0, 1024)
 class Hardware:
     """What the data sheets say of a target on its GPUs.
 
-    `row_seconds`     arithmetic of one row at the peak
-    `token_seconds`   reading the keys and values of one token at full bandwidth
+    `knee_rows`       rows whose arithmetic takes as long as reading the weights, in 16 bits
+    `row_seconds`     arithmetic of one row at the peak; `None` for an unknown model
+    `token_seconds`   reading the keys and values of one token at full bandwidth; `None` for an unknown model
     """
 
-    row_seconds: float
-    token_seconds: float
+    knee_rows: float = 230.0
+    row_seconds: float | None = None
+    token_seconds: float | None = None
+
+    @classmethod
+    def of(cls, run: EngineRun) -> Hardware:
+        """That of a run, as far as its GPU and its target are known by name."""
+        try:
+            gpu = GPUS[gpu_name(run.gpu)]
+        except InputError:
+            return cls()
+        knee = REACHED * gpu.operations / (STREAMED * gpu.bandwidth)
+        try:
+            model = read_model(run.target)
+        except InputError:
+            billions = BILLIONS.findall(run.target)  # of `30B-A3B`, the last one is what a token uses
+            return cls(knee, 2e9 * float(billions[-1]) / (run.gpus * gpu.operations) if billions else None)
+        rows = 2 * model.parameters_per_token / (run.gpus * gpu.operations)
+        return cls(knee, rows, model.cache_bytes_on_each(run.gpus) / gpu.bandwidth)
 
 
 @dataclass(frozen=True)
@@ -131,9 +162,13 @@ def held_by(run: EngineRun) -> float:
 
 
 def identify(runs: Sequence[EngineRun], hardware: Hardware | None = None) -> Identified:
-    """Fit the runs of one target on one kind of machine. Raises `InputError` for runs of several, and without a run."""
+    """Fit the runs of one target on one kind of machine; what its data sheets say is looked up unless it is given.
+
+    Raises `InputError` for runs of several, and without a run.
+    """
     if len({(run.target, run.gpu, run.gpus) for run in runs}) != 1:
         raise InputError("a profile is identified from runs of one target on one machine: give one or more of these alone")
+    hardware = hardware or Hardware.of(runs[0])
     seconds = np.array([round_seconds(run) for run in runs])
     sequences = np.array([sequences_of(run) for run in runs])
     lengths = np.array([float(run.draft_length) for run in runs])
@@ -143,12 +178,13 @@ def identify(runs: Sequence[EngineRun], hardware: Hardware | None = None) -> Ide
     rows, least = sequences * (lengths + 1), float(seconds.min())
 
     def forward(x: Floats) -> Forward:
-        flat, row, token, arithmetic = least * x[:4]
+        flat, row, token = map(float, least * x[:3])
+        arithmetic = flat / hardware.knee_rows if hardware.row_seconds is None else hardware.row_seconds / REACHED
         return Forward(flat, arithmetic, row, token, float(rows.max()), float(sequences.max()))
 
     def drafting(x: Floats) -> Floats:
         """Shape (methods, 3): step, sequence, overhead."""
-        return least * x[4:].reshape(-1, 3)
+        return least * x[3:].reshape(-1, 3)
 
     def wrong(x: Floats) -> Floats:
         costs = np.vstack((drafting(x), np.zeros(3)))[which]
@@ -166,16 +202,14 @@ def identify(runs: Sequence[EngineRun], hardware: Hardware | None = None) -> Ide
     return Identified(forward(found.x), costs, float(np.sqrt(np.mean(wrong(found.x) ** 2))))
 
 
-def _bounds(least: float, hardware: Hardware | None, methods: int) -> tuple[Floats, Floats, Floats]:
+def _bounds(least: float, hardware: Hardware, methods: int) -> tuple[Floats, Floats, Floats]:
     """Lower bounds, upper bounds and a start, in units of the shortest round."""
-    token, arithmetic = (0.0, 1e-3), (0.0, 1.0)
-    if hardware is not None:
+    token = TOKEN_SHARE
+    if hardware.token_seconds is not None:
         token = (hardware.token_seconds / least, SLOWEST_READ * hardware.token_seconds / least)
-        exact = hardware.row_seconds / REACHED / least
-        arithmetic = (exact * (1 - 1e-6), exact * (1 + 1e-6))
-    pairs = [(0.1, 1.2), (0.0, 1.0), token, arithmetic] + [(0.0, 5.0), (0.0, 1.0), (0.0, 2.0)] * methods
+    pairs = [(0.1, 1.2), (0.0, 1.0), token] + [(0.0, 5.0), (0.0, 1.0), (0.0, 2.0)] * methods
     low, high = np.array(pairs).T
-    start = np.array([0.9, 1e-3, fmean(token) / 10, fmean(arithmetic) / 100] + [0.05, 1e-3, 0.02] * methods)
+    start = np.array([0.9, 1e-3, fmean(token)] + [0.05, 1e-3, 0.02] * methods)
     return low, high, np.clip(start, low + 1e-9 * (high - low), high - 1e-9 * (high - low))
 
 

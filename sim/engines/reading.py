@@ -7,6 +7,7 @@ and files of other kinds (pictures, scripts) are passed over there, and refused 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,8 @@ READ = (
     "JSON of vllm bench serve or vllm bench sweep, GuideLLM or SGLang's bench_serving; two scrapes of /metrics; responses with "
     "acceptance metrics; logs of vLLM or SGLang; a CSV table of runs; what specdec import wrote"
 )
+JSON = re.compile(r"\s*(\{|\[\s*[\[{\]])")
+"""How JSON begins that holds objects; a line of a log may begin with `[`, too."""
 SUFFIXES = (".json", ".jsonl", ".csv", ".prom", ".txt", ".metrics", ".log", ".out", ".gz")
 """Files of a folder that are looked at."""
 
@@ -81,7 +84,7 @@ class _Reader:
     def text(self, text: str, path: Path) -> None:
         """Read a text by the reader of what it holds."""
         source = str(path)
-        if text.lstrip()[:1] in ("{", "["):
+        if JSON.match(text):
             self.runs += self._json(documents(text, source), source)
         elif is_table(text):
             self.runs += read_table(text, source, self.stated)
@@ -135,7 +138,7 @@ def _by_product(path: Path, text: str) -> bool:
     """Whether a sweep wrote this beside its runs: a summary that repeats them, a warm-up, or the note of a failed run."""
     if path.name in ("summary.json", "summary.csv"):
         return True
-    if text.lstrip()[:1] != "{":
+    if not JSON.match(text):
         return False
     found = documents(text, str(path))[0][1]
     return isinstance(found, dict) and (is_sweep_failure(found) or is_warm_up(found))

@@ -284,11 +284,10 @@ def mean_length(tokens: float, draft_length: int | None = None) -> Rate:
     return Rate(rate, draft_length)
 
 
-def beyond_measured(acceptance: Acceptance, draft_length: int) -> str:
-    """What to say of a draft that is longer than those acceptance was measured with; empty where it is not."""
+def beyond_measured(acceptance: Acceptance, draft_length: int) -> tuple[str, ...]:
+    """What to say of a draft that is longer than those acceptance was measured with: a sentence, or none."""
     if acceptance.longest is None or draft_length <= acceptance.longest:
-        return ""
-    rest = "takes one rate for all positions" if isinstance(acceptance, Rate) else "repeats the last rate"
-    return (
-        f"acceptance of drafts longer than {acceptance.longest} is extrapolated: it was measured up to there, and {rest} beyond"
-    )
+        return ()
+    rest = "one rate for all positions" if isinstance(acceptance, Rate) else "the last rate"
+    known = acceptance.longest
+    return (f"Drafts longer than {known} are extrapolated: acceptance was measured up to there, and {rest} is taken beyond.",)

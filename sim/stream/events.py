@@ -76,7 +76,7 @@ class _Machine:
         self._draws = acceptance.draws(np.random.default_rng(draws), tokens + 4096)
         self._jitter = {"target": np.random.default_rng(target), "draft": np.random.default_rng(draft)}
         self._mean = {"target": _Once(system.target_seconds), "draft": _Once(system.draft_seconds)}
-        self.base = self.serial = self.accepted = self.verifications = self.certain = 0
+        self.base = self.serial = self.accepted = self.verifications = self.certain = self.most_tested = 0
         self.busy = {"target": 0, "draft": 0}
         self.ends: list[int] = []
         self.round_tokens: list[int] = []
@@ -109,6 +109,7 @@ class _Machine:
         tests = len(effect.guess)
         accepted = int(self._acceptance.accepted(self._draws, position, tests))
         self.verifications += 1
+        self.most_tested = max(self.most_tested, tests)
         self.accepted += accepted
         self.certain += sum(isinstance(drafted, Known) for drafted in effect.guess.drafted)
         return verdict(effect, Outcome(accepted))
@@ -170,6 +171,7 @@ class _Machine:
             self.accepted,
             self.busy["target"] / TICKS_PER_SECOND,
             self.busy["draft"] / TICKS_PER_SECOND,
+            self.most_tested,
             spans,
         )
 

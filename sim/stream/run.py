@@ -45,6 +45,7 @@ class Run:
     `accepted`              accepted guesses
     `target_busy_seconds`   in which the target works
     `draft_busy_seconds`    in which the draft works
+    `most_tested`           guesses in the longest verification
     `spans`                 work of both models in order of its start; empty unless the run is detailed
     """
 
@@ -55,6 +56,7 @@ class Run:
     accepted: int
     target_busy_seconds: float
     draft_busy_seconds: float
+    most_tested: int = 0
     spans: tuple[Span, ...] = ()
 
     @property

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
-from sim.setup.acceptance import Acceptance
+from sim.setup.acceptance import Acceptance, beyond_measured
 from sim.setup.system import System
 from sim.stream.events import run_stream
 from sim.stream.run import Fate, Model, Span
@@ -71,6 +71,7 @@ class Timeline(Report):
     `round_tokens`        tokens committed in each round
     `target_idle_share`   share of the time in which the target does nothing
     `draft_idle_share`    the same of the draft
+    `remarks`             what is extrapolated, in sentences
     `work`                forwards of the target and drafted tokens, in order of their start
     """
 
@@ -84,6 +85,7 @@ class Timeline(Report):
     target_idle_share: float
     draft_idle_share: float
     work: tuple[Piece, ...]
+    remarks: tuple[str, ...] = ()
 
     def waits(self) -> Iterator[Piece]:
         """The times in which a model does nothing, as pieces of kind `waiting`; none for a model that never works."""
@@ -101,7 +103,7 @@ class Timeline(Report):
         tokens, title = sum(self.round_tokens), spelled(self.strategy, self.parameters)
         rounds = f"{len(self.round_tokens)} rounds, {tokens} tokens in {milliseconds(self.seconds)}"
         idle = f"idle: target {share(self.target_idle_share)}, draft {share(self.draft_idle_share)} of the time"
-        return Group(f"[bold]{title}[/]: {rounds}", _Bars(self), idle)
+        return Group(f"[bold]{title}[/]: {rounds}", _Bars(self), idle, *self.remarks)
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,7 @@ def timeline(
         target_idle_share=_idle_share(spans, "target", ends[-1]),
         draft_idle_share=_idle_share(spans, "draft", ends[-1]),
         work=tuple(piece for span in spans for piece in _pieces(span)),
+        remarks=beyond_measured(acceptance, run.most_tested),
     )
 
 

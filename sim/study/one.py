@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sim.setup.acceptance import Acceptance
+from sim.setup.acceptance import Acceptance, beyond_measured
 from sim.setup.system import System
 from sim.stream.chain import compile_strategy
 from sim.stream.events import run_stream
@@ -36,6 +36,7 @@ class Simulation(Report):
     `rounds`                       simulated rounds
     `chain_tokens_per_second`      exact long-run speed; `None` (null) where the strategy cannot be compiled
     `load`                         the same strategy under load; in JSON its keys follow these ones, or are absent
+    `remarks`                      what is extrapolated, in sentences
     """
 
     format: ClassVar[str] = "specdec.simulate/1"
@@ -50,6 +51,7 @@ class Simulation(Report):
     rounds: int
     chain_tokens_per_second: float | None
     load: Load | None = None
+    remarks: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         found = super().to_dict()
@@ -77,6 +79,7 @@ class Simulation(Report):
             f"  speed-up    {three_digits(self.speedup_over_ar)}x over autoregressive decoding",
             f"  idle        target {share(self.target_idle_share)}, draft {share(self.draft_idle_share)} of the time",
             f"  rounds      {self.rounds:,}",
+            *(f"  [bold]remark[/]      {remark}" for remark in self.remarks),
             *([] if self.load is None else ["", self.load]),
         )
 
@@ -104,4 +107,5 @@ def simulate(
         draft_idle_share=run.draft_idle_share,
         rounds=run.rounds,
         chain_tokens_per_second=exact,
+        remarks=beyond_measured(acceptance, run.most_tested),
     )

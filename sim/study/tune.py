@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
-from sim.setup.acceptance import Acceptance
+from sim.setup.acceptance import Acceptance, beyond_measured
 from sim.setup.system import System
 from sim.stream.events import run_stream
 from sim.stream.speed import plain_tokens_per_second
@@ -60,6 +60,7 @@ class Tuning(Report):
     `flips`            where the best strategy changes, first by acceptance, then by speed ratio
     `acceptance_rate`  mean acceptance rate that all this holds for
     `speed_ratio`      target step over draft step that all this holds for
+    `remarks`          what is extrapolated, in sentences
     """
 
     format: ClassVar[str] = "specdec.tune/1"
@@ -69,6 +70,7 @@ class Tuning(Report):
     flips: tuple[Flip, ...]
     acceptance_rate: float
     speed_ratio: float
+    remarks: tuple[str, ...] = ()
 
     def flips_nearby(self) -> Iterator[Flip]:
         """For each parameter, the nearest flip below the value given and the nearest above it.
@@ -95,6 +97,7 @@ class Tuning(Report):
             *([f"Without a draft length: {', '.join(single)}."] if single else []),
             f"Best: [bold]{self.best}[/], {three_digits(self.best.speedup_over_ar)}x autoregressive decoding.",
             *(["The best strategy changes at", *flips] if flips else []),
+            *self.remarks,
         )
 
     def _table(self, lengths: Sequence[int]) -> Table:
@@ -137,6 +140,7 @@ def tune(
         (*acceptance_flips(found, acceptance, system), *speed_ratio_flips(found, acceptance, system)),
         acceptance.mean_rate,
         system.speed_ratio,
+        beyond_measured(acceptance, max(int(one.compiled.tested.max()) for one in found)),
     )
 
 

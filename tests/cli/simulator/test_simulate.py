@@ -23,6 +23,7 @@ SEQUENCE_KEYS = [
     "draft_idle_share",
     "rounds",
     "chain_tokens_per_second",
+    "remarks",
 ]
 
 

@@ -10,7 +10,7 @@ from sim_commands import COMMON, Run, answer, check_pictures, printed
 
 def test_tune_writes_the_agreed_keys(run: Run) -> None:
     found = answer(run, "tune", *COMMON, "--tokens", "4000", "--draft-lengths", "3-6")
-    assert list(found) == ["format", "best", "curves", "flips", "acceptance_rate", "speed_ratio"]
+    assert list(found) == ["format", "best", "curves", "flips", "acceptance_rate", "speed_ratio", "remarks"]
     assert list(found["best"]) == ["strategy", "draft_length", "speedup_over_ar"]
     assert (found["best"]["strategy"], found["best"]["draft_length"]) == ("pearl", 5)
     assert {"autoregressive", "pearl", "speculative"} <= found["curves"].keys()

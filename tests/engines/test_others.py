@@ -1,0 +1,160 @@
+"""Files of GuideLLM and SGLang, tables of published runs, and golden acceptance lengths."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from engine_files import LENGTH, ROUND_MS, SGLANG, SGLANG_LOG, TOKEN_MS, guidellm, read_one, sglang_scrape, write
+
+from sim.engines.golden import golden, golden_lengths
+from sim.engines.reading import read_runs
+from specdec.errors import InputError
+
+
+def test_words_of_guidellm_are_turned_into_those_of_vllm(tmp_path: Path) -> None:
+    run = read_one(tmp_path / "a.json", guidellm(), method="mtp", draft_length=3)
+    assert run.tpot.mean == pytest.approx(TOKEN_MS / 1000), "its time per output token includes the first one"
+    assert run.itl.mean == pytest.approx(ROUND_MS / 1000)
+    assert run.itl.median is None, "a product of medians is no median"
+    assert run.e2e.mean == pytest.approx(2.5), "its request latency is in seconds"
+    assert (run.ttft.mean, run.ttft.p99) == pytest.approx((0.06, 0.12))
+    assert (run.clients, run.requests, run.failed, run.seconds) == (8, 50, 2, pytest.approx(100.0))
+    assert (run.input_tokens, run.output_tokens, run.acceptance_length) == (5000, 10_050, LENGTH)
+    assert run.target == "T/target"
+
+
+def test_guidellm_sees_whether_the_engine_drafted(tmp_path: Path) -> None:
+    run = read_one(tmp_path / "a.json", guidellm(drafted=False))
+    assert (run.method, run.acceptance_length, run.itl) == ("ar", None, run.tpot)
+    with pytest.raises(InputError, match="drafted and does not say how"):
+        read_one(tmp_path / "a.json", guidellm())
+    with pytest.raises(InputError, match="give --draft-length"):
+        read_one(tmp_path / "a.json", guidellm(), method="mtp")
+
+
+def test_open_loads_of_guidellm_have_a_rate_and_no_clients(tmp_path: Path) -> None:
+    found = guidellm(drafted=False)
+    found["benchmarks"][0]["config"]["strategy"] = {"type_": "poisson", "rate": 2.5, "max_concurrency": 512}
+    run = read_one(tmp_path / "a.json", found)
+    assert (run.clients, run.rate) == (None, 2.5)
+
+
+def test_latencies_of_sglang_are_of_tokens(tmp_path: Path) -> None:
+    lines = "\n".join(json.dumps(SGLANG) for _ in range(2))
+    runs = read_runs([write(tmp_path / "a.jsonl", lines)], method="EAGLE3", draft_length=3)
+    assert len(runs) == 2
+    assert runs[0].itl.mean == pytest.approx(ROUND_MS / 1000)
+    assert runs[0].itl.median is None
+    assert (runs[0].method, runs[0].acceptance_length, runs[0].clients, runs[0].rate) == ("eagle3", LENGTH, 8, None)
+    chunks = read_one(tmp_path / "b.json", {**SGLANG, "backend": "sglang-oai"}, method="eagle3", draft_length=3)
+    assert chunks.itl.mean == pytest.approx(TOKEN_MS / 1000), "OpenAI's protocol: a chunk, as it came"
+    server = {"model_path": "T/target", "speculative_algorithm": "EAGLE3", "speculative_num_steps": 3, "tp_size": 2}
+    said = read_one(tmp_path / "c.json", {**SGLANG, "server_info": server})
+    assert (said.target, said.method, said.draft_length, said.gpus) == ("T/target", "eagle3", 3, 2)
+    plain = read_one(tmp_path / "d.json", {**SGLANG, "accept_length": None})
+    assert (plain.method, plain.itl.median) == ("ar", 0.008)
+
+
+def test_metrics_of_sglang_divide_a_chunk_by_its_tokens(tmp_path: Path) -> None:
+    paths = [write(tmp_path / f"{calls}.prom", sglang_scrape(calls)) for calls in (1, 3)]
+    (run,) = read_runs(paths, method="standalone")
+    assert (run.draft_length, run.output_tokens, run.acceptance_length) == (3, 5628, LENGTH)
+    assert run.tpot.mean == pytest.approx(TOKEN_MS / 1000)
+    assert run.itl.mean == pytest.approx(ROUND_MS / 1000)
+
+
+def test_responses_of_sglang_are_tokens_over_rounds(tmp_path: Path) -> None:
+    meta = {"completion_tokens": 280, "spec_verify_ct": 100, "spec_num_correct_drafts": 180, "spec_num_proposed_drafts": 300}
+    run = read_one(tmp_path / "a.jsonl", "\n".join([json.dumps({"text": "", "meta_info": meta})] * 3), method="eagle")
+    assert (run.draft_length, run.acceptance_length, run.rounds) == (3, pytest.approx(2.8), 300)
+
+
+def test_lines_of_equally_many_requests_of_sglang_are_a_run(tmp_path: Path) -> None:
+    run = read_one(tmp_path / "a.log", SGLANG_LOG)
+    assert (run.running, run.clients, run.draft_length, run.method, run.kv_tokens, run.gpus) == (4.0, 4, 3, "eagle3", 40_000, 2)
+    assert (run.tpot.median, run.itl.median) == pytest.approx((0.01, 0.025))
+    with pytest.raises(InputError, match="no 3 `Decode batch` lines of equally many"):
+        read_one(tmp_path / "a.log", SGLANG_LOG.splitlines()[-1])
+
+
+HEAD = (
+    "target,draft,method,k,dataset,gpu,tp,max_concurrency,requests,duration_s,input_tokens,output_tokens,output_tok_s,"
+    "ttft_mean_ms,ttft_p99_ms,tpot_mean_ms,tpot_median_ms,tpot_p99_ms,itl_mean_ms,itl_median_ms,itl_p99_ms,acceptance_length,"
+    "drafts,accepted_tokens,acceptance_by_position_pct,kv_pool_tokens"
+)
+ALONE = "T,,ar,0,code,1x H,1,8,80,70.0,11000,16000,228.6,100,110,34,34,35,34,33.9,40,,,,,69232"
+DRAFTED = "T,D,draft_model,2,code,1x H,1,8,80,40.0,11000,16000,400,80,110,16.8,16,17,42,41,50,2.50,6400,9600,80.0 70.0,32528"
+
+
+def test_rows_of_a_table_are_runs(tmp_path: Path) -> None:
+    alone, drafted = read_runs([write(tmp_path / "a.csv", f"# made up\n# no licence\n{HEAD}\n{ALONE}\n\n{DRAFTED}\n")])
+    assert (alone.method, alone.clients, alone.rate, alone.kv_tokens, alone.acceptance_length) == ("ar", 8, 8.0, 69_232, None)
+    assert (drafted.method, drafted.draft, drafted.draft_length, drafted.rounds) == ("draft_model", "D", 2, 6400)
+    assert (drafted.by_position, drafted.acceptance_length) == ((0.8, 0.7), 2.5)
+    assert (drafted.itl.mean, drafted.ttft.median) == (0.042, None)
+    assert alone.running == pytest.approx(0.034 * (16_000 - 80) / 70)
+    assert drafted.source.endswith("a.csv row 2 (line 6)")
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        (ALONE.replace(",ar,0", ",ar,1"), "'ar' with k '1'"),
+        (ALONE.replace(",ar,0", ",eagle3,0"), "'eagle3' with k '0'"),
+        (ALONE.replace(",ar,0", ",ar,"), "k ''"),
+        (ALONE.replace(",34,34,35,", ",nan,34,35,"), "tpot_mean_ms is 'nan'"),
+        (ALONE.replace(",34,34,35,", ",-1,34,35,"), "-0.001 s"),
+        (ALONE.replace(",8,80,", ",8.5,80,"), "max_concurrency is 8.5"),
+        (ALONE.replace(",8,80,", ",0,80,"), "max_concurrency is '0'"),
+        (ALONE.replace(",80,70.0,", ",80,0,"), "seconds is 0"),
+        (ALONE + ",", "27 cells, and the head 26"),
+        (DRAFTED.replace("80.0 70.0", "70.0 80.0"), "never rise"),
+        (DRAFTED.replace("80.0 70.0", "80.0 x"), "acceptance_by_position_pct is 'x'"),
+        (DRAFTED.replace("2.50,6400,9600", "3.6,,"), "between 1 and 3"),
+    ],
+)
+def test_bad_rows_are_refused_by_their_number(tmp_path: Path, row: str, told: str) -> None:
+    with pytest.raises(InputError, match=r"a\.csv row 2 \(line 4\)") as refused:
+        read_runs([write(tmp_path / "a.csv", f"# made up\n{HEAD}\n{ALONE}\n{row}\n")])
+    assert told in str(refused.value)
+
+
+PUBLISHED = Path("/work/shared/data/published/vllm_h100_draft_eagle3_by_concurrency.csv")
+
+
+@pytest.mark.skipif(not PUBLISHED.is_file(), reason="the published table is not here")
+def test_the_published_table_is_read() -> None:
+    runs = read_runs([PUBLISHED])
+    assert len(runs) == 221
+    assert {run.method for run in runs} == {"ar", "draft_model", "eagle3"}
+    drafted = [run for run in runs if run.by_position]
+    for run in drafted:
+        assert run.acceptance_length is not None
+        assert sum(run.by_position) == pytest.approx(run.acceptance_length - 1, abs=2e-3)
+
+
+def test_golden_lengths_are_bundled_with_their_source() -> None:
+    lengths = golden_lengths("glm-5.2-fp8")
+    assert list(lengths) == list(range(1, 9))
+    found = golden("glm5.2_mtp", "thinking_on")
+    shares = np.cumprod(found.by_position)
+    assert found.tag == "table"
+    assert len(shares) == 8
+    assert np.max(np.abs(1 + np.cumsum(shares) - list(lengths.values()))) < 0.04
+
+
+def test_golden_lengths_that_fall_are_fitted() -> None:
+    lengths, found = golden_lengths("deepseek-v4-pro-0813"), golden("deepseek-v4-pro-0813")
+    assert lengths[8] < lengths[6], "each is a run of its own"
+    fitted = 1 + np.cumsum(np.cumprod(found.by_position))
+    assert np.max(np.abs(fitted / list(lengths.values()) - 1)) < 0.06
+
+
+def test_golden_names_that_leave_a_choice_are_refused() -> None:
+    with pytest.raises(InputError, match=r"'deepseek-v4-pro' leaves a choice: .* dsv4_mtp/thinking_off, dsv4_mtp/thinking_on"):
+        golden("deepseek-v4-pro")
+    with pytest.raises(InputError, match=r"'llama/thinking_on' is not in the table .* qwen3\.5_mtp/thinking_on"):
+        golden("llama", "thinking_on")
