@@ -151,6 +151,7 @@ class SystemOptions(HardwareOptions):
     def _measured(self) -> Profile | None:
         from specdec.profile import Profile
 
+        self._refuse_ignored()
         return Profile.read(self.profile) if self.profile is not None else None
 
     def _jitter(self, text: str) -> Jitter:

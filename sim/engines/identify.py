@@ -43,7 +43,7 @@ SLOWEST_READ = 2.5
 """How many times the time at full bandwidth an engine takes at most to read keys and values."""
 
 TOKEN_SHARE = (1e-6, 5e-6)
-"""Reading a token's keys and values over reading the weights, of dense models with grouped heads: bounds without a known model."""
+"""Reading a token's keys and values over reading the weights, of dense models with grouped heads; for unknown models."""
 
 BILLIONS = re.compile(r"(\d+(?:\.\d+)?)B\b")
 """The number of parameters in the name of a model that is not in the catalogue."""

@@ -104,8 +104,8 @@ def vllm(plan: Plan, best: Planned) -> str:
     off = next((before for before, tier in zip(best.schedule, best.schedule[1:], strict=False) if not tier.draft_length), None)
     if off is not None:
         parts.append(
-            f"# The plan is off above {off.up_to} running. vLLM pays 7 to 25 % for speculation that is configured and off: serve "
-            "that load with a second deployment, without --speculative-config."
+            f"# The plan is off above {off.up_to} running. vLLM pays 7 to 25 % for speculation that is configured and off: "
+            "serve that load with a second deployment, without --speculative-config."
         )
     parts += [
         "",

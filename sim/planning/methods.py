@@ -23,8 +23,8 @@ from specdec.errors import InputError
 from specdec.profile import Profile, Tag
 
 PlaceName: TypeAlias = Literal["shared", "own device", "draft pool", "as measured"]
-"""Where the draft runs: on the target's GPUs, on its own, on its own for several replicas, or as a pair was measured that works at
-once on one machine."""
+"""Where the draft runs: on the target's GPUs, on its own, on its own for several replicas, or as a pair was measured that works
+at once on one machine."""
 
 POOLED = 4
 """Replicas that share the device of a draft pool."""
@@ -121,8 +121,8 @@ def methods_of(
     """The methods of profiles of one target, by the names of the methods; `ar` first.
 
     `longest` bounds draft lengths where acceptance is one rate for all positions. A draft model gets places of its own too, on
-    `draft_gpus`. There the target's cache has the whole pool, and `exchange_seconds` go by in each round. Raises `InputError` for
-    profiles of several targets.
+    `draft_gpus`. There the target's cache has the whole pool, and `exchange_seconds` go by in each round. Raises `InputError`
+    for profiles of several targets.
     """
     if not profiles:
         raise InputError("a plan needs a profile: give one, or runs of an engine")

@@ -85,7 +85,7 @@ def ceiling(candidate: Candidate, demand: Demand, objectives: Sequence[Objective
 
 
 def best_schedule(candidates: Sequence[Candidate], demand: Demand) -> list[tuple[int, int]]:
-    """The fastest length at each of `BATCHES` among candidates of one method, as pairs (running sequences, length); 0 is off."""
+    """The fastest length at each of `BATCHES` among candidates of one method: pairs (running sequences, length); 0 is off."""
     off = replace(candidates[0], strategy="autoregressive", draft_length=0)
 
     def speed(candidate: Candidate, sequences: int) -> float:

@@ -1,7 +1,7 @@
 """Deployments whose best plan can be computed by hand, and the numbers at which the answer changes.
 
-A replica that runs one sequence at a time (batch limit 1) and reads prompts of one token serves 1 / seconds-of-an-answer requests a
-second. With `load` as the only question, it takes floor(rate x seconds) + 1 replicas.
+A replica that runs one sequence at a time (batch limit 1) and reads prompts of one token serves 1 / seconds-of-an-answer
+requests a second. With `load` as the only question, it takes floor(rate x seconds) + 1 replicas.
 """
 
 from collections.abc import Mapping

@@ -13,6 +13,7 @@ from sim import kv_tokens, read_model
 from sim.cli.options import Placement, SystemOptions
 
 MODELS = ("--target-config", "Qwen/Qwen3-8B", "--draft-config", "qwen3-0.6b")
+TIGHT = ("--target-config", "qwen3-32b", "--draft-config", "qwen3-4b")
 ON_GPU = ("simulate", "--strategy", "speculative", "--draft-length", "4", "--acceptance", "0.8", "--tokens", "50")
 
 
@@ -66,6 +67,7 @@ def test_the_cache_of_a_replica_is_what_fits_beside_its_models() -> None:
     assert two.kv_tokens(drafts=True) == min(kv_tokens("H100", target), kv_tokens("H100", draft))
     assert two.kv_tokens(drafts=False) == kv_tokens("H100", target)
     assert shared.kv_tokens(drafts=True) == kv_tokens("H100", target, draft, gpus=2)
+    assert shared.kv_tokens(drafts=False) == kv_tokens("H100", target, gpus=2)
     assert SystemOptions(draft_step="1ms", target_step="5ms").kv_tokens(drafts=True) is None
 
 
@@ -86,6 +88,7 @@ def test_requests_meet_the_cache_that_fits(run: Run) -> None:
         (("--gpu", "H1000", *MODELS), "did you mean H100"),
         (("--gpu", "H100", "--target-config", "qwen3-9b", "--draft-config", "qwen3-0.6b"), "did you mean qwen3-8b"),
         (("--gpu", "L40S", "--target-config", "llama-3.1-70b", "--draft-config", "llama-3.2-1b"), "give 4 GPUs"),
+        (("--gpu", "H100", *TIGHT, "--placement", "shared"), "weights of 74 GB do not fit 1 H100"),
         (("--latency", "vidur:h100", *MODELS), "--latency vidur:h100 is not known"),
         (("--latency", "aiconfigurator", *MODELS), "write aiconfigurator:h100_sxm"),
         (("--gpu", "H100", *MODELS, "--latency", "aiconfigurator:h100_sxm"), "--latency has no effect with --gpu H100"),
