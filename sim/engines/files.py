@@ -12,12 +12,10 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from sim.engines.run import Times
+from sim.engines.run import MOST, Times
 from specdec.errors import InputError
 
 LFS = "version https://git-lfs.github.com/"
-MOST = 1e15
-"""More than anybody counts."""
 
 
 def text_of(path: Path) -> str:

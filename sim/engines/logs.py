@@ -18,26 +18,27 @@ from sim.engines.run import EngineRun, Times
 from sim.engines.stated import Stated
 from specdec.errors import InputError
 
+COUNT, NUMBER = r"(\d{1,15})", r"(\d{1,12}(?:\.\d{1,12})?)"
 VLLM_ROUNDS = re.compile(
-    r"SpecDecoding metrics: Mean acceptance length: (?P<length>[\d.]+),.*?Accepted: (?P<accepted>\d+) tokens, "
-    r"Drafted: (?P<drafted>\d+) tokens(?:, Per-position acceptance rate: (?P<positions>[\d.]+(?:, [\d.]+)*))?"
+    r"SpecDecoding metrics: Mean acceptance length: [\d.]+,.*?Accepted: (?P<accepted>\d{1,15}) tokens, "
+    r"Drafted: (?P<drafted>\d{1,15}) tokens(?:, Per-position acceptance rate: (?P<positions>[01]\.\d+(?:, [01]\.\d+)*))?"
 )
-VLLM_POOL = re.compile(r"GPU KV cache size: ([\d,]+) tokens")
-VLLM_MODEL = re.compile(r"Initializing an? (?:V\d )?LLM engine .*?model='([^']+)'")
+VLLM_POOL = re.compile(r"GPU KV cache size: (\d[\d,]{0,18}) tokens")
+VLLM_MODEL = re.compile(r"Initializing an? (?:V\d )?LLM engine .*?model='([^'\n]+)'")
 VLLM_SPECULATION = re.compile(
-    r"speculative_config=(?:None|SpeculativeConfig\(method='(?P<method>[^']+)', model='?(?P<model>[^',]+)'?, "
-    r"num_spec_tokens=(?P<length>\d+)\))"
+    r"speculative_config=(?:None|SpeculativeConfig\(method='(?P<method>[^'\n]+)', model='?(?P<model>[^',\n]+)'?, "
+    r"num_spec_tokens=(?P<length>\d{1,6})\))"
 )
-SGLANG_BATCH = re.compile(r"Decode batch\b[^#]*#running-req: (?P<running>\d+),(?P<rest>.*)")
-SGLANG_LENGTH = re.compile(r"accept len: ([\d.]+)")
-SGLANG_SPEED = re.compile(r"gen throughput \(token/s\): ([\d.]+)")
-SGLANG_POOL = re.compile(r"(?:max_total_num_tokens=|KV Cache is allocated\.[^#]*#tokens: )(\d+)")
+SGLANG_BATCH = re.compile(r"Decode batch\b[^#]*#running-req: (?P<running>\d{1,9}),(?P<rest>.*)")
+SGLANG_LENGTH = re.compile(rf"accept len: {NUMBER}\b")
+SGLANG_SPEED = re.compile(rf"gen throughput \(token/s\): {NUMBER}\b")
+SGLANG_POOL = re.compile(rf"(?:max_total_num_tokens=|KV Cache is allocated\.[^#]*#tokens: ){COUNT}")
 SGLANG_SAID = {
-    "target": re.compile(r"model_path='([^']+)'"),
-    "method": re.compile(r"speculative_algorithm='([^']+)'"),
-    "draft": re.compile(r"speculative_draft_model_path='([^']+)'"),
-    "draft_length": re.compile(r"speculative_num_steps=(\d+)"),
-    "gpus": re.compile(r"tp_size=(\d+)"),
+    "target": re.compile(r"model_path='([^'\n]+)'"),
+    "method": re.compile(r"speculative_algorithm='([^'\n]+)'"),
+    "draft": re.compile(r"speculative_draft_model_path='([^'\n]+)'"),
+    "draft_length": re.compile(r"speculative_num_steps=(\d{1,6})\b"),
+    "gpus": re.compile(r"tp_size=(\d{1,6})\b"),
 }
 LINES = 3
 """Fewest lines of a number of requests that make a run."""

@@ -10,7 +10,7 @@ Sources: `vllm/v1/metrics/loggers.py`, `vllm/v1/spec_decode/metrics.py`, SGLang'
 
 from __future__ import annotations
 
-from sim.engines.run import EngineRun, Times
+from sim.engines.run import MOST, EngineRun, Times
 from sim.engines.scrapes import Between, Scrape
 from sim.engines.stated import Stated
 from specdec.errors import InputError
@@ -135,4 +135,4 @@ def _sglang(between: Between, stated: Stated) -> EngineRun:
 def _gauge(scrape: Scrape, name: str) -> float | None:
     """The last value of a gauge, which every rank of a tensor-parallel group repeats."""
     values = [one.value for one in scrape.named(SGLANG + name)]
-    return values[-1] if values else None
+    return values[-1] if values and 0 <= values[-1] < MOST else None

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import isfinite
 from os.path import commonprefix
 from typing import TYPE_CHECKING, ClassVar
 
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 COLUMNS = ("k", "clients", "rate/s", "TTFT", "TPOT", "ITL", "tokens/round", "tok/s")
+MOST, LONGEST = 1e15, 1000
+"""More than anybody counts, or drafts in a round."""
 AR = "ar"
 """The method of a run without speculation."""
 
@@ -41,7 +42,7 @@ class Times(Report):
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if value is not None and not (isfinite(value) and value >= 0):
+            if value is not None and not 0 <= value < MOST:
                 raise InputError(f"{name} of a latency is {value} s, and must be a time of at least 0")
 
 
@@ -101,9 +102,9 @@ class EngineRun(Report):
     accepted: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.draft_length < 0 or (self.method == AR) != (self.draft_length == 0):
+        if not 0 <= self.draft_length <= LONGEST or (self.method == AR) != (self.draft_length == 0):
             raise InputError(
-                f"{self.source}: method {self.method!r} with a draft length of {self.draft_length} is not possible: "
+                f"{self.source}: method {self.method!r} with a draft length of {str(self.draft_length)[:20]} is not possible: "
                 "say how many tokens were drafted in a round, and by which method"
             )
         most = self.draft_length + 1
@@ -123,12 +124,14 @@ class EngineRun(Report):
             )
         counts = {name: getattr(self, name) for name in ("clients", "gpus", "requests", "kv_tokens", "seconds", "rate")}
         for name, value in counts.items():
-            if value is not None and not (isfinite(value) and value > 0):
-                raise InputError(f"{self.source}: {name} is {value}, and must be above 0: leave it out where it is not known")
+            if value is not None and not 0 < value < MOST:
+                raise InputError(
+                    f"{self.source}: {name} is {str(value)[:20]}, and must be above 0: leave it out where it is not known"
+                )
         for name in ("running", "failed", "input_tokens", "output_tokens", "rounds"):
             value = getattr(self, name)
-            if value is not None and not (isfinite(value) and value >= 0):
-                raise InputError(f"{self.source}: {name} is {value}, and must be at least 0")
+            if value is not None and not 0 <= value < MOST:
+                raise InputError(f"{self.source}: {name} is {str(value)[:20]}, and must be at least 0: the file is damaged")
 
     @property
     def throughput(self) -> float | None:

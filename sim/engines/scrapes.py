@@ -90,7 +90,7 @@ def _labels(text: str) -> dict[str, str] | None:
         found = LABEL.match(text, at)
         if found is None:
             return None
-        labels[found[1]] = re.sub(r"\\(.)", lambda escaped: "\n" if escaped[1] == "n" else escaped[1], found[2])
+        labels[found[1]] = re.sub(r"\\(.)", r"\1", found[2])
         at = found.end()
     return labels
 

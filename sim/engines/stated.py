@@ -55,7 +55,7 @@ class Stated:
         """
         found = {name: value for name, value in found.items() if value not in (None, "", ())}
         if "method" in found:
-            found["method"] = method_name(found["method"])
+            found["method"] = method_name(str(found["method"]))
         method, length = self._method(source, drafted, found)
         named = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("method", "draft_length")}
         values: dict[str, Any] = found | {name: value for name, value in named.items() if value is not None}
@@ -88,7 +88,9 @@ class Stated:
         for name, value in {"method": method, "draft_length": length}.items():
             stated = getattr(self, name)
             if stated not in (None, value):
-                raise InputError(f"{source} is a run of {name} {value}, and {_option(name)} {stated} was given: leave that out")
+                raise InputError(
+                    f"{source} is a run of {name} {value!r}, and {_option(name)} {stated} was given: leave that out"
+                )
         return method, int(length)
 
     def again(self, run: EngineRun) -> EngineRun:

@@ -86,7 +86,8 @@ def _detailed(found: Found) -> dict[str, Times]:
     if not isinstance(gaps, list) or not first or len(gaps) != len(first):
         return {}
     every = found.numbers("itls")
-    failed = found.values.get("errors") or [""] * len(gaps)
+    errors = found.values.get("errors")
+    failed = errors if isinstance(errors, list) and len(errors) == len(gaps) else [""] * len(gaps)
     one_each = [Found(found.source, {"itls": gap}).numbers("itls") for gap in gaps]
     whole = [ttft + sum(gap) for ttft, gap, error in zip(first, one_each, failed, strict=False) if not error]
     first = [ttft for ttft, error in zip(first, failed, strict=False) if not error]

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sim.engines.files import Found
-from sim.engines.run import EngineRun
+from sim.engines.run import LONGEST, MOST, EngineRun
 from sim.engines.stated import Stated
 from specdec.errors import InputError
 
@@ -65,9 +65,9 @@ def _histogram(metrics: Found) -> dict[int, int]:
     pairs = enumerate(found) if isinstance(found, list) else found.items() if isinstance(found, Mapping) else None
     try:
         counts = {int(key): int(value) for key, value in pairs or ()}
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         counts = {}
-    if not counts or min(counts) < 0 or min(counts.values()) < 0:
+    if not counts or min(counts) < 0 or max(counts) > LONGEST or not 0 <= min(counts.values()) <= max(counts.values()) < MOST:
         raise InputError(f"{metrics.source}: acceptance_histogram {str(found)[:40]} counts no rounds: the file is damaged")
     return counts
 
