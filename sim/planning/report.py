@@ -175,11 +175,19 @@ class Plan(Report):
         if self.plans:
             parts += [self._table(), *self._lines()]
         if self.rejected:
-            parts += ["", "Rejected", *(f"  {one.plan}: {one.gate}" for one in self.rejected[:SHOWN])]
-            if len(self.rejected) > SHOWN:
-                parts.append(f"  and {len(self.rejected) - SHOWN} more (--json holds all)")
+            parts += ["", "Rejected", *self._gates()]
         parts += ["", "From", *(f"  {what}: {whence}" for what, whence in self.provenance.items())]
         return Group(*parts)
+
+    def _gates(self) -> Iterator[str]:
+        """Those that were simulated one by one; those that were screened by their number."""
+        simulated = [one for one in self.rejected if not one.gate.startswith("screened")]
+        yield from (f"  {one.plan}: {one.gate}" for one in simulated[:SHOWN])
+        if len(simulated) > SHOWN:
+            yield f"  and {len(simulated) - SHOWN} more (--json holds all)"
+        screened = len(self.rejected) - len(simulated)
+        if screened:
+            yield f"  {screened} others of the same kinds whose replicas serve fewer requests, by their exact chains"
 
     def _table(self) -> Table:
         priced = self.price is not None

@@ -73,6 +73,7 @@ def plan(
     limits: Limits = NO_LIMITS,
     strategies: Sequence[str] = ("speculative", "pearl"),
     batches: Sequence[int] = (256,),
+    schedules: bool = True,
     seed: int = 0,
     target: str = "",
     provenance: Mapping[str, str] | None = None,
@@ -87,6 +88,7 @@ def plan(
     `limits`       GPUs and price
     `strategies`   what to try with drafts
     `batches`      batch limits to try
+    `schedules`    whether to try lengths by running batch
     `target`       name of the target, for flags of engines
     `provenance`   where the inputs come from, in words
 
@@ -101,7 +103,7 @@ def plan(
             )
     trials = Trials(traffic, found, server, seed)
     everything = list(candidates_of(methods, strategies, batches))
-    finalists, rejected = screened(trials, everything)
+    finalists, rejected = screened(trials, everything, schedules=schedules)
     tried: list[Found] = []
     for candidate in progress(finalists, len(finalists)):
         most = candidate.place.most_replicas(limits.gpus)
@@ -121,7 +123,9 @@ def plan(
     return _report(trials, good, rejected, methods, limits, target, provenance or {})
 
 
-def screened(trials: Trials, candidates: Sequence[Candidate]) -> tuple[list[Candidate], list[Rejected]]:
+def screened(
+    trials: Trials, candidates: Sequence[Candidate], *, schedules: bool = True
+) -> tuple[list[Candidate], list[Rejected]]:
     """The candidates to simulate, the most promising first, with schedules of lengths; and those that are not."""
     demand = trials.demand
     tops = {one: ceiling(one, demand, trials.objectives) for one in candidates}
@@ -136,7 +140,7 @@ def screened(trials: Trials, candidates: Sequence[Candidate]) -> tuple[list[Cand
             else:
                 what = f"{tops[one]:.3g} requests/s of a replica at most, and {ours[0].name} {best:.3g}"
                 rejected.append(Rejected(one.name, f"screened: {what}"))
-        kept += schedules_of(trials, ours)
+        kept += schedules_of(trials, ours) if schedules else []
     per_gpu = {one: tops.get(one, np.inf) / one.place.gpus_of(POOLED) for one in kept}
     return sorted(kept, key=lambda one: -per_gpu[one]), rejected
 

@@ -59,6 +59,13 @@ class Workload:
     def __len__(self) -> int:
         return len(self.arrival_seconds)
 
+    def repeated(self, times: int) -> Workload:
+        """The same requests so many times over, one mean gap between the last of them and the first again."""
+        span = float(self.arrival_seconds[-1])
+        period = span + span / max(1, len(self) - 1)
+        arrivals = np.concatenate([self.arrival_seconds + period * n for n in range(times)])
+        return Workload(arrivals, np.tile(self.input_tokens, times), np.tile(self.output_tokens, times), self.source)
+
 
 @dataclass(frozen=True, slots=True)
 class Arrivals:

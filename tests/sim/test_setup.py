@@ -132,7 +132,6 @@ def test_a_profile_taken_while_the_machine_was_busy_is_outvoted() -> None:
     ("change", "culprit"),
     [
         ({"target_seconds": None}, "target_seconds is 'None'"),
-        ({"draft_seconds": []}, "holds no draft steps"),
         ({"draft_seconds": [{"batch": 1}]}, "draft_seconds.0.context is missing"),
         ({"draft_seconds": [{"batch": 1, "context": 8, "mean": -1}]}, "context 8"),
         ({"acceptance": {"rate": 1.5}}, "1.5"),

@@ -1,0 +1,120 @@
+"""`specdec plan`: which method, which draft length, where, and how many GPUs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated
+
+import typer
+
+from sim.cli.options import Seed, SystemOptions
+from sim.cli.question import ObjectiveOptions, Question, SearchOptions, SourceOptions
+from sim.cli.traffic import TrafficOptions
+from specdec.cli.console import Terminal
+from specdec.cli.options import Json
+from specdec.errors import InputError
+
+_RESULT = "Result"
+
+
+def plan(
+    sources: SourceOptions,
+    setup: SystemOptions,
+    serving: TrafficOptions,
+    wanted: ObjectiveOptions,  # type: ignore[valid-type]
+    search: SearchOptions,
+    emit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ENGINE", help="Print the flags of vllm, sglang, llama.cpp or nano-pearl.", rich_help_panel=_RESULT
+        ),
+    ] = None,
+    save: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Keep the plan, to check it later.", rich_help_panel=_RESULT)
+    ] = None,
+    check: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Simulate a saved plan again: ten times the requests, other draws, one replica fewer.",
+            rich_help_panel=_RESULT,
+        ),
+    ] = None,
+    seed: Seed = 0,
+    json: Json = None,
+) -> None:
+    """Find the deployment with the fewest GPUs that meets all objectives: method, draft length, placement, replicas.
+
+    Step times and acceptance come from runs of an engine (--from), a profile (--profile), or a GPU's data sheet (--gpu) and a
+    stated acceptance. Candidates are screened by their exact chains and decided by simulation of the same requests. The verdict
+    says what binds, what comes next, and the load or acceptance at which the answer changes.
+
+    Examples:
+      specdec plan --from results/ --trace azure.csv --ttft-p99 500ms --tpot-p99 40ms --emit vllm
+      specdec plan --profile profile.json --arrivals poisson:5/s --e2e-p95 10s --price 2.5 --save plan.json
+      specdec plan --gpu H100 --target-config qwen3-8b --draft-config qwen3-0.6b --acceptance 0.7 --arrivals poisson:5/s
+      specdec plan --check plan.json
+    """
+    terminal, keep = Terminal(json), Terminal(save)
+    question = Question(sources, setup, serving, wanted, search)
+    if check is not None:
+        if question.arguments():
+            raise InputError(
+                f"{question.arguments()[0]} has no effect with --check, which asks what the plan was asked: leave it out"
+            )
+        _check(check, terminal, seed)
+        return
+    from sim.planning.emit import NAMES
+    from sim.planning.emit import emit as flags
+    from sim.planning.study import Limits
+    from sim.planning.study import plan as study
+
+    if emit is not None and emit not in NAMES:
+        raise InputError(f"--emit {emit} is not known: give one of {', '.join(NAMES)}")
+    objectives, traffic = question.objectives(), question.traffic()
+    methods, words = question.methods()
+    result = study(
+        methods,
+        traffic,
+        objectives,
+        server=serving.server(),
+        limits=Limits(search.max_gpus, search.price),
+        strategies=search.strategy or ("speculative", "pearl"),
+        batches=search.batch_limit or (256,),
+        schedules=search.schedules,
+        seed=seed,
+        target=question.target_name,
+        provenance={**words, **question.kv_known(methods), "traffic": question.traffic_words()},
+        progress=terminal.follow,
+    )
+    result = replace(result, command=(*question.arguments(), "--seed", str(seed)), files=question.files())
+    terminal.console.print(result)
+    if emit is not None:
+        terminal.console.print()
+        terminal.console.print(flags(result, emit), markup=False, soft_wrap=True)
+    terminal.write(result.to_dict())
+    keep.write(result.to_dict())
+
+
+def _check(path: str, terminal: Terminal, seed: int) -> None:
+    """Ask a saved plan's question again, with more requests; exit code 1 if it does not hold."""
+    from sim.planning.check import TIMES
+    from sim.planning.check import check as again
+    from sim.planning.report import Plan
+    from sim.planning.trials import Trials
+
+    saved = Plan.read(path)
+    *arguments, _, first_seed = saved.command or ("--seed", "0")
+    if not saved.command:
+        raise InputError(f"{path} was not made by specdec plan --save, so its question is not known: save it so")
+    question = Question.parsed(arguments)
+    changed = [name for name, digest in saved.files.items() if question.files().get(name) != digest]
+    if changed:
+        raise InputError(f"{changed[0]} is not the file that {path} was made from: plan again")
+    other = seed or int(first_seed) + 1
+    trials = Trials(question.traffic(TIMES), question.objectives(), question.serving.server(), other)
+    found = again(saved, trials, question.methods()[0], question.search.strategy or ("speculative", "pearl"))
+    terminal.console.print(found)
+    terminal.write(found.to_dict())
+    if not found.holds:
+        raise typer.Exit(1)

@@ -1,0 +1,313 @@
+"""What `specdec plan` is asked: methods, requests, objectives and limits, as options, and the same options written out again.
+
+A saved plan holds the options that made it, so that it can be checked and made again. They are written from the values, not
+from what was typed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, make_dataclass, replace
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sim.cli.options import Placement, SystemOptions
+from sim.cli.parsing import refuse
+from sim.cli.traffic import INPUT_TOKENS, OUTPUT_TOKENS, TrafficOptions
+from specdec.cli.grouped import with_grouped_options
+from specdec.errors import InputError
+
+if TYPE_CHECKING:
+    from sim.planning.methods import Method
+    from sim.planning.objectives import Objective
+    from sim.traffic.workload import Traffic, Workload
+
+_QUANTITIES = {"ttft": "time to the first token", "tpot": "time of each further token", "e2e": "time to the last token"}
+_STATISTICS = ("mean", "p50", "p90", "p95", "p99")
+_PANEL = "Objectives"
+PLANNED_REQUESTS = 3000
+LONGEST = 8
+
+ObjectiveOptions = make_dataclass(
+    "ObjectiveOptions",
+    [
+        (
+            f"{quantity}_{statistic}",
+            Annotated[
+                str | None,
+                typer.Option(
+                    metavar="TIME",
+                    help=f"Limit of the {what}: {'its mean' if statistic == 'mean' else f'{statistic[1:]} % of requests'}.",
+                    rich_help_panel=_PANEL,
+                ),
+            ],
+            None,
+        )
+        for quantity, what in _QUANTITIES.items()
+        for statistic in _STATISTICS
+    ],
+    frozen=True,
+)
+"""A limit for each latency and statistic: `--ttft-p99`, `--tpot-mean`, ..."""
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """Runs of engines, and the names of models."""
+
+    runs: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--from",
+            metavar="PATH",
+            help="Files or folders of engines and benchmark tools, see specdec import; may be repeated.",
+            rich_help_panel="Methods",
+        ),
+    ] = None
+    dataset: Annotated[
+        str | None, typer.Option(help="With --from: the prompts whose acceptance counts.", rich_help_panel="Methods")
+    ] = None
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="With --from: what files do not say. Else: how guesses are made, draft_model unless given.",
+            rich_help_panel="Methods",
+        ),
+    ] = None
+    target: Annotated[str | None, typer.Option(help="Name of the target, for flags and texts.", rich_help_panel="Methods")] = (
+        None
+    )
+    draft: Annotated[str | None, typer.Option(help="Name of the draft.", rich_help_panel="Methods")] = None
+    exchange: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Way of a round's tokens between two devices, there and back; 0.3ms unless given.",
+            rich_help_panel="Methods",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """What may be used, and what is tried."""
+
+    price: Annotated[float | None, typer.Option(help="Of a GPU in an hour.", rich_help_panel="Search")] = None
+    max_gpus: Annotated[int, typer.Option(min=1, max=10_000, help="GPUs at most.", rich_help_panel="Search")] = 64
+    strategy: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="To try with a draft; may be repeated. speculative and pearl unless given.", rich_help_panel="Search"
+        ),
+    ] = None
+    batch_limit: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=1, max=100_000, help="Batch limit to try; may be repeated. 256 unless given.", rich_help_panel="Search"
+        ),
+    ] = None
+    schedules: Annotated[
+        bool, typer.Option("--schedules/--no-schedules", help="Try lengths by running batch.", rich_help_panel="Search")
+    ] = True
+
+
+@dataclass(frozen=True)
+class Question:
+    """All groups of options of a plan."""
+
+    sources: SourceOptions
+    setup: SystemOptions
+    serving: TrafficOptions
+    wanted: Any
+    search: SearchOptions
+
+    @classmethod
+    def parsed(cls, arguments: Sequence[str]) -> Question:
+        """The question that these arguments ask, as the command line reads them."""
+        found: list[Question] = []
+
+        def keep(
+            sources: SourceOptions,
+            setup: SystemOptions,
+            serving: TrafficOptions,
+            wanted: ObjectiveOptions,  # type: ignore[valid-type]
+            search: SearchOptions,
+        ) -> None:
+            found.append(cls(sources, setup, serving, wanted, search))
+
+        keep.__annotations__ = dict(zip(("sources", "setup", "serving", "wanted", "search"), _GROUPS, strict=True))
+        app = typer.Typer(add_completion=False)
+        app.command()(with_grouped_options(keep))
+        app(list(arguments), standalone_mode=False)
+        return found[0]
+
+    def arguments(self) -> tuple[str, ...]:
+        """The options that ask this question again."""
+        return tuple(
+            text
+            for group in (self.sources, self.setup, self.serving, self.wanted, self.search)
+            for field in fields(group)
+            if getattr(group, field.name) != field.default
+            for text in _written(
+                "--from" if field.name == "runs" else f"--{field.name.replace('_', '-')}", getattr(group, field.name)
+            )
+        )
+
+    def files(self) -> dict[str, str]:
+        """SHA-256 of every file that is read, by path."""
+        named = [*(self.sources.runs or ()), self.serving.trace, self.setup.profile]
+        named += [self.setup.target_config, self.setup.draft_config]
+        paths = [Path(one) for one in named if one is not None and Path(one).exists()]
+        every = [file for path in paths for file in ([path] if path.is_file() else sorted(path.rglob("*"))) if file.is_file()]
+        return {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in every}
+
+    def objectives(self) -> tuple[Objective, ...]:
+        from sim.planning.objectives import objectives_of
+
+        return objectives_of({field.name.replace("_", "-"): getattr(self.wanted, field.name) for field in fields(self.wanted)})
+
+    def traffic(self, times: int = 1) -> Traffic | Workload:
+        """The requests; `times` as many for a check."""
+        from sim.traffic.workload import Traffic
+
+        fixed = {"--replicas": self.serving.replicas, "--replications": self.serving.replications}
+        refuse(fixed, "has no effect on a plan, which finds the replicas: leave it out")
+        objective = {
+            "--objective-ttft": self.serving.objective_ttft,
+            "--objective-tpot": self.serving.objective_tpot,
+            "--objective-e2e": self.serving.objective_e2e,
+        }
+        refuse(objective, "is not for plans: give --ttft-p99, --tpot-p99 or the like")
+        refuse({"--max-batch": self.serving.max_batch}, "is tried by a plan: give --batch-limit, one or several")
+        if self.serving.arrivals is None and self.serving.trace is None:
+            raise InputError("a plan needs requests that arrive: give --arrivals poisson:5/s or --trace FILE")
+        serving = self.serving
+        if serving.requests is None and serving.trace is None:
+            serving = replace(serving, requests=PLANNED_REQUESTS)
+        found = serving.traffic()
+        assert found is not None
+        if times == 1:
+            return found
+        if isinstance(found, Traffic):
+            return replace(found, requests=times * found.requests)
+        return found.repeated(times)
+
+    def methods(self) -> tuple[tuple[Method, ...], dict[str, str]]:
+        """The methods to plan with, and where they come from in words."""
+        if self.sources.runs:
+            given = {**self.setup.given(), "--profile": self.setup.profile, "--acceptance": self.setup.acceptance}
+            refuse(given, "has no effect with --from: give one of the two")
+            from sim.planning.from_runs import methods_from_runs
+
+            found, words = methods_from_runs(
+                self.sources.runs,
+                dataset=self.sources.dataset,
+                known={"method": self.sources.method, "target": self.sources.target, "draft": self.sources.draft},
+                exchange_seconds=self._exchange,
+            )
+        else:
+            refuse({"--dataset": self.sources.dataset}, "has no effect without --from: leave it out")
+            found, words = self._from_setup()
+        if self.setup.placement is None:
+            return found, words
+        kept = "shared" if self.setup.placement is Placement.shared else "own device"
+        chosen = [
+            replace(one, places=tuple(place for place in one.places if one.name == "ar" or place.name == kept)) for one in found
+        ]
+        return tuple(one for one in chosen if one.places), words
+
+    @property
+    def _exchange(self) -> float:
+        from sim.planning.methods import EXCHANGE_SECONDS
+        from sim.setup.latency import parse_seconds
+
+        return EXCHANGE_SECONDS if self.sources.exchange is None else parse_seconds(self.sources.exchange, "--exchange")
+
+    def _from_setup(self) -> tuple[tuple[Method, ...], dict[str, str]]:
+        """The methods of a profile, of a GPU, or of constants."""
+        from sim.planning.methods import Method, Place, apart, methods_of
+        from specdec.profile import Profile, Tag
+
+        setup, name = self.setup, self.sources.method or "draft_model"
+        draft = self.sources.draft or setup.draft_config or "draft"
+        acceptance = setup.acceptance_model()
+        longest = LONGEST if acceptance.longest is None else acceptance.longest
+        given: Tag = "assumed" if setup.acceptance is not None else "measured"
+        if setup.profile is not None:
+            profile = Profile.read(setup.profile)
+            found = methods_of({name: profile}, longest=longest, exchange_seconds=self._exchange)
+            ours = [
+                replace(one, acceptance=acceptance, longest=longest) if one.acceptance is not None else one for one in found
+            ]
+            words = {"step times": f"{setup.profile}", "acceptance": setup.acceptance or f"{setup.profile}"}
+            return tuple(ours), words
+        shared = replace(setup, placement=Placement.shared, draft_gpus=None)
+        gpus = setup.target_gpus or 1
+        away = replace(self.serving.system(replace(setup, placement=None).system()), shared=False)
+        places: list[Place] = []
+        refused = ""
+        try:
+            system = self.serving.system(shared.system())
+            places.append(Place("shared", system, gpus, kv_tokens=shared.kv_tokens(drafts=True)))
+        except InputError as error:
+            refused = str(error)
+        pool = setup.kv_tokens(drafts=False)
+        alone = replace(away, shared=True)
+        if name in ("draft_model", "standalone"):
+            places += apart(away, pool, gpus, setup.draft_gpus or 1, self._exchange)
+        step: Tag = "assumed" if not setup.computed else "fitted" if setup.anchor else "table"
+        words = {"step times": f"{setup.gpu or setup.latency or 'as given'}" + (", anchored" if setup.anchor else "")}
+        words["acceptance"] = f"{setup.acceptance} as given"
+        if refused:
+            words["shared placement"] = refused
+        ar = Method("ar", (Place("shared", alone, gpus, kv_tokens=pool),), tags={"step": step})
+        return (ar, Method(name, tuple(places), acceptance, longest, draft, {"step": step, "acceptance": given})), words
+
+    @property
+    def target_name(self) -> str:
+        """Name of the target: as given, or as the files have it."""
+        if self.sources.target or self.setup.target_config:
+            return self.sources.target or self.setup.target_config or ""
+        if self.sources.runs:
+            from sim.engines.reading import read_runs
+
+            return read_runs(self.sources.runs, method=self.sources.method)[0].target
+        if self.setup.profile is not None:
+            from specdec.profile import Profile
+
+            return Profile.read(self.setup.profile).pair.target
+        return ""
+
+    def traffic_words(self) -> str:
+        """The requests in words."""
+        serving = self.serving
+        if serving.trace is not None:
+            scale = "" if serving.time_scale is None else f", times x {serving.time_scale:g}"
+            return f"{serving.trace}{scale}"
+        lengths = f"prompts {serving.input_tokens or INPUT_TOKENS}, answers {serving.output_tokens or OUTPUT_TOKENS}"
+        return f"{serving.arrivals}, {lengths}; assumed"
+
+    def kv_known(self, methods: Sequence[Method]) -> Mapping[str, str]:
+        """A word on caches whose size nobody gave."""
+        unknown = [one.name for one in methods if one.places[0].kv_tokens is None]
+        if self.serving.kv_tokens is not None or not unknown:
+            return {}
+        return {"KV cache": f"unknown for {', '.join(unknown)}, taken as no limit: give --kv-tokens"}
+
+
+_GROUPS = (SourceOptions, SystemOptions, TrafficOptions, ObjectiveOptions, SearchOptions)
+
+
+def _written(option: str, value: Any) -> Iterator[str]:
+    """An option as arguments."""
+    if value is True:
+        yield option
+    elif value is False:
+        yield f"--no-{option[2:]}"
+    else:
+        for one in value if isinstance(value, (list, tuple)) else [value]:
+            yield from (option, str(one.value if isinstance(one, Enum) else one))

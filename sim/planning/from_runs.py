@@ -1,0 +1,72 @@
+"""Methods to plan with, from runs of an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from sim.engines.identify import as_profile, identify
+from sim.engines.reading import read_runs
+from sim.engines.run import EngineRun
+from sim.planning.methods import EXCHANGE_SECONDS, Method, methods_of
+from sim.setup.memory import kv_tokens
+from sim.setup.model_size import read_model
+from specdec.errors import InputError
+
+
+def methods_from_runs(
+    paths: Sequence[Path | str],
+    *,
+    dataset: str | None = None,
+    known: Mapping[str, Any] | None = None,
+    exchange_seconds: float = EXCHANGE_SECONDS,
+) -> tuple[tuple[Method, ...], dict[str, str]]:
+    """The methods that were run, and where their numbers come from, in words.
+
+    All runs of the target give the step times; those on `dataset` give acceptance. `known` is what the files do not say, see
+    `sim.read_runs`. A cache whose size no file says is computed from the sizes of models and GPU, where their names are known.
+    Raises `InputError` for runs of several targets, or on several data sets of which none is chosen.
+    """
+    runs = read_runs(paths, **{name: value for name, value in (known or {}).items() if value is not None})
+    _one("target", {run.target for run in runs}, "give the files of one")
+    _one("machine", {f"{run.gpus} x {run.gpu or 'unknown GPU'}" for run in runs}, "give the files of one")
+    chosen = [run for run in runs if dataset is None or run.dataset == dataset or not run.draft_length]
+    if not any(run.draft_length for run in chosen) and any(run.draft_length for run in runs):
+        there = ", ".join(sorted({run.dataset for run in runs if run.draft_length}))
+        raise InputError(f"--dataset {dataset} is in no run that drafts: give one of {there}")
+    _one("data set", {run.dataset for run in chosen if run.draft_length}, "choose one with --dataset")
+    identified = identify(runs)
+    methods: dict[str, list[EngineRun]] = {}
+    for run in chosen:
+        methods.setdefault(run.method, []).append(run)
+    profiles = {name: as_profile(identified, ours) for name, ours in methods.items()}
+    tables = [name for name, profile in profiles.items() if profile.kv_tokens is None]
+    profiles |= {name: replace(profiles[name], kv_tokens=_pool(methods[name][0])) for name in tables}
+    first = runs[0]
+    machine = f"{first.target or 'the target'} on {first.gpus} x {first.gpu or 'unknown GPU'}"
+    words = {
+        "step times": f"fitted to {len(runs)} runs of {machine} ({100 * identified.misfit:.1f} % off them), measured up to "
+        f"{identified.forward.rows:.0f} rows",
+        "acceptance": f"counted by the engine on {next((run.dataset for run in chosen if run.dataset), 'its prompts')}",
+    }
+    if tables and any(profiles[name].kv_tokens for name in tables):
+        words["KV cache"] = (
+            f"computed from sizes of models and GPU for {', '.join(tables)}: give the engine's own with --kv-tokens"
+        )
+    return methods_of(profiles, target_gpus=first.gpus, exchange_seconds=exchange_seconds), words
+
+
+def _one(what: str, found: set[str], remedy: str) -> None:
+    if len(found) > 1:
+        raise InputError(f"the runs are of more than one {what} ({', '.join(sorted(found))}): {remedy}")
+
+
+def _pool(run: EngineRun) -> int | None:
+    """Tokens that the cache holds by the sizes of what is known by name; `None` where something is not."""
+    try:
+        models = [read_model(name) for name in (run.target, run.draft if run.method == "draft_model" else "") if name]
+        return kv_tokens(run.gpu, *models, gpus=run.gpus) if models and run.gpu else None
+    except InputError:
+        return None
