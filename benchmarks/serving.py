@@ -18,7 +18,8 @@ from sim.setup.system import System
 from sim.stream.chain import compile_strategy
 from sim.traffic.metrics import measure
 from sim.traffic.serving import simulate_serving
-from sim.traffic.workload import Arrivals, Lengths, Traffic, read_trace
+from sim.traffic.trace import read_trace
+from sim.traffic.workload import Arrivals, Lengths, Traffic
 from strategies import Pearl
 
 REPEATS = 5

@@ -64,7 +64,8 @@ if TYPE_CHECKING:
     from sim.traffic.metrics import Metrics, Objectives, Summary, measure
     from sim.traffic.record import Served, Server
     from sim.traffic.serving import Schedule, simulate_serving
-    from sim.traffic.workload import Arrivals, Lengths, Traffic, Workload, read_trace
+    from sim.traffic.trace import read_trace
+    from sim.traffic.workload import Arrivals, Lengths, Traffic, Workload
     from specdec.profile import Slowdown
 
 _NAMES = {
@@ -99,7 +100,8 @@ _NAMES = {
     "traffic.metrics": "Metrics Objectives Summary measure",
     "traffic.record": "Served Server",
     "traffic.serving": "Schedule simulate_serving",
-    "traffic.workload": "Arrivals Lengths Traffic Workload read_trace",
+    "traffic.trace": "read_trace",
+    "traffic.workload": "Arrivals Lengths Traffic Workload",
 }
 _MODULES = {name: f"sim.{module}" for module, names in _NAMES.items() for name in names.split()} | {
     "Slowdown": "specdec.profile"

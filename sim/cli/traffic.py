@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, fields, replace
+from enum import StrEnum
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -28,6 +29,14 @@ MOST_REPLICAS, MOST_REQUESTS = 10_000, 10_000_000
 MOST_AT_ONCE = 100_000
 """The most sequences of a batch, and clients."""
 
+
+class TimeUnit(StrEnum):
+    s = "s"
+    ms = "ms"
+    us = "us"
+    ns = "ns"
+
+
 _SERVING = "Serving (needs --arrivals, --trace or --concurrency)"
 
 
@@ -41,6 +50,22 @@ class TrafficOptions:
     ] = None
     trace: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Requests from a trace file.", rich_help_panel=_SERVING)
+    ] = None
+    time_unit: Annotated[
+        TimeUnit | None,
+        typer.Option(help="With --trace: unit of its clock, where the file does not say it.", rich_help_panel=_SERVING),
+    ] = None
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ROLE=NAME",
+            help="With --trace: its columns, as arrival=NAME,input=NAME,output=NAME.",
+            rich_help_panel=_SERVING,
+        ),
+    ] = None
+    drop_failed: Annotated[
+        bool | None,
+        typer.Option("--drop-failed", help="With --trace: leave out requests without an answer.", rich_help_panel=_SERVING),
     ] = None
     time_scale: Annotated[
         float | None, typer.Option(help="Stretch the arrivals; 0.5 doubles the load.", rich_help_panel=_SERVING)
@@ -145,7 +170,8 @@ class TrafficOptions:
 
     def traffic(self) -> Traffic | Workload | None:
         """The requests, or `None` where none are asked for. Options that would have no effect are refused."""
-        from sim.traffic.workload import Arrivals, Traffic, read_trace
+        from sim.traffic.trace import read_trace
+        from sim.traffic.workload import Arrivals, Traffic
 
         if self.arrivals is None and self.trace is None and self.concurrency is None:
             others = {f"--{field.name.replace('_', '-')}": getattr(self, field.name) for field in fields(self)}
@@ -157,7 +183,16 @@ class TrafficOptions:
         if self.trace is not None:
             lengths = {"--input-tokens": self.input_tokens, "--output-tokens": self.output_tokens}
             refuse({"--arrivals": self.arrivals, **lengths}, f"has no effect with --trace {self.trace}: give one of the two")
-            return read_trace(self.trace, time_scale=scale, requests=self.requests)
+            return read_trace(
+                self.trace,
+                time_scale=scale,
+                requests=self.requests,
+                time_unit=None if self.time_unit is None else self.time_unit.value,
+                columns=None if self.columns is None else parse_columns(self.columns),
+                drop_failed=bool(self.drop_failed),
+            )
+        of_traces = {"--time-unit": self.time_unit, "--columns": self.columns, "--drop-failed": self.drop_failed}
+        refuse(of_traces, "has no effect without a trace: give --trace FILE too, or leave it out")
         drawn = None if self.arrivals is None else parse_arrivals(self.arrivals)
         if drawn is None:
             refuse({"--time-scale": self.time_scale}, "has no effect without arrivals: give --arrivals or --trace too")
@@ -218,6 +253,15 @@ def parse_arrivals(text: str) -> Arrivals:
     if not found:
         raise InputError(f"--arrivals {text!r} is not understood: write poisson:5/s, or gamma:5/s,cv=2, or give --trace FILE")
     return Arrivals(_number("--arrivals", found["poisson"] or found["gamma"]), _number("--arrivals", found["cv"] or "1"))
+
+
+def parse_columns(text: str) -> dict[str, str]:
+    """`arrival=NAME,input=NAME,output=NAME`, or some of them."""
+    parts = [part.partition("=") for part in text.split(",")]
+    found = {role.strip(): name.strip() for role, equals, name in parts if equals and name.strip()}
+    if len(found) < len(parts):
+        raise InputError(f"--columns {text!r} is not understood: write arrival=NAME,input=NAME,output=NAME")
+    return found
 
 
 def parse_lengths(option: str, text: str) -> Lengths:

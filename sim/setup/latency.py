@@ -35,7 +35,7 @@ class Latency(Protocol):
     broadcast against each other; the answer has their shape. No tokens or positions take 0 seconds.
 
     A source that was measured may say in an attribute `reach` over how many rows (width x batch) at most. Reports of load then
-    say in which share of the time forwards are larger.
+    say in which share of the time forwards are larger. A source that was not measured says in `tag` how its seconds came about.
     """
 
     def draft_seconds(self, tokens: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:

@@ -7,6 +7,7 @@ were computed from their configs in the same way. Keys and values are counted wi
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import dataclass
 from functools import cache
@@ -95,7 +96,7 @@ def read_model(source: str | Path) -> ModelSize:
     `Qwen/Qwen3-32B`, `qwen3-32b` and `Qwen3-32B-Instruct` are one name. Raises `InputError` for an unknown name, a file that
     cannot be read, and a model that cannot be weighed.
     """
-    if Path(source).exists():
+    if os.path.exists(source):
         from specdec.measure.size import model_facts  # builds the model by transformers
 
         return size_of(model_facts(Path(source)))

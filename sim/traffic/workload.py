@@ -1,29 +1,18 @@
-"""Requests: when they arrive and how long prompts and answers are, drawn at random or read from a trace file.
+"""Requests: when they arrive and how long prompts and answers are, given or drawn at random. `sim.traffic.trace` reads them.
 
-A request is a time and two token counts: text, models and strategies are not known here. None of the public traces holds text.
-
-Sources: Azure LLM inference traces (Splitwise, ISCA 2024), Mooncake (FAST 2025), BurstGPT (2024), and the column names of
-GuideLLM for everybody else.
+A request is a time and two token counts: text, models and strategies are not known here.
 """
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sim.setup.arrays import Counts, Floats
 from specdec import InputError
 from specdec.inputs import at_least_one
-
-if TYPE_CHECKING:
-    import polars as pl
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,7 +40,7 @@ class Workload:
         }
         if len({column.shape for column in columns.values()}) > 1 or columns["arrival_seconds"].ndim != 1:
             raise InputError(f"{self.source}: arrivals, inputs and outputs differ in shape: give one of each per request")
-        _check(self.source, columns, lambda request: f"request {request}")
+        check_requests(self.source, columns, lambda request: f"request {request}")
         object.__setattr__(self, "arrival_seconds", columns["arrival_seconds"])
         object.__setattr__(self, "input_tokens", columns["input_tokens"].astype(np.int64))
         object.__setattr__(self, "output_tokens", columns["output_tokens"].astype(np.int64))
@@ -95,6 +84,8 @@ class Arrivals:
 
 
 LONGEST_MEAN = 1e9
+MOST_TOKENS = 1000 * LONGEST_MEAN
+"""Of a prompt or an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +111,7 @@ class Lengths:
         """Token counts, at least 1 each, shape (requests,)."""
         variance = np.log1p(self.cv**2)
         drawn = random.lognormal(np.log(self.mean_tokens) - variance / 2, np.sqrt(variance), requests)
-        return np.clip(np.rint(drawn), 1, 1000 * LONGEST_MEAN).astype(np.int64)
+        return np.clip(np.rint(drawn), 1, MOST_TOKENS).astype(np.int64)
 
 
 def streams(seed: np.random.SeedSequence, count: int) -> list[np.random.SeedSequence]:
@@ -160,141 +151,8 @@ class Traffic:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class TraceFormat:
-    """A known trace file: its column names and the seconds in one unit of its clock (`None`: calendar times)."""
-
-    name: str
-    time: str
-    input: str
-    output: str
-    seconds: float | None
-    marker: str | None = None  # a further column that tells it from others with the same names
-
-    @property
-    def columns(self) -> tuple[str, str, str]:
-        return self.time, self.input, self.output
-
-
-FORMATS = (
-    TraceFormat("Azure", "TIMESTAMP", "ContextTokens", "GeneratedTokens", None),
-    TraceFormat("BurstGPT", "Timestamp", "Request tokens", "Response tokens", 1.0),
-    TraceFormat("Mooncake", "timestamp", "input_length", "output_length", 1e-3, marker="hash_ids"),
-    TraceFormat("generic", "timestamp", "input_length", "output_length", 1.0),
-)
-
-
-def read_trace(path: Path | str, *, time_scale: float = 1.0, requests: int | None = None) -> Workload:
-    """The requests of a trace file; its format is found from its columns (`FORMATS`), csv or JSON lines from its content.
-
-    Arrival times start at 0 and are multiplied by `time_scale` (0.5 doubles the load); only the first `requests` are kept.
-    Raises `InputError` naming file, row and remedy for what is missing, empty, unsorted or not a number.
-    """
-    path = Path(path)
-    if not 0 < time_scale < np.inf:
-        raise InputError(f"time scale {time_scale:g} is not possible: give a number above 0 (0.5 doubles the load)")
-    if requests is not None:
-        at_least_one(requests=requests)
-    frame, first_line = _read(path)
-    found = _format_of(path, frame.columns)
-    if frame.is_empty():
-        raise InputError(f"{path}: no requests: give a trace with at least one row")
-    frame = frame.select(found.columns).head(requests or frame.height)
-
-    def where(row: int) -> str:
-        return f"row {row + 1} (line {row + first_line})"
-
-    times = _calendar(path, frame, found, where) if found.seconds is None else _numbers(path, frame, found.time, where)
-    columns = {
-        found.time: times * (found.seconds or 1.0),
-        found.input: _numbers(path, frame, found.input, where),
-        found.output: _numbers(path, frame, found.output, where),
-    }
-    _check(str(path), columns, where)
-    times, inputs, outputs = columns.values()
-    return Workload((times - times[0]) * time_scale, inputs.astype(np.int64), outputs.astype(np.int64), str(path))
-
-
-def _read(path: Path) -> tuple[pl.DataFrame, int]:
-    """All columns as they are written, and the line of the first row."""
-    import polars as pl
-
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}: give a readable trace file") from error
-    if not content.strip():
-        raise InputError(f"{path}: empty file: give a trace with at least one row")
-    try:
-        if content.lstrip().startswith(b"{"):
-            return pl.read_ndjson(content, infer_schema_length=None), 1
-        return pl.read_csv(content, infer_schema=False), 2
-    except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
-        culprit = _broken_line(content) or str(error).splitlines()[0]
-        raise InputError(f"{path}: {culprit}: give a csv file with a header, or one JSON object a line") from error
-
-
-def _broken_line(content: bytes) -> str | None:
-    """The first line that is no JSON object, or that has more cells than the header."""
-    lines = content.decode("utf-8", errors="replace").splitlines()
-    if not content.lstrip().startswith(b"{"):
-        rows = csv.reader(lines)
-        header = next(rows)
-        long = (rows.line_num for row in rows if len(row) > len(header))
-        return next((f"row {number - 1} (line {number}) has more cells than the header" for number in long), None)
-    for number, line in enumerate(lines, start=1):
-        try:
-            if line.strip() and not isinstance(json.loads(line, parse_constant=_refuse), dict):
-                raise ValueError
-        except ValueError:
-            return f"row {number} (line {number}) is not a JSON object"
-    return None
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not JSON")
-
-
-def _format_of(path: Path, columns: Iterable[str]) -> TraceFormat:
-    present = set(columns)
-    for known in FORMATS:
-        if present.issuperset(known.columns) and (known.marker is None or known.marker in present):
-            return known
-    nearest = max(reversed(FORMATS), key=lambda known: len(present.intersection(known.columns)))
-    missing = [column for column in nearest.columns if column not in present]
-    raise InputError(
-        f"{path}: no column {', '.join(map(repr, missing))} (the file has {', '.join(sorted(present))[:120]}): "
-        f"name the columns {', '.join(nearest.columns)}"
-    )
-
-
-def _numbers(path: Path, frame: pl.DataFrame, column: str, where: Any) -> Floats:
-    import polars as pl
-
-    read = frame[column].cast(pl.Float64, strict=False)
-    return _complete(path, frame[column], read, where, "a number").astype(np.float64)
-
-
-def _calendar(path: Path, frame: pl.DataFrame, found: TraceFormat, where: Any) -> Floats:
-    """Seconds since the first row; a zone suffix is dropped, since only differences count."""
-    import polars as pl
-
-    written = frame[found.time]
-    text = written.cast(pl.String).str.replace(r"(Z|[+-]\d\d:?\d\d)$", "").str.replace("T", " ")
-    read = text.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", time_unit="ns", strict=False)
-    nanoseconds = _complete(path, written, read.to_physical(), where, "a time such as 2023-11-16 18:15:46.68")
-    return (nanoseconds - nanoseconds.min()) * 1e-9
-
-
-def _complete(path: Path, written: pl.Series, read: pl.Series, where: Any, kind: str) -> NDArray[Any]:
-    if read.null_count():
-        row = int(read.is_null().arg_max() or 0)
-        raise InputError(f"{path}: {where(row)}: {written.name} is {written[row]!r}: give {kind}")
-    return read.to_numpy()
-
-
-def _check(source: str, columns: dict[str, Floats], where: Any) -> None:
-    """Times first, then tokens: finite, never falling; whole numbers of at least 1."""
+def check_requests(source: str, columns: dict[str, Floats], where: Callable[[int], str]) -> None:
+    """Refuse the first request whose time (the first column) falls, or whose tokens are no whole numbers of at least 1."""
     (time_name, times), *tokens = columns.items()
     if not len(times):
         raise InputError(f"{source}: no requests: give at least one")
@@ -313,3 +171,6 @@ def _check(source: str, columns: dict[str, Floats], where: Any) -> None:
             raise InputError(
                 f"{source}: {where(row)}: {name} is {values[row]:g}: give a whole number of at least 1, or remove it"
             )
+        if (bad := values > MOST_TOKENS).any():
+            row = int(np.argmax(bad))
+            raise InputError(f"{source}: {where(row)}: {name} is {values[row]:g}: give at most {MOST_TOKENS:g}, or remove it")

@@ -26,7 +26,7 @@ Facts = dict[str, float]
 BYTES = 2.0
 """Of a number that is not quantised: engines hold weights, keys and values in 16 bits."""
 
-MOST_LAYERS = 1000
+MOST_LAYERS, MOST_EXPERTS = 1000, 10_000
 EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
 EXPERTS_PER_TOKEN = ("num_experts_per_tok", "num_experts_per_token", "top_k_experts", "moe_top_k", "moe_k")
 SPARED = ("modules_to_not_convert", "ignore", "ignored_layers", "exclude_modules", "llm_int8_skip_modules")
@@ -44,7 +44,7 @@ def model_facts(path: Path) -> Facts:
         written = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"model config {path} cannot be read ({error.strerror}): give a config.json or its folder") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"model config {path} is not JSON ({error}): give the config.json of a model") from error
     return facts_of(written, f"model config {path}")
 
@@ -61,6 +61,8 @@ def facts_of(written: Any, source: str) -> Facts:
         text = config.get_text_config(decoder=True)
         if not 1 <= text.num_hidden_layers <= MOST_LAYERS:
             raise ValueError(f"{text.num_hidden_layers} layers")
+        if (_first(text, EXPERTS) or 1) > MOST_EXPERTS:
+            raise ValueError(f"{_first(text, EXPERTS)} experts")
         for part in (config, text):
             part.__dict__.pop("quantization_config", None)
         with torch.device("meta"):

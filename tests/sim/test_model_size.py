@@ -127,6 +127,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "an unknown quantisation": (SHAPE | {"model_type": "llama", "quantization_config": {"quant_method": "aqlm"}}, "'aqlm'"),
     "text for a number": (SHAPE | {"model_type": "llama", "hidden_size": "big"}, "hidden_size"),
     "too many layers": (SHAPE | {"model_type": "llama", "num_hidden_layers": 10**9}, "1000000000 layers"),
+    "too many experts": (KINDS["mixtral"] | {"model_type": "mixtral", "num_local_experts": 10**9}, "1000000000 experts"),
     "no decoder": ({"model_type": "t5"}, "not one that transformers builds as a decoder"),
 }
 
@@ -150,6 +151,10 @@ def test_unknown_names_and_files_are_refused(tmp_path: Path) -> None:
         read_model("nowhere/config.json")
     with pytest.raises(InputError, match="cannot be read"):
         read_model(tmp_path)
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(InputError, match="is not JSON"):
-        read_model(tmp_path)
+    for broken in ("{", "[" * 100_000, "\0"):
+        (tmp_path / "config.json").write_text(broken)
+        with pytest.raises(InputError, match="is not JSON"):
+            read_model(tmp_path)
+    for name in ("a" * 5000, "\0", ""):
+        with pytest.raises(InputError):
+            read_model(name)

@@ -106,6 +106,12 @@ def test_bad_and_ignored_options_are_one_line_with_the_culprit(run: Run, options
     assert culprit in refused(run, *ON_GPU, *options)
 
 
+def test_every_command_sees_that_models_do_not_fit_together(run: Run) -> None:
+    options = ("timeline", "--acceptance", "0.8", "--gpu", "H100", *TIGHT)
+    printed(run, *options)
+    assert "weights of 74 GB" in refused(run, *options, "--placement", "shared")
+
+
 def test_a_missing_package_is_named_with_its_command(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "aiconfigurator_core", None)
     line = refused(run, *ON_GPU, "--latency", "aiconfigurator:h100_sxm", *MODELS)
