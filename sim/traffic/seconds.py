@@ -107,7 +107,12 @@ def padded_seconds(
         if chunk > 0:
             target = varied(target_seconds(costs, 1.0, float(chunk), 0.0), costs.varies[1], 1.0)
             seconds, draft, target = stage_seconds(costs, costs.prompt_share * target, target)
-            total, target_busy, draft_busy, all_rows = total + seconds, target_busy + target, draft_busy + draft, all_rows + chunk
+            total, target_busy, draft_busy, all_rows = (
+                total + seconds,
+                target_busy + target,
+                draft_busy + draft,
+                all_rows + chunk,
+            )
     span = last - first + 1
     for stage in range(rounds.positions.shape[2]):
         width = steps = 0
@@ -126,7 +131,14 @@ def padded_seconds(
 
 @jit
 def iteration_seconds(
-    requests: Requests, rounds: Rounds, costs: Costs, limits: Limits, fleet: Fleet, progress: Progress, replica: int, slower: float
+    requests: Requests,
+    rounds: Rounds,
+    costs: Costs,
+    limits: Limits,
+    fleet: Fleet,
+    progress: Progress,
+    replica: int,
+    slower: float,
 ) -> tuple[float, float, float, int, int]:
     """Seconds of the planned iteration, those of the target's and of the draft's work, sequences that decode, and rows."""
     if limits.padded:
