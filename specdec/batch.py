@@ -1,7 +1,9 @@
 """The decoding loop: rounds of one strategy for many prompts, several sequences at a time.
 
-Rounds of all sequences begin together, and prompts are read before. So sequences that are submitted while others run share their
-forwards from the first round on, and do not split the batch in halves that draft and verify at different times. `Batch` runs the rounds of all sequences. `specdec.ending` decides where an output ends, and `specdec.runtime` runs the forward
+Rounds of all sequences begin together, and prompts are read before. So sequences that are submitted while others run share
+their forwards from the first round on, and do not split the batch in halves that draft and verify at different times.
+
+`Batch` runs the rounds of all sequences. `specdec.ending` decides where an output ends, and `specdec.runtime` runs the forward
 passes. Neither knows a strategy.
 """
 

@@ -1,4 +1,4 @@
-"""Where something was measured: the processor, its cores, other work on them, and the versions that matter for speed. Knows no model."""
+"""Where something was measured: the processor, its cores, other work on them, and versions. Knows no model."""
 
 from __future__ import annotations
 

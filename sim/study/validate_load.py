@@ -1,8 +1,8 @@
 """Compares predictions of load with a real pair that serves it: the same arrivals, played and simulated.
 
-Requests arrive by a Poisson process at shares of the capacity that the simulator finds, and `specdec.bench.serving` plays them on one
-running `specdec.Batch`. Profiles are taken before and after every repeat, in caches of as many slots. Nothing is fitted to what was
-played.
+Requests arrive by a Poisson process at shares of the capacity that the simulator finds, and `specdec.bench.serving` plays them
+on one running `specdec.Batch`. Profiles are taken before and after every repeat, in caches of as many slots. Nothing is fitted
+to what was played.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 import numpy as np
 
 from sim.setup.acceptance import Acceptance
-from sim.setup.arrays import Floats
+from sim.setup.arrays import Counts, Floats
 from sim.setup.profiles import measured_acceptance, measured_system
 from sim.setup.system import System
 from sim.stream.chain import Compiled, compile_strategy
@@ -142,7 +142,7 @@ def _cell(one: Compared) -> str:
     return f"{three_digits(scale * one.predicted)}\n{three_digits(scale * one.measured)}\n{100 * one.error:+.1f} %"
 
 
-def quantities(submitted: Floats, first: Floats, finish: Floats, output: Floats) -> Quantities:
+def quantities(submitted: Floats, first: Floats, finish: Floats, output: Counts) -> Quantities:
     """Means and P90 of latencies, and throughput from the first request to the last answer."""
     many = output > 1
     tpot = (finish - first)[many] / (output[many] - 1)
@@ -310,9 +310,9 @@ def validate_load(
 ) -> LoadValidation:
     """Play requests on a pair at shares of its capacity, and simulate the same arrivals.
 
-    Without `strategies`, autoregressive and speculative decoding and PEARL are served, both at draft length 4. `tokens` is the mean
-    length of an answer. Each load is played `repeats` times, with other seeds of sampling. Raises `InputError` for numbers that are
-    not possible, `StrategyError` for a strategy that cannot be compiled.
+    Without `strategies`, autoregressive and speculative decoding and PEARL are served, both at draft length 4. `tokens` is the
+    mean length of an answer. Each load is played `repeats` times, with other seeds of sampling. Raises `InputError` for numbers
+    that are not possible, `StrategyError` for a strategy that cannot be compiled.
     """
     at_least_one(batch_size=batch_size, requests=requests, tokens=tokens, repeats=repeats)
     if requests < 2 or not loads or any(not 0 < load < 1 for load in loads):

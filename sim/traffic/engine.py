@@ -10,8 +10,9 @@ each stage of the round. The order of things is vLLM's (V1):
 2. If none was preempted, requests from the queue join: while there are slots, budget, and blocks for their first chunk.
 3. The last chunk of a prompt brings the first token. Rounds begin with the iteration after it.
 
-Our own runtime, `specdec.Batch`, does the same but for this (`Server.runtime`): a request that joins has its prompt read alone, both
-models at once, while all sequences wait, and then takes part in the round, which brings its first tokens. Forwards are padded.
+Our own runtime, `specdec.Batch`, does the same but for this (`Server.runtime`): a request that joins has its prompt read
+alone, by both models at once, while all sequences wait, and then takes part in the round, which brings its first tokens.
+Forwards are padded.
 
 Strategies, latencies and acceptance are tables here (`sim.traffic.tables`). The loop is compiled by numba: it takes about 50 ns
 a sequence and iteration.

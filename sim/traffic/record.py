@@ -36,9 +36,10 @@ class Server:
     `client_seconds`     way of a request from its client to the engine
     `lag_iterations`     iterations after the one under way that are planned already when a request reaches a busy engine, and
                          which it therefore misses: 1 with asynchronous scheduling
-    `runtime`            how an iteration is made: `vllm` reads prompts in chunks within it; `specdec.Batch` reads a prompt whole,
-                         while all sequences wait, and pads every forward to its widest window, its longest text, and all slots
-                         from the first one in use to the last. It has no token budget, no blocks, and no prefix cache
+    `runtime`            how an iteration is made. `vllm` reads prompts in chunks, within it. `specdec` (`specdec.Batch`) reads
+                         a prompt whole, while all sequences wait, and pads every forward to its widest window, its longest
+                         text, and all slots from the first one in use to the last. It has no token budget, no blocks, and no
+                         prefix cache
     `routing`            where a request goes: to the replica with the fewest requests (first of equals), or to the next in turn
 
     Raises `InputError` for a number that is not possible, an unknown routing or runtime, and what a runtime does not have.

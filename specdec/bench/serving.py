@@ -1,8 +1,8 @@
 """Plays requests on a real pair by the wall clock: each is submitted to one running `Batch` when it arrives.
 
-A closed loop keeps a number of clients busy instead: each sends its next request when its answer is complete. Answers have exactly
-the tokens that are wanted. The clock runs in the thread that takes the steps, so a request that arrives during a step is submitted
-after it; its waiting counts from its arrival.
+A closed loop keeps a number of clients busy instead: each sends its next request when its answer is complete. Answers have
+exactly the tokens that are wanted. The clock runs in the thread that takes the steps, so a request that arrives during a step
+is submitted after it; its waiting counts from its arrival.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from specdec.batch import Batch
@@ -73,12 +74,13 @@ def play(
 ) -> list[Answered]:
     """Serve requests, in order of arrival, and say when each was served.
 
-    `clients` makes a closed loop of so many, in which arrivals are the earliest moments. `options` are those of `decode`, and are
-    resolved once, for the first prompt. Raises `InputError` for no requests, or requests out of order, and what `Batch` raises.
+    `clients` makes a closed loop of so many, in which arrivals are the earliest moments. `options` are those of `decode`, and
+    are resolved once, for the first prompt. Raises `InputError` for no requests, or requests out of order, and what `Batch`
+    raises.
     """
     if not requests:
         raise InputError("no requests: give at least one")
-    if any(one.arrival_seconds > two.arrival_seconds for one, two in zip(requests, requests[1:], strict=False)):
+    if any(one.arrival_seconds > two.arrival_seconds for one, two in pairwise(requests)):
         raise InputError("requests are not in order of arrival: sort them by arrival_seconds")
     if clients is not None:
         at_least_one(clients=clients)
