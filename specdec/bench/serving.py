@@ -20,6 +20,7 @@ from specdec.pair import Pair
 from specdec.settings import Options, resolve
 from specdec.strategy import DecodingStrategy
 from specdec.text import Prompt, prompt_tokens
+from specdec.verification import Rule
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ def play(
     clients: int | None = None,
     seed: int = 0,
     temperature: float = 1.0,
+    verification: str | Rule = "token",
     **options: Any,
 ) -> list[Answered]:
     """Serve requests, in order of arrival, and say when each was served.
@@ -87,7 +89,7 @@ def play(
     fixed = Options.of({"eos": (), "stop_strings": (), "temperature": temperature, **options})
     prompts = [prompt_tokens(pair, one.prompt) for one in requests]
     settings = resolve(pair.target, prompts[0], fixed)
-    batch = Batch(pair, strategy, batch_size=batch_size, seed=seed, settings=settings)
+    batch = Batch(pair, strategy, batch_size=batch_size, verification=verification, seed=seed, settings=settings)
     answered: list[Answered] = []
     open_requests: set[int] = set()
     free_since = [0.0] * (len(requests) if clients is None else clients)
