@@ -1,16 +1,21 @@
 """The decoding loop: rounds of one strategy for many prompts, several sequences at a time.
 
+Rounds of all sequences begin together, and prompts are read before. So sequences that are submitted while others run share
+their forwards from the first round on, and do not split the batch in halves that draft and verify at different times.
+
 `Batch` runs the rounds of all sequences. `specdec.ending` decides where an output ends, and `specdec.runtime` runs the forward
 passes. Neither knows a strategy.
 """
 
 from __future__ import annotations
 
+import heapq
 import random
+import threading
 import time
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
 
@@ -106,6 +111,9 @@ class Batch(Iterator[tuple[int, Round]]):
     One forward of a model serves all sequences that wait for it. A sequence that ends frees its slot for the next prompt.
     Parameters are those of `decode`. Prompt `i` is decoded with `seed + i`, as it is alone with that seed.
 
+    `submit` adds a prompt at any moment. A batch that is made without prompts waits for these; one that begins with fewer
+    prompts than `batch_size` has only so many slots. Iterating ends when nothing is left to do, and may be taken up again.
+
     Several batches may take turns on one pair, also in threads. After a turn of another one, texts are read again.
 
     `outputs`  one for each prompt, in order
@@ -116,7 +124,7 @@ class Batch(Iterator[tuple[int, Round]]):
         self,
         pair: Pair,
         strategy: DecodingStrategy,
-        prompts: Sequence[Prompt] | Mapping[str, Any],
+        prompts: Sequence[Prompt] | Mapping[str, Any] = (),
         *,
         batch_size: int = 8,
         stop: Stop | None = None,
@@ -127,42 +135,63 @@ class Batch(Iterator[tuple[int, Round]]):
     ) -> None:
         require_strategy(strategy)
         at_least_one(batch_size=batch_size)
-        said = Options.of(options)
+        self._said = Options.of(options)
         if settings is not None and options:
             raise InputError(f"settings are complete, and {', '.join(options)} would be ignored: give one or the other")
         prompts = prompt_list(prompts)
-        self._pair, self._strategy = pair, strategy
-        size = min(batch_size, len(prompts))
-        forced = bool(synthetic(verification))
-        tokenizer = None if forced else pair.tokenizer
-        strings = cache(partial(StopStrings, tokenizer))
-        first_seed = random.randrange(2**32) if seed is None else seed
+        self._pair, self._strategy, self._settings = pair, strategy, settings
+        self._stop, self._verification = stop, verification
+        self._size = min(batch_size, len(prompts) or batch_size)
+        self._forced = bool(synthetic(verification))
+        self._tokenizer = None if self._forced else pair.tokenizer
+        self._strings = cache(partial(StopStrings, self._tokenizer))
+        self._first_seed = random.randrange(2**32) if seed is None else seed
         self.outputs: list[Output] = []
-        for number, prompt in enumerate(prompts):
-            tokens = Committed(prompt_tokens(pair, prompt))
-            room = pair.context_limit - len(tokens)
-            if room < 1:
-                raise InputError(
-                    f"the prompt has {len(tokens)} tokens and the context holds {pair.context_limit}: shorten the prompt"
-                )
-            own = settings or resolve(pair.target, tokens.tokens, said)
-            if number == 0:
-                require_no_memory(own.sampling.logits_processor, tokens.tokens, pair.vocabulary, pair.target.device)
-            texts = () if forced and said.stop_strings is None else own.stop_strings  # what is forced has no text to stop
-            stops = (*([strings(texts)] if texts else ()), *([stop] if stop else ()))
-            limit = () if own.max_time is None else (TimeLimit(own.max_time),)
-            ending = Ending(min(own.max_new_tokens, room), own.eos, (*stops, *limit))
-            slot = Slot(first_seed + number, verification, own.sampling)
-            self.outputs.append(Output(number, tokens, own, ending, Text(tokenizer), slot))
         self.seconds = 0.0
-        self._size = size
         self._turn = pair.turn(drafts=strategy.drafts)
         self._claims = 0
         self._engine: Engine | None = None
-        self._queued = deque(self.outputs)
-        self._free = list(reversed(range(size)))
+        self._queued: deque[Output] = deque()
+        self._submitting = threading.Lock()
+        self._free = list(range(self._size))
         self._running: list[Output] = []
         self._ended: deque[tuple[Output, tuple[int, ...]]] = deque()
+        for prompt in prompts:
+            self.submit(prompt)
+
+    def submit(self, prompt: Prompt, *, seed: int | None = None, max_new_tokens: int | None = None) -> int:
+        """Add a prompt, and return its number. It joins when a slot is free and the round under way has ended.
+
+        `seed` and `max_new_tokens` are its own; those of the batch count unless given. Prompts are admitted in the order in
+        which they were submitted. Any thread may submit. One thread at a time may take steps.
+        """
+        tokens = Committed(prompt_tokens(self._pair, prompt))
+        own = self._settings or resolve(self._pair.target, tokens.tokens, self._said)
+        if max_new_tokens is not None:
+            at_least_one(max_new_tokens=max_new_tokens)
+            own = replace(own, max_new_tokens=max_new_tokens)
+        ending = self._ending(len(tokens), own)
+        with self._submitting:
+            number = len(self.outputs)
+            if number == 0:
+                pair = self._pair
+                require_no_memory(own.sampling.logits_processor, tokens.tokens, pair.vocabulary, pair.target.device)
+            slot = Slot(self._first_seed + number if seed is None else seed, self._verification, own.sampling)
+            output = Output(number, tokens, own, ending, Text(self._tokenizer), slot)
+            self.outputs.append(output)
+            self._queued.append(output)
+        return number
+
+    def _ending(self, prompt_tokens: int, own: Settings) -> Ending:
+        """When an output ends. Raises `InputError` for a prompt that leaves no room for one."""
+        limit = self._pair.context_limit
+        if prompt_tokens >= limit:
+            raise InputError(f"the prompt has {prompt_tokens} tokens and the context holds {limit}: shorten the prompt")
+        forced = self._forced and self._said.stop_strings is None  # what is forced has no text to stop
+        texts = () if forced else own.stop_strings
+        stops = (*([self._strings(texts)] if texts else ()), *([self._stop] if self._stop else ()))
+        time_limit = () if own.max_time is None else (TimeLimit(own.max_time),)
+        return Ending(min(own.max_new_tokens, limit - prompt_tokens), own.eos, (*stops, *time_limit))
 
     def __next__(self) -> tuple[int, Round]:
         while not self._ended:
@@ -175,11 +204,22 @@ class Batch(Iterator[tuple[int, Round]]):
         """Run one target and one draft call for all sequences, without making texts. Returns whether work remained."""
         with self._turn:
             self._ended.clear()
-            while self._queued and self._free:
-                self._admit(self._queued.popleft())
+            if all(output.round is None for output in self._running):
+                self._begin_rounds()
             if self._running:
                 self._work()
             return bool(self._ended or self._running)
+
+    def _begin_rounds(self) -> None:
+        """Admit prompts while slots are free, and begin a round of every sequence."""
+        while self._queued and self._free:
+            self._admit(self._queued.popleft())
+        begin = time.perf_counter()
+        answer = self._ready().answer
+        for output in self._running:
+            output.start(drive(self._strategy.step(output.state), partial(answer, output.slot)))
+            self._resume(output)
+        self._charge(time.perf_counter() - begin)
 
     def _ready(self) -> Engine:
         """The engine, with the lanes as this batch left them."""
@@ -195,20 +235,16 @@ class Batch(Iterator[tuple[int, Round]]):
     def _admit(self, output: Output) -> None:
         """Give an output a slot, and read its prompt. All other sequences wait."""
         output.state = self._strategy.init(output.prompt, self._pair)
-        output.slot.index = self._free.pop()
+        output.slot.index = heapq.heappop(self._free)  # neighbours, since a forward reads all slots in between
         output.ending.start()
         self._ready().begin(output.slot, output.prompt.tokens)
         self._charge(output.slot.statistics.prefill_seconds)
         self._running.append(output)
 
     def _work(self) -> None:
-        """Start a round for each sequence without one, let both lanes work once, and resume all rounds that waited."""
+        """Let both lanes work once, and resume all rounds that waited."""
         begin = time.perf_counter()
         engine = self._ready()
-        for output in self._running:
-            if output.round is None:
-                output.start(drive(self._strategy.step(output.state), partial(engine.answer, output.slot)))
-                self._resume(output)
         waiting = [output for output in self._running if output.waiting is not None]
         engine.work([output.waiting for output in waiting if output.waiting is not None])
         for output in waiting:
@@ -217,7 +253,7 @@ class Batch(Iterator[tuple[int, Round]]):
         for output, _ in self._ended:
             if output.finished_by is not None:
                 self._running.remove(output)
-                self._free.append(output.slot.index)
+                heapq.heappush(self._free, output.slot.index)
 
     def _resume(self, output: Output) -> None:
         """Run a round until it waits again or ends."""

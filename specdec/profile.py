@@ -62,7 +62,7 @@ class TargetTiming(Report):
     `width`     positions that are scored in each sequence
     `batch`     number of sequences
     `context`   tokens before the positions
-    `mean`      mean seconds of a forward
+    `mean`      mean seconds of a forward; of several passes, the median of their means
     `cv`        coefficient of variation of single forwards
     `tag`       how the number came about
     """
@@ -87,7 +87,7 @@ class DraftTiming(Report):
 
     `batch`     number of sequences; each gets one token
     `context`   tokens before the drafted one
-    `mean`      mean seconds of a token
+    `mean`      mean seconds of a token; of several passes, the median of their means
     `cv`        coefficient of variation of single tokens
     `tag`       how the number came about
     """
@@ -212,6 +212,8 @@ class Profile(Report):
     `drafting_overhead_seconds`   the same for a strategy that drafts and verifies guesses; null where it is equal
     `acceptance`                  how often a drafted token is accepted; empty for random weights
     `kv_tokens`                   tokens that the KV cache holds beside both models; null where it is unknown
+    `busy`                        share of the needed cores that other processes took, or by how much forwards took longer on
+                                  average than in the quietest pass, whichever is more; below 0.15 on an idle machine
     `tags`                        how each of the single numbers above came about, by its key, where it was not measured
 
     Only `target_seconds` and `draft_seconds` are required in a file. All other keys have defaults.
@@ -232,6 +234,7 @@ class Profile(Report):
     drafting_overhead_seconds: float | None = None
     acceptance: MeasuredAcceptance = MeasuredAcceptance()
     kv_tokens: int | None = None
+    busy: float = 0.0
     tags: Mapping[str, Tag] = field(default_factory=dict[str, Tag])
 
     def __post_init__(self) -> None:
@@ -270,6 +273,7 @@ class Profile(Report):
             round_overhead_seconds=middle("round_overhead_seconds"),
             drafting_overhead_seconds=middle("drafting_overhead_seconds"),
             acceptance=MeasuredAcceptance(mean(rates) if rates else None, dict(runs)),
+            busy=max(busy_share(profiles), middle("busy")),
         )
 
     @property
@@ -290,6 +294,7 @@ class Profile(Report):
             "Acceptance": self.acceptance.sentence,
             "In turn": f"{self.in_turn}; a draft takes {milliseconds(self.draft_start_seconds)} in addition to its tokens",
             "Together": "only one works at a time" if self.together is None else str(self.together),
+            "Busy": busy_sentence(self.busy),
             "Rounds": f"{milliseconds(alone)} outside the forwards without a draft, "
             f"{milliseconds(alone if drafting is None else drafting)} with one",
         }
@@ -299,6 +304,23 @@ class Profile(Report):
             _table("Target forwards", ("width", "batch", "context"), self.target_seconds),
             _table("Draft steps", ("batch", "context"), self.draft_seconds),
         )
+
+
+BUSY = 0.15
+"""A share of `Profile.busy` from which times are not to be trusted."""
+
+
+def busy_share(profiles: Sequence[Profile]) -> float:
+    """How much longer the target's forwards took, on average over these profiles, than in the quietest: the median of sizes."""
+    means = zip(*([timing.mean for timing in one.target_seconds] for one in profiles), strict=True)
+    return median(mean(of_size) / min(of_size) - 1 for of_size in means)
+
+
+def busy_sentence(busy: float) -> str:
+    """What people must know of a machine that was busy (`Profile.busy`); empty for one that was not."""
+    if busy < BUSY:
+        return ""
+    return f"The machine was busy with other work: {share(busy)} of it, or of the time. Measure again when it is idle."
 
 
 def _table(title: str, columns: Sequence[str], timings: Sequence[TargetTiming | DraftTiming]) -> Table:

@@ -34,6 +34,7 @@ class Sequence:
     may_join: int = 0
     chunk: int = 0
     column: int = -1
+    place: int = 0
 
 
 def serve(
@@ -85,7 +86,8 @@ def serve(
         chain = chain_at[len(replica["running"])]
         schedule(replica, chain, chain_at, acceptance, server, found, draws)
         drafts = any(chain.strategy.drafts for chain in chain_at)
-        replica["end"] = now + seconds_of(replica, chain, system, drafts)
+        seconds = seconds_in_specdec if server.runtime == "specdec" else seconds_of
+        replica["end"] = now + seconds(replica, chain, system, drafts)
         replica["step"] += 1
         replica["busy"] = True
         replica["chain"] = chain
@@ -101,7 +103,8 @@ def schedule(
     found: Found,
     draws: list[Floats],
 ) -> None:
-    left, lost, index = server.iteration_tokens, False, 0
+    own = server.runtime == "specdec"
+    left, lost, index = 10**9 if own else server.iteration_tokens, False, 0
     while index < len(replica["running"]):
         one: Sequence = replica["running"][index]
         one.chunk, one.column = 0, -1
@@ -111,8 +114,7 @@ def schedule(
         else:
             if len({id(chain) for chain in chain_at}) > 1:
                 one.node = 0
-            tested = int(chain.tested[one.node])
-            one.column = int(chain.columns()[int(acceptance.accepted(draws[one.number], one.done, tested))])
+            one.column = verdict_of(one, chain, acceptance, draws)
             wanted = int(chain.positions[one.node, one.column].sum())
             tokens = one.prompt + one.done + int(chain.positions[one.node, one.column].max())
         if wanted > left:
@@ -142,8 +144,39 @@ def schedule(
             return
         replica["free"] -= need
         one.blocks, one.chunk, one.column = need, chunk, -1
+        if own:
+            one.unread, one.column = 0, verdict_of(one, chain, acceptance, draws)
+            one.place = min({*range(server.max_batch)} - {other.place for other in replica["running"]})
         left -= chunk
         replica["running"].append(replica["queue"].pop(0))
+
+
+def verdict_of(one: Sequence, chain: Compiled, acceptance: Acceptance, draws: list[Floats]) -> int:
+    tested = int(chain.tested[one.node])
+    return int(chain.columns()[int(acceptance.accepted(draws[one.number], one.done, tested))])
+
+
+def seconds_in_specdec(replica: Replica, chain: Compiled, system: System, drafts: bool) -> float:
+    """Prompts first, each alone; then a round whose forwards are padded."""
+    running, latency = replica["running"], system.latency
+    works: list[tuple[float, float]] = []
+    for one in running:
+        if one.chunk:
+            read = float(latency.target_seconds(one.chunk, 1, 0))
+            works.append((read / system.speed_ratio if drafts else 0.0, read))
+    places = [one.place for one in running]
+    span, context = max(places) - min(places) + 1, max(one.prompt + one.done for one in running)
+    for stage in range(chain.positions.shape[-1]):
+        width = max(int(chain.positions[one.node, one.column, stage]) for one in running)
+        steps = max(int(chain.draft_steps[one.node, one.column, stage]) for one in running)
+        draft = float(latency.draft_seconds(steps, span, context)) if steps else 0.0
+        works.append((draft, float(latency.target_seconds(width, span, context)) if width else 0.0))
+    total = system.overhead_seconds * len(running)
+    for work in works:
+        draft, target = (float(busy) for busy in system.busy_seconds(*work))
+        away = 2 * system.network_seconds if draft else 0.0
+        total += draft + target if system.in_turn else max(draft + away, target)
+    return total
 
 
 def seconds_of(replica: Replica, chain: Compiled, system: System, drafts: bool) -> float:
@@ -178,6 +211,8 @@ def deliver(replica: Replica, workload: Workload, found: Found, now: float) -> i
     for one in list(replica["running"]):
         if one.column >= 0:
             chain = replica["chain"]
+            if one.done == 0:
+                found["first"][one.number] = now
             one.done += int(chain.tokens[one.node, one.column])
             one.node = int(chain.next_node[one.node, one.column])
         elif one.chunk:

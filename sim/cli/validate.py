@@ -12,6 +12,7 @@ from specdec.cli.console import Terminal
 from specdec.cli.options import Json, LaneName, ModelOptions
 
 TOKENS, REPEATS = 64, 3
+LOAD_TOKENS, LOAD_REPEATS, BATCH, REQUESTS = 48, 2, 4, 60
 
 
 def validate(
@@ -25,8 +26,23 @@ def validate(
         typer.Option(help="Task to fit draft lengths on; may be repeated. The table's first two unless given."),
     ] = None,
     measure: Annotated[bool, typer.Option("--measure/--no-measure", help="Time the pair; takes some minutes.")] = True,
-    max_new_tokens: Annotated[int | None, typer.Option(min=8, help=f"Tokens of each answer; {TOKENS} unless given.")] = None,
-    repeats: Annotated[int | None, typer.Option(min=1, help=f"Repeats of the timing; {REPEATS} unless given.")] = None,
+    load: Annotated[
+        bool, typer.Option("--load", help="Serve requests at 30, 60 and 85 % of capacity instead; takes some minutes.")
+    ] = False,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help=f"With --load: sequences that run at once; {BATCH} unless given.")
+    ] = None,
+    requests: Annotated[
+        int | None, typer.Option(min=2, help=f"With --load: requests of each run; {REQUESTS} unless given.")
+    ] = None,
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(min=8, help=f"Tokens of each answer, {TOKENS} unless given; with --load their mean, {LOAD_TOKENS}."),
+    ] = None,
+    repeats: Annotated[
+        int | None,
+        typer.Option(min=1, help=f"Repeats of the timing, {REPEATS} unless given; with --load {LOAD_REPEATS}."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same tokens; 0 unless given.")] = None,
     json: Json = None,
 ) -> None:
@@ -36,12 +52,35 @@ def validate(
     on H200 unless another is given), a draft length is fitted for each pair on two tasks, or on those given. All other tasks
     are predicted with that length.
 
+    With --load, requests arrive at random at shares of the capacity, and are served by autoregressive and speculative decoding
+    and by PEARL in running batches. The same arrivals are simulated from profiles taken in the same run.
+
     Examples:
       specdec validate
+      specdec validate --load --json load.json
       specdec validate --no-measure --published my_cells.csv
       specdec validate --target Qwen/Qwen3-8B --draft Qwen/Qwen3-0.6B --json validation.json
     """
     terminal = Terminal(json)
+    if load:
+        unused = {"--published": published, "--fitted-task": fitted_task, "--no-measure": None if measure else True}
+        refuse(unused, "has no effect with --load: leave one of the two out")
+        from sim.study.validate_load import validate_load
+
+        with models.load() as pair:
+            served = validate_load(
+                pair,
+                batch_size=batch_size or BATCH,
+                requests=requests or REQUESTS,
+                tokens=max_new_tokens or LOAD_TOKENS,
+                repeats=repeats or LOAD_REPEATS,
+                seed=seed or 0,
+                progress=terminal.follow,
+            )
+        terminal.console.print(served)
+        terminal.write(served.to_dict())
+        return
+    refuse({"--batch-size": batch_size, "--requests": requests}, "is for --load: give --load too, or leave it out")
     from sim.study.published import bundled_table, read_cells
     from sim.study.validate import validate as compare
 

@@ -14,6 +14,7 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.interpolate import RegularGridInterpolator
 from scipy.ndimage import map_coordinates
 
 from sim.setup.arrays import Floats
@@ -149,9 +150,12 @@ class Forwards:
 
     All measured forwards are points of the curve. A token of context costs a batch what it costs one sequence, by the slope of
     the table. Raises `InputError` if nothing was measured, or nothing at batch 1.
+
+    On a processor, a row of another sequence costs more than a row of the same window, so one curve is not enough: with `cells`,
+    times of batches pass through what was measured, and follow the curve from there. They need every width at every batch.
     """
 
-    def __init__(self, measured: Mapping[tuple[int, int, int], float], source: str) -> None:
+    def __init__(self, measured: Mapping[tuple[int, int, int], float], source: str, cells: bool = False) -> None:
         alone = {(width, context): seconds for (width, batch, context), seconds in measured.items() if batch == 1}
         if not alone:
             raise InputError(f"{source} holds no measurements of one sequence: measure the pair again")
@@ -160,6 +164,30 @@ class Forwards:
         rows = [width * batch for width, batch, _ in measured]
         bare = [seconds - self._token_seconds * batch * context for (_, batch, context), seconds in measured.items()]
         self._curve = RowsCurve.fitted(rows, np.maximum(bare, min(measured.values()) / 10).tolist())
+        self._over_curve = self._ratios(measured, source) if cells else None
+
+    def _ratios(self, measured: Mapping[tuple[int, int, int], float], source: str) -> RegularGridInterpolator:
+        """By batch and width: a measured time over that of the curve."""
+        several = {
+            (float(batch), float(width)): (seconds, context)
+            for (width, batch, context), seconds in measured.items()
+            if batch > 1
+        }
+        batches, widths = (sorted({size[axis] for size in several}) for axis in range(2))
+        if not several or len(several) < len(batches) * len(widths):
+            raise InputError(f"{source} lacks some width at some batch: measure the pair again, with widths in batches")
+        ratios = np.array(
+            [
+                [several[batch, width][0] / self._together(width, batch, several[batch, width][1]) for width in widths]
+                for batch in batches
+            ]
+        )
+        ends = [np.array([0.0, *axis, FAR]) for axis in (batches, widths)]
+        return RegularGridInterpolator(ends, np.pad(ratios, 1, mode="edge"))
+
+    def _together(self, width: ArrayLike, batch: ArrayLike, context: ArrayLike) -> Floats:
+        width, batch, context = (np.asarray(x, float) for x in (width, batch, context))
+        return self._curve(width * batch) + self._token_seconds * batch * context
 
     @staticmethod
     def _slope(alone: Mapping[tuple[int, int], float]) -> float:
@@ -174,16 +202,18 @@ class Forwards:
 
     def __call__(self, width: ArrayLike, batch: ArrayLike, context: ArrayLike) -> Floats:
         width, batch, context = (np.asarray(x, float) for x in np.broadcast_arrays(width, batch, context))
-        together = self._curve(width * batch) + self._token_seconds * batch * context
+        together = self._together(width, batch, context)
+        if self._over_curve is not None:
+            together = together * self._over_curve((np.minimum(batch, FAR), np.minimum(width, FAR)))
         return np.where(batch > 1, together, self._alone(width, context))
 
 
 class Measured:
     """Latency from measured forwards of the target and drafted tokens of the draft, as a `specdec.profile.Profile` holds them.
 
-    `draft_start` is the seconds of a draft in addition to those of its tokens; `source` is what errors call the tables. Without
-    drafted tokens, nothing can be drafted. `reach` is the most rows of a forward that is not tagged *extrapolated*. Raises
-    `InputError` if nothing of the target was measured or `draft_start` is negative.
+    `draft_start` is the seconds of a draft in addition to those of its tokens; `source` is what errors call the tables; `cells`
+    is that of `Forwards`. Without drafted tokens, nothing can be drafted. `reach` is the most rows of a forward that is not
+    tagged *extrapolated*. Raises `InputError` if nothing of the target was measured or `draft_start` is negative.
     """
 
     def __init__(
@@ -192,14 +222,15 @@ class Measured:
         draft: Sequence[DraftTiming],
         source: str = "the table",
         draft_start: float = 0.0,
+        cells: bool = False,
     ) -> None:
         if not (isfinite(draft_start) and draft_start >= 0):
             raise InputError(f"{source}: draft_start_seconds {draft_start} is not possible: give 0 or more")
         forwards = {(one.width, one.batch, one.context): one.mean for one in target}
         tokens = {(1, one.batch, one.context): one.mean for one in draft}
         self._source = source
-        self._target = Forwards(forwards, f"{source}: target_seconds")
-        self._draft = Forwards(tokens, f"{source}: draft_seconds") if tokens else None
+        self._target = Forwards(forwards, f"{source}: target_seconds", cells)
+        self._draft = Forwards(tokens, f"{source}: draft_seconds", cells) if tokens else None
         self._draft_start = draft_start
         self.reach = max((one.width * one.batch for one in target if one.tag != "extrapolated"), default=0)
 

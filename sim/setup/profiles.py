@@ -12,11 +12,12 @@ from specdec import InputError
 from specdec.profile import DraftTiming, Profile, TargetTiming
 
 
-def measured_system(profile: Profile, context: int = 256, source: str = "the profile") -> System:
+def measured_system(profile: Profile, context: int = 256, source: str = "the profile", cells: bool = False) -> System:
     """The machine that was measured, as a system.
 
     Both models work at once, slowed down as measured. Where they could not, they work in turn. `context` is the mean number of
-    tokens before a window; `source` is what errors call the profile. Raises `InputError` for a profile without times.
+    tokens before a window; `source` is what errors call the profile; `cells` is that of
+    `sim.setup.latency.Forwards`. Raises `InputError` for a profile without times.
     """
     overhead, drafting = profile.round_overhead_seconds, profile.drafting_overhead_seconds
     return System(
@@ -25,6 +26,7 @@ def measured_system(profile: Profile, context: int = 256, source: str = "the pro
             profile.draft_seconds,
             source,
             profile.draft_start_seconds,
+            cells,
         ),
         shared=profile.together is None,
         together=profile.together,

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from sim.study.predict import predict
 from sim.study.published import Cell, Predicted, bundled_table, predicted_cells, read_cells
 from specdec.inputs import at_least_one
-from specdec.profile import Profile
+from specdec.machine import OtherWork
+from specdec.profile import Profile, busy_sentence
 from specdec.prompts import bundled
 from specdec.report import Progress, Report, no_progress, table, three_digits
 from specdec.strategy import DecodingStrategy, create
@@ -52,12 +53,15 @@ class Validation(Report):
 
     `bundled`     strategies timed on a pair; empty where nothing was measured
     `published`   published speed-ups
+    `busy`        share of the needed cores that other processes took meanwhile, or by how much forwards took longer on average
+                  than in the quietest moment, whichever is more: from 0.15 on, errors of the pair say nothing
     """
 
     format: ClassVar[str] = "specdec.validate/1"
 
     bundled: tuple[Timed, ...]
     published: tuple[Predicted, ...]
+    busy: float = 0.0
 
     def __rich__(self) -> RenderableType:
         from rich.console import Group
@@ -66,7 +70,7 @@ class Validation(Report):
         if self.bundled:
             largest = max(abs(timed.error) for timed in self.bundled)
             text = f"Mean error {100 * mean_error(self.bundled):.1f} %, largest {100 * largest:.1f} %.\n"
-            parts += [self._timed(), text]
+            parts += [self._timed(), f"{busy_sentence(self.busy)}\n" if busy_sentence(self.busy) else text]
         parts.append(self._predicted())
         held_out = [cell for cell in self.published if cell.held_out]
         if held_out:
@@ -80,7 +84,8 @@ class Validation(Report):
         for timed in self.bundled:
             length = str(timed.parameters.get("draft_length", "-"))
             speeds = map(three_digits, (timed.measured_tokens_per_second, timed.predicted_tokens_per_second))
-            made.add_row(timed.strategy, length, *speeds, f"{100 * timed.error:+.1f} %")
+            error = "busy" if busy_sentence(self.busy) else f"{100 * timed.error:+.1f} %"
+            made.add_row(timed.strategy, length, *speeds, error)
         return made
 
     def _predicted(self) -> Table:
@@ -113,6 +118,7 @@ class Comparison:
     `seed`         of the first answer
     `speeds`       tokens per second of each strategy, by repeat; the prompt's own forward is left out
     `profiles`     of the pair: one before the first repeat, and one after each
+    `others`       share of the needed cores that other processes took while prompts were decoded; the largest of all repeats
 
     Repeats and profiles alternate, so that a machine that slows down does so for measured and predicted speeds alike.
     """
@@ -125,22 +131,27 @@ class Comparison:
     seed: int = 0
     speeds: list[list[float]] = field(default_factory=list[list[float]])
     profiles: list[Profile] = field(default_factory=list[Profile])
+    others: float = 0.0
 
     def __len__(self) -> int:
         return 2 * self.repeats + 1
 
     def __iter__(self) -> Iterator[str]:
         """Run the measurement; each step says what is done next."""
+        from specdec.measure.pair import needed_cores  # what needs torch is imported when it is used
+
         yield "measuring the models"
         self._measure(0)
         for repeat in range(self.repeats):
             yield f"decoding, repeat {repeat + 1} of {self.repeats}"
+            others = OtherWork(needed_cores(self.pair))
             self.speeds.append(self._decode(self.seed + repeat * len(self.prompts)))
+            self.others = max(self.others, others.share())
             yield "measuring the models again"
             self._measure(repeat + 1)
 
     def _measure(self, number: int) -> None:
-        from specdec.measure import profile  # what needs torch is imported when it is used
+        from specdec.measure import profile
 
         longest = max(len(prompt) for prompt in self.prompts) + self.tokens
         self.profiles.append(
@@ -168,6 +179,11 @@ class Comparison:
                 answer = decode(self.pair, self.strategies[at], prompt, seed=seed + number, **options)
                 seconds[at] += answer.statistics.decode_seconds
         return [self.tokens * len(self.prompts) / total for total in seconds]
+
+    @property
+    def busy(self) -> float:
+        """How busy the machine was with other work (`Validation.busy`)."""
+        return max(self.others, Profile.merged(self.profiles).busy)
 
     def report(self) -> tuple[Timed, ...]:
         """Measured and predicted speed of each strategy; needs at least one repeat."""
@@ -217,4 +233,4 @@ def validate(
     comparison = Comparison(pair, strategies, texts, tokens, repeats, seed)
     for _ in progress(comparison, len(comparison)):
         pass
-    return Validation(comparison.report(), published)
+    return Validation(comparison.report(), published, comparison.busy)

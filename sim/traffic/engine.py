@@ -10,6 +10,10 @@ each stage of the round. The order of things is vLLM's (V1):
 2. If none was preempted, requests from the queue join: while there are slots, budget, and blocks for their first chunk.
 3. The last chunk of a prompt brings the first token. Rounds begin with the iteration after it.
 
+Our own runtime, `specdec.Batch`, does the same but for this (`Server.runtime`): a request that joins has its prompt read
+alone, by both models at once, while all sequences wait, and then takes part in the round, which brings its first tokens.
+Forwards are padded.
+
 Strategies, latencies and acceptance are tables here (`sim.traffic.tables`). The loop is compiled by numba: it takes about 50 ns
 a sequence and iteration.
 
@@ -41,6 +45,8 @@ def complete(
         column, chunk = fleet.column[replica, slot], fleet.chunk[replica, slot]
         if column != NOWHERE:
             node = progress.node[request]
+            if progress.done[request] == 0:
+                times.first[request] = now
             progress.done[request] += rounds.tokens[node, column]
             progress.node[request] = rounds.next_node[node, column]
         elif chunk > 0:
@@ -75,6 +81,7 @@ def run(requests: Requests, rounds: Rounds, costs: Costs, limits: Limits, seed: 
         np.zeros(n, np.int64),
         np.zeros(n, np.int64),
         np.full(n, NOWHERE),
+        np.zeros(n, np.int64),
     )
     slots = (replicas, limits.max_batch)
     fleet = Fleet(
@@ -131,7 +138,9 @@ def run(requests: Requests, rounds: Rounds, costs: Costs, limits: Limits, seed: 
             continue
         plan(requests, rounds, limits, fleet, progress, times, replica, now)
         slower = float(rounds.slower[rounds.chain[fleet.sequences[replica]]])
-        seconds, target, draft, decoding, rows = iteration_seconds(requests, rounds, costs, fleet, progress, replica, slower)
+        seconds, target, draft, decoding, rows = iteration_seconds(
+            requests, rounds, costs, limits, fleet, progress, replica, slower
+        )
         if written == len(ends):
             ends, log = (
                 np.concatenate((ends, np.empty(written))),

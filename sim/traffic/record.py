@@ -14,6 +14,10 @@ from specdec import InputError
 from specdec.inputs import at_least_one
 
 Routing: TypeAlias = Literal["shortest-queue", "round-robin"]
+Runtime: TypeAlias = Literal["vllm", "specdec"]
+
+
+ITERATION_TOKENS = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,21 +36,26 @@ class Server:
     `client_seconds`     way of a request from its client to the engine
     `lag_iterations`     iterations after the one under way that are planned already when a request reaches a busy engine, and
                          which it therefore misses: 1 with asynchronous scheduling
+    `runtime`            how an iteration is made. `vllm` reads prompts in chunks, within it. `specdec` (`specdec.Batch`) reads
+                         a prompt whole, while all sequences wait, and pads every forward to its widest window, its longest
+                         text, and all slots from the first one in use to the last. It has no token budget, no blocks, and no
+                         prefix cache
     `routing`            where a request goes: to the replica with the fewest requests (first of equals), or to the next in turn
 
-    Raises `InputError` for a number that is not possible, or an unknown routing.
+    Raises `InputError` for a number that is not possible, an unknown routing or runtime, and what a runtime does not have.
     """
 
     replicas: int = 1
     max_batch: int = 256
     kv_tokens: int | None = None
     block_tokens: int = 16
-    iteration_tokens: int = 2048
+    iteration_tokens: int = ITERATION_TOKENS
     cached_share: float = 0.0
     clients: int | None = None
     client_seconds: float = 0.0
     lag_iterations: int = 0
     routing: Routing = "shortest-queue"
+    runtime: Runtime = "vllm"
 
     def __post_init__(self) -> None:
         optional = {"kv_tokens": self.kv_tokens, "clients": self.clients}
@@ -64,6 +73,10 @@ class Server:
             raise InputError("client_seconds and lag_iterations are 0 or more: leave out the minus sign")
         if self.routing not in ("shortest-queue", "round-robin"):
             raise InputError(f"unknown routing {self.routing!r}: give shortest-queue or round-robin")
+        if self.runtime not in ("vllm", "specdec"):
+            raise InputError(f"unknown runtime {self.runtime!r}: give vllm or specdec")
+        if self.runtime == "specdec" and (self.kv_tokens or self.cached_share or self.iteration_tokens != ITERATION_TOKENS):
+            raise InputError("specdec has no kv_tokens, cached_share or iteration_tokens: leave them out, or give runtime vllm")
 
 
 ONE_REPLICA = Server()

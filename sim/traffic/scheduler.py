@@ -60,6 +60,24 @@ def take_blocks(
 
 
 @jit
+def outcome(requests: Requests, rounds: Rounds, progress: Progress, request: int) -> int:
+    """The column of a sequence's next round."""
+    passes = requests.passes[requests.offset[request] + progress.done[request]]
+    return int(rounds.column[min(passes, rounds.tested[progress.node[request]])])
+
+
+@jit
+def lowest_place(fleet: Fleet, progress: Progress, replica: int) -> int:
+    """The first slot of a cache that no running sequence has."""
+    place, slot = 0, 0
+    while slot < fleet.sequences[replica]:
+        slot += 1
+        if progress.place[fleet.running[replica, slot - 1]] == place:
+            place, slot = place + 1, 0
+    return place
+
+
+@jit
 def plan(
     requests: Requests, rounds: Rounds, limits: Limits, fleet: Fleet, progress: Progress, times: Times, replica: int, now: float
 ) -> None:
@@ -78,8 +96,7 @@ def plan(
             if several:
                 progress.node[request] = start
             node = progress.node[request]
-            passes = requests.passes[requests.offset[request] + progress.done[request]]
-            column = rounds.column[min(passes, rounds.tested[node])]
+            column = outcome(requests, rounds, progress, request)
             want = rounds.scored[node, column]
             tokens = int(text + rounds.held[node, column])
         if want > left:  # it waits for the next iteration
@@ -103,8 +120,14 @@ def plan(
         progress.blocks[request] = need
         fleet.head[replica] = progress.behind[request]
         fleet.queued[replica] -= 1
+        column = NOWHERE
+        if limits.padded:
+            progress.read[request], progress.place[request] = -1, lowest_place(fleet, progress, replica)
+            if several:
+                progress.node[request] = start
+            column = outcome(requests, rounds, progress, request)
         slot = fleet.sequences[replica]
-        fleet.running[replica, slot], fleet.chunk[replica, slot], fleet.column[replica, slot] = request, chunk, NOWHERE
+        fleet.running[replica, slot], fleet.chunk[replica, slot], fleet.column[replica, slot] = request, chunk, column
         fleet.sequences[replica] += 1
         left -= chunk
         if times.admitted[request] < 0:

@@ -6,6 +6,10 @@ hold. Both work at the same time or in turn, as the system says.
 
 Prompts are rows of the first forward. The draft reads them too; its seconds for that were not measured, so they are taken to be
 the target's x draft step / target step.
+
+In specdec's own runtime (`Limits.padded`), prompts are read before the round, each alone and by both models at once. A forward
+is as wide as its widest window, over all slots from the first one in use to the last, and reads as much cache as its longest
+text has. A round's verdicts are reached one after another, so its overhead counts for each sequence.
 """
 
 from __future__ import annotations
@@ -13,7 +17,9 @@ from __future__ import annotations
 import numpy as np
 
 from sim.setup.arrays import Floats
-from sim.traffic.state import NOWHERE, Costs, Fleet, Progress, Requests, Rounds, jit
+from sim.traffic.state import NOWHERE, Costs, Fleet, Limits, Progress, Requests, Rounds, jit
+
+FAR = 2**40
 
 
 @jit
@@ -86,10 +92,57 @@ def stage_seconds(costs: Costs, draft: float, target: float) -> tuple[float, flo
 
 
 @jit
-def iteration_seconds(
+def padded_seconds(
     requests: Requests, rounds: Rounds, costs: Costs, fleet: Fleet, progress: Progress, replica: int, slower: float
 ) -> tuple[float, float, float, int, int]:
+    """`iteration_seconds` in specdec's own runtime."""
+    sequences = fleet.sequences[replica]
+    total = target_busy = draft_busy = 0.0
+    first, last, longest, all_rows = FAR, 0, 0, 0
+    for slot in range(sequences):
+        request, chunk = fleet.running[replica, slot], fleet.chunk[replica, slot]
+        place = int(progress.place[request])
+        first, last = min(first, place), max(last, place)
+        longest = max(longest, int(requests.prompt[request] + progress.done[request]))
+        if chunk > 0:
+            target = varied(target_seconds(costs, 1.0, float(chunk), 0.0), costs.varies[1], 1.0)
+            seconds, draft, target = stage_seconds(costs, costs.prompt_share * target, target)
+            total, target_busy, draft_busy, all_rows = (
+                total + seconds,
+                target_busy + target,
+                draft_busy + draft,
+                all_rows + chunk,
+            )
+    span = last - first + 1
+    for stage in range(rounds.positions.shape[2]):
+        width = steps = 0
+        for slot in range(sequences):
+            node, column = progress.node[fleet.running[replica, slot]], fleet.column[replica, slot]
+            width = max(width, int(rounds.positions[node, column, stage]))
+            steps = max(steps, int(rounds.draft_steps[node, column, stage]))
+        target = target_seconds(costs, span, span * width, span * longest) if width else 0.0
+        draft = draft_seconds(costs, span, steps, span * longest) if steps else 0.0
+        target, draft = varied(target * slower, costs.varies[1], 1.0), varied(draft, costs.varies[0], steps)
+        seconds, draft, target = stage_seconds(costs, draft, target)
+        total, target_busy, draft_busy = total + seconds, target_busy + target, draft_busy + draft
+        all_rows += span * width
+    return total + costs.overhead * sequences, target_busy, draft_busy, sequences, all_rows
+
+
+@jit
+def iteration_seconds(
+    requests: Requests,
+    rounds: Rounds,
+    costs: Costs,
+    limits: Limits,
+    fleet: Fleet,
+    progress: Progress,
+    replica: int,
+    slower: float,
+) -> tuple[float, float, float, int, int]:
     """Seconds of the planned iteration, those of the target's and of the draft's work, sequences that decode, and rows."""
+    if limits.padded:
+        return padded_seconds(requests, rounds, costs, fleet, progress, replica, slower)
     stages = rounds.positions.shape[2]
     decoding = reading = 0
     context = prompt = 0.0

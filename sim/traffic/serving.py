@@ -22,6 +22,7 @@ from sim.traffic.tables import costs_table, requests_table, rounds_table
 from sim.traffic.workload import Workload, streams
 from specdec import InputError
 
+UNLIMITED = 2**40
 FILLS = 6
 """How many times over the slots of a replica are filled to find out what it can finish."""
 
@@ -77,7 +78,7 @@ def simulate_serving(
     _check_memory(rounds, workload, server)
     drafting = next((chain for chain in schedule.chains if chain.strategy.drafts), schedule.chains[0])
     longest = int((workload.input_tokens + workload.output_tokens).max())
-    widest = server.iteration_tokens + int(rounds.held.max())
+    widest = (server.iteration_tokens if server.runtime == "vllm" else longest) + int(rounds.held.max())
     costs = costs_table(drafting, system, server.max_batch, widest, longest)
     requests = requests_table(workload, acceptance, int(rounds.tested.max()), server.cached_share, draws)
     times, ends, log = run(requests, rounds, costs, _limits(server), int(jitter.generate_state(1)[0]))
@@ -98,20 +99,21 @@ def _limits(server: Server) -> Limits:
     return Limits(
         server.replicas,
         server.max_batch,
-        server.iteration_tokens,
+        server.iteration_tokens if server.runtime == "vllm" else UNLIMITED,
         0 if server.kv_tokens is None else server.kv_tokens // server.block_tokens,
         server.block_tokens,
         server.clients or 0,
         server.client_seconds,
         server.lag_iterations,
         server.routing == "round-robin",
+        server.runtime == "specdec",
     )
 
 
 def _check_memory(rounds: Rounds, workload: Workload, server: Server) -> None:
     """Refuse requests that no replica can ever hold, and an iteration too small for a round."""
     ahead = int(rounds.held.max())
-    if server.iteration_tokens < int(rounds.scored.max()):
+    if server.runtime == "vllm" and server.iteration_tokens < int(rounds.scored.max()):
         raise InputError(
             f"iteration_tokens {server.iteration_tokens} is less than one round of one sequence scores: give more, such as 2048"
         )

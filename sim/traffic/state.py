@@ -93,7 +93,10 @@ class Costs(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """What `sim.traffic.record.Server` allows, as numbers for the loop; `blocks` 0 and `clients` 0 stand for no limit."""
+    """What `sim.traffic.record.Server` allows, as numbers for the loop; `blocks` 0 and `clients` 0 stand for no limit.
+
+    `padded` says that the runtime is specdec's.
+    """
 
     replicas: int
     max_batch: int
@@ -104,6 +107,7 @@ class Limits(NamedTuple):
     client_seconds: float
     lag: int
     in_turn: bool
+    padded: bool
 
 
 class Progress(NamedTuple):
@@ -115,6 +119,7 @@ class Progress(NamedTuple):
     `blocks`      held
     `eligible`    the first iteration that a request may join
     `behind`      the request behind it in the queue
+    `place`       the slot of the cache that it has, if the runtime pads
     """
 
     read: Counts
@@ -123,6 +128,7 @@ class Progress(NamedTuple):
     blocks: Counts
     eligible: Counts
     behind: Counts
+    place: Counts
 
 
 class Fleet(NamedTuple):

@@ -28,9 +28,9 @@ T = TypeVar("T")
 class _Rounds:
     """Answers effects by the lanes of a decode, round after round, from the same made-up context."""
 
-    def __init__(self, pair: Pair, draft: Lane | None, context: int) -> None:
+    def __init__(self, pair: Pair, draft: Lane | None, context: int, slots: int) -> None:
         limit = pair.draft_context_limit
-        self._engine, self._slot = Engine(pair.target_lane(), draft, limit), Slot(0)
+        self._engine, self._slot = Engine(pair.target_lane(), draft, limit, size=slots), Slot(0)
         self._most = limit - 2 * max(LENGTHS)
         self.base = Committed(tuple(made_up_context(context)))
         self._engine.begin(self._slot, self.base.tokens)
@@ -58,9 +58,9 @@ def _means(repeats: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
     return tuple(Timing.of(column).mean for column in zip(*repeats, strict=True))
 
 
-def round_overhead_seconds(pair: Pair, repeats: int, context: int) -> float:
+def round_overhead_seconds(pair: Pair, repeats: int, context: int, slots: int = 1) -> float:
     """Seconds of a round without a draft that are spent in no forward: the choice of a token, and bookkeeping."""
-    rounds = _Rounds(pair, None, context)
+    rounds = _Rounds(pair, None, context, slots)
 
     def alone(_: None) -> Iterator[float]:
         committed = rounds.base
@@ -98,9 +98,9 @@ class InTurn:
     overhead_seconds: float
 
 
-def in_turn(pair: Pair, repeats: int, context: int, alone: Alone) -> InTurn:
+def in_turn(pair: Pair, repeats: int, context: int, alone: Alone, slots: int = 1) -> InTurn:
     """Time drafts of several lengths in turn with windows over them, after `context` tokens and what is committed since."""
-    rounds = _Rounds(pair, pair.draft_lane(), context)
+    rounds = _Rounds(pair, pair.draft_lane(), context, slots)
 
     def rounds_of(length: int) -> Iterator[tuple[float, float, float, float]]:
         """Seconds of the target, of the draft, of its transport, and of the rest, round by round."""
@@ -121,13 +121,13 @@ def in_turn(pair: Pair, repeats: int, context: int, alone: Alone) -> InTurn:
     return InTurn(factor, step / alone.draft, max(0.0, start), mean(transports), mean(rests))
 
 
-def together(pair: Pair, repeats: int, context: int, alone: Alone, start_seconds: float) -> Slowdown:
+def together(pair: Pair, repeats: int, context: int, alone: Alone, start_seconds: float, slots: int = 1) -> Slowdown:
     """The slowdown of each model while the other one works too, with drafts that take about as long as a forward.
 
     Forwards of width 1 alternate with windows, since tokens that were drafted during one forward are scored in the next.
     `start_seconds` is that of `InTurn`.
     """
-    rounds = _Rounds(pair, pair.draft_lane(), context)
+    rounds = _Rounds(pair, pair.draft_lane(), context, slots)
     tokens = max(1, round(alone.target[1] / alone.draft))
     length = max(length for length in LENGTHS if length <= tokens)
 

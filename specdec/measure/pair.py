@@ -1,7 +1,7 @@
 """Measures the `Profile` of a pair.
 
 Each model is timed alone, in turn with the other one, and together with it, since its speed depends on whether the other one
-works too.
+works too. What is compared is timed within a second or two, and medians of several such passes are kept.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import torch
 
 from specdec.errors import InputError
-from specdec.machine import available_cores, cpu_name, versions
+from specdec.machine import OtherWork, available_cores, cpu_name, versions
 from specdec.measure.acceptance import measure_acceptance
 from specdec.measure.contention import LENGTHS, Alone, in_turn, round_overhead_seconds, together
 from specdec.pair import Pair
@@ -28,8 +29,18 @@ from specdec.profile import (
     Slowdown,
     TargetTiming,
 )
-from specdec.runtime.lane import InlineLane, Lane
-from specdec.runtime.timing import CONTEXT_TOKENS, Timing, batched_seconds, timed_drafts, timed_windows, timing_context
+from specdec.runtime.lane import InlineLane, Lane, ProcessLane
+from specdec.runtime.timing import (
+    BLOCK,
+    CONTEXT_TOKENS,
+    Timing,
+    timed_batched_drafts,
+    timed_batches,
+    timed_drafts,
+    timed_prompts,
+    timed_windows,
+    timing_context,
+)
 from specdec.sampling import Sampling
 from specdec.summary import model_name
 
@@ -40,20 +51,29 @@ def profile(
     *,
     widths: Sequence[int] = (1, 2, 3, 4, 6, 8, 12),
     batches: Sequence[int] = (1, 2, 4, 8),
+    batch_widths: Sequence[int] = (1, 4, 8),
     contexts: Sequence[int] = (64, 256, 768),
+    prompt_tokens: Sequence[int] = (),
+    slots: int = 1,
     repeats: int = 20,
     new_tokens: int = 64,
     seed: int = 0,
 ) -> Profile:
     """Measure the profile of a pair. Raises `InputError` for a pair without a draft.
 
-    `prompts`      token ids of the prompts, by name of their file; acceptance is not measured without any
-    `widths`       positions of a window; those that the measurement itself needs are added
-    `batches`      numbers of sequences in one forward, at the first context
-    `contexts`     tokens before a window
-    `repeats`      repeats of each timing
-    `new_tokens`   tokens that the target samples after each prompt, to measure acceptance
-    `seed`         of that sampling
+    All that is timed is timed in several passes, and medians over passes are kept: of times, and of factors between times of
+    one pass. So a slow moment of the machine spoils a pass, and not the profile.
+
+    `prompts`         token ids of the prompts, by name of their file; acceptance is not measured without any
+    `widths`          positions of a window; those that the measurement itself needs are added
+    `batches`         numbers of sequences in one forward, at the first context
+    `batch_widths`    positions of a window in each of these forwards
+    `contexts`        tokens before a window
+    `prompt_tokens`   lengths of prompts whose reading is timed; they stand in the profile as windows after no context
+    `slots`           sequences that the caches are made for; a batch that is not full, and one sequence, are timed in these
+    `repeats`         repeats of each timing
+    `new_tokens`      tokens that the target samples after each prompt, to measure acceptance
+    `seed`            of that sampling
     """
     with pair.turn(drafts=True) as (target_lane, draft_lane):
         if pair.draft is None or draft_lane is None:
@@ -61,53 +81,78 @@ def profile(
         widths = sorted({1, *widths, *(length + 1 for length in LENGTHS)})
         limit = pair.draft_context_limit
         contexts = [context for context in contexts if context + max(widths) < limit] or [timing_context(limit)]
-        target, draft, alone = _timed_alone(target_lane, draft_lane, widths, batches, contexts, repeats)
-        usual = min(contexts, key=lambda tokens: abs(tokens - CONTEXT_TOKENS))
-        alternating = in_turn(pair, 2 * repeats, usual, alone[usual])
-        side_by_side = None
-        if not isinstance(draft_lane, InlineLane):
-            side_by_side = together(pair, 2 * repeats, usual, alone[usual], alternating.start_seconds)
-        return Profile(
-            target_seconds=target,
-            draft_seconds=draft,
+        batches = [batch for batch in batches if batch > 1]
+        several = [(batch, width) for batch in batches for width in batch_widths if contexts[0] + width < limit]
+        plan = _Plan(widths, several, batches, contexts, [tokens for tokens in prompt_tokens if 1 < tokens < limit], slots)
+        others = OtherWork(needed_cores(pair))
+        found = Profile.merged([_measured(pair, target_lane, draft_lane, plan) for _ in range(0, repeats, BLOCK)])
+        return replace(
+            found,
+            busy=max(found.busy, others.share()),
             pair=PairNames(model_name(pair.target) or "target", model_name(pair.draft) or "draft"),
             hardware=hardware(pair),
             versions=versions(),
             date=datetime.now(UTC).isoformat(timespec="seconds"),
-            draft_start_seconds=(alternating.start_seconds + alternating.transport_seconds) / alternating.draft_factor,
-            in_turn=Slowdown(alternating.target_factor, alternating.draft_factor),
-            together=side_by_side,
-            round_overhead_seconds=round_overhead_seconds(pair, 2 * repeats, usual),
-            drafting_overhead_seconds=alternating.overhead_seconds,
             acceptance=_acceptance(pair, prompts, new_tokens, seed),
         )
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """The sizes that are timed: `several` holds (batch, width). The other names are those of `profile`."""
+
+    widths: Sequence[int]
+    several: Sequence[tuple[int, int]]
+    batches: Sequence[int]
+    contexts: Sequence[int]
+    prompt_tokens: Sequence[int]
+    slots: int
+
+
+def _measured(pair: Pair, target_lane: Lane, draft_lane: Lane, plan: _Plan) -> Profile:
+    """One pass: all times of both models, alone and with each other."""
+    target, draft, alone = _timed_alone(target_lane, draft_lane, plan)
+    usual = min(plan.contexts, key=lambda tokens: abs(tokens - CONTEXT_TOKENS))
+    alternating = in_turn(pair, 2 * BLOCK, usual, alone[usual], plan.slots)
+    side_by_side = None
+    if not isinstance(draft_lane, InlineLane):
+        side_by_side = together(pair, 2 * BLOCK, usual, alone[usual], alternating.start_seconds, plan.slots)
+    return Profile(
+        target_seconds=target,
+        draft_seconds=draft,
+        draft_start_seconds=(alternating.start_seconds + alternating.transport_seconds) / alternating.draft_factor,
+        in_turn=Slowdown(alternating.target_factor, alternating.draft_factor),
+        together=side_by_side,
+        round_overhead_seconds=round_overhead_seconds(pair, 2 * BLOCK, usual, plan.slots),
+        drafting_overhead_seconds=alternating.overhead_seconds,
+    )
+
+
 def _timed_alone(
-    target_lane: Lane, draft_lane: Lane, widths: Sequence[int], batches: Sequence[int], contexts: Sequence[int], repeats: int
+    target_lane: Lane, draft_lane: Lane, plan: _Plan
 ) -> tuple[tuple[TargetTiming, ...], tuple[DraftTiming, ...], dict[int, Alone]]:
     """Timings of both models, each alone; and those of single sequences by context."""
     target: list[TargetTiming] = []
     draft: list[DraftTiming] = []
     alone: dict[int, Alone] = {}
-    for context in contexts:  # the draft first, so that its process is up when the target is timed
-        step = Timing.of(timed_drafts(draft_lane, repeats, context, Sampling()))
+    for context in plan.contexts:  # the draft first, so that its process is up when the target is timed
+        step = Timing.of(timed_drafts(draft_lane, BLOCK, context, Sampling(), plan.slots))
         draft.append(DraftTiming(1, context, step.mean, step.cv))
-        windows = timed_windows(target_lane, widths, repeats, context, Sampling())
+        windows = timed_windows(target_lane, plan.widths, BLOCK, context, Sampling(), plan.slots)
         timings = {width: Timing.of(seconds) for width, seconds in windows.items()}
         target += [TargetTiming(width, 1, context, timing.mean, timing.cv) for width, timing in timings.items()]
         alone[context] = Alone({width: timing.mean for width, timing in timings.items()}, step.mean)
-    for batch, timing in _batched(target_lane, batches, repeats, contexts[0], drafting=False):
-        target.append(TargetTiming(1, batch, contexts[0], timing.mean, timing.cv))
-    for batch, timing in _batched(draft_lane, batches, repeats, contexts[0], drafting=True):
-        draft.append(DraftTiming(batch, contexts[0], timing.mean, timing.cv))
+    first = plan.contexts[0]
+    for tokens, seconds in timed_prompts(target_lane, plan.prompt_tokens, BLOCK, plan.slots).items():
+        timing = Timing.of(seconds)
+        target.append(TargetTiming(tokens, 1, 0, timing.mean, timing.cv))
+    for (batch, width), seconds in timed_batches(target_lane, plan.several, BLOCK, first, plan.slots).items():
+        timing = Timing.of(seconds)
+        target.append(TargetTiming(width, batch, first, timing.mean, timing.cv))
+    for batch, seconds in timed_batched_drafts(draft_lane, plan.batches, BLOCK, first, plan.slots).items():
+        timing = Timing.of(seconds)
+        draft.append(DraftTiming(batch, first, timing.mean, timing.cv))
     return tuple(target), tuple(draft), alone
-
-
-def _batched(lane: Lane, batches: Sequence[int], repeats: int, context: int, *, drafting: bool) -> list[tuple[int, Timing]]:
-    """Timings of batches of more than one sequence."""
-    found = batched_seconds(lane, [batch for batch in batches if batch > 1], repeats, context, drafting=drafting)
-    return [(batch, Timing.of(seconds)) for batch, seconds in found.items()]
 
 
 def _acceptance(pair: Pair, prompts: Mapping[str, Sequence[Sequence[int]]], new_tokens: int, seed: int) -> MeasuredAcceptance:
@@ -122,6 +167,12 @@ def _acceptance(pair: Pair, prompts: Mapping[str, Sequence[Sequence[int]]], new_
         dict(sorted(runs.items())),
         {name: FileAcceptance(measured.rate, measured.positions) for name, measured in by_file.items()},
     )
+
+
+def needed_cores(pair: Pair) -> int:
+    """Cores that a pair works on: threads of torch in this process, and one of a draft in another."""
+    apart = isinstance(pair.draft_lane(), ProcessLane)
+    return torch.get_num_threads() + apart if pair.target.device.type == "cpu" else 1 + apart
 
 
 def hardware(pair: Pair) -> Hardware:

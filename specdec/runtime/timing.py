@@ -6,9 +6,10 @@ lanes, and no pair.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import cycle, islice
 from statistics import mean, median, stdev
 from typing import Any, TypeVar
 
@@ -73,23 +74,23 @@ def step_seconds(lane: Lane, repeats: int = 12, context: int = CONTEXT_TOKENS) -
 
 
 def speed_ratio(target: Lane, draft: Lane, repeats: int = 6, context: int = CONTEXT_TOKENS) -> float:
-    """`c`: median seconds of a target step over median seconds of a draft step.
+    """`c`: seconds of a target step over seconds of a draft step, the median of pairs.
 
-    Both models work at the same time, as in a decode. Lanes that cannot overlap work one after the other.
+    Both models of a pair work at the same time, as in a decode, so a slow moment hits both. Lanes that cannot overlap work one
+    after the other.
     """
     sampling, base = Sampling(temperature=0), made_up_context(context)
     for lane in (draft, target):  # the draft first, so that its process is up when timing begins
         lane.submit("begin", sampling, base)()
     window, steps = [*base, 0], 8
-    found: tuple[list[float], list[float]] = ([], [])
+    ratios: list[float] = []
     for repeat in range(repeats + WARM_UP):
         wait = draft.submit("draft", [DraftRequest(0, window, steps)])
         [scoring] = target.submit("score", [ScoreRequest(0, window, 1)])()
         [drafting] = wait()
         if repeat >= WARM_UP:
-            found[0].append(scoring.busy_seconds)
-            found[1].append(drafting.busy_seconds / len(drafting.tokens))
-    return median(found[0]) / median(found[1])
+            ratios.append(scoring.busy_seconds * len(drafting.tokens) / drafting.busy_seconds)
+    return median(ratios)
 
 
 def window_seconds(lane: Lane, widths: Sequence[int], repeats: int = 12, context: int = CONTEXT_TOKENS) -> dict[int, float]:
@@ -98,10 +99,12 @@ def window_seconds(lane: Lane, widths: Sequence[int], repeats: int = 12, context
     return {width: median(seconds) for width, seconds in found.items()}
 
 
-def timed_windows(lane: Lane, widths: Sequence[int], repeats: int, context: int, sampling: Sampling) -> dict[int, list[float]]:
-    """Seconds of forwards over each width, after `context` tokens."""
+def timed_windows(
+    lane: Lane, widths: Sequence[int], repeats: int, context: int, sampling: Sampling, slots: int = 1
+) -> dict[int, list[float]]:
+    """Seconds of forwards over each width, after `context` tokens, in the first of `slots` slots."""
     base = made_up_context(context)
-    lane.submit("begin", sampling, base)()
+    lane.submit("begin", sampling, base, 0, slots)()
 
     def forwards(width: int) -> Iterator[float]:
         while True:
@@ -110,10 +113,22 @@ def timed_windows(lane: Lane, widths: Sequence[int], repeats: int, context: int,
     return interleaved(widths, repeats, forwards)
 
 
-def timed_drafts(lane: Lane, repeats: int, context: int, sampling: Sampling) -> list[float]:
-    """Seconds per drafted token, in drafts of four."""
+def timed_prompts(lane: Lane, lengths: Sequence[int], repeats: int, slots: int = 1) -> dict[int, list[float]]:
+    """Seconds in which a prompt of each length is read into the first of `slots` slots, none of it being cached."""
+
+    def prompts(length: int) -> Iterator[float]:
+        for first in cycle((0, 1)):  # not the prefix of the prompt before
+            prompt, start = [first, *made_up_context(length - 1)], time.perf_counter()
+            lane.submit("begin", Sampling(), prompt, 0, slots)()
+            yield time.perf_counter() - start
+
+    return interleaved(lengths, repeats, prompts)
+
+
+def timed_drafts(lane: Lane, repeats: int, context: int, sampling: Sampling, slots: int = 1) -> list[float]:
+    """Seconds per drafted token, in drafts of four, in the first of `slots` slots."""
     base = made_up_context(context)
-    lane.submit("begin", sampling, base)()
+    lane.submit("begin", sampling, base, 0, slots)()
 
     def drafts(tokens: int) -> Iterator[float]:
         while True:
@@ -123,19 +138,38 @@ def timed_drafts(lane: Lane, repeats: int, context: int, sampling: Sampling) -> 
     return interleaved([4], repeats, drafts)[4]
 
 
-def batched_seconds(lane: Lane, batches: Sequence[int], repeats: int, context: int, drafting: bool) -> dict[int, list[float]]:
-    """By batch size: seconds of a forward of width 1 or, if `drafting`, seconds in which each sequence gets one more token."""
+def timed_batches(
+    lane: Lane, sizes: Sequence[tuple[int, int]], repeats: int, context: int, slots: int = 1
+) -> dict[tuple[int, int], list[float]]:
+    """Seconds of forwards over `(batch, width)`: so many sequences, and so many positions of each."""
     base = made_up_context(context)
 
-    def forwards(batch: int) -> Iterator[float]:
-        for slot in range(batch):
-            lane.submit("begin", Sampling(), base, slot, batch)()
+    def forwards(size: tuple[int, int]) -> Iterator[float]:
+        batch, width = size
+        _begin(lane, base, batch, slots)
+        requests = [ScoreRequest(slot, [*base, *[0] * width], width) for slot in range(batch)]
         while True:
-            if drafting:
-                requests = [DraftRequest(slot, [*base, 0], BLOCK, [0.5] * BLOCK) for slot in range(batch)]
-                drafted = lane.submit("draft", requests)()
-                yield drafted[0].busy_seconds / BLOCK
-            else:
-                yield lane.submit("score", [ScoreRequest(slot, [*base, 0], 1) for slot in range(batch)])()[0].busy_seconds
+            yield lane.submit("score", requests)()[0].busy_seconds
 
-    return interleaved(batches, repeats, forwards)
+    return interleaved(sizes, repeats, forwards)
+
+
+def timed_batched_drafts(
+    lane: Lane, batches: Sequence[int], repeats: int, context: int, slots: int = 1
+) -> dict[int, list[float]]:
+    """By batch size: seconds in which each sequence gets one more token."""
+    base = made_up_context(context)
+
+    def drafts(batch: int) -> Iterator[float]:
+        _begin(lane, base, batch, slots)
+        requests = [DraftRequest(slot, [*base, 0], BLOCK, [0.5] * BLOCK) for slot in range(batch)]
+        while True:
+            yield lane.submit("draft", requests)()[0].busy_seconds / BLOCK
+
+    return interleaved(batches, repeats, drafts)
+
+
+def _begin(lane: Lane, base: Sequence[int], batch: int, slots: int) -> None:
+    """Read the context of every sequence of a batch."""
+    for slot in range(batch):
+        lane.submit("begin", Sampling(), base, slot, max(batch, slots))()

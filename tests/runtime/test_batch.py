@@ -252,3 +252,76 @@ def test_bad_settings_of_a_batch_are_refused(options: dict[str, Any], message: s
 
 def test_no_prompts_give_no_results() -> None:
     assert decode(pair_of("llama"), create("autoregressive"), [], batch_size=4) == []
+
+
+# -------------------------------------------------------------------------------------------- prompts that come while others run
+
+OPTIONS: list[dict[str, Any]] = [{"temperature": 0.0}, SAMPLED]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", ["autoregressive", "speculative", "pearl"])
+def test_a_prompt_that_is_submitted_while_others_run_is_decoded_as_alone(name: str, seed: int, options: dict[str, Any]) -> None:
+    """Submits at random moments, also in the middle of rounds and after everything has ended."""
+    pair, source = pair_of("llama"), random.Random(seed)
+    strategy = create(name) if name == "autoregressive" else create(name, draft_length=3)
+    asked = prompts(8, seed)
+    budgets, seeds = [source.randint(1, 14) for _ in asked], [source.randrange(1000) for _ in asked]
+    batch = Batch(pair, strategy, batch_size=3, eos=(), **options)
+    order: list[int] = []
+    while len(batch.outputs) < len(asked):
+        number = len(batch.outputs)
+        assert batch.submit(asked[number], seed=seeds[number], max_new_tokens=budgets[number]) == number
+        for _ in range(source.choice([0, 0, 1, 2, 3, 40])):
+            batch.step()
+            order += [one.number for one in batch.outputs if one.tokens and one.number not in order]
+    while batch.step():
+        order += [one.number for one in batch.outputs if one.tokens and one.number not in order]
+    alone = [
+        decode(pair, strategy, prompt, seed=own, max_new_tokens=budget, eos=(), **options)
+        for prompt, own, budget in zip(asked, seeds, budgets, strict=True)
+    ]
+    assert [output.result().tokens for output in batch.outputs] == [result.tokens for result in alone]
+    assert order == sorted(order)  # the first submitted is the first admitted
+
+
+def test_sequences_begin_their_rounds_together() -> None:
+    """One that comes in mid-round waits for its end, or the batch would draft and verify in halves for ever after."""
+    batch = Batch(pair_of("llama"), create("speculative", draft_length=3), batch_size=2, max_new_tokens=9, temperature=0)
+    batch.submit([1, 2])
+    batch.step()  # has drafted
+    batch.submit([3])
+    batch.step()  # has verified
+    assert not batch.outputs[1].slot.statistics.drafted_tokens
+    batch.step()
+    assert all(output.waiting is not None and output.waiting.scores for output in batch.outputs)
+
+
+def test_an_empty_batch_ends_at_once_and_goes_on_with_what_is_submitted() -> None:
+    batch = Batch(pair_of("llama"), create("autoregressive"), batch_size=2, max_new_tokens=2, temperature=0)
+    assert list(batch) == []
+    assert [batch.submit([1]), batch.submit([2], max_new_tokens=1)] == [0, 1]
+    assert len(list(batch)) == 3
+    assert batch.submit([3]) == 2
+    assert [number for number, _ in batch] == [2, 2]
+
+
+def test_what_cannot_be_submitted_is_refused() -> None:
+    class Counts:
+        calls = 0
+
+        def __call__(self, ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+            self.calls += 1
+            return scores
+
+    pair = pair_of("llama")
+    batch = Batch(pair, create("autoregressive"), temperature=0, logits_processor=[Counts()])
+    with pytest.raises(InputError, match="keeps a state"):
+        batch.submit([1])
+    batch = Batch(pair, create("autoregressive"), temperature=0)
+    with pytest.raises(InputError, match="max_new_tokens 0"):
+        batch.submit([1], max_new_tokens=0)
+    with pytest.raises(InputError, match="shorten the prompt"):
+        batch.submit([1] * pair.context_limit)
+    assert batch.outputs == []

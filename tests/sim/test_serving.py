@@ -61,17 +61,20 @@ CHAINS = [
     )
 ]
 BORDERS = (3, 6)
-servers = st.builds(
+ENGINES: dict[str, Any] = {
+    "replicas": st.integers(1, 3),
+    "max_batch": st.sampled_from([1, 4, 8, 32]),
+    "clients": st.sampled_from([None, 1, 5, 12]),
+    "client_seconds": st.sampled_from([0.0, 0.004]),
+    "lag_iterations": st.integers(0, 2),
+    "routing": st.sampled_from(["shortest-queue", "round-robin"]),
+}
+servers = st.builds(Server, **ENGINES, runtime=st.just("specdec")) | st.builds(
     Server,
-    replicas=st.integers(1, 3),
-    max_batch=st.sampled_from([1, 4, 8, 32]),
     kv_tokens=st.sampled_from([None, 900, 1200, 2000]),
     block_tokens=st.sampled_from([1, 16]),
     iteration_tokens=st.sampled_from([32, 100, 2048]),
-    clients=st.sampled_from([None, 1, 5, 12]),
-    client_seconds=st.sampled_from([0.0, 0.004]),
-    lag_iterations=st.integers(0, 2),
-    routing=st.sampled_from(["shortest-queue", "round-robin"]),
+    **ENGINES,
 )
 
 

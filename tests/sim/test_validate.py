@@ -43,7 +43,7 @@ def test_a_comparison_predicts_from_the_profiles_of_its_own_run(comparison: Comp
 def test_a_validation_holds_what_was_timed_and_what_is_published(comparison: Comparison) -> None:
     found = Validation(comparison.report(), validate().published)
     assert reread(found) == found
-    assert [*found.to_dict()] == ["format", "bundled", "published"]
+    assert [*found.to_dict()] == ["format", "bundled", "published", "busy"]
     assert str(found).startswith("Measured here")
     assert f"largest {100 * max(abs(timed.error) for timed in found.bundled):.1f} %" in str(found)
 

@@ -1,0 +1,121 @@
+"""Plays requests on a real pair by the wall clock: each is submitted to one running `Batch` when it arrives.
+
+A closed loop keeps a number of clients busy instead: each sends its next request when its answer is complete. Answers have
+exactly the tokens that are wanted. The clock runs in the thread that takes the steps, so a request that arrives during a step
+is submitted after it; its waiting counts from its arrival.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+from specdec.batch import Batch
+from specdec.errors import InputError
+from specdec.inputs import at_least_one
+from specdec.pair import Pair
+from specdec.settings import Options, resolve
+from specdec.strategy import DecodingStrategy
+from specdec.text import Prompt, prompt_tokens
+from specdec.verification import Rule
+
+
+@dataclass(frozen=True)
+class Request:
+    """A prompt that arrives, and how long its answer is to be.
+
+    `arrival_seconds`   since the start
+    `prompt`            text or token ids
+    `output_tokens`     tokens of the answer
+    """
+
+    arrival_seconds: float
+    prompt: Prompt
+    output_tokens: int
+
+    def __post_init__(self) -> None:
+        at_least_one(output_tokens=self.output_tokens)
+        if not self.arrival_seconds >= 0:
+            raise InputError(f"a request at {self.arrival_seconds} s is not possible: give 0 or more")
+
+
+@dataclass
+class Answered:
+    """When one request was served; seconds since the start.
+
+    `submitted_seconds`   when its client sent it: at its arrival, or later in a closed loop
+    `deliveries`          when tokens came, and how many
+    """
+
+    submitted_seconds: float
+    deliveries: list[tuple[float, int]] = field(default_factory=list[tuple[float, int]])
+
+    @property
+    def first_token_seconds(self) -> float:
+        return self.deliveries[0][0]
+
+    @property
+    def finish_seconds(self) -> float:
+        return self.deliveries[-1][0]
+
+
+def play(
+    pair: Pair,
+    strategy: DecodingStrategy,
+    requests: Sequence[Request],
+    *,
+    batch_size: int = 8,
+    clients: int | None = None,
+    seed: int = 0,
+    temperature: float = 1.0,
+    verification: str | Rule = "token",
+    **options: Any,
+) -> list[Answered]:
+    """Serve requests, in order of arrival, and say when each was served.
+
+    `clients` makes a closed loop of so many, in which arrivals are the earliest moments. `options` are those of `decode`, and
+    are resolved once, for the first prompt. Raises `InputError` for no requests, or requests out of order, and what `Batch`
+    raises.
+    """
+    if not requests:
+        raise InputError("no requests: give at least one")
+    if any(one.arrival_seconds > two.arrival_seconds for one, two in pairwise(requests)):
+        raise InputError("requests are not in order of arrival: sort them by arrival_seconds")
+    if clients is not None:
+        at_least_one(clients=clients)
+    fixed = Options.of({"eos": (), "stop_strings": (), "temperature": temperature, **options})
+    prompts = [prompt_tokens(pair, one.prompt) for one in requests]
+    settings = resolve(pair.target, prompts[0], fixed)
+    batch = Batch(pair, strategy, batch_size=batch_size, verification=verification, seed=seed, settings=settings)
+    answered: list[Answered] = []
+    open_requests: set[int] = set()
+    free_since = [0.0] * (len(requests) if clients is None else clients)
+    start = time.perf_counter()
+    while len(answered) < len(requests) or open_requests:
+        while len(answered) < len(requests) and free_since:
+            one = requests[len(answered)]
+            sent, now = max(one.arrival_seconds, free_since[0]), time.perf_counter() - start
+            if sent > now:
+                break
+            free_since.pop(0)
+            number = batch.submit(prompts[len(answered)], max_new_tokens=one.output_tokens)
+            answered.append(Answered(sent))
+            open_requests.add(number)
+        if not open_requests:
+            time.sleep(max(0.0, requests[len(answered)].arrival_seconds - (time.perf_counter() - start)))
+            continue
+        batch.step()
+        now = time.perf_counter() - start
+        for number in sorted(open_requests):
+            output = batch.outputs[number]
+            new_tokens = len(output.tokens) - sum(tokens for _, tokens in answered[number].deliveries)
+            if new_tokens:
+                answered[number].deliveries.append((now, new_tokens))
+            if output.finished_by is not None:
+                open_requests.remove(number)
+                if clients is not None:
+                    free_since.append(now)
+    return answered

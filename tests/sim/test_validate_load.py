@@ -1,0 +1,141 @@
+"""Load that is played on a tiny pair and simulated from its profile: what is compared, and what is said of a busy machine."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import ArrayLike
+from tiny_models import minuscule
+
+from sim import Rate, Server
+from sim.setup.arrays import Floats
+from sim.setup.system import System
+from sim.stream.chain import compile_strategy
+from sim.study.validate_load import LoadValidation, quantities, validate_load
+from sim.traffic.serving import simulate_serving
+from sim.traffic.workload import Arrivals, Lengths, Traffic
+from specdec import InputError, Pair, create
+from specdec.bench import serving
+from specdec.runtime.lane import InlineLane
+from specdec.testing.models import resembling
+
+
+@pytest.fixture(scope="module")
+def found() -> LoadValidation:
+    target = minuscule(16, seed=3)
+    with Pair(target, resembling(target, 0.3), lane="inline") as pair:
+        chosen = [create("autoregressive"), create("pearl", draft_length=2)]
+        return validate_load(pair, chosen, [[1, 2, 3], [4, 5]], loads=(0.5,), batch_size=2, requests=4, tokens=6, repeats=1)
+
+
+def test_every_quantity_is_predicted_and_measured(found: LoadValidation) -> None:
+    assert [(point.strategy, point.load) for point in found.points] == [("autoregressive", 0.5), ("pearl", 0.5)]
+    for point in found.points:
+        assert len(point.compared) == 7
+        assert all(one.error == one.predicted / one.measured - 1 for one in point.compared)
+    assert LoadValidation.from_dict(json.loads(json.dumps(found.to_dict(), allow_nan=False)), "the test") == found
+
+
+def test_errors_are_signed_and_a_busy_machine_is_named_instead(found: LoadValidation) -> None:
+    said = str(replace(found, busy=0.0))
+    assert "Mean error" in said
+    assert f"{100 * found.points[0].compared[0].error:+.1f} %" in said
+    said = str(replace(found, busy=0.4))
+    assert "Mean error" not in said
+    assert "The machine was busy with other work: 40 %" in said
+
+
+def test_quantities_are_those_of_serving_benchmarks() -> None:
+    submitted, first, finish = np.array([0.0, 1.0]), np.array([1.0, 4.0]), np.array([3.0, 4.0])
+    assert quantities(submitted, first, finish, np.array([5, 1])) == {
+        "ttft_mean": 2.0,
+        "ttft_p90": 3.0,
+        "tpot_mean": 0.5,
+        "tpot_p90": 0.5,
+        "e2e_mean": 3.0,
+        "e2e_p90": 3.0,
+        "output_tokens_per_second": 1.5,
+    }
+
+
+def test_what_cannot_be_validated_is_refused() -> None:
+    target = minuscule(16, seed=3)
+    with Pair(target, resembling(target, 0.3), lane="inline") as pair:
+        with pytest.raises(InputError, match="loads between 0 and 1"):
+            validate_load(pair, loads=(1.2,))
+        with pytest.raises(InputError, match="batch_size 0"):
+            validate_load(pair, batch_size=0)
+    with pytest.raises(InputError, match="specdec has no kv_tokens"):
+        Server(runtime="specdec", kv_tokens=1000)
+    with pytest.raises(InputError, match="unknown runtime"):
+        Server(runtime="other")  # type: ignore[arg-type]
+
+
+class Known:
+    """Every slot, position and token of context costs something."""
+
+    def draft_seconds(self, tokens: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
+        steps, sequences, _ = np.broadcast_arrays(tokens, batch, context)
+        return steps * (1e-3 + 2e-4 * sequences)
+
+    def target_seconds(self, width: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
+        positions, sequences, held = (np.asarray(x, float) for x in (width, batch, context))
+        return np.where(positions > 0, 5e-3 + 1e-3 * positions * sequences + 1e-4 * sequences * held, 0.0)
+
+
+@pytest.mark.parametrize("clients", [None, 3])
+@pytest.mark.parametrize("acceptance", [0.0, 1.0])
+@pytest.mark.parametrize("name", ["autoregressive", "speculative", "pearl"])
+def test_the_simulated_runtime_is_the_real_one(
+    name: str, acceptance: float, clients: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The real `Batch` and lanes, on a clock that only forwards move, by known seconds; nothing is left to chance."""
+    clock, system, submit = SimpleNamespace(now=0.0), System(Known(), shared=True), InlineLane.submit
+    strategy = create(name) if name == "autoregressive" else create(name, draft_length=3)
+    target = minuscule(16, seed=3)
+    with Pair(target, resembling(target, 0.3), lane="inline") as pair:
+
+        def seconds(lane: InlineLane, method: str, arguments: Any) -> float:
+            ours = lane is pair.target_lane()
+            if method == "begin":
+                return float(Known().target_seconds(len(arguments[1]))) / (1 if ours else system.speed_ratio)
+            requests = arguments[0]
+            slots = [request.slot for request in requests]
+            span = max(slots) - min(slots) + 1
+            if method == "draft":
+                return float(Known().draft_seconds(max(request.length for request in requests), span))
+            texts = [len(request.context) - request.positions + 1 for request in requests]
+            return float(Known().target_seconds(max(request.positions for request in requests), span, max(texts)))
+
+        def timed(lane: InlineLane, method: str, *arguments: Any) -> Any:
+            wait = submit(lane, method, *arguments)
+
+            def waited() -> Any:
+                clock.now += seconds(lane, method, arguments)
+                return wait()
+
+            return waited
+
+        def sleep(seconds: float) -> None:
+            clock.now += seconds + 1e-12
+
+        monkeypatch.setattr(InlineLane, "submit", timed)
+        monkeypatch.setattr(serving, "time", SimpleNamespace(perf_counter=lambda: clock.now, sleep=sleep))
+        drawn = Traffic(Arrivals(40.0), Lengths(8, 0.5), Lengths(7, 0.5), 25).workload(np.random.SeedSequence(1))
+        rows = zip(drawn.arrival_seconds.tolist(), drawn.input_tokens.tolist(), drawn.output_tokens.tolist(), strict=True)
+        asked = [serving.Request(at, [1] * prompt, output) for at, prompt, output in rows]
+        forced = f"synthetic:{acceptance:g}"
+        found = serving.play(pair, strategy, asked, batch_size=4, clients=clients, verification=forced)
+    server = Server(max_batch=4, clients=clients, runtime="specdec")
+    expected = simulate_serving(compile_strategy(strategy, system), Rate(acceptance), system, drawn, server)
+    for ours, theirs in (
+        ([one.submitted_seconds for one in found], expected.submitted_seconds),
+        ([one.first_token_seconds for one in found], expected.first_token_seconds),
+        ([one.finish_seconds for one in found], expected.finish_seconds),
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-9)
