@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 
 Tag: TypeAlias = Literal["measured", "fitted", "extrapolated", "table", "assumed"]
-"""How a number came about: measured; on a curve that was fitted to measurements; on that curve beyond the measurements; computed
-from a table or data sheet of the hardware; or assumed, since nobody measured it."""
+"""How a number came about: measured; on a curve that was fitted to measurements; on that curve beyond the measurements;
+computed from a table or data sheet of the hardware; or assumed, since nobody measured it."""
 
 
 @dataclass(frozen=True)
