@@ -86,6 +86,8 @@ ACCEPTANCES = [
         "run:1e308",
     ],
     *["run:inf", "run:3", "0.9,0.8,nan", "0.9,0.8", "rate", "recorded", "0,0,0"],
+    *["mean:2.9@3", "mean:2.9", "mean:1e308@3", "mean:2@99999", "marginal:0.8,0.6", "marginal:0.6,0.8", "histogram:39,1,0,3"],
+    *["histogram:1e308,1", "histogram:nan", "golden:glm-5.2-fp8", "golden:kimi-k3", "golden:", "x:1"],
 ]
 LAWS = [
     "poisson:1/s",
