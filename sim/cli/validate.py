@@ -19,7 +19,10 @@ def validate(
     models: ModelOptions,
     published: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="A CSV table: draft, target, task, mean_run_length, speedup_over_ar."),
+        typer.Option(
+            metavar="FILE",
+            help="A CSV table: draft, target, task, mean_run_length, speedup_over_ar; or runs of an engine by concurrency.",
+        ),
     ] = None,
     fitted_task: Annotated[
         list[str] | None,
@@ -50,7 +53,8 @@ def validate(
 
     On a real pair, strategies are timed, and predicted from profiles taken in the same run. For a published table (nano-PEARL's
     on H200 unless another is given), a draft length is fitted for each pair on two tasks, or on those given. All other tasks
-    are predicted with that length.
+    are predicted with that length. For a table of an engine's runs (columns as in specdec import), 1, 8 and 32 clients and two
+    draft lengths of each method are calibrated on, all other runs are predicted, and no pair is timed.
 
     With --load, requests arrive at random at shares of the capacity, and are served by autoregressive and speculative decoding
     and by PEARL in running batches. The same arrivals are simulated from profiles taken in the same run.
@@ -59,6 +63,7 @@ def validate(
       specdec validate
       specdec validate --load --json load.json
       specdec validate --no-measure --published my_cells.csv
+      specdec validate --published runs_by_concurrency.csv --json -
       specdec validate --target Qwen/Qwen3-8B --draft Qwen/Qwen3-0.6B --json validation.json
     """
     terminal = Terminal(json)
@@ -81,16 +86,26 @@ def validate(
         terminal.write(served.to_dict())
         return
     refuse({"--batch-size": batch_size, "--requests": requests}, "is for --load: give --load too, or leave it out")
+    timing = {"--max-new-tokens": max_new_tokens, "--repeats": repeats, "--seed": seed}
+    named = {"--target": models.target, "--draft": models.draft, "--device": models.device}
+    more = {"--draft-device": models.draft_device, "--dtype": models.dtype}
+    lane = {"--lane": None if models.lane is LaneName.auto else models.lane}
+    of_pair = {**named, **more, **lane, **timing}
+    if published is not None and _holds_runs(published):
+        refuse({**of_pair, "--fitted-task": fitted_task}, f"has no effect on the runs in {published}: leave it out")
+        from sim.engines.reading import read_runs
+        from sim.study.engine_table import predict_table
+
+        predicted = predict_table(read_runs([published]), terminal.follow)
+        terminal.console.print(predicted)
+        terminal.write(predicted.to_dict())
+        return
     from sim.study.published import bundled_table, read_cells
     from sim.study.validate import validate as compare
 
     cells, tasks = read_cells(published or bundled_table()), fitted_task or ()
     if not measure:
-        timing = {"--max-new-tokens": max_new_tokens, "--repeats": repeats, "--seed": seed}
-        named = {"--target": models.target, "--draft": models.draft, "--device": models.device}
-        more = {"--draft-device": models.draft_device, "--dtype": models.dtype}
-        lane = {"--lane": None if models.lane is LaneName.auto else models.lane}
-        refuse({**named, **more, **lane, **timing}, "has no effect with --no-measure: leave one of the two out")
+        refuse(of_pair, "has no effect with --no-measure: leave one of the two out")
         result = compare(cells=cells, fitted_tasks=tasks)
     else:
         with models.load() as pair:
@@ -105,3 +120,11 @@ def validate(
             )
     terminal.console.print(result)
     terminal.write(result.to_dict())
+
+
+def _holds_runs(path: Path) -> bool:
+    """Whether a file is a table of an engine's runs."""
+    from sim.engines.files import text_of
+    from sim.engines.table import is_table
+
+    return path.is_file() and is_table(text_of(path))

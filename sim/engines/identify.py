@@ -42,6 +42,9 @@ STREAMED = 0.9
 SLOWEST_READ = 2.5
 """How many times the time at full bandwidth an engine takes at most to read keys and values."""
 
+FULL = 0.9
+"""Share of the cache from which on requests wait for a place in it."""
+
 TOKEN_SHARE = (1e-6, 5e-6)
 """Reading a token's keys and values over reading the weights, of dense models with grouped heads; for unknown models."""
 
@@ -147,8 +150,12 @@ def round_seconds(run: EngineRun) -> float:
 
 
 def sequences_of(run: EngineRun) -> float:
-    """Sequences that decode at once in a run. Raises `InputError` for a run that does not say."""
-    found = run.running or run.clients
+    """Sequences that decode at once in most steps of a run: all clients, unless the cache does not hold those.
+
+    A mean would count the beginning and the end of the run too. Raises `InputError` for a run that does not say.
+    """
+    fits = run.clients is not None and (run.kv_tokens is None or run.clients * held_by(run) < FULL * run.kv_tokens)
+    found = run.clients if fits else run.running or run.clients
     if not found:
         raise InputError(f"{run.source} does not say how many requests ran at once: give --concurrency to the benchmark")
     return float(found)

@@ -269,10 +269,9 @@ class _Machine:
         simulated = self.simulated(run, self._delays[_group(run)])
         chances = np.array(profile.acceptance.by_position or (0.0,))
         length = 1 + float(np.cumprod(chances[np.minimum(np.arange(run.draft_length), len(chances) - 1)]).sum())
-        throughput = (run.output_tokens or 0) / run.seconds if run.seconds else None
         pairs: tuple[tuple[Quantity, float, float | None], ...] = (
             ("tpot", simulated.tpot, run.tpot.mean),
-            ("throughput", simulated.throughput, throughput),
+            ("throughput", simulated.throughput, run.throughput),
             ("ttft", simulated.ttft, run.ttft.mean),
             ("acceptance_length", length, run.acceptance_length),
         )
