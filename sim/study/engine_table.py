@@ -43,7 +43,7 @@ WORST = 10
 Quantity: TypeAlias = Literal["tpot", "throughput", "ttft", "acceptance_length"]
 UNITS: Mapping[Quantity, str] = {"tpot": "ms", "throughput": "tok/s", "ttft": "ms", "acceptance_length": "tokens"}
 Group: TypeAlias = tuple[str, str, str]
-"""Method, draft and data set: runs that share acceptance and delays."""
+"""Method, draft and, where something is drafted, data set: runs that share acceptance and delays."""
 
 
 @dataclass(frozen=True)
@@ -294,7 +294,7 @@ class _Machine:
 
 
 def _group(run: EngineRun) -> Group:
-    return run.method, run.draft, run.dataset
+    return run.method, run.draft, run.dataset if run.draft_length else ""
 
 
 def _groups(runs: Sequence[EngineRun]) -> dict[Group, list[EngineRun]]:
