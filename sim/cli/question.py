@@ -139,7 +139,6 @@ class Question:
         ) -> None:
             found.append(cls(sources, setup, serving, wanted, search))
 
-        keep.__annotations__ = dict(zip(("sources", "setup", "serving", "wanted", "search"), _GROUPS, strict=True))
         app = typer.Typer(add_completion=False)
         app.command()(with_grouped_options(keep))
         app(list(arguments), standalone_mode=False)
@@ -297,9 +296,6 @@ class Question:
         if self.serving.kv_tokens is not None or not unknown:
             return {}
         return {"KV cache": f"unknown for {', '.join(unknown)}, taken as no limit: give --kv-tokens"}
-
-
-_GROUPS = (SourceOptions, SystemOptions, TrafficOptions, ObjectiveOptions, SearchOptions)
 
 
 def _written(option: str, value: Any) -> Iterator[str]:

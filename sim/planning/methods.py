@@ -169,8 +169,8 @@ WORST_FIRST: Sequence[Tag] = ("assumed", "table", "extrapolated", "fitted", "mea
 def _tags(profile: Profile, *, acceptance: bool) -> dict[str, Tag]:
     """How the step times came about within what was measured, and acceptance."""
     steps = {one.tag for one in (*profile.target_seconds, *profile.draft_seconds)} - {"extrapolated"}
-    step: Tag = next((tag for tag in WORST_FIRST if tag in steps), "extrapolated")
-    found: dict[str, Tag] = {"step": step}
+    known: list[Tag] = [tag for tag in WORST_FIRST if tag in steps]
+    found: dict[str, Tag] = {"step": known[0] if known else "extrapolated"}
     if acceptance:
         found["acceptance"] = profile.acceptance.tag
     return found

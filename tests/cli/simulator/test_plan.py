@@ -1,0 +1,124 @@
+"""`specdec plan`: sources, outputs, the saved plan, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from engine_flags import commands, vllm_bench, vllm_serve
+from sim_commands import Run, answer, printed, refused
+
+from sim.engines.identify import Drafting, Forward
+from sim.engines.run import EngineRun, EngineRuns, Times
+
+TRUTH = Forward(0.020, 4e-5, 2e-5, 1e-7, 0, 0)
+HEAD = Drafting(0.001, 0.0, 0.0005)
+CHANCES = (0.8, 0.7, 0.6)
+TRAFFIC = ("--arrivals", "poisson:8/s", "--input-tokens", "200", "--output-tokens", "100", "--requests", "400")
+LIMITS = ("--ttft-p99", "800ms", "--tpot-p99", "40ms")
+GPU = ("--gpu", "H100", "--target-config", "qwen3-8b", "--draft-config", "qwen3-0.6b", "--acceptance", "0.7")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A file of runs of an engine without a draft and with a head."""
+
+    def one(length: int, clients: int) -> EngineRun:
+        shares = tuple(map(float, np.cumprod(CHANCES[:length])))
+        named: dict[str, Any] = {"target": "org/target-20B", "gpu": "H100", "clients": clients, "kv_tokens": 60_000}
+        if length:
+            named |= {"method": "eagle3", "draft": "org/head", "draft_length": length, "dataset": "chat"}
+            named |= {"by_position": shares, "acceptance_length": 1 + sum(shares), "rounds": 1000}
+        seconds = float(TRUTH(clients * (length + 1), clients * 250)) + (HEAD(length, clients) if length else 0.0)
+        tokens = {"requests": 100, "input_tokens": 20_000, "output_tokens": 10_000}
+        return EngineRun(f"k={length} x{clients}", itl=Times(median=seconds), **named, **tokens)
+
+    path = tmp_path_factory.mktemp("plan") / "runs.json"
+    found = EngineRuns(tuple(one(length, clients) for length in (0, 1, 3) for clients in (1, 8, 32)))
+    path.write_text(json.dumps(found.to_dict()))
+    return str(path)
+
+
+def test_a_plan_from_runs_says_what_to_deploy_and_from_what(run: Run, runs: str) -> None:
+    found = answer(run, "plan", "--from", runs, *TRAFFIC, *LIMITS, "--price", "2")
+    best = found["plans"][0]
+    assert best["method"] == "eagle3"
+    assert best["draft_length"] <= 3
+    assert best["cost_per_hour"] == 2 * best["gpus"]
+    assert (
+        best["tags"] == {"step": "fitted", "acceptance": "measured", "traffic": "assumed"}
+        or best["tags"]["step"] == "extrapolated"
+    )
+    assert best["ttft_ms"] <= 800
+    assert best["binding"] in ("ttft-p99", "tpot-p99")
+    assert found["kv_pools"] == {"ar": 60_000, "eagle3": 60_000}
+    assert "fitted to 9 runs of org/target-20B on 1 x H100" in found["provenance"]["step times"]
+    assert {"verdict", "plans", "rejected", "flips", "provenance"} <= found.keys()
+    order = [(one["gpus"], -one["headroom"]) for one in found["plans"]]
+    assert order == sorted(order)
+
+
+def test_a_saved_plan_is_checked_with_other_requests(run: Run, runs: str, tmp_path: Path) -> None:
+    saved = str(tmp_path / "plan.json")
+    text = printed(run, "plan", "--from", runs, *TRAFFIC, *LIMITS, "--no-schedules", "--save", saved, "--emit", "vllm")
+    found = commands(text[text.index("# ") :])
+    assert vllm_serve(found[0]).speculative_config["method"] == "eagle3"
+    assert vllm_bench(found[-1]).goodput == ["ttft:800", "tpot:40"]
+    checked = answer(run, "plan", "--check", saved)
+    assert checked["holds"]
+    assert checked["requests"] == 4000
+    Path(runs).write_text(Path(runs).read_text() + "\n")
+    assert "runs.json is not the file that" in refused(run, "plan", "--check", saved)
+
+
+def test_a_plan_from_a_data_sheet_is_tagged_so(run: Run) -> None:
+    found = answer(run, "plan", *GPU, *TRAFFIC, *LIMITS, "--no-schedules")
+    best = found["plans"][0]
+    assert best["tags"]["step"] == "table"
+    assert found["kv_pools"]["ar"] > found["kv_pools"]["draft_model"] > 100_000
+    assert "Step times table" in found["verdict"]
+
+
+def test_placements_are_those_that_were_asked_for(run: Run) -> None:
+    shared = answer(run, "plan", *GPU, *TRAFFIC, "--placement", "shared", "--no-schedules")
+    assert {one["placement"] for one in shared["plans"]} == {"shared"}
+    apart = answer(run, "plan", *GPU, *TRAFFIC, "--placement", "two", "--no-schedules", "--strategy", "pearl")
+    assert {one["placement"] for one in apart["plans"] if one["draft_length"]} <= {"own device", "draft pool"}
+
+
+def test_what_nothing_meets_is_said_with_how_far_it_is_missed(run: Run, runs: str) -> None:
+    text = printed(run, "plan", "--from", runs, *TRAFFIC, "--tpot-p99", "3ms", "--no-schedules")
+    assert text.startswith("No plan meets the objectives at 8.00 requests/s.")
+    assert "tpot-p99" in text
+    assert "of 3.00 ms on an idle replica already" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "culprit"),
+    [
+        ((*TRAFFIC,), "no acceptance is given"),
+        ((*GPU,), "give --arrivals poisson:5/s or --trace FILE"),
+        ((*GPU, *TRAFFIC, "--concurrency", "4"), "--concurrency"),
+        ((*GPU, *TRAFFIC, "--replicas", "4"), "--replicas has no effect on a plan"),
+        ((*GPU, *TRAFFIC, "--max-batch", "4"), "give --batch-limit"),
+        ((*GPU, *TRAFFIC, "--objective-ttft", "1s"), "give --ttft-p99"),
+        ((*GPU, *TRAFFIC, "--ttft-p99", "0ms"), "ttft-p99 of 0 s cannot be met"),
+        ((*GPU, *TRAFFIC, "--ttft-p99", "500"), "no duration"),
+        ((*GPU, *TRAFFIC, "--price", "0"), "a price of 0 makes"),
+        ((*GPU, *TRAFFIC, "--emit", "tgi"), "--emit tgi is not known"),
+        ((*GPU, *TRAFFIC, "--strategy", "prompt_lookup"), "prompt_lookup"),
+        ((*GPU, *TRAFFIC, "--dataset", "chat"), "--dataset has no effect without --from"),
+        ((*GPU, *TRAFFIC, "--from", "x.json"), "has no effect with --from"),
+        ((*GPU, "--arrivals", "poisson:8/s", "--requests", "50"), "50 requests do not show a percentile"),
+        (("--check", "plan.json", "--price", "1"), "--price has no effect with --check"),
+        (("--check", "nowhere.json"), "nowhere.json cannot be read"),
+        (("--gpu", "Z9", *GPU[2:], *TRAFFIC), "unknown GPU 'Z9'"),
+        (("--gpu", "L4", "--target-config", "llama-3.1-70b", *GPU[4:], *TRAFFIC), "do not fit"),
+        (("--draft-step", "1ms", "--target-step", "5ms", "--acceptance", "0.8", *TRAFFIC), "--batches-are-free"),
+    ],
+)
+def test_bad_and_ignored_options_are_one_line(run: Run, options: tuple[str, ...], culprit: str) -> None:
+    assert culprit in refused(run, "plan", *options)
