@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from sim.pictures.speed import speed_chart
     from sim.pictures.timeline import timeline_chart
     from sim.pictures.trace import chrome_trace
+    from sim.planning.from_runs import methods_from_runs
+    from sim.planning.methods import Method, Place, methods_of, methods_of_systems, methods_on_gpu
+    from sim.planning.report import Plan
+    from sim.planning.study import plan
     from sim.setup.acceptance import (
         Acceptance,
         Hidden,
@@ -75,6 +79,10 @@ _NAMES = {
     "pictures.speed": "speed_chart",
     "pictures.timeline": "timeline_chart",
     "pictures.trace": "chrome_trace",
+    "planning.from_runs": "methods_from_runs",
+    "planning.methods": "Method Place methods_of methods_of_systems methods_on_gpu",
+    "planning.report": "Plan",
+    "planning.study": "plan",
     "setup.acceptance": "Acceptance Hidden PerPosition Rate histogram marginal markov mean_length recorded",
     "setup.aiconfigurator": "Aiconfigurator",
     "setup.anchored": "Anchor Anchored",
@@ -132,11 +140,14 @@ __all__ = [
     "Lengths",
     "Load",
     "Measured",
+    "Method",
     "Metrics",
     "ModelSize",
     "Objectives",
     "Outcome",
     "PerPosition",
+    "Place",
+    "Plan",
     "Rate",
     "Roofline",
     "Run",
@@ -170,8 +181,13 @@ __all__ = [
     "measure",
     "measured_acceptance",
     "measured_system",
+    "methods_from_runs",
+    "methods_of",
+    "methods_of_systems",
+    "methods_on_gpu",
     "paired_interval",
     "plain_tokens_per_second",
+    "plan",
     "predict",
     "read_model",
     "read_runs",

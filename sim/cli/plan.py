@@ -72,7 +72,7 @@ def plan(
     if emit is not None and emit not in NAMES:
         raise InputError(f"--emit {emit} is not known: give one of {', '.join(NAMES)}")
     objectives, traffic = question.objectives(), question.traffic()
-    methods, words = question.methods()
+    methods = question.methods()
     result = study(
         methods,
         traffic,
@@ -84,7 +84,7 @@ def plan(
         schedules=search.schedules,
         seed=seed,
         target=question.target_name,
-        provenance={**words, **question.kv_known(methods), "traffic": question.traffic_words()},
+        provenance={**question.kv_known(methods), "traffic": question.traffic_words()},
         progress=terminal.follow,
     )
     result = replace(result, command=(*question.arguments(), "--seed", str(seed)), files=question.files())
@@ -113,7 +113,7 @@ def _check(path: str, terminal: Terminal, seed: int) -> None:
         raise InputError(f"{changed[0]} is not the file that {path} was made from: plan again")
     other = seed or int(first_seed) + 1
     trials = Trials(question.traffic(TIMES), question.objectives(), question.serving.server(), other)
-    found = again(saved, trials, question.methods()[0], question.search.strategy or ("speculative", "pearl"))
+    found = again(saved, trials, question.methods(), question.search.strategy or ("speculative", "pearl"))
     terminal.console.print(found)
     terminal.write(found.to_dict())
     if not found.holds:

@@ -30,7 +30,6 @@ _QUANTITIES = {"ttft": "time to the first token", "tpot": "time of each further 
 _STATISTICS = ("mean", "p50", "p90", "p95", "p99")
 _PANEL = "Objectives"
 PLANNED_REQUESTS = 3000
-LONGEST = 8
 
 ObjectiveOptions = make_dataclass(
     "ObjectiveOptions",
@@ -195,14 +194,14 @@ class Question:
             return replace(found, requests=times * found.requests)
         return found.repeated(times)
 
-    def methods(self) -> tuple[tuple[Method, ...], dict[str, str]]:
-        """The methods to plan with, and where they come from in words."""
+    def methods(self) -> tuple[Method, ...]:
+        """The methods to plan with."""
         if self.sources.runs:
             given = {**self.setup.given(), "--profile": self.setup.profile, "--acceptance": self.setup.acceptance}
             refuse(given, "has no effect with --from: give one of the two")
             from sim.planning.from_runs import methods_from_runs
 
-            found, words = methods_from_runs(
+            found = methods_from_runs(
                 self.sources.runs,
                 dataset=self.sources.dataset,
                 known={"method": self.sources.method, "target": self.sources.target, "draft": self.sources.draft},
@@ -210,14 +209,14 @@ class Question:
             )
         else:
             refuse({"--dataset": self.sources.dataset}, "has no effect without --from: leave it out")
-            found, words = self._from_setup()
+            found = self._from_setup()
         if self.setup.placement is None:
-            return found, words
+            return found
         kept = "shared" if self.setup.placement is Placement.shared else "own device"
         chosen = [
             replace(one, places=tuple(place for place in one.places if one.name == "ar" or place.name == kept)) for one in found
         ]
-        return tuple(one for one in chosen if one.places), words
+        return tuple(one for one in chosen if one.places)
 
     @property
     def _exchange(self) -> float:
@@ -226,45 +225,45 @@ class Question:
 
         return EXCHANGE_SECONDS if self.sources.exchange is None else parse_seconds(self.sources.exchange, "--exchange")
 
-    def _from_setup(self) -> tuple[tuple[Method, ...], dict[str, str]]:
+    def _from_setup(self) -> tuple[Method, ...]:
         """The methods of a profile, of a GPU, or of constants."""
-        from sim.planning.methods import Method, Place, apart, methods_of
+        from sim.planning.methods import LONGEST, methods_of, methods_of_systems
         from specdec.profile import Profile, Tag
 
         setup, name = self.setup, self.sources.method or "draft_model"
-        draft = self.sources.draft or setup.draft_config or "draft"
         acceptance = setup.acceptance_model()
-        longest = LONGEST if acceptance.longest is None else acceptance.longest
         given: Tag = "assumed" if setup.acceptance is not None else "measured"
         if setup.profile is not None:
-            profile = Profile.read(setup.profile)
-            found = methods_of({name: profile}, longest=longest, exchange_seconds=self._exchange)
-            ours = [
-                replace(one, acceptance=acceptance, longest=longest) if one.acceptance is not None else one for one in found
-            ]
-            words = {"step times": f"{setup.profile}", "acceptance": setup.acceptance or f"{setup.profile}"}
-            return tuple(ours), words
-        shared = replace(setup, placement=Placement.shared, draft_gpus=None)
-        gpus = setup.target_gpus or 1
-        away = replace(self.serving.system(replace(setup, placement=None).system()), shared=False)
-        places: list[Place] = []
-        refused = ""
-        try:
-            system = self.serving.system(shared.system())
-            places.append(Place("shared", system, gpus, kv_tokens=shared.kv_tokens(drafts=True)))
-        except InputError as error:
-            refused = str(error)
-        pool = setup.kv_tokens(drafts=False)
-        alone = replace(away, shared=True)
-        if name in ("draft_model", "standalone"):
-            places += apart(away, pool, gpus, setup.draft_gpus or 1, self._exchange)
-        step: Tag = "assumed" if not setup.computed else "fitted" if setup.anchor else "table"
+            longest = LONGEST if acceptance.longest is None else acceptance.longest
+            words = {"step times": setup.profile, "acceptance": setup.acceptance or setup.profile}
+            profiles = {name: Profile.read(setup.profile)}
+            found = methods_of(profiles, longest=longest, exchange_seconds=self._exchange, provenance=words)
+            return tuple(replace(one, acceptance=acceptance) if one.acceptance is not None else one for one in found)
+        together = replace(setup, placement=Placement.shared, draft_gpus=None)
         words = {"step times": f"{setup.gpu or setup.latency or 'as given'}" + (", anchored" if setup.anchor else "")}
         words["acceptance"] = f"{setup.acceptance} as given"
-        if refused:
-            words["shared placement"] = refused
-        ar = Method("ar", (Place("shared", alone, gpus, kv_tokens=pool),), tags={"step": step})
-        return (ar, Method(name, tuple(places), acceptance, longest, draft, {"step": step, "acceptance": given})), words
+        shared = pool = None
+        try:
+            shared, pool = self.serving.system(together.system()), together.kv_tokens(drafts=True)
+        except InputError as error:
+            if setup.placement is Placement.shared:
+                raise
+            words["shared placement"] = f"not possible: {error}"
+        step: Tag = "assumed" if not setup.computed else "fitted" if setup.anchor else "table"
+        return methods_of_systems(
+            shared,
+            self.serving.system(replace(setup, placement=None).system()),
+            acceptance,
+            name=name,
+            draft=self.sources.draft or setup.draft_config or "draft",
+            target_gpus=setup.target_gpus or 1,
+            draft_gpus=setup.draft_gpus or 1,
+            shared_kv_tokens=pool,
+            kv_tokens=setup.kv_tokens(drafts=False),
+            exchange_seconds=self._exchange,
+            tags={"step": step, "acceptance": given},
+            provenance=words,
+        )
 
     @property
     def target_name(self) -> str:

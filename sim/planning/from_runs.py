@@ -22,8 +22,8 @@ def methods_from_runs(
     dataset: str | None = None,
     known: Mapping[str, Any] | None = None,
     exchange_seconds: float = EXCHANGE_SECONDS,
-) -> tuple[tuple[Method, ...], dict[str, str]]:
-    """The methods that were run, and where their numbers come from, in words.
+) -> tuple[Method, ...]:
+    """The methods that were run.
 
     All runs of the target give the step times; those on `dataset` give acceptance. `known` is what the files do not say, see
     `sim.read_runs`. A cache whose size no file says is computed from the sizes of models and GPU, where their names are known.
@@ -55,7 +55,7 @@ def methods_from_runs(
         words["KV cache"] = (
             f"computed from sizes of models and GPU for {', '.join(tables)}: give the engine's own with --kv-tokens"
         )
-    return methods_of(profiles, target_gpus=first.gpus, exchange_seconds=exchange_seconds), words
+    return methods_of(profiles, target_gpus=first.gpus, exchange_seconds=exchange_seconds, provenance=words)
 
 
 def _one(what: str, found: set[str], remedy: str) -> None:

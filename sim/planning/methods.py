@@ -17,7 +17,10 @@ from numpy.typing import ArrayLike
 from sim.setup.acceptance import Acceptance
 from sim.setup.arrays import Floats
 from sim.setup.latency import Latency
+from sim.setup.memory import kv_tokens
+from sim.setup.model_size import read_model
 from sim.setup.profiles import measured_acceptance, measured_system
+from sim.setup.roofline import Roofline
 from sim.setup.system import System
 from specdec.errors import InputError
 from specdec.profile import Profile, Tag
@@ -29,6 +32,8 @@ at once on one machine."""
 POOLED = 4
 """Replicas that share the device of a draft pool."""
 
+LONGEST = 8
+"""Guesses of a round at most, where acceptance is known for every length."""
 EXCHANGE_SECONDS = 3e-4
 """Assumed way of a round's tokens between two devices, there and back."""
 MODELS = ("draft_model", "standalone")
@@ -91,6 +96,7 @@ class Method:
     `longest`      the most guesses whose acceptance is known; 0 for `ar`
     `draft`        name of the draft; empty for `ar`
     `tags`         how its numbers came about, by what they are: `step`, `acceptance`, ...
+    `provenance`   where they come from, in words, by what they are
     """
 
     name: str
@@ -99,6 +105,7 @@ class Method:
     longest: int = 0
     draft: str = ""
     tags: Mapping[str, Tag] = field(default_factory=dict[str, Tag])
+    provenance: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
     def label(self) -> str:
@@ -113,10 +120,11 @@ class Method:
 def methods_of(
     profiles: Mapping[str, Profile],
     *,
-    longest: int = 8,
+    longest: int = LONGEST,
     target_gpus: int = 1,
     draft_gpus: int = 1,
     exchange_seconds: float = EXCHANGE_SECONDS,
+    provenance: Mapping[str, str] | None = None,
 ) -> tuple[Method, ...]:
     """The methods of profiles of one target, by the names of the methods; `ar` first.
 
@@ -132,7 +140,9 @@ def methods_of(
     first = next(iter(profiles.values()))
     alone = profiles.get("ar", first)
     pool = profiles["ar"].kv_tokens if "ar" in profiles else first.kv_tokens
-    found = [Method("ar", (_place(alone, "shared", target_gpus, pool),), tags=_tags(alone, acceptance=False))]
+    words = provenance or {}
+    place = _place(alone, "shared", target_gpus, pool)
+    found = [Method("ar", (place,), tags=_tags(alone, acceptance=False), provenance=words)]
     for name, profile in profiles.items():
         if name == "ar":
             continue
@@ -142,8 +152,71 @@ def methods_of(
             places += apart(system, pool, target_gpus, draft_gpus, exchange_seconds)
         known = len(profile.acceptance.by_position) or longest
         tags = _tags(profile, acceptance=True)
-        found.append(Method(name, tuple(places), measured_acceptance(profile), known, profile.pair.draft, tags))
+        found.append(Method(name, tuple(places), measured_acceptance(profile), known, profile.pair.draft, tags, words))
     return tuple(found)
+
+
+def methods_of_systems(
+    shared: System | None,
+    alone: System,
+    acceptance: Acceptance,
+    *,
+    name: str = "draft_model",
+    draft: str = "draft",
+    target_gpus: int = 1,
+    draft_gpus: int = 1,
+    shared_kv_tokens: int | None = None,
+    kv_tokens: int | None = None,
+    exchange_seconds: float = EXCHANGE_SECONDS,
+    tags: Mapping[str, Tag] | None = None,
+    provenance: Mapping[str, str] | None = None,
+) -> tuple[Method, ...]:
+    """The target alone, and with a draft whose forwards are given: computed from data sheets, or constants.
+
+    `shared`             both models on the target's GPUs; `None` where they do not fit
+    `alone`              the target on its GPUs, the draft elsewhere
+    `shared_kv_tokens`   tokens that the cache holds beside both models, and `kv_tokens` beside the target alone
+    """
+    tags, words = tags or {}, provenance or {}
+    places = [] if shared is None else [Place("shared", shared, target_gpus, kv_tokens=shared_kv_tokens)]
+    if name in MODELS:
+        places += apart(alone, kv_tokens, target_gpus, draft_gpus, exchange_seconds)
+    longest = LONGEST if acceptance.longest is None else acceptance.longest
+    of_target: dict[str, Tag] = {what: tag for what, tag in tags.items() if what != "acceptance"}
+    target = Place("shared", replace(alone, shared=True, network_seconds=0.0), target_gpus, kv_tokens=kv_tokens)
+    return (
+        Method("ar", (target,), tags=of_target, provenance=words),
+        Method(name, tuple(places), acceptance, longest, draft, tags, words),
+    )
+
+
+def methods_on_gpu(
+    gpu: str, target: str, draft: str, acceptance: Acceptance, *, target_gpus: int = 1, draft_gpus: int = 1
+) -> tuple[Method, ...]:
+    """The target alone and with a draft model, by the roofline of a GPU; for models of the catalogue or a `config.json`.
+
+    Raises `InputError` for a model or a GPU that is not known, and for a target that does not fit.
+    """
+    sizes = read_model(target), read_model(draft)
+    alone = System(Roofline(gpu, *sizes, target_gpus, draft_gpus))
+    pool = kv_tokens(gpu, sizes[0], gpus=target_gpus)
+    try:
+        shared_pool = kv_tokens(gpu, *sizes, gpus=target_gpus)
+        shared = System(Roofline(gpu, *sizes, target_gpus, target_gpus), shared=True)
+    except InputError:
+        shared, shared_pool = None, None
+    return methods_of_systems(
+        shared,
+        alone,
+        acceptance,
+        draft=draft,
+        target_gpus=target_gpus,
+        draft_gpus=draft_gpus,
+        shared_kv_tokens=shared_pool,
+        kv_tokens=pool,
+        tags={"step": "table", "acceptance": "assumed"},
+        provenance={"step times": f"roofline of {gpu}", "acceptance": "as given"},
+    )
 
 
 def apart(

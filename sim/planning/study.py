@@ -90,7 +90,7 @@ def plan(
     `batches`      batch limits to try
     `schedules`    whether to try lengths by running batch
     `target`       name of the target, for flags of engines
-    `provenance`   where the inputs come from, in words
+    `provenance`   where the requests come from, in words
 
     Raises `InputError` for constants that make batches free, for a closed loop, and for too few requests.
     """
@@ -120,7 +120,8 @@ def plan(
         tried.append((candidate, fewest_replicas(trials, candidate, most)))
     good = sorted((one for one in tried if one[1].met), key=_rank)
     rejected = [Rejected(one.name, gate(trials, trial, limits.gpus)) for one, trial in tried if not trial.met] + rejected
-    return _report(trials, good, rejected, methods, limits, target, provenance or {})
+    words = {what: whence for method in methods for what, whence in method.provenance.items()} | dict(provenance or {})
+    return _report(trials, good, rejected, methods, limits, target, words)
 
 
 def screened(
@@ -168,9 +169,9 @@ def _kind(one: Candidate) -> tuple[str, str, str, int]:
     return one.method.name, one.strategy, one.place.name, one.max_batch
 
 
-def _rank(found: Found) -> tuple[int, float]:
+def _rank(found: Found) -> tuple[int, float, int]:
     candidate, trial = found
-    return candidate.place.gpus_of(trial.replicas), trial.pressure
+    return candidate.place.gpus_of(trial.replicas), round(trial.pressure, 3), len(candidate.schedule)
 
 
 def _report(
