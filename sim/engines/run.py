@@ -98,6 +98,4 @@ class EngineRun(Report):
                 f"guesses a round: it counts the bonus token and lies between 1 and {most}"
             )
         if any(not 0 <= rate <= 1 for rate in self.by_position):
-            raise InputError(
-                f"{self.source}: rates of acceptance {list(self.by_position)} are no shares: give numbers from 0 to 1"
-            )
+            raise InputError(f"{self.source}: rates of acceptance {list(self.by_position)} are no shares: give numbers from 0 to 1")
