@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from sim.study.search import Choice, Flip
     from sim.study.tune import Tuning, tune
     from sim.study.validate import Validation, validate
+    from sim.study.validate_load import LoadValidation, validate_load
     from sim.traffic.metrics import Metrics, Objectives, Summary, measure
     from sim.traffic.record import Served, Server
     from sim.traffic.serving import Schedule, simulate_serving
@@ -105,6 +106,7 @@ _NAMES = {
     "study.search": "Choice Flip",
     "study.tune": "Tuning tune",
     "study.validate": "Validation validate",
+    "study.validate_load": "LoadValidation validate_load",
     "traffic.metrics": "Metrics Objectives Summary measure",
     "traffic.record": "Served Server",
     "traffic.serving": "Schedule simulate_serving",
@@ -139,6 +141,7 @@ __all__ = [
     "Latency",
     "Lengths",
     "Load",
+    "LoadValidation",
     "Measured",
     "Method",
     "Metrics",
@@ -202,4 +205,5 @@ __all__ = [
     "timeline_chart",
     "tune",
     "validate",
+    "validate_load",
 ]

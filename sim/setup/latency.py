@@ -151,9 +151,8 @@ class Forwards:
     All measured forwards are points of the curve. A token of context costs a batch what it costs one sequence, by the slope of
     the table. Raises `InputError` if nothing was measured, or nothing at batch 1.
 
-    On a processor, a row of another sequence costs more than a row of the same window, so one curve is not enough: with
-    `cells`, times of batches pass through what was measured, and follow the curve from there. They need every width at every
-    batch.
+    On a processor, a row of another sequence costs more than a row of the same window, so one curve is not enough. With
+    `cells`, times of batches pass through what was measured, and follow the curve beyond. They need every width at every batch.
     """
 
     def __init__(self, measured: Mapping[tuple[int, int, int], float], source: str, cells: bool = False) -> None:

@@ -204,7 +204,7 @@ class LoadComparison:
             self.pair,
             {"prompts": [*self.prompts, *self.prompts]},
             widths=range(1, max(10, widest + 1)),
-            batches=sorted({2, self.batch_size // 2, self.batch_size}),
+            batches=sorted({batch for batch in (2, self.batch_size // 2, self.batch_size) if batch <= self.batch_size}),
             batch_widths=sorted({1, 2, (widest + 1) // 2, widest}),
             contexts=(mean_of(lengths, self.tokens), 2 * longest),
             prompt_tokens=sorted({lengths[0], lengths[len(lengths) // 2], lengths[-1]}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,10 +11,11 @@ import pytest
 from tiny_models import minuscule
 
 from sim.setup.profiles import measured_system
-from specdec import Both, Committed, Draft, Guess, InputError, Pair, Score, Scores, create
+from specdec import Both, Committed, Draft, Guess, InputError, Pair, Score, Scores, create, machine
 from specdec.measure import SampledAcceptance, contention, measure_acceptance, profile
+from specdec.measure import pair as pair_measuring
 from specdec.measure.contention import LENGTHS, Alone, in_turn, together
-from specdec.profile import Profile
+from specdec.profile import Profile, busy_sentence
 from specdec.runtime.timing import interleaved, speed_ratio
 from specdec.testing.models import resembling
 
@@ -98,6 +100,41 @@ def test_settings_are_timed_in_blocks_of_their_own() -> None:
     found = interleaved(["a", "b"], 8, work)
     assert "".join(asked) == "aaaaaabbbbbbaaaaaabbbbbb"
     assert found == {"a": [2, 3, 4, 5] * 2, "b": [2, 3, 4, 5] * 2}  # a block's first ones are still cold
+
+
+def test_a_slow_pass_spoils_no_profile_and_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second of five passes is three times as slow."""
+    measured, passes = pair_measuring._measured, list[Profile]()
+
+    def once_slow(*arguments: Any) -> Profile:
+        first = passes[0] if passes else measured(*arguments)
+        slow = 3.0 if len(passes) == 1 else 1.0
+        passes.append(replace(first, target_seconds=tuple(replace(t, mean=slow * t.mean) for t in first.target_seconds)))
+        return passes[-1]
+
+    monkeypatch.setattr(pair_measuring, "_measured", once_slow)
+    monkeypatch.setattr(pair_measuring, "OtherWork", lambda cores: SimpleNamespace(share=lambda: 0.0))
+    target = minuscule(16, seed=3)
+    with Pair(target, resembling(target, 0.3), lane="inline") as pair:
+        found = profile(pair, {}, widths=(1,), batches=(), contexts=(16,), repeats=20)
+    assert len(passes) == 5
+    assert found.target_seconds == passes[0].target_seconds
+    assert found.busy == pytest.approx((4 + 3) / 5 - 1)
+    assert "The machine was busy with other work: 40 %" in str(found)
+    assert busy_sentence(0.1) == ""
+
+
+def test_other_work_counts_beyond_the_cores_that_are_left_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = SimpleNamespace(seconds=0.0, everything=0.0, own=0.0)
+    monkeypatch.setattr(machine, "time", SimpleNamespace(perf_counter=lambda: now.seconds))
+    monkeypatch.setattr(machine, "_busy_seconds", lambda: now.everything)
+    monkeypatch.setattr(machine, "_own_seconds", lambda: now.own)
+    monkeypatch.setattr(machine.psutil, "cpu_count", lambda: 4)
+    others = machine.OtherWork(2)
+    now.seconds, now.everything, now.own = 10.0, 35.0, 10.0
+    assert others.share() == pytest.approx(0.25)  # 2.5 cores for others, of which 2 were left over
+    now.everything = 30.0
+    assert others.share() == 0.0
 
 
 def test_short_texts_lose_no_long_runs() -> None:

@@ -146,7 +146,7 @@ def test_profiles_of_other_pairs_lanes_or_sizes_are_not_merged(change: dict[str,
 
 
 def test_a_part_of_a_report_prints_its_fields() -> None:
-    assert str(FULL.draft_seconds[0]) == "DraftTiming(batch=1, context=64, mean=0.00159, cv=0.1)"
+    assert str(FULL.draft_seconds[0]) == "DraftTiming(batch=1, context=64, mean=0.00159, cv=0.1, tag='measured')"
 
 
 def test_chances_are_those_of_the_token_after_a_run() -> None:

@@ -254,7 +254,7 @@ def test_no_prompts_give_no_results() -> None:
     assert decode(pair_of("llama"), create("autoregressive"), [], batch_size=4) == []
 
 
-# ------------------------------------------------------------------------------------------- prompts that come while others run
+# ------------------------------------------------------------------------------------------ prompts that come while others run
 
 OPTIONS: list[dict[str, Any]] = [{"temperature": 0.0}, SAMPLED]
 

@@ -147,3 +147,21 @@ def test_a_broken_profile_is_refused_by_name(tmp_path: Path, change: dict[str, A
     broken.write_text(json.dumps(WRITTEN | change))
     with pytest.raises(InputError, match=culprit):
         measured_system(Profile.read(broken))
+
+
+def test_batches_pass_through_their_cells_where_one_curve_cannot() -> None:
+    """A row of another sequence costs more than one of the same window, as on a processor."""
+
+    def cost(width: int, batch: int) -> float:
+        return 5e-3 + 2e-3 * (batch - 1) + 1e-4 * batch * width
+
+    target = [TargetTiming(width, batch, 64, cost(width, batch)) for width in (1, 3, 5) for batch in (1, 2, 4)]
+    draft = [DraftTiming(batch, 64, 1e-3 * batch) for batch in (1, 2, 4)]
+    pooled, exact = Measured(target, draft), Measured(target, draft, cells=True)
+    found = [(exact.target_seconds(one.width, one.batch, 64), one.mean) for one in target]
+    assert all(float(ours) == pytest.approx(theirs) for ours, theirs in found)
+    assert float(exact.draft_seconds(2, 4, 64)) == pytest.approx(8e-3)
+    assert float(pooled.target_seconds(1, 4, 64)) != pytest.approx(cost(1, 4), rel=0.1)
+    assert float(exact.target_seconds(5, 8, 64)) > cost(5, 4)
+    with pytest.raises(InputError, match="lacks some width at some batch"):
+        Measured(target[:-1], draft, cells=True)
