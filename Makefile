@@ -28,6 +28,9 @@ test: .venv/.test  ## all tests, in two processes
 sweep: .venv/.sweep  ## decode by a tiny model of every type that transformers knows, and write their page; takes long
 	$(BIN)/python -m pytest -m sweep tests/sweep
 
+validation: .venv/.run  ## write the page of errors from published tables: make validation TABLES=FOLDER
+	$(BIN)/python scripts/validation_page.py $(TABLES)
+
 check: .venv/.check .venv/.docs  ## lint, format, strict types here and from an installed wheel, exports, and who may import whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

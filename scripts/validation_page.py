@@ -39,7 +39,7 @@ BARS = {
     ("ttft", "2 to 8"): 15,
     ("ttft", "16 to 64"): 25,
 }
-BANDS: dict[str, tuple[int, int]] = {"2 to 8": (2, 8), "16 to 64": (16, 64), "80": (80, 80), "128": (128, 128), "256": (256, 256)}
+BANDS = {"2 to 8": (2, 8), "16 to 64": (16, 64), "80": (80, 80), "128": (128, 128), "256": (256, 256)}
 NAMES = {"tpot": "TPOT", "throughput": "throughput", "ttft": "TTFT", "acceptance_length": "acceptance length"}
 
 
@@ -53,13 +53,13 @@ def runs_section(found: EngineValidation) -> Iterator[str]:
     every = len({(cell.method, cell.k, cell.dataset, cell.concurrency) for cell in found.published})
     yield f"""## An engine under load
 
-221 runs of vLLM that Tomas Ruiz published (January 2026): Qwen3-32B on one H100 alone, with a 1.7B draft, and with an EAGLE-3 head; k 1
-to 6, 1 to 256 clients, two data sets. The table cannot be bundled; its errors are here.
+{every} runs of vLLM that Tomas Ruiz published (January 2026): Qwen3-32B on one H100 alone, with a 1.7B draft, and with an
+EAGLE-3 head; k 1 to 6, 1 to 256 clients, two data sets. The table cannot be bundled; its errors are here.
 
-**In the fit:** {fitted} of {every} runs: those with 1, 8 and 32 clients, and of each method k = 2 and 5. They give round times (median ITL), \
-acceptance by
-position, the way of a request, and the engine's lag. The sizes of model and GPU come from data sheets. **Held out:** everything else. Of a
-held-out run only its conditions are used: requests, tokens, clients, arrivals, and the size of the cache.
+**In the fit:** {fitted} runs: those with 1, 8 and 32 clients, and of each method k = 2 and 5. They give round times (median
+ITL), acceptance by position, the way of a request, and the engine's lag. The sizes of model and GPU come from data sheets.
+**Held out:** everything else. Of a held-out run only its conditions are used: requests, tokens, clients, arrivals, and the
+size of the cache.
 
 | quantity | clients | mean error | signed | worst | bar |
 |---|---|---|---|---|---|"""
@@ -69,11 +69,12 @@ held-out run only its conditions are used: requests, tokens, clients, arrivals, 
             if errors:
                 bar = BARS.get((quantity, band))
                 worst = max(errors, key=abs)
-                yield f"| {name} | {band} | {100 * fmean(map(abs, errors)):.1f} % | {signed(fmean(errors))} | {signed(worst)} | \
-{f'{bar} %' if bar else ''} |"
+                mean = f"{100 * fmean(map(abs, errors)):.1f} % | {signed(fmean(errors))}"
+                yield f"| {name} | {band} | {mean} | {signed(worst)} | {f'{bar} %' if bar else ''} |"
     yield "\nThe ten worst cells:\n\n| quantity | method | data set | k | clients | error |\n|---|---|---|---|---|---|"
     for cell in sorted(held_out, key=lambda cell: -abs(cell.error))[:10]:
-        yield f"| {NAMES[cell.quantity]} | {cell.method} | {cell.dataset} | {cell.k} | {cell.concurrency} | {signed(cell.error)} |"
+        where = f"{cell.method} | {cell.dataset} | {cell.k} | {cell.concurrency}"
+        yield f"| {NAMES[cell.quantity]} | {where} | {signed(cell.error)} |"
     yield "\n" + choices(found.published, found.choices)
 
 
@@ -89,10 +90,14 @@ def choices(cells: Sequence[PredictedCell], found: Sequence[PredictedChoice]) ->
         regrets.append(1 - chosen.measured / max(cell.measured for cell in group))
     methods = [one.regret for one in found]
     wrong = sum(one.chosen.partition(" ")[0] != one.best.partition(" ")[0] for one in found)
+
+    def row(what: str, lost: Sequence[float], bar: str) -> str:
+        return f"| {what} | {len(lost)} | {100 * fmean(lost):.1f} % | {100 * max(lost):.1f} % | {bar} |\n"
+
     return (
-        "Choosing by prediction, by throughput:\n\n| choice | cases | loses on average | at most | bar |\n|---|---|---|---|---|\n"
-        f"| draft length of a method | {len(regrets)} | {100 * fmean(regrets):.1f} % | {100 * max(regrets):.1f} % | 1.0 / 5 % |\n"
-        f"| method and length | {len(methods)} | {100 * fmean(methods):.1f} % | {100 * max(methods):.1f} % | 1.0 / 4 % |\n\n"
+        "Choosing by prediction, by throughput:\n\n"
+        "| choice | cases | loses on average | at most | bar |\n|---|---|---|---|---|\n"
+        f"{row('draft length of a method', regrets, '1.0 / 5 %')}{row('method and length', methods, '1.0 / 4 %')}\n"
         f"The method itself was not the best one in {wrong} of {len(methods)} cases."
     )
 
@@ -101,9 +106,9 @@ def pearl_section(path: Path) -> Iterator[str]:
     """PEARL of nano-PEARL in batches: a task is predicted from the other three of its pair and batch."""
     yield """## PEARL in batches
 
-nano-PEARL's own benchmark on three H200 (MIT): six pairs, four tasks, batches of 1, 8 and 16. One task at a time is left out. From the
-other three come the draft length and the time of a round over a target's step. Predicted is the speed-up of the task that was left out,
-from the mean run length that was published with it. Reading the prompts is taken out: 100 rounds against 200 steps.
+nano-PEARL's own benchmark on three H200 (MIT): six pairs, four tasks, batches of 1, 8 and 16. One task at a time is left
+out. From the other three come the draft length and the time of a round over a target's step. Predicted is the speed-up of
+the task that was left out, from the mean run length that was published with it. Reading the prompts is taken out.
 
 | batch | cases | mean error | signed | worst | bar |
 |---|---|---|---|---|---|"""
@@ -136,10 +141,11 @@ from the mean run length that was published with it. Reading the prompts is take
             errors[batch].append(pearl * task["ar"] / 200 / task["speedup"] - 1)
     for batch, found in sorted(errors.items()):
         worst = max(found, key=abs)
-        yield f"| {batch} | {len(found)} | {100 * fmean(map(abs, found)):.1f} % | {signed(fmean(found))} | {signed(worst)} | 4 % |"
+        mean = f"{100 * fmean(map(abs, found)):.1f} % | {signed(fmean(found))}"
+        yield f"| {batch} | {len(found)} | {mean} | {signed(worst)} | 4 % |"
     yield """
-The worst cells are Llama-3.2-1B with the 70B: its runs of accepted tokens are far from independent. At batch 16 round times of one pair
-differ by task by up to 18 %, which nothing in the table explains."""
+The worst cells are Llama-3.2-1B with the 70B: its runs of accepted tokens are far from independent. At batch 16, round times
+of one pair differ by task by up to 18 %, which nothing in the table explains."""
 
 
 def tokens_of_a_round() -> Callable[[int, float], float]:
@@ -163,8 +169,8 @@ def load_section() -> Iterator[str]:
     report = LoadValidation.read(found[-1])
     yield f"""## Our own runtime under load
 
-`specdec validate --load` on the bundled pair ([`{found[-1].name}`](https://github.com/)). Requests arrive at random at 30, 60 and 85 % of
-capacity; the same arrivals are simulated from profiles that were taken in the same run.
+`specdec validate --load` on the bundled pair (`benchmarks/results/{found[-1].name}`). Requests arrive at random at 30, 60
+and 85 % of capacity; the same arrivals are simulated from profiles that were taken in the same run.
 
 ```text
 {report}
@@ -176,11 +182,12 @@ def main() -> None:
     parts = [
         f"""# How far off predictions are
 
-Written on {date.today().isoformat()} by `make validation TABLES=FOLDER`. Errors are predicted over measured, minus 1. "Mean error" is
-without signs. The bar is what was asked of this release before it was measured.
+Written on {date.today().isoformat()} by `make validation TABLES=FOLDER`. Errors are predicted over measured, minus 1. The
+mean error is without signs. The bar was set before anything was measured.
 """
     ]
-    parts += [*runs_section(predict_table(read_runs([folder / RUNS]))), "", *pearl_section(folder / NANO_PEARL), "", *load_section()]
+    parts += [*runs_section(predict_table(read_runs([folder / RUNS]))), ""]
+    parts += [*pearl_section(folder / NANO_PEARL), "", *load_section()]
     parts += [
         """
 ## Elsewhere
