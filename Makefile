@@ -6,10 +6,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 INSTALL := $(PIP) install --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo bench test sweep check docs serve clean
+.PHONY: help demo bench test sweep check check-latest docs serve clean
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
 
 demo: .venv/.run  ## decode the bundled pair with every strategy, and print the table
 	$(BIN)/specdec bench
@@ -37,6 +37,16 @@ check: .venv/.check .venv/.docs  ## lint, format, strict types here and from an 
 	$(BIN)/pyright
 	$(BIN)/python -m pytest tests/docs/test_rooms.py tests/docs/test_exports.py tests/docs/installed.py
 
+LATEST := .venv-latest/bin/python
+
+check-latest: .venv/.python pyproject.toml  ## all tests with the newest allowed versions, in .venv-latest; writes their page; takes long
+	@$(PYTHON) -m venv --clear .venv-latest
+	@$(LATEST) -m pip --disable-pip-version-check --quiet install --upgrade 'pip>=25.1'
+	@echo "Installing the newest allowed versions into .venv-latest"
+	@$(LATEST) -m pip --disable-pip-version-check --quiet install --editable . --group test
+	@$(LATEST) -m pytest --numprocesses 2 --dist worksteal --junitxml .venv-latest/tests.xml; \
+		$(LATEST) scripts/versions_page.py .venv-latest/tests.xml
+
 docs: .venv/.docs  ## build the site into site/; warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "The site is in site/index.html"
@@ -45,7 +55,7 @@ serve: .venv/.docs  ## the site at http://127.0.0.1:8000, rebuilt when a page ch
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
 
 clean:  ## remove everything that make made
-	rm -rf .venv site build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-latest site build dist .pytest_cache .ruff_cache .hypothesis
 
 .venv/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

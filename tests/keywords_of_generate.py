@@ -20,6 +20,7 @@ from transformers import (
     WatermarkingConfig,
 )
 
+from specdec.runtime.cache import CACHE_NAMES, cache_name
 from specdec.runtime.engine import Engine
 from specdec.testing.models import byte_tokenizer, resembling
 
@@ -129,10 +130,13 @@ SAME: dict[str, dict[str, Any]] = {
 SHOWN = ("streamer", "return_dict_in_generate", "output_scores", "output_logits")
 """Keywords that show more, which have tests of their own."""
 
+CACHE = cache_name(TARGET) or ""
+"""What this transformers calls the keys and values."""
+
 REFUSED: dict[str, Any] = {
     "assistant_tokenizer": TOKENIZER,
     "synced_gpus": True,
-    "past_key_values": DynamicCache(),
+    CACHE: DynamicCache(),
     "inputs_embeds": torch.ones(1, IDS.shape[1], 16, dtype=torch.float64),
     "num_beams": 3,
     "guidance_scale": 2.0,
@@ -166,7 +170,7 @@ REFUSED: dict[str, Any] = {
 
 ELSEWHERE = {
     "continuous_batching_config": "transformers warns of it, as of what is deprecated",
-    "cache_params": "the cache of Mamba's models",
+    **{name: "the cache of other models and versions" for name in CACHE_NAMES if name != CACHE},
     "pixel_values": "an input of other models",
     "input_features": "an input of other models",
     "token_type_ids": "an input of other models",

@@ -26,6 +26,7 @@ from specdec.bench.values import BASELINE
 from specdec.errors import InputError
 from specdec.loading import quiet_transformers
 from specdec.pair import Pair
+from specdec.runtime.cache import cache_name
 from specdec.runtime.vocabulary import head_size
 from specdec.runtime.watch import evaluation
 from specdec.settings import Options, configuration
@@ -197,7 +198,8 @@ class Watch:
     def _before(self, model: PreTrainedModel, arguments: Any, named: dict[str, Any]) -> None:
         if not self._marks:
             self.began = time.perf_counter()
-        self._marks.append((named["past_key_values"].get_seq_length(), named["input_ids"].shape[1], self._now(), None))
+        cache = named[cache_name(model) or "past_key_values"]
+        self._marks.append((cache.get_seq_length(), named["input_ids"].shape[1], self._now(), None))
 
     def _after(self, model: PreTrainedModel, arguments: Any, output: Any) -> None:
         self._marks[-1] = (*self._marks[-1][:3], self._now())

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from specdec.errors import InputError
+from specdec.runtime.cache import CACHE_NAMES
 from specdec.runtime.probe import difference_in_generate
 
 ATTENTION_MASK, POSITION_IDS = "attention_mask", "position_ids"
-CACHES = ("past_key_values", "cache_params")
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Prompts:
 
 def prompts_of(input_ids: Tensor, inputs: dict[str, Any]) -> Prompts:
     """The prompts, if the mask hides nothing but padding on the left, positions count tokens, and no cache is given."""
-    for name in CACHES:
+    for name in CACHE_NAMES:
         cache = inputs.get(name)
         if cache is not None and (getattr(cache, "_is_user_defined", False) or _tokens_held(cache)):
             raise InputError(

@@ -14,7 +14,7 @@ import transformers
 from transformers import GenerationConfig
 
 from specdec.errors import InputError
-from specdec.huggingface.inputs import CACHES
+from specdec.runtime.cache import CACHE_NAMES
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ INPUTS: dict[str, Option] = {
     **_used("input_ids"),
     **_used("attention_mask", "it may hide padding on the left"),
     **_used("position_ids", "those that `generate` makes from the mask; others are refused"),
-    **_refused("past_key_values cache_params", f"{OWN_CACHE}, with the whole prompt as input_ids"),
+    **_refused("past_key_values cache_params cache", f"{OWN_CACHE}, with the whole prompt as input_ids"),
     **_no_effect("logits_to_keep", "`generate` reads the last row"),
     **_refused("inputs_embeds", "the prompt is given as token ids: leave it out, and give input_ids"),
     **_refused("pixel_values input_features token_type_ids encoder_outputs", TOKENS_ALONE),
@@ -155,5 +155,5 @@ def require_text_only(inputs: dict[str, Any]) -> None:
     for name, value in inputs.items():
         option = FIELDS.get(name) or INPUTS.get(name, INPUTS["pixel_values"])
         nothing = isinstance(value, dict) and all(part is None for part in value.values())  # a model without any image
-        if option.how == "refused" and name not in {*FIELDS, *CACHES} and not nothing:
+        if option.how == "refused" and name not in {*FIELDS, *CACHE_NAMES} and not nothing:
             refuse_unless((), name, value, option.note)

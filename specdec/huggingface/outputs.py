@@ -7,6 +7,7 @@ logits processors then go over its rows position by position.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -14,7 +15,8 @@ from torch import Tensor
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from specdec.errors import InputError
-from specdec.huggingface.inputs import ATTENTION_MASK, CACHES, POSITION_IDS
+from specdec.huggingface.inputs import ATTENTION_MASK, POSITION_IDS
+from specdec.runtime.cache import CACHE_NAMES
 
 
 def sequences_of(input_ids: Tensor, outputs: Sequence[Sequence[int]], pad: Tensor | None) -> Tensor:
@@ -44,14 +46,19 @@ def as_dictionary(
         sequences=sequences,  # type: ignore[arg-type]
         scores=scores,  # type: ignore[arg-type]
         logits=logits if config.output_logits else None,  # type: ignore[arg-type]
-        past_key_values=cache,
+        **{_cache_field(): cache},
     )
+
+
+def _cache_field() -> str:
+    """What the output calls its cache; `cache` from transformers 5.24 on."""
+    return next(field.name for field in fields(GenerateDecoderOnlyOutput) if field.name in CACHE_NAMES)
 
 
 def _forward(model: Any, sequences: Tensor, width: int, inputs: dict[str, Any]) -> tuple[Tensor, Any]:
     """Logits before each new token, shape (rows, new tokens, vocabulary), and the cache with all tokens but the last."""
     new_tokens = sequences.shape[1] - width
-    heeded = (ATTENTION_MASK, POSITION_IDS, *CACHES, "use_cache", "logits_to_keep")
+    heeded = (ATTENTION_MASK, POSITION_IDS, *CACHE_NAMES, "use_cache", "logits_to_keep")
     arguments = {name: inputs[name] for name in heeded if name in inputs}
     if "logits_to_keep" in arguments:
         arguments["logits_to_keep"] = new_tokens
@@ -59,5 +66,5 @@ def _forward(model: Any, sequences: Tensor, width: int, inputs: dict[str, Any]) 
     prepared = model.prepare_inputs_for_generation(sequences[:, :-1], is_first_iteration=True, **arguments)
     with torch.no_grad():
         outputs = model(**prepared, return_dict=True)
-    cache = next((getattr(outputs, name) for name in CACHES if getattr(outputs, name, None) is not None), None)
+    cache = next((getattr(outputs, name) for name in CACHE_NAMES if getattr(outputs, name, None) is not None), None)
     return outputs.logits[:, -new_tokens:], cache

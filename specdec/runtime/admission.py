@@ -25,8 +25,8 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from specdec.errors import PairError
 from specdec.runtime.cache import (
     CachePlan,
+    cache_name,
     context_limit,
-    forward_parameters,
     new_cache,
     stretched_beyond,
     why_not_static,
@@ -78,8 +78,8 @@ def require_causal(model: object) -> None:
         raise PairError(f"{config.model_type} is an encoder-decoder model: choose a causal language model (decoder only)")
     if not named.can_generate():
         raise PairError(f"{type(model).__name__} has no language-model head: load it with AutoModelForCausalLM")
-    if not {"past_key_values", "cache_params"} & forward_parameters(named).keys():
-        raise PairError(f"{config.model_type} keeps no cache in transformers: choose a causal model that takes past_key_values")
+    if cache_name(named) is None:
+        raise PairError(f"{config.model_type} keeps no cache in transformers: choose a causal model that takes one")
 
 
 def _require_steady_rows(model: PreTrainedModel) -> None:

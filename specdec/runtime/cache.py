@@ -37,6 +37,9 @@ UNLIMITED = 1_000_000_000
 LENGTH = 512
 """Cells of each slot of a static cache at first. A cache that is full grows, at least to twice its length."""
 
+CACHE_NAMES = ("past_key_values", "cache_params", "cache")
+"""What forwards of transformers call their cache; `cache` from 5.24 on."""
+
 MASKED_ATTENTION = ("eager", "sdpa")
 """Attention implementations of transformers that take a mask with a column for every cell."""
 
@@ -222,6 +225,11 @@ def forward_parameters(model: PreTrainedModel) -> Mapping[str, Parameter]:
     """The named parameters of the model's forward; of the wrapped model's where adapters or `torch.compile` wrap it."""
     wrapped: Any = getattr(model, "_orig_mod", model)
     return signature((wrapped.get_base_model() if hasattr(wrapped, "get_base_model") else wrapped).forward).parameters
+
+
+def cache_name(model: PreTrainedModel) -> str | None:
+    """The name of the parameter of the model's forward that takes its cache; `None` where there is none."""
+    return next((name for name in CACHE_NAMES if name in forward_parameters(model)), None)
 
 
 def stretched_beyond(model: PreTrainedModel) -> int | None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import Cache, PreTrainedModel
 
-from specdec.runtime.cache import CachePlan, forward_parameters, new_cache, stretched_beyond
+from specdec.runtime.cache import CachePlan, cache_name, forward_parameters, new_cache, stretched_beyond
 from specdec.runtime.layers import SlidingLayer
 from specdec.runtime.placement import device_of
 from specdec.runtime.recurrent import Copies, is_recurrent
@@ -44,7 +44,7 @@ class Forward:
         parameters = forward_parameters(model)
         any_name = any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters.values())
         self._cuts_logits = "logits_to_keep" in parameters or any_name
-        self._cache_name = "cache_params" if "cache_params" in parameters else "past_key_values"
+        self._cache_name = cache_name(model) or "past_key_values"
 
     def __call__(
         self,

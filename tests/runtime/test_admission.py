@@ -54,7 +54,7 @@ NOT_CAUSAL: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: AutoModelForCausalLM.from_config(
             RwkvConfig(vocab_size=8, hidden_size=8, attention_hidden_size=8, num_hidden_layers=2, **NAMED)
         ),
-        "rwkv keeps no cache in transformers: choose a causal model that takes past_key_values",
+        "rwkv keeps no cache in transformers: choose a causal model that takes one",
     ),
     "nothing kept": (
         lambda: AutoModelForCausalLM.from_config(OpenAIGPTConfig(vocab_size=8, n_embd=8, n_layer=1, n_head=2, n_positions=32)),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from keywords_of_generate import DRAFT, ENDS, IDS, PADDED, TARGET, Even, Sixth, asked, generated
+from keywords_of_generate import CACHE, DRAFT, ENDS, IDS, PADDED, TARGET, Even, Sixth, asked, generated
 from tiny_models import minuscule
 from transformers import (
     CLIPVisionConfig,
@@ -77,10 +77,11 @@ def test_a_value_is_refused_in_a_line_that_names_it(name: str) -> None:
 
 def test_a_cache_that_holds_tokens_is_refused_however_it_came() -> None:
     of: Any = TARGET
-    held = of(IDS, use_cache=True).past_key_values
+    held = getattr(of(IDS, use_cache=True), CACHE)
     held._is_user_defined = False
-    with pytest.raises(InputError, match="past_key_values cannot be used"):
-        generated(SPECULATIVE, asked(past_key_values=held, attention_mask=torch.ones(1, 2 * IDS.shape[1], dtype=torch.long)))
+    mask = torch.ones(1, 2 * IDS.shape[1], dtype=torch.long)
+    with pytest.raises(InputError, match=f"{CACHE} cannot be used"):
+        generated(SPECULATIVE, asked(**{CACHE: held, "attention_mask": mask}))
 
 
 class Heedless(LlamaForCausalLM):
@@ -171,7 +172,7 @@ INPUTS_OF_OTHERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "token_type_ids": (lambda: model("gpt2", 24), {"token_type_ids": torch.ones_like(IDS)}),
     "encoder_outputs": (t5, {}),
     "pixel_values": (llava, {"inputs": torch.tensor([[23] * 4 + [5]]), "pixel_values": torch.ones(1, 3, 4, 4)}),
-    "past_key_values": (lambda: model("mistral", 24), {"past_key_values": DynamicCache()}),
+    CACHE: (lambda: model("mistral", 24), {CACHE: DynamicCache()}),
 }
 
 

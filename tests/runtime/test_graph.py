@@ -18,7 +18,7 @@ from transformers import NoRepeatNGramLogitsProcessor, TopKLogitsWarper
 from specdec import ModelError, Sampling
 from specdec.lengths import BelowConfidence
 from specdec.runtime import graph, runner
-from specdec.runtime.cache import StaticCache, why_not_static
+from specdec.runtime.cache import StaticCache, cache_name, why_not_static
 from specdec.runtime.graph import WARM_UPS, WIDTHS, Capture, DeviceWork, GraphRunner, new_runner, why_no_graphs, why_stepwise
 from specdec.runtime.messages import DraftRequest
 from specdec.runtime.runner import Forward, Runner
@@ -59,7 +59,9 @@ def test_logits_of_sequences_of_different_lengths_are_recomputed_logits(architec
             cache.grow(2 * cache.length)
         ids = torch.tensor([[*tokens, *[step % VOCABULARY] * (width - len(tokens))] for tokens in fresh])
         positions = torch.tensor([[len(context) + i for i in range(width)] for context in contexts])
-        logits = of(input_ids=ids, **cache.at(positions, visible=end if step % 2 else None)).logits
+        options = cache.at(positions, visible=end if step % 2 else None)
+        options[cache_name(of) or ""] = options.pop("past_key_values")
+        logits = of(input_ids=ids, **options).logits
         for context, tokens, ours in zip(contexts, fresh, logits, strict=True):
             context += tokens
             expected = fresh_logits(of, context, len(tokens))

@@ -17,6 +17,7 @@ from transformers import GenerationConfig, LogitsProcessorList, SynthIDTextWater
 import specdec
 from specdec import InputError, Pair, decode
 from specdec.processors import STATELESS, memory, require_no_memory
+from specdec.runtime.cache import cache_name
 from specdec.settings import Options, resolve
 from specdec.testing.models import model, resembling
 
@@ -96,8 +97,9 @@ class Guided:
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         with torch.inference_mode():
-            output = self.model(input_ids[:, -1:], past_key_values=self.cache, use_cache=True)
-        self.cache = output.past_key_values
+            name = cache_name(self.model) or ""
+            output = self.model(input_ids[:, -1:], **{name: self.cache}, use_cache=True)
+        self.cache = getattr(output, name)
         return scores + output.logits[:, -1]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Guided:
