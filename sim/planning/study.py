@@ -189,7 +189,7 @@ def _report(
         candidate, trial = good[0]
         held = sustained(trials, candidate, trial.replicas)
         others = _best_of_other_methods(good)
-        flips = (*load_flips(trials, good[0], others), *acceptance_flip(trials, good[0], others, limits.gpus))
+        flips = (*load_flips(trials, good[0], others), *acceptance_flip(trials, good[0], others))
         parts = {"flips": flips, "lengths": _lengths(trials, good[0], methods), "sustained": held}
     plans = tuple(planned(trials, one, trial, limits.price) for one, trial in good)
     return Plan(

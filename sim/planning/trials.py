@@ -23,6 +23,8 @@ from specdec.errors import InputError
 HOPELESS = 1.0
 """The load from which on nothing is simulated."""
 WARM_UP = 0.1
+SCOUT, SCOUTED, HOPEFUL = 4, 500, 1.5
+"""A quarter of the requests, if that is 500 of them, are tried first. If an objective is missed by half, that is the trial."""
 IDLE = 0.02
 """The load of an idle replica."""
 
@@ -139,15 +141,19 @@ class Trials:
         load = factor * self.rate / (replicas * self.capacity(candidate, odds))
         if load >= HOPELESS:
             return Trial(replicas, load, factor)
+        requests = self.at(factor)
+        scout = requests.first(len(requests) // SCOUT)
+        if len(scout) >= SCOUTED:
+            scouted = self._tried(candidate, replicas, scout, load, factor, odds)
+            if scouted.pressure > HOPEFUL:
+                return scouted
+        return self._tried(candidate, replicas, requests, load, factor, odds)
+
+    def _tried(self, candidate: Candidate, replicas: int, requests: Workload, load: float, factor: float, odds: float) -> Trial:
+        """The trial of some requests."""
         system, seed = candidate.place.system, streams(np.random.SeedSequence(self.seed), 2)[1]
-        served = simulate_serving(
-            candidate.chains,
-            self._acceptance(candidate, odds),
-            system,
-            self.at(factor),
-            candidate.server(self.server, replicas),
-            seed,
-        )
+        acceptance, server = self._acceptance(candidate, odds), candidate.server(self.server, replicas)
+        served = simulate_serving(candidate.chains, acceptance, system, requests, server, seed)
         found = latencies_of(served, WARM_UP)
         latencies: Latencies = {"ttft": found.ttft, "tpot": found.tpot, "e2e": found.e2e}
         metrics = measure(served, per_request(self.objectives), WARM_UP, load)
@@ -172,10 +178,11 @@ class Trials:
 def sustained(trials: Trials, candidate: Candidate, replicas: int, odds: float = 1.0, steps: int = 6) -> float:
     """Requests per second up to which so many replicas meet all objectives; 0 if they do at no load.
 
-    Found by halving the interval below the capacity `steps` times: to 2 % of it with six.
+    Found by halving an interval `steps` times: from the planned load to the capacity if they meet them at the planned load,
+    else from nothing to the planned load.
     """
     most = replicas * trials.capacity(candidate, odds) / trials.rate
-    low, high = 0.0, most
+    low, high = (1.0, most) if trials.run(candidate, replicas, 1.0, odds).met else (0.0, min(1.0, most))
     for _ in range(steps):
         middle = (low + high) / 2
         low, high = (middle, high) if trials.run(candidate, replicas, middle, odds).met else (low, middle)

@@ -48,6 +48,12 @@ class Workload:
     def __len__(self) -> int:
         return len(self.arrival_seconds)
 
+    def first(self, requests: int) -> Workload:
+        """The first so many requests."""
+        return Workload(
+            self.arrival_seconds[:requests], self.input_tokens[:requests], self.output_tokens[:requests], self.source
+        )
+
     def repeated(self, times: int) -> Workload:
         """The same requests so many times over, one mean gap between the last of them and the first again."""
         span = float(self.arrival_seconds[-1])
