@@ -95,13 +95,50 @@ def plan(
     Raises `InputError` for constants that make batches free, for a closed loop, and for too few requests.
     """
     found = objectives_of(objectives) if isinstance(objectives, Mapping) else tuple(objectives)
+    trials = Trials(traffic, found, server, seed)
+    decided = decide(trials, methods, limits, strategies=strategies, batches=batches, schedules=schedules, progress=progress)
+    return reported(decided, target, provenance)
+
+
+@dataclass(frozen=True, eq=False)
+class Decided:
+    """What a plan was decided from, for its report and for further studies.
+
+    `trials`       the requests, and all that was simulated
+    `methods`      ways to decode
+    `limits`       GPUs and price
+    `candidates`   all that were screened
+    `good`         those that meet all objectives with the fewest replicas that do, the best first
+    `unmet`        those that were simulated and do not
+    `rejected`     all that are no plan, with their gates
+    """
+
+    trials: Trials
+    methods: Sequence[Method]
+    limits: Limits
+    candidates: Sequence[Candidate]
+    good: Sequence[Found]
+    unmet: Sequence[Found]
+    rejected: Sequence[Rejected]
+
+
+def decide(
+    trials: Trials,
+    methods: Sequence[Method],
+    limits: Limits = NO_LIMITS,
+    *,
+    strategies: Sequence[str] = ("speculative", "pearl"),
+    batches: Sequence[int] = (256,),
+    schedules: bool = True,
+    progress: Progress = no_progress,
+) -> Decided:
+    """Screen all candidates, and find the fewest replicas of those that are left; arguments and errors are those of `plan`."""
     for place in (place for method in methods for place in method.places):
         if isinstance(place.system.latency, Constant) and not place.system.latency.batches_are_free:
             raise InputError(
                 "constant step times make batches and prompts free, so they say nothing about load: give a profile, runs of an "
                 "engine or a GPU, or say that batches are free (--batches-are-free)"
             )
-    trials = Trials(traffic, found, server, seed)
     everything = list(candidates_of(methods, strategies, batches))
     finalists, rejected = screened(trials, everything, schedules=schedules)
     tried: list[Found] = []
@@ -109,7 +146,8 @@ def plan(
         most = candidate.place.most_replicas(limits.gpus)
         cheapest = min((one.place.gpus_of(trial.replicas) for one, trial in tried if trial.met), default=np.inf)
         if any(_kind(one) == _kind(candidate) and trial.met for one, trial in tried):
-            least = candidate.place.gpus_of(int(np.ceil(trials.rate / ceiling(candidate, trials.demand, found))))
+            top = ceiling(candidate, trials.demand, trials.objectives)
+            least = candidate.place.gpus_of(int(np.ceil(trials.rate / top)))
             if least > cheapest:
                 rejected.append(Rejected(candidate.name, f"cost: at least {least} GPUs, and another plan needs {cheapest:.0f}"))
                 continue
@@ -119,8 +157,9 @@ def plan(
             continue
         tried.append((candidate, fewest_replicas(trials, candidate, most)))
     good = sorted((one for one in tried if one[1].met), key=_rank)
-    rejected = [Rejected(one.name, gate(trials, trial, limits.gpus)) for one, trial in tried if not trial.met] + rejected
-    return _report(trials, good, rejected, methods, limits, target, provenance or {})
+    unmet = [one for one in tried if not one[1].met]
+    gates = [Rejected(one.name, gate(trials, trial, limits.gpus)) for one, trial in unmet]
+    return Decided(trials, methods, limits, everything, good, unmet, [*gates, *rejected])
 
 
 def screened(
@@ -173,15 +212,10 @@ def _rank(found: Found) -> tuple[int, float]:
     return candidate.place.gpus_of(trial.replicas), trial.pressure
 
 
-def _report(
-    trials: Trials,
-    good: Sequence[Found],
-    rejected: Sequence[Rejected],
-    methods: Sequence[Method],
-    limits: Limits,
-    target: str,
-    provenance: Mapping[str, str],
-) -> Plan:
+def reported(decided: Decided, target: str = "", provenance: Mapping[str, str] | None = None) -> Plan:
+    """The plan, with what it sustains, where it flips, and what other lengths would sustain."""
+    trials, methods, limits = decided.trials, decided.methods, decided.limits
+    good, rejected = decided.good, decided.rejected
     pools = {method.name: method.places[0].kv_tokens for method in methods}
     parts: dict[str, Any] = {"flips": (), "lengths": (), "sustained": None}
     if good:
@@ -189,7 +223,7 @@ def _report(
         held = sustained(trials, candidate, trial.replicas)
         others = _best_of_other_methods(good)
         flips = (*load_flips(trials, good[0], others), *acceptance_flip(trials, good[0], others, limits.gpus))
-        parts = {"flips": flips, "lengths": _lengths(trials, good[0], methods), "sustained": held}
+        parts = {"flips": flips, "lengths": lengths_of(trials, good[0]), "sustained": held}
     plans = tuple(planned(trials, one, trial, limits.price) for one, trial in good)
     return Plan(
         verdict=verdict(trials, good, rejected, limits, parts["flips"], parts["sustained"]),
@@ -204,7 +238,7 @@ def _report(
         kv_pools=pools,
         price=limits.price,
         provenance={
-            **provenance,
+            **(provenance or {}),
             "simulation": f"{len(trials.workload):,} requests, the first tenth as warm-up; seed {trials.seed}",
         },
         files={},
@@ -229,9 +263,9 @@ def _best_of_other_methods(good: Sequence[Found]) -> list[Found]:
     return [one for name, one in found.items() if name != good[0][0].method.name]
 
 
-def _lengths(trials: Trials, best: Found, methods: Sequence[Method]) -> tuple[Length, ...]:
-    """What every draft length of the best plan's kind sustains with its replicas."""
-    candidate, trial = best
+def lengths_of(trials: Trials, plan: Found) -> tuple[Length, ...]:
+    """What every draft length of a plan's kind sustains with its replicas."""
+    candidate, trial = plan
     if not candidate.draft_length:
         return ()
     ours = [

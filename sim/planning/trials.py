@@ -15,7 +15,7 @@ from sim.planning.objectives import Latencies, Objective, per_request
 from sim.planning.screen import Demand
 from sim.setup.acceptance import Acceptance
 from sim.traffic.metrics import Metrics, latencies_of, measure
-from sim.traffic.record import Server
+from sim.traffic.record import Served, Server
 from sim.traffic.serving import capacity_per_second, simulate_serving
 from sim.traffic.workload import Arrivals, Traffic, Workload, streams
 from specdec.errors import InputError
@@ -132,27 +132,30 @@ class Trials:
         """Serve the requests at `factor` times the load; `odds` multiplies those of every guess."""
         key = "trial", candidate, replicas, factor, odds
         if key not in self._known:
-            self._known[key] = self._served(candidate, replicas, factor, odds)
+            self._known[key] = self._tried(candidate, replicas, factor, odds)
         return self._known[key]  # type: ignore[return-value]
 
-    def _served(self, candidate: Candidate, replicas: int, factor: float, odds: float) -> Trial:
+    def served(self, candidate: Candidate, replicas: int, factor: float = 1.0, odds: float = 1.0) -> Served:
+        """The record of such a run: when each request was served, and what each iteration did."""
+        return simulate_serving(
+            candidate.chains,
+            self._acceptance(candidate, odds),
+            candidate.place.system,
+            self.at(factor),
+            candidate.server(self.server, replicas),
+            streams(np.random.SeedSequence(self.seed), 2)[1],
+        )
+
+    def _tried(self, candidate: Candidate, replicas: int, factor: float, odds: float) -> Trial:
         load = factor * self.rate / (replicas * self.capacity(candidate, odds))
         if load >= HOPELESS:
             return Trial(replicas, load, factor)
-        system, seed = candidate.place.system, streams(np.random.SeedSequence(self.seed), 2)[1]
-        served = simulate_serving(
-            candidate.chains,
-            self._acceptance(candidate, odds),
-            system,
-            self.at(factor),
-            candidate.server(self.server, replicas),
-            seed,
-        )
+        served = self.served(candidate, replicas, factor, odds)
         found = latencies_of(served, WARM_UP)
         latencies: Latencies = {"ttft": found.ttft, "tpot": found.tpot, "e2e": found.e2e}
         metrics = measure(served, per_request(self.objectives), WARM_UP, load)
         seconds = served.iterations.seconds.astype(float)
-        beyond = served.iterations.rows > getattr(system.latency, "reach", np.inf)
+        beyond = served.iterations.rows > getattr(candidate.place.system.latency, "reach", np.inf)
         return Trial(
             replicas,
             load,
