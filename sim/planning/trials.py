@@ -110,6 +110,15 @@ class Trials:
         faster = Arrivals(self.traffic.arrivals.rate_per_second * factor, self.traffic.arrivals.cv)
         return replace(self.traffic, arrivals=faster).workload(seed)
 
+    def redrawn(self, seed: int) -> Trials:
+        """The same question with other draws."""
+        known = {key: found for key, found in self._known.items() if key[0] == "capacity"}
+        return replace(self, seed=seed, _known=known)
+
+    def asked(self, traffic: Traffic | Workload) -> Trials:
+        """The same question of other requests."""
+        return replace(self, traffic=traffic, _known={})
+
     def capacity(self, candidate: Candidate, odds: float = 1.0) -> float:
         """Requests per second that one replica finishes while more always wait."""
         key = "capacity", candidate, odds
