@@ -20,6 +20,8 @@ from specdec.report import Report
 SEEDS = 3
 """Runs with other draws; their lowest and highest value are an interval."""
 POINTS = 7
+NEAR = 0.06
+"""Loads nearer than this share to the planned one are left out."""
 BINS = 160
 UNSTATED: tuple[tuple[Quantity, Statistic], ...] = (("ttft", "p99"), ("tpot", "p99"))
 """What is shown where there is no objective."""
@@ -29,7 +31,8 @@ UNSTATED: tuple[tuple[Quantity, Statistic], ...] = (("ttft", "p99"), ("tpot", "p
 class Deployed(Report):
     """A plan, as charts name and colour it.
 
-    `name`        short name of the plan
+    `name`        name of the plan
+    `label`       the same, a schedule of lengths in two words
     `method`      how guesses are made
     `strategy`    name of the strategy
     `placement`   where the draft runs
@@ -38,6 +41,7 @@ class Deployed(Report):
     """
 
     name: str
+    label: str
     method: str
     strategy: str
     placement: str
@@ -47,7 +51,8 @@ class Deployed(Report):
     @classmethod
     def of(cls, candidate: Candidate, replicas: int) -> Deployed:
         where, method = candidate.place, candidate.method.name
-        return cls(candidate.name, method, candidate.strategy, where.name, replicas, where.gpus_of(replicas))
+        label = candidate.name.replace(f"k={candidate.lengths}", "k by batch") if candidate.schedule else candidate.name
+        return cls(candidate.name, label, method, candidate.strategy, where.name, replicas, where.gpus_of(replicas))
 
 
 @dataclass(frozen=True)
@@ -144,7 +149,7 @@ def load_curve(trials: Trials, candidate: Candidate, replicas: int) -> LoadCurve
     top = min(0.97 * capacity, max(1.6 * held, 1.5 * trials.rate))
     factors = {float(rate / trials.rate) for rate in np.linspace(top / POINTS, top, POINTS)}
     if trials.run(candidate, replicas).metrics is not None:
-        factors.add(1.0)
+        factors = {factor for factor in factors if abs(factor - 1) > NEAR} | {1.0}
     others = [trials.redrawn(trials.seed + draw) for draw in range(1, SEEDS)]
     points: list[LoadPoint] = []
     for factor in sorted(factors):
