@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, ClassVar
 from sim.planning.candidates import candidates_of
 from sim.planning.methods import Method
 from sim.planning.report import Plan, Planned
-from sim.planning.study import planned, screened
+from sim.planning.shortlist import screened
+from sim.planning.study import planned
 from sim.planning.trials import Trials
 from sim.planning.verdict import gate
 from specdec.errors import InputError

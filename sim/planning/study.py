@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from sim.planning.candidates import Candidate, Tier, candidates_of
+from sim.planning.candidates import Candidate, candidates_of
 from sim.planning.flips import acceptance_flip, load_flips
-from sim.planning.methods import POOLED, Method
+from sim.planning.methods import Method
 from sim.planning.objectives import Objective, Quantity, Statistic, objectives_of, statistic_of
 from sim.planning.report import Length, Plan, Planned, Rejected
-from sim.planning.screen import best_schedule, ceiling
-from sim.planning.trials import Trial, Trials, fewest_replicas, sustained
+from sim.planning.screen import ceiling
+from sim.planning.shortlist import kind, screened
+from sim.planning.trials import Trial, Trials, each, fewest_replicas, sustained
 from sim.planning.verdict import gate, verdict
 from sim.setup.acceptance import Acceptance
 from sim.setup.latency import Constant
@@ -29,12 +29,8 @@ from specdec.errors import InputError
 from specdec.profile import Tag
 from specdec.report import Progress, no_progress
 
-NEAR = 0.85
-"""A candidate is simulated if its ceiling is at least this share of the best of its kind."""
-TRIED = 3
-"""Candidates of a kind (method, strategy, place) that are simulated at most."""
-TIERS = 3
-"""Lengths of a schedule at most."""
+AT_ONCE = 4
+"""Candidates that are decided together; what they cost does not depend on how many cores there are."""
 
 Found: TypeAlias = "tuple[Candidate, Trial]"
 
@@ -95,78 +91,80 @@ def plan(
     Raises `InputError` for constants that make batches free, for a closed loop, and for too few requests.
     """
     found = objectives_of(objectives) if isinstance(objectives, Mapping) else tuple(objectives)
+    trials = Trials(traffic, found, server, seed)
+    decided = decide(trials, methods, limits, strategies=strategies, batches=batches, schedules=schedules, progress=progress)
+    return reported(decided, target, provenance)
+
+
+@dataclass(frozen=True, eq=False)
+class Decided:
+    """What a plan was decided from, for its report and for further studies.
+
+    `trials`       the requests, and all that was simulated
+    `methods`      ways to decode
+    `limits`       GPUs and price
+    `candidates`   all that were screened
+    `good`         those that meet all objectives with the fewest replicas that do, the best first
+    `unmet`        those that were simulated and do not
+    `rejected`     all that are no plan, with their gates
+    """
+
+    trials: Trials
+    methods: Sequence[Method]
+    limits: Limits
+    candidates: Sequence[Candidate]
+    good: Sequence[Found]
+    unmet: Sequence[Found]
+    rejected: Sequence[Rejected]
+
+
+def decide(
+    trials: Trials,
+    methods: Sequence[Method],
+    limits: Limits = NO_LIMITS,
+    *,
+    strategies: Sequence[str] = ("speculative", "pearl"),
+    batches: Sequence[int] = (256,),
+    schedules: bool = True,
+    progress: Progress = no_progress,
+) -> Decided:
+    """Screen all candidates, and find the fewest replicas of those that are left; arguments and errors are those of `plan`."""
     for place in (place for method in methods for place in method.places):
         if isinstance(place.system.latency, Constant) and not place.system.latency.batches_are_free:
             raise InputError(
                 "constant step times make batches and prompts free, so they say nothing about load: give a profile, runs of an "
                 "engine or a GPU, or say that batches are free (--batches-are-free)"
             )
-    trials = Trials(traffic, found, server, seed)
     everything = list(candidates_of(methods, strategies, batches))
     finalists, rejected = screened(trials, everything, schedules=schedules)
     tried: list[Found] = []
-    for candidate in progress(finalists, len(finalists)):
-        most = candidate.place.most_replicas(limits.gpus)
-        cheapest = min((one.place.gpus_of(trial.replicas) for one, trial in tried if trial.met), default=np.inf)
-        if any(_kind(one) == _kind(candidate) and trial.met for one, trial in tried):
-            least = candidate.place.gpus_of(int(np.ceil(trials.rate / ceiling(candidate, trials.demand, found))))
-            if least > cheapest:
-                rejected.append(Rejected(candidate.name, f"cost: at least {least} GPUs, and another plan needs {cheapest:.0f}"))
-                continue
-        if most < 1:
-            needs = f"GPUs: a replica needs {candidate.place.gpus_of(1)}, and {limits.gpus} are allowed"
-            rejected.append(Rejected(candidate.name, needs))
-            continue
-        tried.append((candidate, fewest_replicas(trials, candidate, most)))
-    good = sorted((one for one in tried if one[1].met), key=_rank)
-    rejected = [Rejected(one.name, gate(trials, trial, limits.gpus)) for one, trial in tried if not trial.met] + rejected
-    words = {what: whence for method in methods for what, whence in method.provenance.items()} | dict(provenance or {})
-    return _report(trials, good, rejected, methods, limits, target, words)
-
-
-def screened(
-    trials: Trials, candidates: Sequence[Candidate], *, schedules: bool = True
-) -> tuple[list[Candidate], list[Rejected]]:
-    """The candidates to simulate, the most promising first, with schedules of lengths; and those that are not."""
-    demand = trials.demand
-    tops = {one: ceiling(one, demand, trials.objectives) for one in candidates}
-    kept: list[Candidate] = []
-    rejected: list[Rejected] = []
-    for _, group in groupby(sorted(candidates, key=_kind), key=_kind):
-        ours = sorted(group, key=lambda one: -tops[one])
-        best = tops[ours[0]]
-        for rank, one in enumerate(ours):
-            if rank == 0 or (rank < TRIED and tops[one] >= NEAR * best > 0):
-                kept.append(one)
+    parts = [finalists[first : first + AT_ONCE] for first in range(0, len(finalists), AT_ONCE)]
+    groups = {", ".join(map(str, part)): part for part in parts}
+    for name in progress(groups, len(groups)):
+        chosen: list[Candidate] = []
+        for candidate in groups[name]:
+            why = _too_dear(trials, candidate, tried, limits)
+            if why is None:
+                chosen.append(candidate)
             else:
-                what = f"{tops[one]:.3g} requests/s of a replica at most, and {ours[0].name} {best:.3g}"
-                rejected.append(Rejected(one.name, f"screened: {what}"))
-        kept += schedules_of(trials, ours) if schedules else []
-    per_gpu = {one: tops.get(one, np.inf) / one.place.gpus_of(POOLED) for one in kept}
-    return sorted(kept, key=lambda one: -per_gpu[one]), rejected
+                rejected.append(Rejected(candidate.name, why))
+        found = each(lambda one: fewest_replicas(trials, one, one.place.most_replicas(limits.gpus)), chosen)
+        tried += zip(chosen, found, strict=True)
+    good = sorted((one for one in tried if one[1].met), key=_rank)
+    unmet = [one for one in tried if not one[1].met]
+    gates = [Rejected(one.name, gate(trials, trial, limits.gpus)) for one, trial in unmet]
+    return Decided(trials, methods, limits, everything, good, unmet, [*gates, *rejected])
 
 
-def schedules_of(trials: Trials, candidates: Sequence[Candidate]) -> list[Candidate]:
-    """The schedule of the lengths that are fastest at each running batch, if they differ; for one strategy in one place."""
-    first = candidates[0]
-    if not first.draft_length or first.strategy != "speculative":
-        return []
-    best = best_schedule(candidates, trials.demand)
-    runs = [(length, [n for n, _ in group][-1]) for length, group in groupby(best, key=lambda pair: pair[1])]
-    while len(runs) > TIERS:  # drop the tier with the narrowest range of batches
-        widths = [end / (runs[i - 1][1] if i else 1) for i, (_, end) in enumerate(runs)]
-        runs.pop(int(np.argmin(widths[:-1])))
-    if len(runs) < 2:
-        return []
-    tiers = tuple(Tier(end if i < len(runs) - 1 else None, length) for i, (length, end) in enumerate(runs))
-    longest = max(tier.draft_length for tier in tiers)
-    if not longest:
-        return []
-    return [Candidate(first.method, first.place, first.strategy, longest, tiers, first.max_batch)]
-
-
-def _kind(one: Candidate) -> tuple[str, str, str, int]:
-    return one.method.name, one.strategy, one.place.name, one.max_batch
+def _too_dear(trials: Trials, candidate: Candidate, tried: Sequence[Found], limits: Limits) -> str | None:
+    """Why a candidate need not be simulated: by its ceiling it costs more than the cheapest plan, and its kind has one already."""
+    if not candidate.place.most_replicas(limits.gpus):
+        return f"GPUs: a replica needs {candidate.place.gpus_of(1)}, and {limits.gpus} are allowed"
+    if not any(kind(one) == kind(candidate) and trial.met for one, trial in tried):
+        return None
+    cheapest = min(one.place.gpus_of(trial.replicas) for one, trial in tried if trial.met)
+    least = candidate.place.gpus_of(int(np.ceil(trials.rate / ceiling(candidate, trials.demand, trials.objectives))))
+    return f"cost: at least {least} GPUs, and another plan needs {cheapest}" if least > cheapest else None
 
 
 def _rank(found: Found) -> tuple[int, float, int]:
@@ -174,23 +172,19 @@ def _rank(found: Found) -> tuple[int, float, int]:
     return candidate.place.gpus_of(trial.replicas), round(trial.pressure, 3), len(candidate.schedule)
 
 
-def _report(
-    trials: Trials,
-    good: Sequence[Found],
-    rejected: Sequence[Rejected],
-    methods: Sequence[Method],
-    limits: Limits,
-    target: str,
-    provenance: Mapping[str, str],
-) -> Plan:
+def reported(decided: Decided, target: str = "", provenance: Mapping[str, str] | None = None) -> Plan:
+    """The plan, with what it sustains, where it flips, and what other lengths would sustain."""
+    trials, methods, limits = decided.trials, decided.methods, decided.limits
+    good, rejected = decided.good, decided.rejected
     pools = {method.name: method.places[0].kv_tokens for method in methods}
+    words = {what: whence for method in methods for what, whence in method.provenance.items()}
     parts: dict[str, Any] = {"flips": (), "lengths": (), "sustained": None}
     if good:
         candidate, trial = good[0]
-        held = sustained(trials, candidate, trial.replicas)
         others = _best_of_other_methods(good)
+        held, *_ = each(lambda one: sustained(trials, one[0], one[1].replicas), [good[0], *others])
         flips = (*load_flips(trials, good[0], others), *acceptance_flip(trials, good[0], others))
-        parts = {"flips": flips, "lengths": _lengths(trials, good[0], methods), "sustained": held}
+        parts = {"flips": flips, "lengths": lengths_of(trials, good[0]), "sustained": held}
     plans = tuple(planned(trials, one, trial, limits.price) for one, trial in good)
     return Plan(
         verdict=verdict(trials, good, rejected, limits, parts["flips"], parts["sustained"]),
@@ -205,7 +199,8 @@ def _report(
         kv_pools=pools,
         price=limits.price,
         provenance={
-            **provenance,
+            **words,
+            **(provenance or {}),
             "simulation": f"{len(trials.workload):,} requests, the first tenth as warm-up; seed {trials.seed}",
         },
         files={},
@@ -230,9 +225,9 @@ def _best_of_other_methods(good: Sequence[Found]) -> list[Found]:
     return [one for name, one in found.items() if name != good[0][0].method.name]
 
 
-def _lengths(trials: Trials, best: Found, methods: Sequence[Method]) -> tuple[Length, ...]:
-    """What every draft length of the best plan's kind sustains with its replicas."""
-    candidate, trial = best
+def lengths_of(trials: Trials, plan: Found) -> tuple[Length, ...]:
+    """What every draft length of a plan's kind sustains with its replicas."""
+    candidate, trial = plan
     if not candidate.draft_length:
         return ()
     ours = [

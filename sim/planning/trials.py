@@ -5,8 +5,11 @@ A trial is kept, so nothing is simulated twice. A load that replicas cannot fini
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 
@@ -15,10 +18,14 @@ from sim.planning.objectives import Latencies, Objective, per_request
 from sim.planning.screen import Demand
 from sim.setup.acceptance import Acceptance
 from sim.traffic.metrics import Metrics, latencies_of, measure
-from sim.traffic.record import Server
+from sim.traffic.record import Served, Server
 from sim.traffic.serving import capacity_per_second, simulate_serving
 from sim.traffic.workload import Arrivals, Traffic, Workload, streams
 from specdec.errors import InputError
+from specdec.machine import available_cores
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 HOPELESS = 1.0
 """The load from which on nothing is simulated."""
@@ -112,6 +119,15 @@ class Trials:
         faster = Arrivals(self.traffic.arrivals.rate_per_second * factor, self.traffic.arrivals.cv)
         return replace(self.traffic, arrivals=faster).workload(seed)
 
+    def redrawn(self, seed: int) -> Trials:
+        """The same question with other draws."""
+        known = {key: found for key, found in self._known.items() if key[0] == "capacity"}
+        return replace(self, seed=seed, _known=known)
+
+    def asked(self, traffic: Traffic | Workload) -> Trials:
+        """The same question of other requests."""
+        return replace(self, traffic=traffic, _known={})
+
     def capacity(self, candidate: Candidate, odds: float = 1.0) -> float:
         """Requests per second that one replica finishes while more always wait."""
         key = "capacity", candidate, odds
@@ -134,31 +150,42 @@ class Trials:
         """Serve the requests at `factor` times the load; `odds` multiplies those of every guess."""
         key = "trial", candidate, replicas, factor, odds
         if key not in self._known:
-            self._known[key] = self._served(candidate, replicas, factor, odds)
+            self._known[key] = self._tried(candidate, replicas, factor, odds)
         return self._known[key]  # type: ignore[return-value]
 
-    def _served(self, candidate: Candidate, replicas: int, factor: float, odds: float) -> Trial:
+    def served(self, candidate: Candidate, replicas: int, requests: Workload | None = None, odds: float = 1.0) -> Served:
+        """The record of such a run, at the planned load unless other requests are given."""
+        return simulate_serving(
+            candidate.chains,
+            self._acceptance(candidate, odds),
+            candidate.place.system,
+            self.workload if requests is None else requests,
+            candidate.server(self.server, replicas),
+            streams(np.random.SeedSequence(self.seed), 2)[1],
+        )
+
+    def _tried(self, candidate: Candidate, replicas: int, factor: float, odds: float) -> Trial:
         load = factor * self.rate / (replicas * self.capacity(candidate, odds))
         if load >= HOPELESS:
             return Trial(replicas, load, factor)
         requests = self.at(factor)
         scout = requests.first(len(requests) // SCOUT)
         if len(scout) >= SCOUTED:
-            scouted = self._tried(candidate, replicas, scout, load, factor, odds)
+            scouted = self._measured(candidate, replicas, scout, load, factor, odds)
             if scouted.pressure > HOPEFUL:
                 return scouted
-        return self._tried(candidate, replicas, requests, load, factor, odds)
+        return self._measured(candidate, replicas, requests, load, factor, odds)
 
-    def _tried(self, candidate: Candidate, replicas: int, requests: Workload, load: float, factor: float, odds: float) -> Trial:
+    def _measured(
+        self, candidate: Candidate, replicas: int, requests: Workload, load: float, factor: float, odds: float
+    ) -> Trial:
         """The trial of some requests."""
-        system, seed = candidate.place.system, streams(np.random.SeedSequence(self.seed), 2)[1]
-        acceptance, server = self._acceptance(candidate, odds), candidate.server(self.server, replicas)
-        served = simulate_serving(candidate.chains, acceptance, system, requests, server, seed)
+        served = self.served(candidate, replicas, requests, odds)
         found = latencies_of(served, WARM_UP)
         latencies: Latencies = {"ttft": found.ttft, "tpot": found.tpot, "e2e": found.e2e}
         metrics = measure(served, per_request(self.objectives), WARM_UP, load)
         seconds = served.iterations.seconds.astype(float)
-        beyond = served.iterations.rows > getattr(system.latency, "reach", np.inf)
+        beyond = served.iterations.rows > getattr(candidate.place.system.latency, "reach", np.inf)
         return Trial(
             replicas,
             load,
@@ -218,3 +245,9 @@ def fewest_replicas(trials: Trials, candidate: Candidate, most: int, odds: float
         else:
             failing = middle
     return trial
+
+
+def each(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    """The results of a function of trials, on all cores: the simulation leaves the interpreter while it runs."""
+    with ThreadPoolExecutor(available_cores()) as pool:
+        return list(pool.map(function, items))

@@ -1,0 +1,151 @@
+"""Charts of the inside of a plan: rounds, the cache over time, and what the plan hangs on. As in `sim.pictures.plan_charts`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+
+from sim.pictures.plan_charts import INK, WIDE, colour, note, rule, sized
+from sim.pictures.plan_colours import FEWER, LIMIT, MORE, scale_of
+from sim.pictures.timeline import COLOURS, in_milliseconds
+from sim.planning.sensitivity import Changed, Sensitivity
+from sim.planning.under_load import CacheUse
+from sim.stream.timeline import Kind, Timeline
+from specdec.pictures import INKS
+from specdec.report import three_digits
+
+NARROW_ROUNDS = 4
+"""Rounds of a narrow timeline."""
+
+
+def rounds_chart(timelines: Sequence[Timeline], width: int) -> Any:
+    """Bars of the target and of the draft, for each timeline; a narrow chart shows the first rounds only."""
+    first = timelines[0]
+    shown = len(first.round_end_seconds) if width >= WIDE else min(NARROW_ROUNDS, len(first.round_end_seconds))
+    until = 1e3 * first.round_end_seconds[shown - 1]
+    rows = [
+        {**in_milliseconds(piece), "lane": f"{spelled_short(one)}: {piece.lane}"}
+        for one in timelines
+        for piece in (*one.waits(), *one.work)
+        if 1e3 * piece.start_seconds < until
+    ]
+    for row in rows:
+        row["end"] = min(row["end"], until)
+    lanes = list(dict.fromkeys(f"{spelled_short(one)}: {lane}" for one in timelines for lane in ("target", "draft")))
+    lanes = [lane for lane in lanes if any(row["lane"] == lane for row in rows)]
+    counts = [
+        {"middle": 500 * (start + end), "words": f"+{tokens}", "lane": f"{spelled_short(one)}: target"}
+        for one in timelines
+        for start, end, tokens in zip((0.0, *one.round_end_seconds), one.round_end_seconds, one.round_tokens, strict=False)
+        if 1e3 * end <= until * 1.001
+    ]
+    kinds: dict[Kind, str] = {kind: shade or INKS["light"].waiting for kind, shade in COLOURS.items()}
+    x = alt.X("start:Q", title="ms", scale=alt.Scale(domain=[0, until], nice=False), axis=alt.Axis(grid=False, tickCount=6))
+    y = alt.Y(
+        "lane:N",
+        title=None,
+        sort=lanes,
+        axis=alt.Axis(domain=False, ticks=False, labelLimit=180),
+        scale=alt.Scale(domain=lanes, paddingInner=0.3, paddingOuter=0.25),
+    )
+    legend = alt.Legend(orient="bottom", columns=2 if width < WIDE else 5, symbolType="square", symbolSize=120)
+    color = alt.Color("kind:N", title=None, scale=alt.Scale(domain=[*kinds], range=[*kinds.values()]), legend=legend)
+    bars = (
+        alt.Chart(alt.Data(values=rows))
+        .mark_bar(stroke=INKS["light"].ground, strokeWidth=0.8, height=alt.RelativeBandSize(1))
+        .encode(x=x, x2="end:Q", y=y, color=color)
+    )
+    tokens = (
+        alt.Chart(alt.Data(values=counts))
+        .mark_text(color=INKS["light"].ground, fontSize=11, fontWeight="bold")
+        .encode(x=alt.X("middle:Q", scale=alt.Scale(domain=[0, until], nice=False)), y=y, text="words:N")
+    )
+    return sized(
+        alt.layer(bars, tokens), width, 60 + 40 * len(lanes), "Tokens are committed where a target bar ends"
+    ).properties(height=120 + 34 * len(lanes) + (40 if width < WIDE else 0))
+
+
+def spelled_short(one: Timeline) -> str:
+    """`pearl k=4`, `autoregressive`."""
+    length = one.parameters.get("draft_length")
+    name = {"autoregressive": "AR", "pearl": "PEARL"}.get(one.strategy, one.strategy)
+    return name if length is None else f"{name} k={length}"
+
+
+def cache_chart(caches: Sequence[CacheUse], width: int) -> Any:
+    """Tokens in use: the mean of a plan's replicas as a line, the fullest one as the top of an area; pools as dashed lines."""
+    names = scale_of([one.plan for one in caches])
+    rows = [
+        {"plan": one.plan.label, "seconds": seconds, "mean": mean, "most": most}
+        for one in caches
+        for seconds, mean, most in zip(one.seconds, one.mean, one.most, strict=True)
+    ]
+    peak = max([row["most"] for row in rows], default=0) or 1
+    pools = [one for one in caches if one.pool is not None and one.pool < 4 * peak]
+    top = 1.06 * max([peak, *(one.pool or 0 for one in pools)])
+    x = alt.X("seconds:Q", title="seconds", scale=alt.Scale(nice=False), axis=alt.Axis(grid=False, tickCount=6))
+    y = alt.Y("mean:Q", title="tokens", scale=alt.Scale(domain=[0, top], nice=False), axis=alt.Axis(format="~s", tickCount=5))
+    base = alt.Chart(alt.Data(values=rows)).encode(x=x, color=colour(names, width))
+    layers = [
+        base.mark_area(opacity=0.2).encode(y=alt.Y("most:Q", title="tokens", scale=alt.Scale(domain=[0, top], nice=False))),
+        base.mark_line(strokeWidth=1.6).encode(y=y),
+    ]
+    for one in pools:
+        layers += [
+            rule(names[one.plan.label], y=one.pool),
+            note(alt.value(4), one.pool, f"pool of {one.plan.method}: {one.pool:,}", align="left", baseline="top", dy=3),
+        ]
+    return sized(alt.layer(*layers), width, 230, "Tokens of the KV cache in use, of a replica", [*names])
+
+
+def tornado_chart(found: Sensitivity, width: int) -> Any:
+    """Pressure with each input a fifth smaller and larger, the widest first; numbers are the GPUs that the plan then needs."""
+    inputs = sorted({one.parameter for one in found.changes}, key=lambda name: -_spread(found, name))
+    top = max([1.15, found.pressure, *(one.pressure for one in found.changes if one.pressure is not None)]) * 1.12
+    rows = [
+        {
+            "input": one.parameter,
+            "change": "20 % less" if one.factor < 1 else "20 % more",
+            "from": found.pressure,
+            "to": top if one.pressure is None else one.pressure,
+            "words": _words(one),
+            "left": one.pressure is not None and one.pressure < found.pressure,
+        }
+        for one in found.changes
+    ]
+    lower = min(row["to"] for row in rows)
+    bottom = max(0.0, min(found.pressure, lower) - 0.25 * (top - lower))
+    x = alt.X(
+        "from:Q",
+        title="statistic / limit of the binding objective",
+        scale=alt.Scale(domain=[bottom, top], nice=False),
+        axis=alt.Axis(grid=False, tickCount=6, format=".2~f"),
+    )
+    y = alt.Y("input:N", title=None, sort=inputs, axis=alt.Axis(domain=False, ticks=False))
+    scale = alt.Scale(domain=["20 % less", "20 % more"], range=[FEWER, MORE])
+    color = alt.Color("change:N", title=None, scale=scale, legend=alt.Legend(orient="bottom", columns=2, symbolType="square"))
+    base = alt.Chart(alt.Data(values=rows)).encode(y=y)
+    text = {"fontSize": 11, "color": INK}
+    layers = [
+        base.mark_bar(height=alt.RelativeBandSize(0.7)).encode(x=x, x2="to:Q", color=color),
+        base.transform_filter("datum.left").mark_text(align="right", dx=-4, **text).encode(x="to:Q", text="words:N"),
+        base.transform_filter("!datum.left").mark_text(align="left", dx=4, **text).encode(x="to:Q", text="words:N"),
+        rule(INK, x=found.pressure, dash=(1, 0)),
+        rule(LIMIT, x=1.0),
+        note(1.0, alt.value(-2), "limit", align="center", baseline="bottom"),
+        note(found.pressure, alt.value(-2), f"plan {three_digits(found.pressure)}", align="center", baseline="bottom"),
+    ]
+    return sized(alt.layer(*layers), width, 90 + 38 * len(inputs), "What the plan hangs on")
+
+
+def _spread(found: Sensitivity, parameter: str) -> float:
+    ours = [10.0 if one.pressure is None else one.pressure for one in found.changes if one.parameter == parameter]
+    return max(ours) - min(ours)
+
+
+def _words(one: Changed) -> str:
+    if one.gpus is not None:
+        return f"{one.gpus} GPU{'s' if one.gpus > 1 else ''}"
+    return "more GPUs than tried"
