@@ -157,7 +157,7 @@ def decide(
 
 
 def _too_dear(trials: Trials, candidate: Candidate, tried: Sequence[Found], limits: Limits) -> str | None:
-    """Why a candidate need not be simulated: by its ceiling it costs more than the cheapest plan, and its kind has one already."""
+    """Why a candidate need not be simulated: by its ceiling it costs more than the cheapest plan, and its kind has a plan."""
     if not candidate.place.most_replicas(limits.gpus):
         return f"GPUs: a replica needs {candidate.place.gpus_of(1)}, and {limits.gpus} are allowed"
     if not any(kind(one) == kind(candidate) and trial.met for one, trial in tried):
@@ -180,7 +180,6 @@ def reported(decided: Decided, target: str = "", provenance: Mapping[str, str] |
     words = {what: whence for method in methods for what, whence in method.provenance.items()}
     parts: dict[str, Any] = {"flips": (), "lengths": (), "sustained": None}
     if good:
-        candidate, trial = good[0]
         others = _best_of_other_methods(good)
         held, *_ = each(lambda one: sustained(trials, one[0], one[1].replicas), [good[0], *others])
         flips = (*load_flips(trials, good[0], others), *acceptance_flip(trials, good[0], others))

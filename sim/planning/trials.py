@@ -43,7 +43,8 @@ class Trial:
     `replicas`       how many
     `factor`         times the load that is planned for
     `load`           rho: requests that arrive over those that the replicas can finish
-    `pressures`      of each objective: its statistic over its limit, at most 1 if it is met; empty for a hopeless load
+    `pressures`      of each objective: the upper end of its statistic's interval over its limit, at most 1 if it is met;
+                     empty for a hopeless load
     `latencies`      seconds of the requests, and `metrics` of the run; `None` for a hopeless load
     `extrapolated`   share of the time in forwards over more rows than were measured
     """

@@ -20,10 +20,16 @@ def gate(trials: Trials, trial: Trial, most_gpus: int) -> str:
     """What rejected a candidate, and by how much."""
     if trial.load >= HOPELESS:
         return f"load: {share(trial.load)} of what {most_gpus} GPUs finish"
+    assert trial.latencies is not None
     missed = [
         f"{one.name} {three_digits(1e3 * one.value(trial.latencies))} of {milliseconds(one.seconds)}"
+        + (
+            f", up to {three_digits(1e3 * pressure * one.seconds)} by chance"
+            if one.value(trial.latencies) <= one.seconds
+            else ""
+        )
         for one, pressure in zip(trials.objectives, trial.pressures, strict=True)
-        if pressure > 1 and trial.latencies is not None
+        if pressure > 1
     ]
     where = "on an idle replica already" if trial.factor < 1 else f"with {trial.replicas} replicas"
     return f"{', '.join(missed)} {where}"
