@@ -11,7 +11,7 @@ from sim.planning.methods import Method
 from sim.planning.report import Plan, Planned
 from sim.planning.shortlist import screened
 from sim.planning.study import planned
-from sim.planning.trials import HOPELESS, Trial, Trials
+from sim.planning.trials import Trials
 from sim.planning.verdict import gate
 from specdec.errors import InputError
 from specdec.report import Report, milliseconds, share, three_digits
@@ -60,8 +60,8 @@ def check(plan: Plan, trials: Trials, methods: Sequence[Method], strategies: Seq
     candidate = found[0]
     trial = trials.run(candidate, best.replicas)
     count = len(trials.workload)
-    again = planned(trials, candidate, trial, plan.price) if _kept(trials, trial) else None
-    fewer = _kept(trials, trials.run(candidate, best.replicas - 1)) if best.replicas > 1 else None
+    again = planned(trials, candidate, trial, plan.price) if trials.holds(candidate, best.replicas) else None
+    fewer = trials.holds(candidate, best.replicas - 1) if best.replicas > 1 else None
     if again is None:
         words = f"{best.name} on {best.gpus} GPUs does not hold over {count:,} requests: {gate(trials, trial, best.gpus)}."
     else:
@@ -74,13 +74,3 @@ def check(plan: Plan, trials: Trials, methods: Sequence[Method], strategies: Seq
     if fewer is not None:
         words += f" One replica fewer {'would hold too' if fewer else 'would not'}."
     return Checked(again is not None, count, again, fewer, words)
-
-
-def _kept(trials: Trials, trial: Trial) -> bool:
-    """Whether the statistics themselves are within their limits: so many requests need no interval."""
-    latencies = trial.latencies
-    return (
-        latencies is not None
-        and trial.load < HOPELESS
-        and all(one.value(latencies) <= one.seconds for one in trials.objectives)
-    )

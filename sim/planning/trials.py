@@ -30,6 +30,8 @@ R = TypeVar("R")
 HOPELESS = 1.0
 """The load from which on nothing is simulated."""
 WARM_UP = 0.1
+LONGER, OTHER = 5, 1_000_000
+"""How many times the requests the best plan is confirmed with, and how far off their seed is."""
 SCOUT, SCOUTED, HOPEFUL = 4, 500, 1.5
 """A quarter of the requests, if that is 500 of them, are tried first. If an objective is missed by half, that is the trial."""
 IDLE = 0.02
@@ -128,6 +130,22 @@ class Trials:
     def asked(self, traffic: Traffic | Workload) -> Trials:
         """The same question of other requests."""
         return replace(self, traffic=traffic, _known={})
+
+    @cached_property
+    def longer(self) -> Trials:
+        """The same question of `LONGER` times as many requests, with other draws."""
+        if isinstance(self.traffic, Workload):
+            more: Traffic | Workload = self.traffic.repeated(LONGER)
+        else:
+            more = replace(self.traffic, requests=LONGER * self.traffic.requests)
+        return replace(self, traffic=more, seed=self.seed + OTHER, _known={})
+
+    def holds(self, candidate: Candidate, replicas: int, factor: float = 1.0) -> bool:
+        """Whether all statistics are within their limits, without an interval: for many requests."""
+        trial = self.run(candidate, replicas, factor)
+        if trial.latencies is None:
+            return False
+        return all(one.value(trial.latencies) <= one.seconds for one in self.objectives)
 
     def capacity(self, candidate: Candidate, odds: float = 1.0) -> float:
         """Requests per second that one replica finishes while more always wait."""
