@@ -7,7 +7,7 @@ from typing import Any
 
 import altair as alt
 
-from sim.pictures.plan_charts import INK, WIDE, colour, note, rule, sized
+from sim.pictures.plan_charts import INK, WIDE, colour, haloed, note, rule, sized
 from sim.pictures.plan_colours import FEWER, LIMIT, MORE, scale_of
 from sim.pictures.timeline import COLOURS, in_milliseconds
 from sim.planning.sensitivity import Changed, Sensitivity
@@ -106,17 +106,7 @@ def tornado_chart(found: Sensitivity, width: int) -> Any:
     """Pressure with each input a fifth smaller and larger, the widest first; numbers are the GPUs that the plan then needs."""
     inputs = sorted({one.parameter for one in found.changes}, key=lambda name: -_spread(found, name))
     top = max([1.15, found.pressure, *(one.pressure for one in found.changes if one.pressure is not None)]) * 1.12
-    rows: list[dict[str, Any]] = [
-        {
-            "input": one.parameter,
-            "change": "20 % less" if one.factor < 1 else "20 % more",
-            "from": found.pressure,
-            "to": top if one.pressure is None else one.pressure,
-            "words": _words(one),
-            "left": one.pressure is not None and one.pressure < found.pressure,
-        }
-        for one in found.changes
-    ]
+    rows = [row for name in inputs for row in _pair(found, name, top)]
     lower = min(row["to"] for row in rows)
     bottom = max(0.0, min(found.pressure, lower) - 0.25 * (top - lower))
     x = alt.X(
@@ -129,17 +119,36 @@ def tornado_chart(found: Sensitivity, width: int) -> Any:
     scale = alt.Scale(domain=["20 % less", "20 % more"], range=[FEWER, MORE])
     color = alt.Color("change:N", title=None, scale=scale, legend=alt.Legend(orient="bottom", columns=2, symbolType="square"))
     base = alt.Chart(alt.Data(values=rows)).encode(y=y)
-    text: dict[str, Any] = {"fontSize": 11, "color": INK}
+    words = base.encode(x="at:Q", text="words:N")
     layers = [
         base.mark_bar(height=alt.RelativeBandSize(0.7)).encode(x=x, x2="to:Q", color=color),
-        base.transform_filter("datum.left").mark_text(align="right", dx=-4, **text).encode(x="to:Q", text="words:N"),
-        base.transform_filter("!datum.left").mark_text(align="left", dx=4, **text).encode(x="to:Q", text="words:N"),
         rule(INK, x=found.pressure, dash=(1, 0)),
         rule(LIMIT, x=1.0),
         note(1.0, alt.value(-2), "limit", align="center", baseline="bottom"),
         note(found.pressure, alt.value(-2), f"plan {three_digits(found.pressure)}", align="center", baseline="bottom"),
+        haloed(words.transform_filter("datum.left"), fontSize=11, align="right", dx=-4),
+        haloed(words.transform_filter("!datum.left"), fontSize=11, align="left", dx=4),
     ]
     return sized(alt.layer(*layers), width, 90 + 38 * len(inputs), "What the plan hangs on")
+
+
+def _pair(found: Sensitivity, parameter: str, top: float) -> list[dict[str, Any]]:
+    """Both bars of an input, the one that ends further left first; words of each stand on its own side of both."""
+    bars = [
+        {
+            "input": parameter,
+            "change": "20 % less" if one.factor < 1 else "20 % more",
+            "from": found.pressure,
+            "to": top if one.pressure is None else one.pressure,
+            "words": _words(one),
+        }
+        for one in found.changes
+        if one.parameter == parameter
+    ]
+    lower, upper = sorted(bars, key=lambda bar: bar["to"])
+    lower |= {"left": True, "at": min(lower["to"], found.pressure)}
+    upper |= {"left": False, "at": max(upper["to"], found.pressure)}
+    return [lower, upper]
 
 
 def _spread(found: Sensitivity, parameter: str) -> float:
