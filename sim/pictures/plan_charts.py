@@ -42,6 +42,7 @@ def colour(names: dict[str, str], width: int, field: str = "plan:N") -> alt.Colo
         symbolType="stroke",
         symbolStrokeWidth=3,
         symbolOpacity=1,
+        symbolSize=120,
         labelLimit=width - 90,
     )
     scale = alt.Scale(domain=[*names], range=[*names.values()])
@@ -76,8 +77,8 @@ def _rate_axis(most: float) -> alt.X:
     return alt.X("rate:Q", title="requests/s", scale=scale, axis=alt.Axis(grid=False, tickCount=6))
 
 
-def _marked(rate: float, held: float | None, top: float) -> list[Any]:
-    """The planned load and the knee, as lines with words."""
+def _marked(rate: float, held: float | None, top: float, low: float) -> list[Any]:
+    """The planned load and the knee, as lines with words; those of the knee at `low`."""
     found = [
         rule(INK, x=rate, dash=(6, 3)),
         note(rate, alt.value(6), f"planned {three_digits(rate)}", **_beside(rate < 0.3 * top), baseline="top"),
@@ -85,7 +86,7 @@ def _marked(rate: float, held: float | None, top: float) -> list[Any]:
     if held:
         found += [
             rule(LIMIT, x=held, dash=(2, 3)),
-            note(held, alt.value(22), f"holds to {three_digits(held)}", **_beside(held < 0.7 * top), baseline="top"),
+            note(held, low, f"holds to {three_digits(held)}", **_beside(held < 0.7 * top)),
         ]
     return found
 
@@ -97,7 +98,7 @@ def _beside(right: bool) -> dict[str, Any]:
 
 def latency_chart(curves: Sequence[LoadCurve], index: int, words: str, limit: float | None, rate: float, width: int) -> Any:
     """One statistic against load, with the range of other draws; cut off above twice the limit."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "plan": curve.plan.label,
             "rate": point.rate,
@@ -116,27 +117,27 @@ def latency_chart(curves: Sequence[LoadCurve], index: int, words: str, limit: fl
     held = curves[0].sustained
     most = _most(curves, rate)
     x = _rate_axis(most)
-    y = alt.Y("value:Q", title="ms", scale=alt.Scale(domain=[0, top], nice=False), axis=alt.Axis(tickCount=5))
+    y = alt.Y("value:Q", title=None, scale=alt.Scale(domain=[0, top], nice=False), axis=alt.Axis(tickCount=5))
     base = alt.Chart(alt.Data(values=rows)).encode(x=x, color=colour(names, width))
     layers = [
         base.mark_area(opacity=0.2, clip=True, line=False).encode(
-            y=alt.Y("low:Q", title="ms", scale=alt.Scale(domain=[0, top], nice=False)), y2="high:Q"
+            y=alt.Y("low:Q", title=None, scale=alt.Scale(domain=[0, top], nice=False)), y2="high:Q"
         ),
         base.mark_line(strokeWidth=2.2, clip=True).encode(y=y),
         base.mark_circle(size=26, clip=True, opacity=1).encode(y=y),
-        *_marked(rate, held, most),
+        *_marked(rate, held, most, 0.05 * top),
     ]
     if limit is not None:
         layers += [
             rule(LIMIT, y=1e3 * limit),
             note(alt.value(4), 1e3 * limit, f"limit {milliseconds(limit)}", align="left", baseline="bottom", dy=-3),
         ]
-    return sized(alt.layer(*layers), width, 250, f"{words} against load", [*names])
+    return sized(alt.layer(*layers), width, 250, f"{words}, ms", [*names])
 
 
 def goodput_chart(curves: Sequence[LoadCurve], rate: float, width: int) -> Any:
     """Requests in a second that meet all limits, against those that arrive; a thin line where all would."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"plan": curve.plan.label, "rate": point.rate, "value": point.goodput.value, "low": point.goodput.low,
          "high": point.goodput.high}
         for curve in curves
@@ -145,24 +146,24 @@ def goodput_chart(curves: Sequence[LoadCurve], rate: float, width: int) -> Any:
     names = scale_of([curve.plan for curve in curves])
     most = _most(curves, rate)
     x = _rate_axis(most)
-    y = alt.Y("value:Q", title="requests/s", scale=alt.Scale(domain=[0, 1.02 * most], nice=False), axis=alt.Axis(tickCount=5))
+    y = alt.Y("value:Q", title=None, scale=alt.Scale(domain=[0, 1.02 * most], nice=False), axis=alt.Axis(tickCount=5))
     base = alt.Chart(alt.Data(values=rows)).encode(x=x, color=colour(names, width))
     ideal = alt.Chart(alt.Data(values=[{"rate": 0, "value": 0}, {"rate": most, "value": most}]))
     layers = [
         ideal.mark_line(color=INKS["light"].faint, strokeWidth=1.5, strokeDash=[4, 3]).encode(x=x, y=y),
         base.mark_area(opacity=0.2, clip=True).encode(
-            y=alt.Y("low:Q", title="requests/s", scale=alt.Scale(domain=[0, 1.02 * most], nice=False)), y2="high:Q"
+            y=alt.Y("low:Q", title=None, scale=alt.Scale(domain=[0, 1.02 * most], nice=False)), y2="high:Q"
         ),
         base.mark_line(strokeWidth=2.2).encode(y=y),
         base.mark_circle(size=26, opacity=1).encode(y=y),
-        *_marked(rate, curves[0].sustained, most),
+        *_marked(rate, curves[0].sustained, most, 0.05 * most),
     ]
-    return sized(alt.layer(*layers), width, 250, "Goodput (requests that meet all limits) against load", [*names])
+    return sized(alt.layer(*layers), width, 250, "Goodput: requests/s that meet all limits", [*names])
 
 
 def attainment_chart(attained: Sequence[Sequence[Attained]], price: float | None, width: int) -> Any:
     """The share of requests that meet all limits, against what the replicas cost; hollow where an objective is missed."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "plan": one.plan.label,
             "cost": one.plan.gpus * (price or 1),
@@ -183,7 +184,7 @@ def attainment_chart(attained: Sequence[Sequence[Attained]], price: float | None
     lowest = min(row["share"] for row in rows)
     bottom = next(floor for floor in (95, 90, 50, 0) if lowest >= floor)
     domain = [bottom, 100 + 0.06 * (100 - bottom)]
-    y = alt.Y("share:Q", title="% of requests", scale=alt.Scale(domain=domain, nice=False), axis=alt.Axis(tickCount=5))
+    y = alt.Y("share:Q", title=None, scale=alt.Scale(domain=domain, nice=False), axis=alt.Axis(tickCount=5))
     sizes = alt.Scale(domain=[*names], range=[60 + 110 * index for index in range(len(names))])
     size = alt.Size("plan:N", legend=None, scale=sizes)  # so that points on one another are all seen
     base = alt.Chart(alt.Data(values=rows)).encode(x=x, y=y, color=colour(names, width))
@@ -195,19 +196,19 @@ def attainment_chart(attained: Sequence[Sequence[Attained]], price: float | None
             ours.transform_filter("datum.met").mark_point(filled=True, opacity=1),
             ours.transform_filter("!datum.met").mark_point(opacity=1, **hollow),
         ]
-    return sized(alt.layer(*layers), width, 260, "Requests that meet all limits, against cost", [*names])
+    return sized(alt.layer(*layers), width, 260, "Requests that meet all limits, %", [*names])
 
 
 def length_chart(curve: LengthCurve, rate: float, planned: int, color: str, width: int) -> Any:
     """Requests per second by draft length: simulated as dots with a line, by the exact chain as a thin line."""
-    kinds = {"simulated": curve.simulated, "exact chain, no waiting": curve.closed}
-    rows = [
-        {"length": one.draft_length, "kind": kind, "value": value if isinstance(value, float) else value.requests_per_second}
+    kinds = {"simulated": [one.requests_per_second for one in curve.simulated], "exact chain, no waiting": curve.closed}
+    rows: list[dict[str, Any]] = [
+        {"length": one.draft_length, "kind": kind, "value": value}
         for kind, values in kinds.items()
         for one, value in zip(curve.simulated, values, strict=True)
     ]
     x = alt.X("length:O", title="draft length (tokens)", axis=alt.Axis(labelAngle=0, grid=False))
-    y = alt.Y("value:Q", title="requests/s", scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=5))
+    y = alt.Y("value:Q", title=None, scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=5))
     dash = alt.StrokeDash(
         "kind:N",
         title=None,
@@ -233,7 +234,9 @@ def pareto_chart(found: Curves, limit: float | None, width: int) -> Any:
     """Frontiers of methods; points are labelled with draft length and running batch. A star: where the plans work."""
     chosen = list(_shown(found.frontiers, found.operating))
     names = {_kind(one): colour_of(one.method, one.strategy) for one in chosen}
-    rows = [{"kind": _kind(one), "user": point.per_user, "gpu": point.per_gpu} for one in chosen for point in one.points]
+    rows: list[dict[str, Any]] = [
+        {"kind": _kind(one), "user": point.per_user, "gpu": point.per_gpu} for one in chosen for point in one.points
+    ]
     right, top = (1.08 * max(row[axis] for row in rows) for axis in ("user", "gpu"))
     x = alt.X(
         "user:Q",
@@ -241,7 +244,7 @@ def pareto_chart(found: Curves, limit: float | None, width: int) -> Any:
         scale=alt.Scale(domain=[0, right], nice=False),
         axis=alt.Axis(grid=False, tickCount=6),
     )
-    y = alt.Y("gpu:Q", title="tok/s of a GPU", scale=alt.Scale(domain=[0, top], nice=False), axis=alt.Axis(tickCount=5))
+    y = alt.Y("gpu:Q", title=None, scale=alt.Scale(domain=[0, top], nice=False), axis=alt.Axis(tickCount=5))
     base = alt.Chart(alt.Data(values=rows)).encode(x=x, y=y, color=colour(names, width, "kind:N"))
     height = 300 if width < WIDE else 380
     labels = list(_labels(chosen, right, top, width - 90, height - 50, 1 if width < WIDE else 2))
@@ -261,7 +264,7 @@ def pareto_chart(found: Curves, limit: float | None, width: int) -> Any:
             rule(LIMIT, x=1 / limit),
             note(1 / limit, 0.03 * top, f"TPOT limit {milliseconds(limit)} →", **_beside(1 / limit < 0.3 * right)),
         ]
-    return sized(alt.layer(*layers), width, height, "Speed of a user against throughput of a GPU", [*names])
+    return sized(alt.layer(*layers), width, height, "tok/s of a GPU, against tok/s of a user", [*names])
 
 
 def _kind(one: Frontier) -> str:

@@ -16,7 +16,7 @@ METHODS: dict[tuple[str, str], tuple[str, str]] = {
     ("draft_model", "speculative"): ("#0072B2", "#56B4E9"),
     ("draft_model", "pearl"): ("#C04E00", "#F08A3C"),
     ("eagle3", "speculative"): ("#007F5F", "#2FC79B"),
-    ("eagle", "speculative"): ("#5B8C00", "#A3D14B"),
+    ("eagle", "speculative"): ("#4A7300", "#A3D14B"),
     ("mtp", "speculative"): ("#A8457F", "#E29AC4"),
     ("ngram", "speculative"): ("#946800", "#E6B23C"),
 }

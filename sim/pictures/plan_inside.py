@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import altair as alt
 
-from sim.pictures.plan_charts import INK, WIDE, colour, note, rule, sized
+from sim.pictures.plan_charts import INK, WIDE, colour, haloed, note, rule, sized
 from sim.pictures.plan_colours import FEWER, LIMIT, MORE, scale_of
 from sim.pictures.timeline import COLOURS, in_milliseconds
 from sim.planning.sensitivity import Changed, Sensitivity
@@ -22,53 +22,55 @@ NARROW_ROUNDS = 4
 
 def rounds_chart(timelines: Sequence[Timeline], width: int) -> Any:
     """Bars of the target and of the draft, for each timeline; a narrow chart shows the first rounds only."""
-    first = timelines[0]
-    shown = len(first.round_end_seconds) if width >= WIDE else min(NARROW_ROUNDS, len(first.round_end_seconds))
-    until = 1e3 * first.round_end_seconds[shown - 1]
-    rows = [
-        {**in_milliseconds(piece), "lane": f"{spelled_short(one)}: {piece.lane}"}
-        for one in timelines
-        for piece in (*one.waits(), *one.work)
-        if 1e3 * piece.start_seconds < until
-    ]
-    for row in rows:
-        row["end"] = min(row["end"], until)
-    lanes = list(dict.fromkeys(f"{spelled_short(one)}: {lane}" for one in timelines for lane in ("target", "draft")))
-    lanes = [lane for lane in lanes if any(row["lane"] == lane for row in rows)]
-    counts = [
-        {"middle": 500 * (start + end), "words": f"+{tokens}", "lane": f"{spelled_short(one)}: target"}
-        for one in timelines
-        for start, end, tokens in zip((0.0, *one.round_end_seconds), one.round_end_seconds, one.round_tokens, strict=False)
-        if 1e3 * end <= until * 1.001
-    ]
+    ends = timelines[0].round_end_seconds
+    until = 1e3 * ends[-1 if width >= WIDE else min(NARROW_ROUNDS, len(ends)) - 1]
+    bars = [row for one in timelines for row in _bars(one, until)]
+    counts = [row for one in timelines for row in _counts(one, until)]
+    lanes = list(dict.fromkeys(row["lane"] for row in bars))
     kinds: dict[Kind, str] = {kind: shade or INKS["light"].waiting for kind, shade in COLOURS.items()}
-    x = alt.X("start:Q", title="ms", scale=alt.Scale(domain=[0, until], nice=False), axis=alt.Axis(grid=False, tickCount=6))
+    axis = alt.Scale(domain=[0, until], nice=False)
+    x = alt.X("start:Q", title="ms", scale=axis, axis=alt.Axis(grid=False, tickCount=5))
     y = alt.Y(
         "lane:N",
         title=None,
-        sort=lanes,
         axis=alt.Axis(domain=False, ticks=False, labelLimit=180),
         scale=alt.Scale(domain=lanes, paddingInner=0.3, paddingOuter=0.25),
     )
     legend = alt.Legend(orient="bottom", columns=2 if width < WIDE else 5, symbolType="square", symbolSize=120)
     color = alt.Color("kind:N", title=None, scale=alt.Scale(domain=[*kinds], range=[*kinds.values()]), legend=legend)
-    bars = (
-        alt.Chart(alt.Data(values=rows))
-        .mark_bar(stroke=INKS["light"].ground, strokeWidth=0.8, height=alt.RelativeBandSize(1))
-        .encode(x=x, x2="end:Q", y=y, color=color)
+    gaps = alt.condition("datum.kind == 'target forward'", alt.value(0.8), alt.value(0))  # a rim would hide a thin draft
+    blocks = (
+        alt.Chart(alt.Data(values=bars))
+        .mark_bar(stroke=INKS["light"].ground, height=alt.RelativeBandSize(1))
+        .encode(x=x, x2="end:Q", y=y, color=color, strokeWidth=gaps)
     )
     tokens = (
         alt.Chart(alt.Data(values=counts))
         .mark_text(color=INKS["light"].ground, fontSize=11, fontWeight="bold")
-        .encode(x=alt.X("middle:Q", scale=alt.Scale(domain=[0, until], nice=False)), y=y, text="words:N")
+        .encode(x=alt.X("middle:Q", scale=axis), y=y, text="words:N")
     )
-    return sized(
-        alt.layer(bars, tokens), width, 60 + 40 * len(lanes), "Tokens are committed where a target bar ends"
-    ).properties(height=120 + 34 * len(lanes) + (40 if width < WIDE else 0))
+    height = 100 + 34 * len(lanes) + (57 if width < WIDE else 19)
+    return sized(alt.layer(blocks, tokens), width, height, "Tokens are committed where a target bar ends")
 
 
-def spelled_short(one: Timeline) -> str:
-    """`pearl k=4`, `autoregressive`."""
+def _bars(one: Timeline, until: float) -> Iterator[dict[str, Any]]:
+    """Pieces up to a time in milliseconds, the target's first."""
+    pieces = sorted((*one.waits(), *one.work), key=lambda piece: piece.lane != "target")
+    for row in map(in_milliseconds, pieces):
+        if row["start"] < until:
+            yield {**row, "end": min(row["end"], until), "lane": f"{_short(one)}: {row['model']}"}
+
+
+def _counts(one: Timeline, until: float) -> Iterator[dict[str, Any]]:
+    """Tokens of each round that ends before then."""
+    starts = (0.0, *one.round_end_seconds[:-1])
+    for start, end, tokens in zip(starts, one.round_end_seconds, one.round_tokens, strict=True):
+        if 1e3 * end <= 1.001 * until:
+            yield {"middle": 500 * (start + end), "words": f"+{tokens}", "lane": f"{_short(one)}: target"}
+
+
+def _short(one: Timeline) -> str:
+    """`PEARL k=4`, `AR`."""
     length = one.parameters.get("draft_length")
     name = {"autoregressive": "AR", "pearl": "PEARL"}.get(one.strategy, one.strategy)
     return name if length is None else f"{name} k={length}"
@@ -77,7 +79,7 @@ def spelled_short(one: Timeline) -> str:
 def cache_chart(caches: Sequence[CacheUse], width: int) -> Any:
     """Tokens in use: the mean of a plan's replicas as a line, the fullest one as the top of an area; pools as dashed lines."""
     names = scale_of([one.plan for one in caches])
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"plan": one.plan.label, "seconds": seconds, "mean": mean, "most": most}
         for one in caches
         for seconds, mean, most in zip(one.seconds, one.mean, one.most, strict=True)
@@ -86,10 +88,10 @@ def cache_chart(caches: Sequence[CacheUse], width: int) -> Any:
     pools = [one for one in caches if one.pool is not None and one.pool < 4 * peak]
     top = 1.06 * max([peak, *(one.pool or 0 for one in pools)])
     x = alt.X("seconds:Q", title="seconds", scale=alt.Scale(nice=False), axis=alt.Axis(grid=False, tickCount=6))
-    y = alt.Y("mean:Q", title="tokens", scale=alt.Scale(domain=[0, top], nice=False), axis=alt.Axis(format="~s", tickCount=5))
+    y = alt.Y("mean:Q", title=None, scale=alt.Scale(domain=[0, top], nice=False), axis=alt.Axis(format="~s", tickCount=5))
     base = alt.Chart(alt.Data(values=rows)).encode(x=x, color=colour(names, width))
     layers = [
-        base.mark_area(opacity=0.2).encode(y=alt.Y("most:Q", title="tokens", scale=alt.Scale(domain=[0, top], nice=False))),
+        base.mark_area(opacity=0.2).encode(y=alt.Y("most:Q", title=None, scale=alt.Scale(domain=[0, top], nice=False))),
         base.mark_line(strokeWidth=1.6).encode(y=y),
     ]
     for one in pools:
@@ -97,24 +99,14 @@ def cache_chart(caches: Sequence[CacheUse], width: int) -> Any:
             rule(names[one.plan.label], y=one.pool),
             note(alt.value(4), one.pool, f"pool of {one.plan.method}: {one.pool:,}", align="left", baseline="top", dy=3),
         ]
-    return sized(alt.layer(*layers), width, 230, "Tokens of the KV cache in use, of a replica", [*names])
+    return sized(alt.layer(*layers), width, 230, "Tokens of the KV cache of a replica, in use", [*names])
 
 
 def tornado_chart(found: Sensitivity, width: int) -> Any:
     """Pressure with each input a fifth smaller and larger, the widest first; numbers are the GPUs that the plan then needs."""
     inputs = sorted({one.parameter for one in found.changes}, key=lambda name: -_spread(found, name))
     top = max([1.15, found.pressure, *(one.pressure for one in found.changes if one.pressure is not None)]) * 1.12
-    rows = [
-        {
-            "input": one.parameter,
-            "change": "20 % less" if one.factor < 1 else "20 % more",
-            "from": found.pressure,
-            "to": top if one.pressure is None else one.pressure,
-            "words": _words(one),
-            "left": one.pressure is not None and one.pressure < found.pressure,
-        }
-        for one in found.changes
-    ]
+    rows = [row for name in inputs for row in _pair(found, name, top)]
     lower = min(row["to"] for row in rows)
     bottom = max(0.0, min(found.pressure, lower) - 0.25 * (top - lower))
     x = alt.X(
@@ -127,17 +119,36 @@ def tornado_chart(found: Sensitivity, width: int) -> Any:
     scale = alt.Scale(domain=["20 % less", "20 % more"], range=[FEWER, MORE])
     color = alt.Color("change:N", title=None, scale=scale, legend=alt.Legend(orient="bottom", columns=2, symbolType="square"))
     base = alt.Chart(alt.Data(values=rows)).encode(y=y)
-    text = {"fontSize": 11, "color": INK}
+    words = base.encode(x="at:Q", text="words:N")
     layers = [
         base.mark_bar(height=alt.RelativeBandSize(0.7)).encode(x=x, x2="to:Q", color=color),
-        base.transform_filter("datum.left").mark_text(align="right", dx=-4, **text).encode(x="to:Q", text="words:N"),
-        base.transform_filter("!datum.left").mark_text(align="left", dx=4, **text).encode(x="to:Q", text="words:N"),
         rule(INK, x=found.pressure, dash=(1, 0)),
         rule(LIMIT, x=1.0),
         note(1.0, alt.value(-2), "limit", align="center", baseline="bottom"),
         note(found.pressure, alt.value(-2), f"plan {three_digits(found.pressure)}", align="center", baseline="bottom"),
+        haloed(words.transform_filter("datum.left"), fontSize=11, align="right", dx=-4),
+        haloed(words.transform_filter("!datum.left"), fontSize=11, align="left", dx=4),
     ]
     return sized(alt.layer(*layers), width, 90 + 38 * len(inputs), "What the plan hangs on")
+
+
+def _pair(found: Sensitivity, parameter: str, top: float) -> list[dict[str, Any]]:
+    """Both bars of an input, the one that ends further left first; words of each stand on its own side of both."""
+    bars = [
+        {
+            "input": parameter,
+            "change": "20 % less" if one.factor < 1 else "20 % more",
+            "from": found.pressure,
+            "to": top if one.pressure is None else one.pressure,
+            "words": _words(one),
+        }
+        for one in found.changes
+        if one.parameter == parameter
+    ]
+    lower, upper = sorted(bars, key=lambda bar: bar["to"])
+    lower |= {"left": True, "at": min(lower["to"], found.pressure)}
+    upper |= {"left": False, "at": max(upper["to"], found.pressure)}
+    return [lower, upper]
 
 
 def _spread(found: Sensitivity, parameter: str) -> float:

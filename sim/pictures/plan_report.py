@@ -235,6 +235,10 @@ def _provenance(plan: Plan, tags: Mapping[str, Tag]) -> Iterator[tuple[str, str,
             f"{beyond} % of the best plan's time is in forwards over more rows than measured",
         )
     for name, tokens in plan.kv_pools.items():
-        yield f"KV cache of a replica, {name}", "", "no limit known" if tokens is None else f"{tokens:,} tokens"
+        yield (
+            f"KV cache of a replica, {name}",
+            tags.get("kv_tokens", ""),
+            "no limit known" if tokens is None else f"{tokens:,} tokens",
+        )
     if plan.price is not None:
         yield "price", "assumed", f"${three_digits(plan.price)} of a GPU in an hour, as given"

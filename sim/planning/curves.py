@@ -63,7 +63,7 @@ class Curves(Report):
     `lengths`       requests per second by draft length
     `timelines`     rounds of the best plan that drafts, and autoregressive decoding in the same time
     `running`       sequences of the batch in the timelines
-    `caches`        the KV cache over time, of the best plan and the best of another method
+    `caches`        the KV cache over time, of the best plan and the best of another kind
     `sensitivity`   what the best plan hangs on
     """
 

@@ -84,7 +84,7 @@ def _point(one: Candidate, batch: int, demand: Demand) -> FrontierPoint:
 def _best(points: Sequence[FrontierPoint]) -> tuple[FrontierPoint, ...]:
     """Those that no other one beats in both, from the fastest for a user on."""
     kept: list[FrontierPoint] = []
-    for one in sorted(points, key=lambda point: (-point.per_user, -point.per_gpu)):
+    for one in sorted(points, key=lambda point: (-round(point.per_user, 9), -point.per_gpu)):
         if not kept or one.per_gpu > kept[-1].per_gpu:
             kept.append(one)
     return tuple(kept)

@@ -26,6 +26,8 @@ from specdec.report import Report
 
 CHANGE = 0.2
 MOST_ACCEPTANCE = 0.99
+FARTHEST = 12.0
+"""Logarithm of the highest odds that are looked at."""
 
 Parameter: TypeAlias = Literal["acceptance", "target step", "draft step", "prompt length", "answer length", "load"]
 
@@ -138,15 +140,17 @@ def replicas_near(trials: Trials, candidate: Candidate, replicas: int, most: int
 
 
 def odds_of(acceptance: Acceptance, factor: float) -> tuple[float, float]:
-    """The acceptance `factor` times as high (at most 0.99), and the odds that make it."""
+    """The acceptance `factor` times as high, or as near to that as it can be (at most 0.99), and the odds that make it."""
     wanted = min(MOST_ACCEPTANCE, factor * acceptance.mean_rate)
 
     def miss(log_odds: float) -> float:
         return acceptance.at_odds(exp(log_odds)).mean_rate - wanted
 
-    if acceptance.mean_rate in (0.0, 1.0) or miss(-12.0) * miss(12.0) > 0:
-        return acceptance.mean_rate, 1.0
-    return wanted, exp(float(brentq(miss, -12.0, 12.0, xtol=1e-6)))  # type: ignore[arg-type]
+    if miss(-FARTHEST) >= 0 or miss(FARTHEST) <= 0:  # a recording whose runs all end, or all go on
+        odds = exp(FARTHEST if miss(FARTHEST) <= 0 else -FARTHEST)
+    else:
+        odds = exp(float(brentq(miss, -FARTHEST, FARTHEST, xtol=1e-6)))  # type: ignore[arg-type]
+    return acceptance.at_odds(odds).mean_rate, odds
 
 
 Vary: TypeAlias = "Callable[[Trials, Candidate], tuple[Trials, Candidate]]"

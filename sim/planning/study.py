@@ -150,25 +150,29 @@ def decide(
                 rejected.append(Rejected(candidate.name, why))
         found = each(lambda one: fewest_replicas(trials, one, one.place.most_replicas(limits.gpus)), chosen)
         tried += zip(chosen, found, strict=True)
-    good = confirmed(trials, sorted((one for one in tried if one[1].met), key=_rank), limits)
-    unmet = [one for one in tried if not one[1].met]
+    good, failed = confirmed(trials, sorted((one for one in tried if one[1].met), key=_rank), limits)
+    unmet = [*failed, *(one for one in tried if not one[1].met)]
     gates = [Rejected(one.name, gate(trials, trial, limits.gpus)) for one, trial in unmet]
     return Decided(trials, methods, limits, everything, good, unmet, [*gates, *rejected])
 
 
-def confirmed(trials: Trials, good: Sequence[Found], limits: Limits) -> list[Found]:
-    """The plans, the best of them confirmed by more requests with other draws; where it fails it gets one more replica.
+def confirmed(trials: Trials, good: Sequence[Found], limits: Limits) -> tuple[list[Found], list[Found]]:
+    """The plans, the best of them confirmed by more requests with other draws; and those that too many GPUs would be needed for.
 
-    Requests come in bursts, so that their interval is too narrow. A plan that would need too many GPUs is left as it is.
+    Requests come in bursts, so that their interval is too narrow. A plan that more requests refute gets one more replica.
     """
-    found, sure = list(good), set[Candidate]()
+    found, failed, sure = list(good), list[Found](), set[Candidate]()
     while found and found[0][0] not in sure:
-        candidate, trial = found[0]
-        if trials.longer.run(candidate, trial.replicas).met or candidate.place.gpus_of(trial.replicas + 1) > limits.gpus:
+        candidate, trial = found.pop(0)
+        longer = trials.longer.run(candidate, trial.replicas)
+        if trial.met and longer.met:
             sure.add(candidate)
+            found.insert(0, (candidate, trial))
+        elif candidate.place.gpus_of(trial.replicas + 1) > limits.gpus:
+            failed.append((candidate, longer))
         else:
-            found = sorted([(candidate, trials.run(candidate, trial.replicas + 1)), *found[1:]], key=_rank)
-    return found
+            found = sorted([(candidate, trials.run(candidate, trial.replicas + 1)), *found], key=_rank)
+    return [one for one in found if one[1].met], failed
 
 
 def _too_dear(trials: Trials, candidate: Candidate, tried: Sequence[Found], limits: Limits) -> str | None:
