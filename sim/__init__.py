@@ -59,6 +59,8 @@ if TYPE_CHECKING:
     from sim.study.one import Simulation, simulate
     from sim.study.predict import predict
     from sim.study.search import Choice, Flip
+    from sim.study.sweep import Sweep, sweep
+    from sim.study.sweep_point import Point, Refused, Swept, grid
     from sim.study.tune import Tuning, tune
     from sim.study.validate import Validation, validate
     from sim.traffic.metrics import Metrics, Objectives, Summary, measure
@@ -95,6 +97,8 @@ _NAMES = {
     "study.one": "Simulation simulate",
     "study.predict": "predict",
     "study.search": "Choice Flip",
+    "study.sweep": "Sweep sweep",
+    "study.sweep_point": "Point Refused Swept grid",
     "study.tune": "Tuning tune",
     "study.validate": "Validation validate",
     "traffic.metrics": "Metrics Objectives Summary measure",
@@ -137,7 +141,9 @@ __all__ = [
     "Objectives",
     "Outcome",
     "PerPosition",
+    "Point",
     "Rate",
+    "Refused",
     "Roofline",
     "Run",
     "Schedule",
@@ -148,6 +154,8 @@ __all__ = [
     "Speed",
     "Stage",
     "Summary",
+    "Sweep",
+    "Swept",
     "System",
     "Timeline",
     "Times",
@@ -161,6 +169,7 @@ __all__ = [
     "golden",
     "golden_lengths",
     "gpus_needed",
+    "grid",
     "histogram",
     "kv_tokens",
     "long_run_speed",
@@ -182,6 +191,7 @@ __all__ = [
     "simulate_serving",
     "simulate_traffic",
     "speed_chart",
+    "sweep",
     "timeline",
     "timeline_chart",
     "tune",
