@@ -35,6 +35,8 @@ RANKED = {
     "e2e": "the shortest mean time to the last token",
     "speed": "the highest speed of one sequence",
 }
+FEW = 4
+"""Points of each worker that are lost when a sweep on ray is killed."""
 PRINTED = 60
 """Points at most that are printed; of more, only the best ones are."""
 
@@ -138,14 +140,21 @@ def sweep(
 
 
 def _results(waiting: dict[str, Point], workers: int | None) -> Generator[Swept | Refused]:
-    """The results of points in the order in which they finish."""
-    from joblib import Parallel, delayed
+    """The results of points in the order in which they finish; on ray, a few of them at a time, since it returns lists."""
+    from joblib import Parallel, delayed, effective_n_jobs
+    from joblib.parallel import get_active_backend
 
     served = [point for point in waiting.values() if point.traffic is not None]
     if served and workers != 1:
         _compile(served[0])
-    work = (delayed(_worked)(point, key, os.getpid()) for key, point in waiting.items())
-    return Parallel(n_jobs=workers or -1, return_as="generator_unordered")(work)  # type: ignore[return-value]
+    work = [delayed(_worked)(point, key, os.getpid()) for key, point in waiting.items()]
+    many, (backend, _) = workers or -1, get_active_backend()
+    if backend.supports_return_generator:
+        yield from Parallel(n_jobs=many, return_as="generator_unordered")(work)  # type: ignore[misc]
+        return
+    few = FEW * effective_n_jobs(many)
+    for first in range(0, len(work), few):
+        yield from Parallel(n_jobs=many)(work[first : first + few])
 
 
 def _worked(point: Point, key: str, owner: int) -> Swept | Refused:

@@ -223,6 +223,16 @@ def test_axes_of_requests_need_requests() -> None:
         sweep([])
 
 
+def test_a_backend_that_returns_lists_gives_the_same_file(
+    alone: tuple[Sweep, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ray's does."""
+    monkeypatch.setattr("joblib._parallel_backends.ThreadingBackend.supports_return_generator", False)
+    with joblib.parallel_config("threading"):
+        sweep(points(), output=tmp_path / "lists.jsonl", workers=2)
+    assert lines(tmp_path / "lists.jsonl") == alone[1]
+
+
 def test_a_cluster_of_dask_gives_the_same_file(alone: tuple[Sweep, list[str]], tmp_path: Path) -> None:
     pytest.importorskip("distributed", reason="needs the extra dask: pip install 'pearl-specdec[dask]'")
     from sim.study.sweep_backend import backend
