@@ -157,7 +157,7 @@ def decide(
 
 
 def confirmed(trials: Trials, good: Sequence[Found], limits: Limits) -> tuple[list[Found], list[Found]]:
-    """The plans, the best of them confirmed by more requests with other draws; and those that too many GPUs would be needed for.
+    """The plans, the best of them confirmed by more requests with other draws; and those that would need too many GPUs.
 
     Requests come in bursts, so that their interval is too narrow. A plan that more requests refute gets one more replica.
     """

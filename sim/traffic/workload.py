@@ -54,6 +54,12 @@ class Workload:
             self.arrival_seconds[:requests], self.input_tokens[:requests], self.output_tokens[:requests], self.source
         )
 
+    @property
+    def rate_per_second(self) -> float | None:
+        """Requests that arrive in a second, on average; `None` where all arrive at once."""
+        span = float(self.arrival_seconds[-1] - self.arrival_seconds[0])
+        return (len(self) - 1) / span if span else None
+
     def repeated(self, times: int) -> Workload:
         """The same requests so many times over, one mean gap between the last of them and the first again."""
         span = float(self.arrival_seconds[-1])
