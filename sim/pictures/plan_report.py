@@ -24,6 +24,7 @@ from sim.pictures.plan_figures import Figure, figures_of
 from sim.planning.curves import Curves
 from sim.planning.methods import WORST_FIRST
 from sim.planning.report import SHOWN, Plan, Planned
+from sim.planning.trials import NEGLIGIBLE
 from specdec.errors import InputError
 from specdec.pictures import save, themed, writing
 from specdec.profile import Tag
@@ -227,7 +228,7 @@ def _provenance(plan: Plan, tags: Mapping[str, Tag]) -> Iterator[tuple[str, str,
     for what, (name, words) in _INPUTS.items():
         if what in tags and words:
             yield name, tags[what], words
-    if plan.plans and plan.plans[0].extrapolated_share > 0:
+    if plan.plans and plan.plans[0].extrapolated_share > NEGLIGIBLE:
         beyond = three_digits(100 * plan.plans[0].extrapolated_share)
         yield (
             "larger forwards",

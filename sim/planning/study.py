@@ -19,7 +19,7 @@ from sim.planning.objectives import Objective, Quantity, Statistic, objectives_o
 from sim.planning.report import Length, Plan, Planned, Rejected
 from sim.planning.screen import ceiling
 from sim.planning.shortlist import kind, screened
-from sim.planning.trials import LONGER, Trial, Trials, each, fewest_replicas, sustained
+from sim.planning.trials import LONGER, NEGLIGIBLE, Trial, Trials, each, fewest_replicas, sustained
 from sim.planning.verdict import gate, verdict
 from sim.setup.acceptance import Acceptance
 from sim.setup.latency import Constant
@@ -301,7 +301,7 @@ def planned(trials: Trials, candidate: Candidate, trial: Trial, price: float | N
 
 def _tags(trials: Trials, candidate: Candidate, trial: Trial) -> dict[str, Tag]:
     found: dict[str, Tag] = dict(candidate.method.tags)
-    if trial.extrapolated > 0:
+    if trial.extrapolated > NEGLIGIBLE:
         found["step"] = "extrapolated"
     if candidate.place.draft_gpus:
         found["exchange"] = "assumed"

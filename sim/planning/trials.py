@@ -30,6 +30,8 @@ R = TypeVar("R")
 HOPELESS = 1.0
 """The load from which on nothing is simulated."""
 WARM_UP = 0.1
+NEGLIGIBLE = 0.01
+"""Share of the time beyond what was measured that changes no tag."""
 LONGER, OTHER = 5, 1_000_000
 """How many times the requests the best plan is confirmed with, and how far off their seed is."""
 SCOUT, SCOUTED, HOPEFUL = 4, 500, 1.5

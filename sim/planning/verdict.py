@@ -10,7 +10,7 @@ import numpy as np
 from sim.planning.candidates import Candidate
 from sim.planning.methods import Method
 from sim.planning.report import PlanFlip, Rejected
-from sim.planning.trials import HOPELESS, Trial, Trials
+from sim.planning.trials import HOPELESS, NEGLIGIBLE, Trial, Trials
 from specdec.report import milliseconds, share, three_digits
 
 Found: TypeAlias = "tuple[Candidate, Trial]"
@@ -54,7 +54,7 @@ def verdict(
     sentences = [
         f"{_what(candidate)}; {_gpus(gpus, price)}.",
         _objectives(trials, trial),
-        *([f"Holds up to {three_digits(held)} of {three_digits(trials.rate)} requests/s planned."] if held else []),
+        *([f"Holds up to {three_digits(held)} requests/s; {three_digits(trials.rate)} are planned."] if held else []),
         *_others(good, price),
         *([f"Flips to {' and to '.join(map(str, flips))}."] if flips else []),
         _sources(trials, candidate.method, trial),
@@ -106,7 +106,7 @@ def _others(good: Sequence[Found], price: float | None) -> list[str]:
 
 def _sources(trials: Trials, method: Method, trial: Trial) -> str:
     parts = [f"{'step times' if what == 'step' else what} {tag}" for what, tag in method.tags.items()]
-    if trial.extrapolated > 0:
+    if trial.extrapolated > NEGLIGIBLE:
         parts[0] += f" ({share(trial.extrapolated)} of the time beyond what was measured)"
     parts.append("traffic assumed" if not hasattr(trials.traffic, "arrival_seconds") else "traffic from a trace")
     text = ", ".join(parts)

@@ -13,7 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 
@@ -148,13 +148,12 @@ def _results(waiting: dict[str, Point], workers: int | None) -> Generator[Swept 
     if served and workers != 1:
         _compile(served[0])
     work = [delayed(_worked)(point, key, os.getpid()) for key, point in waiting.items()]
-    many, (backend, _) = workers or -1, get_active_backend()
-    if backend.supports_return_generator:
-        yield from Parallel(n_jobs=many, return_as="generator_unordered")(work)  # type: ignore[misc]
-        return
-    few = FEW * effective_n_jobs(many)
-    for first in range(0, len(work), few):
-        yield from Parallel(n_jobs=many)(work[first : first + few])
+    many = workers or -1
+    backend: Any = get_active_backend()[0]
+    run: Any = Parallel(n_jobs=many, **({"return_as": "generator_unordered"} if backend.supports_return_generator else {}))
+    few = len(work) if backend.supports_return_generator else FEW * int(effective_n_jobs(many) or 1)  # type: ignore[arg-type]
+    for first in range(0, len(work), max(few, 1)):
+        yield from run(work[first : first + few])
 
 
 def _worked(point: Point, key: str, owner: int) -> Swept | Refused:
