@@ -13,7 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 
@@ -147,14 +147,17 @@ def _results(waiting: dict[str, Point], workers: int | None) -> Generator[Swept 
     served = [point for point in waiting.values() if point.traffic is not None]
     if served and workers != 1:
         _compile(served[0])
+    parallel: Any = Parallel
+    backend: Any = get_active_backend()[0]
+    many: Any = workers or -1
     work = [delayed(_worked)(point, key, os.getpid()) for key, point in waiting.items()]
-    many, (backend, _) = workers or -1, get_active_backend()
     if backend.supports_return_generator:
-        yield from Parallel(n_jobs=many, return_as="generator_unordered")(work)  # type: ignore[misc]
+        yield from parallel(n_jobs=many, return_as="generator_unordered")(work)
         return
-    few = FEW * effective_n_jobs(many)
+    cores: Any = effective_n_jobs(many)
+    few = FEW * cores
     for first in range(0, len(work), few):
-        yield from Parallel(n_jobs=many)(work[first : first + few])
+        yield from parallel(n_jobs=many)(work[first : first + few])
 
 
 def _worked(point: Point, key: str, owner: int) -> Swept | Refused:
