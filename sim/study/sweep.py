@@ -147,13 +147,17 @@ def _results(waiting: dict[str, Point], workers: int | None) -> Generator[Swept 
     served = [point for point in waiting.values() if point.traffic is not None]
     if served and workers != 1:
         _compile(served[0])
-    work = [delayed(_worked)(point, key, os.getpid()) for key, point in waiting.items()]
-    many = workers or -1
+    parallel: Any = Parallel
     backend: Any = get_active_backend()[0]
-    run: Any = Parallel(n_jobs=many, **({"return_as": "generator_unordered"} if backend.supports_return_generator else {}))
-    few = len(work) if backend.supports_return_generator else FEW * int(effective_n_jobs(many) or 1)  # type: ignore[arg-type]
-    for first in range(0, len(work), max(few, 1)):
-        yield from run(work[first : first + few])
+    many: Any = workers or -1
+    work = [delayed(_worked)(point, key, os.getpid()) for key, point in waiting.items()]
+    if backend.supports_return_generator:
+        yield from parallel(n_jobs=many, return_as="generator_unordered")(work)
+        return
+    cores: Any = effective_n_jobs(many)
+    few = FEW * cores
+    for first in range(0, len(work), few):
+        yield from parallel(n_jobs=many)(work[first : first + few])
 
 
 def _worked(point: Point, key: str, owner: int) -> Swept | Refused:

@@ -96,6 +96,8 @@ class Iterations:
     `queued`           requests that wait for a slot
     `rows`             positions that the target scores in all stages, and prompt tokens
     `replica`          which replica it is
+    `each`             iterations that an entry stands for: 1; in a run of over a million, a random one of every 2, 4, 8, ... is
+                       kept
     """
 
     end_seconds: Floats
@@ -108,6 +110,7 @@ class Iterations:
     queued: NDArray[np.float32]
     rows: NDArray[np.float32]
     replica: NDArray[np.float32]
+    each: int = 1
 
     def between(self, start: float, end: float) -> Flags:
         """Which of them end after `start` and up to `end` seconds."""

@@ -19,12 +19,13 @@ from step_by_step import serve
 from sim.setup.acceptance import Acceptance, PerPosition, Rate, markov
 from sim.setup.arrays import Floats
 from sim.setup.latency import Constant
-from sim.setup.system import System
+from sim.setup.system import Jitter, System
 from sim.stream.chain import Compiled, compile_strategy
 from sim.stream.intervals import interval, paired_interval
 from sim.traffic.metrics import Objectives, Summary, growth_of, measure, saturation_of
 from sim.traffic.record import Served, Server
 from sim.traffic.serving import Schedule, capacity_per_second, simulate_serving
+from sim.traffic.tables import Answers
 from sim.traffic.workload import Arrivals, Lengths, Traffic, Workload, streams
 from specdec import InputError
 from specdec.profile import Slowdown
@@ -139,6 +140,70 @@ def test_a_full_memory_preempts_who_came_last() -> None:
     assert served.preemptions.tolist() == [0, 0, 1]
     assert served.first_token_seconds[2] == served.first_token_seconds[0]  # what was delivered stays delivered
     assert served.finish_seconds[2] > served.finish_seconds[0]
+
+
+# ------------------------------------------------------------------------------------------------------------ long runs
+
+
+def many(requests: int, **server: Any) -> Served:
+    workload = Traffic(Arrivals(3.0), Lengths(60, 1.0), Lengths(50, 1.0), requests).workload(np.random.SeedSequence(1))
+    system = replace(SYSTEMS[1], jitter=Jitter(0.2, 0.2))
+    chain = compile_strategy(Pearl(3), system)
+    return simulate_serving(chain, markov(0.9, 0.5), system, workload, Server(**server), 7)
+
+
+@pytest.mark.parametrize("server", [{}, {"replicas": 3}, {"clients": 5}, {"max_batch": 2}])
+def test_draws_that_are_made_as_requests_come_are_those_made_at_once(
+    server: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sim.traffic.tables.DRAWN_AT_ONCE", 150)
+    later, draw = many(400, **server), Answers.draw
+    monkeypatch.setattr(Answers, "draw", lambda answers, oldest: [draw(answers, 0) for _ in range(150)])
+    at_once = many(400, **server)
+    assert later.iterations.seconds.tolist() == at_once.iterations.seconds.tolist()
+    assert later.finish_seconds.tolist() == at_once.finish_seconds.tolist()
+
+
+def test_memory_does_not_grow_with_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draws of answers that are complete are forgotten, and the log is thinned."""
+    held, draw = [0], Answers.draw
+
+    def watched(answers: Answers, oldest: int) -> None:
+        draw(answers, oldest)
+        held.append(len(answers.passes))
+
+    monkeypatch.setattr(Answers, "draw", watched)
+    monkeypatch.setattr("sim.traffic.tables.DRAWN_AT_ONCE", 1000)
+    monkeypatch.setattr("sim.traffic.journal.LONGEST", 512)
+    served = many(3000)
+    assert max(held) < 8000 < served.workload.output_tokens.sum()
+    assert len(served.iterations.seconds) < 512
+
+
+def test_a_thinned_log_tells_what_the_whole_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two replicas in turn, of which one is never lost by keeping every other row."""
+    whole = many(4000, replicas=2)
+    monkeypatch.setattr("sim.traffic.journal.LONGEST", 2**14)
+    thin = many(4000, replicas=2)
+    assert thin.finish_seconds.tolist() == whole.finish_seconds.tolist()
+    rows, each = len(thin.iterations.seconds), thin.iterations.each
+    assert each >= 4
+    assert rows * each == pytest.approx(len(whole.iterations.seconds), abs=2 * each)
+    assert np.diff(thin.iterations.end_seconds).min() > -1  # rows stay in order
+    assert thin.iterations.replica.mean() == pytest.approx(whole.iterations.replica.mean(), abs=0.02)
+    found, expected = measure(thin), measure(whole)
+    assert found.target_utilisation == pytest.approx(expected.target_utilisation, rel=0.02)
+    assert found.itl.mean == pytest.approx(expected.itl.mean, rel=0.01)
+    assert found.itl.p99 == pytest.approx(expected.itl.p99, rel=0.05)
+
+
+def test_capacity_of_very_many_requests_is_found_from_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    workload = Traffic(Arrivals(3.0), Lengths(60, 1.0), Lengths(50, 1.0), 3000).workload(np.random.SeedSequence(1))
+    question: Any = (CHAINS[2][0], Rate(0.8), SYSTEMS[0], workload, Server(max_batch=8))
+    whole = capacity_per_second(*question)
+    monkeypatch.setattr("sim.traffic.serving.ENOUGH", 1000)
+    assert capacity_per_second(*question) == pytest.approx(whole, rel=0.05)
+    assert capacity_per_second(*question) != whole
 
 
 # ------------------------------------------------------------------------------------------------------- queueing theory
