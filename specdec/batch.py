@@ -61,12 +61,14 @@ class Result:
     `finished_by` `"eos"`, `"length"`, `"stop"` for a stop string, `"time"` for a checkpoint's `max_time`, or any reason that
                   `stop` named; `None` when interrupted
     `statistics`  counts and seconds
+    `strategy`    what decoded it, with the draft length that `"auto"` stood for; `None` for what is not a strategy of ours
     """
 
     tokens: tuple[int, ...]
     text: str
     finished_by: str | None
     statistics: Statistics
+    strategy: DecodingStrategy | None = None
 
 
 class Output:
@@ -80,6 +82,7 @@ class Output:
         self.waiting: Waiting | None = None
         self.tokens: tuple[int, ...] = ()
         self.finished_by: str | None = None
+        self.strategy: DecodingStrategy | None = None
         self._accepted = 0
 
     def start(self, round: Generator[Waiting, None, Any]) -> None:
@@ -102,7 +105,7 @@ class Output:
 
     def result(self) -> Result:
         """What was committed so far."""
-        return Result(self.tokens, self._text.of(self.tokens), self.finished_by, self.slot.statistics)
+        return Result(self.tokens, self._text.of(self.tokens), self.finished_by, self.slot.statistics, self.strategy)
 
 
 class Batch(Iterator[tuple[int, Round]]):
@@ -234,6 +237,7 @@ class Batch(Iterator[tuple[int, Round]]):
 
     def _admit(self, output: Output) -> None:
         """Give an output a slot, and read its prompt. All other sequences wait."""
+        output.strategy = self._strategy = self._strategy.resolved(self._pair)
         output.state = self._strategy.init(output.prompt, self._pair)
         output.slot.index = heapq.heappop(self._free)  # neighbours, since a forward reads all slots in between
         output.ending.start()

@@ -87,6 +87,7 @@ class GenerateStatistics(DecodeSummary):
 class Generated(StrategySetting):
     """A text, and how it was decoded.
 
+    `automatic`     whether the draft length was `"auto"`; `parameters` hold the length that this stood for
     `prompt`        the text that was continued; of a conversation, what the chat template made of it
     `text`          what was generated
     `tokens`        its token ids
@@ -98,6 +99,7 @@ class Generated(StrategySetting):
 
     format: ClassVar[str] = "specdec.generate/1"
 
+    automatic: bool = False
     prompt: str
     text: str
     tokens: tuple[int, ...]
@@ -112,6 +114,7 @@ class Generated(StrategySetting):
         counts, own = self.statistics, self.settings.spoken
         return Text.assemble(
             (spelled(self.strategy, self.parameters), "bold"),
+            " (auto)" if self.automatic else "",
             f": {len(self.tokens)} tokens ({self.finished_by or 'interrupted'}), "
             f"{three_digits(counts.tokens_per_second)} tokens/s\n"
             f"{counts.rounds} rounds, mean acceptance length {counts.mean_acceptance_length:.2f}, "

@@ -34,7 +34,7 @@ class Strategies(Report):
     """What `specdec strategies` writes.
 
     `strategies`   every installed one that can be used, in order of names
-    `broken`       what is wrong with each of the others, by name
+    `broken`       what is wrong with those that were left out, by name
     """
 
     format: ClassVar[str] = "specdec.strategies/1"
@@ -52,7 +52,7 @@ class Strategies(Report):
         for found in self.strategies:
             parameters = "\n".join(f"{name} = {value}" for name, value in found.parameters.items())
             made.add_row(found.name, "yes" if found.lossless else "NO", parameters or "-", found.description)
-        return Group(made, *(Text(f"Cannot be used: {fault}", style="bold red") for fault in self.broken.values()))
+        return Group(made, *(Text(f"Left out: {fault}", style="bold red") for fault in dict.fromkeys(self.broken.values())))
 
 
 def installed() -> Strategies:

@@ -28,6 +28,10 @@ class DraftLength(ABC):
         """The rule that may end a draft early; none unless a policy brings one."""
         return None
 
+    def resolved(self, facts: Facts) -> DraftLength:
+        """The policy with what it asks `facts` for as a number; most ask for nothing, and are as they are."""
+        return self
+
     def init(self, facts: Facts) -> Hashable:
         """The memory to start with."""
         return None
@@ -76,6 +80,9 @@ class SpeedRatio(DraftLength):
         if not ratio > 0:
             raise InputError(f"speed ratio {ratio} gives no draft length: give the times of both models, or a draft length")
         return max(1, round(min(ratio, LONGEST_DRAFT)))
+
+    def resolved(self, facts: Facts) -> DraftLength:
+        return Fixed(self.length(self.init(facts)))
 
     def length(self, memory: Any) -> int:
         return memory

@@ -1,7 +1,8 @@
 """Finds what installed packages bring: strategies, verification rules, checks and commands, by entry point.
 
 A package registers an object under a name in a group, such as `specdec.rules`. The built-in ones are registered the same way. A
-plug-in that cannot be used is refused by name when it is asked for; all others go on working.
+plug-in that cannot be used is refused by name when it is asked for; all others go on working. The name of a built-in one is its
+own: another plug-in that takes it is left out, and a warning says so.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
+from specdec.clashes import OURS, clash
 from specdec.errors import InputError
 from specdec.inputs import did_you_mean
 
@@ -45,16 +47,26 @@ class Plugins(Generic[T]):
             known = self.names()
             hint = did_you_mean(name, known)
             raise InputError(f"unknown {self.kind} {name!r}: {f'{hint} I' if hint else 'i'}nstalled are {', '.join(known)}")
-        return self._loaded(name, entries)
+        kept, taken = self._chosen(name, entries)
+        if taken:
+            _left_out(taken)
+        return self._loaded(name, kept)
+
+    def is_built_in(self, name: str) -> bool:
+        """Whether the object of that name came with this distribution."""
+        return any(map(_is_ours, entry_points(group=self.group, name=name)))
 
     def sorted_out(self) -> tuple[dict[str, T], dict[str, str]]:
-        """The objects that can be used, by name, and what is wrong with each of the others."""
+        """The objects that can be used, by name, and what is wrong with those that were left out."""
         found: dict[str, T] = {}
         faults: dict[str, str] = {}
         every = entry_points(group=self.group)
         for name in self._in_order(every.names):
             try:
-                found[name] = self._loaded(name, every.select(name=name))
+                kept, taken = self._chosen(name, every.select(name=name))
+                if taken:
+                    faults[name] = taken
+                found[name] = self._loaded(name, kept)
             except InputError as error:
                 faults[name] = str(error)
         return found, faults
@@ -62,24 +74,33 @@ class Plugins(Generic[T]):
     def usable(self) -> dict[str, T]:
         """The objects that can be used, by name. A `RuntimeWarning` names each other one."""
         found, faults = self.sorted_out()
-        for fault in faults.values():
-            warnings.warn(f"left out: {fault}", RuntimeWarning, stacklevel=3)
+        for fault in dict.fromkeys(faults.values()):
+            _left_out(fault)
         return found
 
     def _in_order(self, names: Collection[str]) -> list[str]:
         return [*(name for name in self.first if name in names), *sorted({*names} - {*self.first})]
 
-    def _loaded(self, name: str, entries: Iterable[EntryPoint]) -> T:
+    def _chosen(self, name: str, entries: Iterable[EntryPoint]) -> tuple[EntryPoint, str]:
+        """The entry of that name, and what is said of others that take it: ours is kept, and two of strangers are refused."""
         sources = {entry.value: entry for entry in entries}
-        if len(sources) > 1:
+        if len(sources) == 1:
+            return next(iter(sources.values())), ""
+        ours = [entry for entry in sources.values() if _is_ours(entry)]
+        if len(ours) != 1:
             raise InputError(
                 f"{name} of {self.group} is registered more than once, by {' and by '.join(map(_source, sources.values()))}: "
                 "uninstall all packages but one"
             )
-        [entry] = sources.values()
+        others = " and ".join(_source(entry) for entry in sources.values() if entry is not ours[0])
+        return ours[0], f"{others} takes the name of the built-in {self.kind} {name}: give it a name of its own"
+
+    def _loaded(self, name: str, entry: EntryPoint) -> T:
         try:
             thing = entry.load()
         except Exception as error:  # a module of a stranger's may raise anything when it is imported
+            if _is_ours(entry) and (found := clash(entry.module.partition(".")[0])):
+                raise InputError(found) from error
             raise InputError(
                 f"{name} of {self.group} cannot be loaded from {_source(entry)} ({type(error).__name__}: {error}): "
                 "reinstall the package that brings it"
@@ -87,6 +108,14 @@ class Plugins(Generic[T]):
         if not self.fits(name, thing):
             raise InputError(f"{name} of {self.group} is {thing!r}, no {self.needed}: correct {_source(entry)}")
         return thing
+
+
+def _left_out(fault: str) -> None:
+    warnings.warn(f"left out: {fault}", RuntimeWarning, stacklevel=4)
+
+
+def _is_ours(entry: EntryPoint) -> bool:
+    return entry.dist is not None and entry.dist.name == OURS
 
 
 def _source(entry: EntryPoint) -> str:

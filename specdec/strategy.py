@@ -9,10 +9,10 @@ Strategies are found through the entry-point group `specdec.strategies`. The bui
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property
 from inspect import isabstract
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from specdec.effects import Committed, Program
 from specdec.errors import InputError
@@ -22,6 +22,9 @@ from specdec.plugins import Plugins
 from specdec.report import spelled
 from specdec.state import Facts, State
 from specdec.verification import Rule
+
+if TYPE_CHECKING:
+    from typing import Self
 
 
 class DecodingStrategy(ABC):
@@ -39,6 +42,13 @@ class DecodingStrategy(ABC):
     def init(self, prompt: Committed, facts: Facts) -> Any:
         """The state before the first round."""
         return State(prompt)
+
+    def resolved(self, facts: Facts) -> Self:
+        """The strategy with what it asks `facts` for as numbers, such as the draft length that `"auto"` stands for.
+
+        It decodes as this one does, and its parameters can be written down and given back.
+        """
+        return self
 
     @abstractmethod
     def step(self, state: Any) -> Program[Any]:
@@ -85,6 +95,10 @@ class DraftingStrategy(DecodingStrategy):
     def policy(self) -> DraftLength:
         """The draft length as a policy."""
         return as_draft_length(self.draft_length)
+
+    def resolved(self, facts: Facts) -> Self:
+        policy = self.policy.resolved(facts)
+        return self if policy == self.policy else replace(self, draft_length=policy)
 
     def init(self, prompt: Committed, facts: Facts) -> State:
         return State(prompt, memory=self.policy.init(facts))

@@ -18,6 +18,8 @@ from sim.cli.parsing import numbers, refuse
 from specdec.errors import InputError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from sim.setup.acceptance import Acceptance
     from sim.setup.system import Jitter, System
     from specdec.profile import Profile
@@ -142,6 +144,14 @@ class SystemOptions(HardwareOptions):
         `drafts` says whether the draft is loaded.
         """
         return self.kv_tokens_beside(shared=self._one_device, drafts=drafts)
+
+    def remark(self, console: Console) -> None:
+        """Say how far the times can be trusted: those of a profile that was measured on a busy machine, and estimated ones."""
+        from specdec.profile import busy_sentence
+
+        if self._measured is not None and (busy := busy_sentence(self._measured.busy)):
+            console.print(f"Profile {self.profile}: {busy}")
+        super().remark(console)
 
     @property
     def _one_device(self) -> bool:

@@ -16,6 +16,7 @@ from sim.stream.events import run_stream
 from sim.stream.run import Fate, Model, Span
 from specdec.inputs import at_least_one
 from specdec.report import Report, milliseconds, share, spelled
+from specdec.state import KnownFacts
 from specdec.strategy import DecodingStrategy
 
 if TYPE_CHECKING:
@@ -138,6 +139,7 @@ def timeline(
     Raises `InputError` for a number of rounds below 1, `StrategyError` for a strategy that cannot be timed.
     """
     at_least_one(rounds=rounds)
+    strategy = strategy.resolved(KnownFacts(system.speed_ratio))
     run = run_stream(strategy, acceptance, system, tokens=MOST_TOKENS, rounds=rounds + MORE_ROUNDS, seed=seed, detailed=True)
     spans = [span for span in run.spans if span.round < rounds]
     ends = tuple(run.round_end_seconds[:rounds].tolist())

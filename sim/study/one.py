@@ -14,6 +14,7 @@ from sim.stream.speed import long_run_speed, plain_tokens_per_second
 from sim.study.load import Load
 from specdec.errors import StrategyError
 from specdec.report import Report, share, spelled, three_digits
+from specdec.state import KnownFacts
 from specdec.strategy import DecodingStrategy
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ def simulate(
     The compiled chain is exact, except where a draft races the target under jitter: there it takes mean times. Raises
     `InputError` for less than 1 token, `StrategyError` for a strategy that cannot be timed.
     """
+    strategy = strategy.resolved(KnownFacts(system.speed_ratio))
     run = run_stream(strategy, acceptance, system, tokens=tokens, seed=seed)
     try:
         exact = float(long_run_speed(compile_strategy(strategy, system), acceptance, system).tokens_per_second)

@@ -36,7 +36,8 @@ def speedup_chart(report: BenchReport, theme: Theme = "light") -> Any:
         x = alt.X("speedup:Q", title="times as fast as autoregressive", scale=x_scale)
         tooltip = ["label:N", *(alt.Tooltip(f"{key}:Q", format=".2f") for key in ("speedup", "low", "high", "predicted"))]
         one = alt.Chart(alt.Data(values=[{"one": 1}])).mark_rule(color=ink.text, strokeDash=[4, 3]).encode(x="one:Q")
-        intervals = base.mark_rule(strokeWidth=3, opacity=0.5).encode(x=alt.X("low:Q"), x2="high:Q", y=y, color=color)
+        known = base.transform_filter("isValid(datum.low)")
+        intervals = known.mark_rule(strokeWidth=3, opacity=0.5).encode(x=alt.X("low:Q"), x2="high:Q", y=y, color=color)
         dots = base.mark_point(size=60, filled=True, opacity=1).encode(x=x, y=y, color=color, tooltip=tooltip)
         ticks = (
             base.transform_filter("isValid(datum.predicted)")
@@ -51,7 +52,8 @@ def speedup_chart(report: BenchReport, theme: Theme = "light") -> Any:
 def _title(report: BenchReport) -> Any:
     hardware, settings = report.hardware, report.settings
     predicted = any(result.predicted_tokens_per_second for result in report.results)
-    shown = "Dot: median and 95 % interval." + (" Tick: predicted." if predicted else "")
+    intervals = any(result.speedup_over_ar_interval for result in report.results)
+    shown = f"Dot: median{' and 95 % interval' if intervals else ''}." + (" Tick: predicted." if predicted else "")
     subtitle = [
         f"{report.pair}; {hardware.cpu}, {hardware.cores} cores",
         f"{settings.prompts} prompts, {settings.repeats} repeats, {hardware.date[:10]}. {shown}",
@@ -68,7 +70,7 @@ def _point(result: BenchResult, report: BenchReport) -> dict[str, Any]:
         for other in report.results
         if other.strategy == BASELINE and other.temperature == result.temperature
     )
-    low, high = result.speedup_over_ar_interval
+    low, high = result.speedup_over_ar_interval or (None, None)
     predicted = result.predicted_tokens_per_second
     return {
         "strategy": result.strategy,

@@ -10,6 +10,9 @@ import numpy as np
 from specdec.bench.run import Benchmark, Contender
 from specdec.bench.values import Interval
 
+FEWEST_REPEATS = 3
+"""Repeats below which no interval is made: it would be as narrow as if nothing varied."""
+
 DRAWS = 2000
 """Resamples of the bootstrap."""
 
@@ -47,11 +50,16 @@ class Speed:
         return Speed(self.tokens[chosen], self.seconds[chosen])
 
 
-def compared(ours: Speed, theirs: Speed) -> tuple[float, Interval]:
-    """The speed of `ours` over that of `theirs`: the median over repeats, and a 95 % bootstrap interval over both axes."""
-    repeats, prompts = ours.tokens.shape
+def compared(ours: Speed, theirs: Speed) -> tuple[float, Interval | None]:
+    """The speed of `ours` over that of `theirs`: the median over repeats, and a 95 % bootstrap interval over both axes.
+
+    There is no interval where there are fewer than three repeats.
+    """
+    ratio, (repeats, prompts) = float(np.median(ours.by_repeat / theirs.by_repeat)), ours.tokens.shape
+    if repeats < FEWEST_REPEATS:
+        return ratio, None
     random = np.random.default_rng(0)
     drawn = random.integers(repeats, size=(DRAWS, repeats)), random.integers(prompts, size=(DRAWS, prompts))
     rates = [speed.tokens.sum(-1) / speed.seconds.sum(-1) for speed in (ours.resampled(*drawn), theirs.resampled(*drawn))]
     low, high = np.quantile(np.median(rates[0] / rates[1], axis=1), [0.025, 0.975]).tolist()
-    return float(np.median(ours.by_repeat / theirs.by_repeat)), (low, high)
+    return ratio, (low, high)

@@ -14,16 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib.metadata import EntryPoint, entry_points
 
 from specdec.bench.values import BASELINE, Steps
 from specdec.errors import SpecdecError
+from specdec.plugins import Plugins
 from specdec.profile import DraftTiming, MeasuredAcceptance, Profile, TargetTiming
 from specdec.statistics import Statistics
 from specdec.strategy import DecodingStrategy
 from specdec.synthetic import synthetic
-
-GROUP = "specdec.predictors"
 
 Predictor = Callable[[DecodingStrategy, Profile, int, int], float]
 """`predict(strategy, profile, context, tokens)`: tokens per second of answers of `tokens` tokens after `context` tokens."""
@@ -39,14 +37,13 @@ class Question:
     tokens: int
 
 
+PREDICTORS: Plugins[Predictor] = Plugins("specdec.predictors", "predictor", "function", lambda _, it: callable(it))
+
+
 def predictor() -> Predictor | None:
     """The installed predictor, `None` if there is none. One of another package comes before the simulator's; then the name."""
-    entries = sorted(entry_points(group=GROUP), key=lambda entry: (_is_ours(entry), entry.name))
-    return entries[0].load() if entries else None
-
-
-def _is_ours(entry: EntryPoint) -> bool:
-    return entry.dist is not None and entry.dist.name == "pearl-specdec"
+    found = PREDICTORS.usable()
+    return found[min(found, key=lambda name: (PREDICTORS.is_built_in(name), name))] if found else None
 
 
 def can_predict(question: Question, steps: Steps) -> bool:

@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-from specdec.bench.text import ForWidth, greedy_sentence, legend, more_columns, pair_sentence, ranking_sentence, results_table
-from specdec.bench.values import BenchHardware, BenchResult, BenchSettings, GreedyCheck, PairSteps, PeerComparison, Ranking
+from specdec.bench.text import (
+    ForWidth,
+    greedy_sentence,
+    legend,
+    more_columns,
+    noise_sentence,
+    pair_sentence,
+    ranking_sentence,
+    results_table,
+)
+from specdec.bench.values import (
+    BenchHardware,
+    BenchResult,
+    BenchSettings,
+    GreedyCheck,
+    Noise,
+    PairSteps,
+    PeerComparison,
+    Ranking,
+)
 from specdec.report import Report, spelled
 from specdec.summary import DescribedPair
 
@@ -23,6 +41,7 @@ class BenchReport(Report):
     `hardware`       where, with which versions and when it was measured
     `settings`       what all contenders had in common
     `measured`       the pair before the benchmark; null if it was interrupted earlier
+    `noise`          what other work on the machine did to it
     `results`        one for each strategy or peer, setting and temperature; none if no prompt was decoded by all of them
     `ranking`        the best setting of each strategy, for each temperature
     `against`        each peer compared with our strategy of the same algorithm
@@ -39,6 +58,7 @@ class BenchReport(Report):
     results: tuple[BenchResult, ...]
     ranking: tuple[Ranking, ...]
     against: tuple[PeerComparison, ...] = ()
+    noise: Noise = field(default_factory=Noise)
     greedy_check: GreedyCheck | None = None
 
     def __rich__(self) -> RenderableType:
@@ -72,6 +92,8 @@ class BenchReport(Report):
             yield from ("", results_table(self.results, ranking, more), "")
             yield Text("\n".join([ranking_sentence(ranking), *peers]), "bold")
         yield ""
+        if noise := noise_sentence(self.noise, self.measured):
+            yield Text(noise, "bold")
         if self.greedy_check is not None:
             yield greedy_sentence(self.greedy_check)
         yield Text(legend(more), "dim")

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import reduce
 from operator import add
-from statistics import mean
+from statistics import mean, median
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from specdec.bench.peers import COUNTERPARTS, SECONDS
 from specdec.bench.prediction import Question, predicted, steps_of
 from specdec.bench.report import BenchReport
 from specdec.bench.run import Benchmark, Contender, Ours, drafted_at_once
-from specdec.bench.values import BenchHardware, BenchResult, BenchSettings, PeerComparison, Ranking, Slower
+from specdec.bench.values import BenchHardware, BenchResult, BenchSettings, Noise, PeerComparison, Ranking, Slower
 from specdec.machine import versions
 from specdec.measure import hardware
 from specdec.settings import Options, resolve
@@ -39,6 +39,7 @@ def report_of(benchmark: Benchmark, *, prompts_file: str = "", interrupted: bool
         hardware=_hardware(benchmark),
         settings=settings(benchmark, prompts_file, interrupted),
         measured=benchmark.measured,
+        noise=Noise(busy=benchmark.busy, slowed=slowed(benchmark)),
         results=tuple(result(benchmark, contender) for contender in benchmark.contenders if measured),
         ranking=tuple(ranking(benchmark, temperature) for temperature in temperatures),
         against=tuple(entry for temperature in temperatures for entry in against(benchmark, temperature)),
@@ -82,6 +83,16 @@ def settings(benchmark: Benchmark, prompts_file: str, interrupted: bool) -> Benc
     )
 
 
+def slowed(benchmark: Benchmark) -> float:
+    """How many times longer than beforehand a single-row forward of the target took in autoregressive decodes; the median."""
+    if benchmark.measured is None or not benchmark.decodes:
+        return 1.0
+    contenders = [benchmark.baseline(temperature) for temperature in benchmark.temperatures]
+    counts = [decoded[contender].statistics for decoded in benchmark.reported_decodes for contender in contenders]
+    seconds = [count.window_seconds[1] / count.window_forwards[1] for count in counts if count.window_forwards[1]]
+    return median(seconds) / benchmark.measured.target_window_seconds[1] if seconds else 1.0
+
+
 def of_checkpoint(benchmark: Benchmark) -> dict[str, Any]:
     """The settings of the checkpoint that all contenders honoured."""
     found: dict[str, Any] = {}
@@ -102,6 +113,7 @@ def result(benchmark: Benchmark, contender: Contender) -> BenchResult:
         strategy=decoder.name,
         parameters=decoder.parameters,
         lossless_claimed=decoder.lossless,
+        automatic=isinstance(decoder, Ours) and decoder.automatic,
         temperature=contender.temperature,
         tokens_per_second=speed.tokens_per_second,
         speedup_over_ar=ratio,
@@ -116,8 +128,6 @@ def _of_ours(benchmark: Benchmark, contender: Contender, decoder: Ours, total: S
     drafted = drafted_at_once(strategy, benchmark.pair) if isinstance(strategy, DraftingStrategy) else None
     tokens = round(mean(len(decoded[contender].tokens) for decoded in benchmark.reported_decodes))
     context = round(mean(len(prompt) for prompt in benchmark.prompts)) + tokens // 2
-    if isinstance(strategy, DraftingStrategy) and strategy.draft_length == "auto":
-        strategy = replace(strategy, draft_length=drafted)
     question = Question(strategy, benchmark.verification, context, tokens)
     assert before is not None  # the pair is measured before anything is decoded
     at_temperature = replace(before, acceptance_rate=before.rate_at(contender.temperature))

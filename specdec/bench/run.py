@@ -20,7 +20,9 @@ from specdec.bench.values import BASELINE, PairSteps
 from specdec.decoding import decode
 from specdec.errors import InputError
 from specdec.inputs import at_least_one
+from specdec.machine import OtherWork
 from specdec.measure import measure_acceptance, profile
+from specdec.measure.pair import needed_cores
 from specdec.pair import Pair
 from specdec.profile import Profile
 from specdec.report import spelled
@@ -59,9 +61,13 @@ class Decoder(Protocol):
 
 @dataclass(frozen=True)
 class Ours:
-    """One of our strategies."""
+    """One of our strategies.
+
+    `automatic`   whether its draft length is what `"auto"` stands for on the pair
+    """
 
     strategy: DecodingStrategy
+    automatic: bool = False
 
     @property
     def name(self) -> str:
@@ -129,6 +135,15 @@ def drafted_at_once(strategy: DraftingStrategy, pair: Pair) -> int:
     return strategy.policy.length(strategy.policy.init(pair))
 
 
+def distinct(pair: Pair, strategies: Sequence[DecodingStrategy]) -> list[Ours]:
+    """The strategies as they run on this pair, each once: `"auto"` and the length that it stands for are one."""
+    found: dict[DecodingStrategy, bool] = {}
+    for strategy in strategies:
+        resolved = strategy.resolved(pair)
+        found[resolved] = found.get(resolved, False) or resolved != strategy
+    return [Ours(strategy, automatic) for strategy, automatic in found.items()]
+
+
 @dataclass
 class Benchmark:
     """One measurement. Iterating over it runs it, one decode after another; it keeps what was done so far.
@@ -147,6 +162,7 @@ class Benchmark:
     `contenders`       each decoder at each temperature
     `measured`         the pair before anything was decoded; `None` until it is measured
     `decodes`          the result of each contender, prompt by prompt and repeat by repeat
+    `busy`             share of the needed cores that other processes took
     """
 
     pair: Pair
@@ -161,6 +177,7 @@ class Benchmark:
     peers: Sequence[Decoder]
     measured: PairSteps | None = field(default=None, init=False)
     decodes: list[dict[Contender, Result]] = field(default_factory=list[dict[Contender, Result]], init=False)
+    busy: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
         at_least_one(max_new_tokens=self.max_new_tokens, repeats=self.repeats, prompts=len(self.texts))
@@ -175,7 +192,7 @@ class Benchmark:
                     f"prompt {number} has {len(prompt)} tokens and the context holds {self.pair.context_limit}: "
                     "shorten it or leave it out"
                 )
-        decoders = [*map(Ours, dict.fromkeys([create(BASELINE), *self.strategies])), *self.peers]
+        decoders = [*distinct(self.pair, [create(BASELINE), *self.strategies]), *self.peers]
         self.contenders = [Contender(decoder, t) for t in self.temperatures for decoder in decoders]
 
     def __len__(self) -> int:
@@ -185,6 +202,7 @@ class Benchmark:
     def __iter__(self) -> Iterator[str]:
         """Run it; yields before each step what is done next."""
         yield "measuring the models"
+        others = OtherWork(needed_cores(self.pair))
         self.measured = measured(self.pair, self.prompts, self.temperatures, self.verification)
         for contender in self.contenders:
             yield f"warming up {contender}"
@@ -200,6 +218,7 @@ class Benchmark:
                 yield f"repeat {repeat + 1} of {self.repeats}: {contender}"
                 decoded[contender] = self._decode(contender, repeat, prompt, self.max_new_tokens)
             self.decodes.append(decoded)
+            self.busy = others.share()
 
     def _decode(self, contender: Contender, repeat: int, prompt: int, tokens: int) -> Result:
         return contender.decoder.decode(

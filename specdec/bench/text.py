@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from specdec.bench.values import BASELINE, BenchResult, GreedyCheck, PairSteps, Ranking, Slower
+from specdec.bench.values import BASELINE, BenchResult, GreedyCheck, Noise, PairSteps, Ranking, Slower
+from specdec.profile import busy_sentence
 from specdec.report import milliseconds, share, table, three_digits
 
 if TYPE_CHECKING:
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 WIDE = 100
 """Terminals of at least this many columns show overhead and prediction too."""
+
+SLOWED = 1.15
+"""How many times longer than beforehand forwards may take before it is said."""
 
 MORE_COLUMNS = {
     "over\nhead": "Overhead: share of the time in which neither model works. ",
@@ -73,7 +77,7 @@ def results_table(results: Sequence[BenchResult], ranking: Ranking, more: Sequen
 
 
 def _texts(result: BenchResult, marked: bool) -> list[str]:
-    low, high = result.speedup_over_ar_interval
+    low, high = result.speedup_over_ar_interval or (None, None)
     drafts = any(accepted != 0 for accepted in result.acceptance_histogram) or result.draft_acceptance_rate > 0
     predicted = result.predicted_tokens_per_second
     return [
@@ -81,7 +85,7 @@ def _texts(result: BenchResult, marked: bool) -> list[str]:
         result.length,
         three_digits(result.tokens_per_second),
         f"{result.speedup_over_ar:.2f}x",
-        "" if result.strategy == BASELINE else f"{low:.2f}-{high:.2f}",
+        "" if result.strategy == BASELINE or low is None else f"{low:.2f}-{high:.2f}",
         f"{result.mean_acceptance_length:.2f}",
         share(result.draft_acceptance_rate) if drafts else "-",
         share(result.target_idle_share),
@@ -99,14 +103,29 @@ def ranking_sentence(ranking: Ranking) -> str:
         return f"Only {name} was measured {how}."
     if ranking.fastest.strategy == BASELINE:
         return f"Nothing beats autoregressive decoding {how}: it is {_list(ranking.against)}."
-    doubt = [other.named for other in ranking.against if other.interval[0] <= 1]
+    doubt = [other.named for other in ranking.against if other.interval is not None and other.interval[0] <= 1]
     unsure = f" (within the noise: {', '.join(doubt)})" if doubt else ""
+    if any(other.interval is None for other in ranking.against):
+        unsure = " (fewer than three repeats: no interval says how sure this is)"
     return f"{name} is the fastest {how}: {_list(ranking.against)}{unsure}."
 
 
 def _list(against: Sequence[Slower]) -> str:
     parts = [f"{other.times_as_fast:.2f}x {other.named}" for other in against]
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def noise_sentence(noise: Noise, measured: PairSteps | None) -> str:
+    """What people must know of a machine that was busy, or became slower than it was beforehand; else empty."""
+    beforehand = 0.0 if measured is None or measured.profile is None else measured.profile.busy
+    if busy := busy_sentence(max(noise.busy, beforehand)):
+        return busy
+    if noise.slowed < SLOWED:
+        return ""
+    return (
+        f"Forwards of the target took {noise.slowed:.2f} times as long as beforehand: predictions are too high. "
+        "Measure again when the machine is idle."
+    )
 
 
 def greedy_sentence(check: GreedyCheck) -> str:

@@ -81,6 +81,18 @@ class BenchSettings(Report):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Noise(Report):
+    """What other work on the machine did to the benchmark.
+
+    `busy`     share of the needed cores that other processes took meanwhile
+    `slowed`   seconds of a single-row forward of the target in autoregressive decodes, over those timed beforehand
+    """
+
+    busy: float = 0.0
+    slowed: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Steps(Report):
     """Seconds of single steps, and acceptance.
 
@@ -127,7 +139,8 @@ class BenchResult(DecodeSummary, StrategySetting):
     `lossless_claimed`                whether its output law is claimed to be the target's
     `tokens_per_second`               median over repeats, prefill excluded
     `speedup_over_ar`                 speed over that of autoregressive decoding in the same repeat, median over repeats
-    `speedup_over_ar_interval`        its 95 % bootstrap interval over prompts and repeats
+    `speedup_over_ar_interval`        its 95 % bootstrap interval over prompts and repeats; null for fewer than three repeats
+    `automatic`                       whether the draft length in `parameters` is what `"auto"` stood for on this pair
     `drafted_at_once`                 draft length on this pair, as an integer; null for a strategy without one
     `measured`                        seconds and acceptance of its own decodes
     `predicted_tokens_per_second`     prediction from what was measured before anything was decoded
@@ -140,7 +153,8 @@ class BenchResult(DecodeSummary, StrategySetting):
     temperature: float
     tokens_per_second: float
     speedup_over_ar: float
-    speedup_over_ar_interval: Interval
+    speedup_over_ar_interval: Interval | None
+    automatic: bool = False
     drafted_at_once: int | None = None
     measured: Steps | None = None
     predicted_tokens_per_second: float | None = None
@@ -149,7 +163,7 @@ class BenchResult(DecodeSummary, StrategySetting):
     @property
     def length(self) -> str:
         """The draft length as tables and charts show it: `auto=7` for a policy that chose 7, `-` without a draft length."""
-        chosen = self.parameters.get("draft_length", "-")
+        chosen = "auto" if self.automatic else self.parameters.get("draft_length", "-")
         return str(chosen) if self.drafted_at_once in (None, chosen) else f"{chosen}={self.drafted_at_once}"
 
 
@@ -158,11 +172,11 @@ class Slower(StrategySetting):
     """The best setting of a strategy that is not the fastest.
 
     `times_as_fast`   speed of the fastest over that of this one, median over repeats
-    `interval`        its 95 % bootstrap interval
+    `interval`        its 95 % bootstrap interval; null for fewer than three repeats
     """
 
     times_as_fast: float
-    interval: Interval
+    interval: Interval | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +203,7 @@ class PeerComparison(Report):
     `ours`              name of our strategy
     `parameters`        parameters of our strategy
     `times_as_fast`     our speed over that of the peer, median over repeats
-    `interval`          its 95 % bootstrap interval
+    `interval`          its 95 % bootstrap interval; null for fewer than three repeats
     """
 
     temperature: float
@@ -198,12 +212,12 @@ class PeerComparison(Report):
     ours: str
     parameters: Mapping[str, Parameter]
     times_as_fast: float
-    interval: Interval
+    interval: Interval | None
 
     def __str__(self) -> str:
-        low, high = self.interval
+        between = "" if self.interval is None else f" (interval {self.interval[0]:.2f}-{self.interval[1]:.2f})"
         ours, peer = named(self.ours, self.parameters), named(self.peer, self.peer_parameters)
-        return f"Our {ours} is {self.times_as_fast:.2f}x (interval {low:.2f}-{high:.2f}) {peer}."
+        return f"Our {ours} is {self.times_as_fast:.2f}x{between} {peer}."
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
+from specdec.clashes import ours_first
 from specdec.cli.edges import (
     TRACEBACK,
     abandon,
@@ -130,8 +131,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_streams()
         check_arguments(typed)
         quiet_libraries()
+        for found in ours_first():
+            remark(found)
         with warnings.catch_warnings():
-            warnings.showwarning = _warn
+            warnings.showwarning = _once()
             warnings.filterwarnings("ignore", r".* encountered in ", RuntimeWarning)  # numpy's; results are checked
             code = get_command(app)(args=typed, prog_name="specdec", standalone_mode=False)
         sys.stdout.flush()
@@ -169,8 +172,16 @@ def _remedy(error: typer.TyperException) -> str:
     return f"see {context.command_path if context else 'specdec'} --help"
 
 
-def _warn(message: Warning | str, *_: Any) -> None:
-    remark(message)
+def _once() -> Callable[..., None]:
+    """Shows a warning as one line, and each only once."""
+    shown: set[str] = set()
+
+    def show(message: Warning | str, *_: Any) -> None:
+        if str(message) not in shown:
+            shown.add(str(message))
+            remark(message)
+
+    return show
 
 
 def _complain(message: str) -> int:

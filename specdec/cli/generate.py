@@ -138,10 +138,11 @@ def reported(prompt: str, result: Result, strategy: DecodingStrategy, pair: Pair
     from specdec.generated import Generated, GenerateStatistics
     from specdec.summary import DescribedPair
 
-    counts = result.statistics
+    counts, ran = result.statistics, result.strategy or strategy
     return Generated(
-        strategy=strategy.name,
-        parameters=strategy.parameters,
+        strategy=ran.name,
+        parameters=ran.parameters,
+        automatic=ran != strategy,
         prompt=prompt,
         text=result.text,
         tokens=result.tokens,

@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -129,7 +130,7 @@ def _proved(claims: Sequence[_Claim], pairs: int, seed: int, found: dict[int, Pr
     longest_first = sorted(range(len(claims)), key=lambda number: _length(claims[number]), reverse=True)
     workers = min(len(claims), os.cpu_count() or 1)
     context, others = multiprocessing.get_context("spawn"), {*multiprocessing.active_children()}
-    executor = ProcessPoolExecutor(max(1, workers), context, _leave_interrupts_alone)
+    executor = ProcessPoolExecutor(max(1, workers), context, _begin_worker)
     try:
         waiting = {executor.submit(_prove, *claims[number], pairs, seed): number for number in longest_first}
         for done in as_completed(waiting):
@@ -169,6 +170,7 @@ def _require_importable(claim: _Claim) -> None:
         ) from error
 
 
-def _leave_interrupts_alone() -> None:
-    """In a worker: Ctrl-C is handled by the parent, which ends its workers."""
+def _begin_worker() -> None:
+    """In a worker: Ctrl-C is handled by the parent, which ends its workers. The parent warned of plug-ins."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    warnings.filterwarnings("ignore", "left out: ", RuntimeWarning)

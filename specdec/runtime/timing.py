@@ -22,6 +22,9 @@ from specdec.sampling import Sampling
 CONTEXT_TOKENS = 128
 """Length of the made-up context after which steps are timed, unless another length is given."""
 
+RATIO_SECONDS = 1.0
+"""How long a speed ratio may take to measure, since a first token waits for it."""
+
 SHORTEST_CONTEXT = 20
 """Tokens that a model must hold to be timed: half of them stand before the widest window."""
 
@@ -74,18 +77,23 @@ def step_seconds(lane: Lane, repeats: int = 12, context: int = CONTEXT_TOKENS) -
     return median(timed_drafts(lane, repeats, context, Sampling(temperature=0)))
 
 
-def speed_ratio(target: Lane, draft: Lane, repeats: int = 6, context: int = CONTEXT_TOKENS) -> float:
+def speed_ratio(
+    target: Lane, draft: Lane, repeats: int = 24, context: int = CONTEXT_TOKENS, seconds: float = RATIO_SECONDS
+) -> float:
     """`c`: seconds of a target step over seconds of a draft step, the median of pairs.
 
-    Both models of a pair work at the same time, as in a decode, so a slow moment hits both. Lanes that cannot overlap work one
-    after the other.
+    Both models of a pair work at the same time, as in a decode, so a slow moment hits both, and moves few of the pairs. Lanes
+    that cannot overlap work one after the other. Slow models get fewer pairs: no new one after `seconds`, but a third of them.
     """
     sampling, base = Sampling(temperature=0), made_up_context(context)
     for lane in (draft, target):  # the draft first, so that its process is up when timing begins
         lane.submit("begin", sampling, base)()
     window, steps = [*base, 0], 8
     ratios: list[float] = []
+    end = time.perf_counter() + seconds
     for repeat in range(repeats + WARM_UP):
+        if len(ratios) >= repeats / 3 and time.perf_counter() > end:
+            break
         wait = draft.submit("draft", [DraftRequest(0, window, steps)])
         [scoring] = target.submit("score", [ScoreRequest(0, window, 1)])()
         [drafting] = wait()

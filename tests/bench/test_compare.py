@@ -40,16 +40,25 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says() -> None:
     held = 0
     for _ in range(100):
         ours, theirs = (random.lognormal(0, 0.2, (5, 12)) for _ in range(2))
-        low, high = compared(speeds(ours, faster=1.2), speeds(theirs))[1]
+        low, high = compared(speeds(ours, faster=1.2), speeds(theirs))[1] or (0, 0)
         held += low < 1.2 < high
     assert 85 <= held <= 100
+
+
+def test_fewer_than_three_repeats_have_no_interval() -> None:
+    random = np.random.default_rng(3)
+    for repeats in (1, 2, 3):
+        ratio, interval = compared(*(speeds(random.lognormal(0, 0.2, (repeats, 4))) for _ in range(2)))
+        assert ratio > 0
+        assert (interval is None) == (repeats < 3)
 
 
 def test_the_interval_shrinks_with_less_noise() -> None:
     random = np.random.default_rng(2)
 
     def width(noise: float) -> float:
-        low, high = compared(speeds(random.lognormal(0, noise, (3, 8))), speeds(random.lognormal(0, noise, (3, 8))))[1]
+        ours, theirs = (speeds(random.lognormal(0, noise, (3, 8))) for _ in range(2))
+        low, high = compared(ours, theirs)[1] or (0, 0)
         return high - low
 
     assert width(0.02) < width(0.4) / 4

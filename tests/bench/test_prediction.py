@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint, EntryPoints
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from types import SimpleNamespace
 from typing import Any
 
@@ -90,8 +90,15 @@ def rate_and_window(strategy: DecodingStrategy, profile: Profile, context: int, 
 
 
 def with_predictor(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
-    installed = EntryPoints(EntryPoint(name, f"{__name__}:rate_and_window", "specdec.predictors") for name in names)
-    monkeypatch.setattr("specdec.bench.prediction.entry_points", lambda **wanted: installed.select(**wanted))
+    with_predictors(monkeypatch, *(EntryPoint(name, f"{__name__}:rate_and_window", "specdec.predictors") for name in names))
+
+
+def with_predictors(monkeypatch: pytest.MonkeyPatch, *predictors: EntryPoint) -> None:
+    """Install these instead of the simulator's own."""
+    real = entry_points()
+    others = [entry for group in real.groups if group != "specdec.predictors" for entry in real.select(group=group)]
+    installed = EntryPoints([*others, *predictors])
+    monkeypatch.setattr("specdec.plugins.entry_points", lambda **wanted: installed.select(**wanted))
 
 
 def test_predictions_are_made_from_the_steps_before_and_from_the_runs_own(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,8 +138,17 @@ def test_a_strangers_predictor_comes_before_our_own(monkeypatch: pytest.MonkeyPa
     where = f"{__name__}:rate_and_window"
     ours: Any = EntryPoint("chain", "sim.study.predict:predict", "specdec.predictors")
     ours = ours._for(SimpleNamespace(name="pearl-specdec"))
-    both = EntryPoints([ours, EntryPoint("mine", where, "specdec.predictors")])
-    monkeypatch.setattr("specdec.bench.prediction.entry_points", lambda **wanted: both.select(**wanted))
+    with_predictors(monkeypatch, ours, EntryPoint("mine", where, "specdec.predictors"))
     found = predictor()
     assert found is not None
     assert found.__name__ == "rate_and_window"
+
+
+def test_a_predictor_that_cannot_be_loaded_leaves_the_place_to_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours: Any = EntryPoint("chain", "sim.study.predict:predict", "specdec.predictors")
+    ours = ours._for(SimpleNamespace(name="pearl-specdec"))
+    with_predictors(monkeypatch, ours, EntryPoint("mine", "nowhere:predict", "specdec.predictors"))
+    with pytest.warns(RuntimeWarning, match="left out: mine of specdec.predictors cannot be loaded"):
+        found = predictor()
+    assert found is not None
+    assert found.__name__ == "predict"

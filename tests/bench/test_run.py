@@ -13,7 +13,7 @@ from tiny_models import minuscule
 
 from specdec import DecodingStrategy, InputError, Pair, create
 from specdec.batch import Result
-from specdec.bench import BASELINE, BenchReport, Contender, Ours, bench, line_up
+from specdec.bench import BASELINE, BenchReport, Contender, Ours, bench, line_up, report_of
 from specdec.decoding import decode
 
 
@@ -65,6 +65,18 @@ def test_chosen_contenders(pair: Pair) -> None:
     assert full["pearl"] == ["auto", *range(1, 9)]
     chosen = lengths_by_name(line_up(pair, ["pearl"], [2, 5]))
     assert chosen == {BASELINE: [None], "pearl": ["auto", 2, 5]}
+
+
+def test_two_names_of_one_program_are_measured_once(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pair, "_speed_ratio", 5.2)
+    lined_up = line_up(pair, ["pearl"], [2, 5])
+    measured = small(pair, strategies=[*lined_up, create("pearl", draft_length=5)], temperatures=(0.0,))
+    rows = [(contender.decoder.parameters.get("draft_length"), contender.decoder) for contender in measured.contenders]
+    assert [length for length, _ in rows] == [None, 5, 2]
+    assert [isinstance(decoder, Ours) and decoder.automatic for _, decoder in rows] == [False, True, False]
+    results = report_of(finished(measured)).results
+    assert [result.length for result in results] == ["-", "auto=5", "2"]
+    assert [result.parameters.get("draft_length") for result in results] == [None, 5, 2]  # to be given back
 
 
 def test_without_a_draft_only_what_needs_none_is_measured(pair: Pair) -> None:

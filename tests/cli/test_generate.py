@@ -60,6 +60,22 @@ def test_prompts_from_a_file_and_from_standard_input(
         assert run("generate", "-", *options).json["prompt"] == "from a file"
 
 
+def test_the_length_that_auto_stood_for_is_printed_recorded_and_can_be_given_back(
+    run: Callable[..., Ran], inline: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ratios = iter([2.7, 5.2])
+    monkeypatch.setattr("specdec.pair.speed_ratio", lambda *_, **__: next(ratios))
+    options = ["generate", "hello", *inline, "--max-new-tokens", 24, "--temperature", 1, "--seed", 3, "--json", "-"]
+    found = [run(*options) for _ in range(2)]
+    for ran, length in zip(found, (3, 5), strict=True):
+        assert (ran.json["parameters"], ran.json["automatic"]) == ({"draft_length": length}, True)
+        assert f"pearl draft_length={length} (auto): 24 tokens" in ran.err
+        again = run(*options, "--draft-length", length)
+        assert (again.json["tokens"], again.json["automatic"]) == (ran.json["tokens"], False)
+        assert f"pearl draft_length={length}: 24 tokens" in again.err
+    assert found[0].json["tokens"] != found[1].json["tokens"]
+
+
 @pytest.mark.parametrize(("strategy", "drafted"), [("autoregressive", 0), ("pearl", 24), ("speculative", 18)])
 def test_drafted_tokens_look_different_on_a_terminal(
     run: Callable[..., Ran], models: Path, monkeypatch: pytest.MonkeyPatch, strategy: str, drafted: int

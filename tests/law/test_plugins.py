@@ -90,16 +90,28 @@ def test_a_broken_strategy_is_refused_by_name_and_others_work(install: Install, 
     found = specdec.installed()
     assert found.broken == {name: str(refused.value)}
     assert [strategy.name for strategy in found.strategies] == list(before)
-    assert f"Cannot be used: {name} of specdec.strategies" in str(found)
+    assert f"Left out: {name} of specdec.strategies" in str(found)
 
 
-def test_a_strategy_with_the_name_of_another_does_not_replace_it(install: Install) -> None:
+def test_a_built_in_strategy_keeps_its_name(install: Install) -> None:
+    before = specdec.available()
     install("specdec.strategies", ("pearl", "strange:OtherPearl"))
-    message = "registered more than once, by strategies.pearl:Pearl of the package pearl-specdec and by strange:OtherPearl"
-    with pytest.raises(InputError, match=f"pearl of specdec.strategies is {message}: uninstall"):
-        specdec.create("pearl")
+    message = "strange:OtherPearl takes the name of the built-in strategy pearl: give it a name of its own"
+    with pytest.warns(RuntimeWarning, match=f"left out: {message}"):
+        assert type(specdec.create("pearl")) is Pearl
+    with pytest.warns(RuntimeWarning, match=message) as warned:
+        assert specdec.available() == before
+    assert len(warned) == 1
+    assert specdec.installed().broken == {"pearl": message}
+
+
+def test_two_strangers_with_one_name_are_both_refused(install: Install) -> None:
+    install("specdec.strategies", ("mine", "strange:OtherPearl"), ("mine", "strange:Plain"))
+    message = "registered more than once, by strange:OtherPearl and by strange:Plain"
+    with pytest.raises(InputError, match=f"mine of specdec.strategies is {message}: uninstall"):
+        specdec.create("mine")
     with pytest.warns(RuntimeWarning, match=message):
-        assert "pearl" not in specdec.available()
+        assert "mine" not in specdec.available()
     assert specdec.create("speculative").name == "speculative"
 
 
@@ -114,7 +126,6 @@ def test_a_strategy_that_is_registered_twice_alike_is_one_strategy(install: Inst
     [
         ("gone", "nowhere:gone", "cannot be loaded"),
         ("text", "strange:text", r"no function \(window, bonus, chance\)"),
-        ("block", "specdec.verification:token_rule", "registered more than once"),
     ],
 )
 def test_a_broken_rule_is_refused_by_name_and_others_work(install: Install, name: str, value: str, message: str) -> None:

@@ -166,6 +166,8 @@ def test_the_measured_draft_length_works_where_vocabulary_and_context_are_small(
     strategy = specdec.create(name, draft_length="auto")
     assert cramped_pair.speed_ratio() > 0
     result = decode(cramped_pair, strategy, [1, 2], max_new_tokens=100, temperature=0)
+    length = max(1, round(cramped_pair.speed_ratio()))
+    assert result.strategy == strategy.resolved(cramped_pair) == specdec.create(name, draft_length=length)
     assert result.tokens == greedy_tokens(cramped_pair.target, [1, 2], 10)
 
 

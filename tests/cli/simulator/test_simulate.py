@@ -80,6 +80,18 @@ def test_a_profile_is_all_that_is_needed(run: Run, profile: Path) -> None:
         assert found["tokens_per_second"] == pytest.approx(found["chain_tokens_per_second"], rel=0.02)
 
 
+def test_a_profile_of_a_busy_machine_is_named(run: Run, profile: Path, tmp_path: Path) -> None:
+    busy = tmp_path / "busy.json"
+    busy.write_text(json.dumps(json.loads(profile.read_text()) | {"busy": 0.4}))
+    for path, said in ((profile, 0), (busy, 1)):
+        ran = run("simulate", "--profile", str(path), "--draft-length", "4", "--tokens", "50")
+        assert " ".join(ran.err.split()).count(f"Profile {path}: The machine was busy with other work: 40 %") == said
+
+
+def test_a_draft_length_that_was_chosen_is_printed(run: Run) -> None:
+    assert answer(run, "simulate", *COMMON, "--tokens", "50")["parameters"] == {"draft_length": 5}
+
+
 def test_two_devices_of_their_own_do_not_slow_each_other(run: Run, profile: Path) -> None:
     """The profile was measured where they do: `--placement two` takes that away, as a network between them does."""
     exact = {
