@@ -60,8 +60,8 @@ def check(plan: Plan, trials: Trials, methods: Sequence[Method], strategies: Seq
     candidate = found[0]
     trial = trials.run(candidate, best.replicas)
     count = len(trials.workload)
-    again = planned(trials, candidate, trial, plan.price) if trials.holds(candidate, best.replicas) else None
-    fewer = trials.holds(candidate, best.replicas - 1) if best.replicas > 1 else None
+    again = planned(trials, candidate, trial, plan.price) if trial.met else None
+    fewer = trials.run(candidate, best.replicas - 1).met if best.replicas > 1 else None
     if again is None:
         words = f"{best.name} on {best.gpus} GPUs does not hold over {count:,} requests: {gate(trials, trial, best.gpus)}."
     else:

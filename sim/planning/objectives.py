@@ -85,9 +85,13 @@ class Objective(Report):
         return statistic_of(latencies[self.quantity], self.statistic)
 
     def pressure(self, latencies: Latencies) -> float:
-        """The upper end of the statistic's 95 % interval over the limit: at most 1 where the objective is met."""
-        value = bound_of(latencies[self.quantity], self.statistic)
+        """The statistic over the limit: at most 1 where the objective is met."""
+        value = self.value(latencies)
         return 0.0 if np.isnan(value) else value / self.seconds
+
+    def surely_met(self, latencies: Latencies) -> bool:
+        """Whether the upper end of the statistic's 95 % interval is within the limit."""
+        return not bound_of(latencies[self.quantity], self.statistic) > self.seconds
 
     def __str__(self) -> str:
         return f"{self.words} at most {milliseconds(self.seconds)}"

@@ -44,7 +44,7 @@ class Planned(Report):
     `kv_tokens`       tokens that the cache of a replica holds; `None` (null) without a limit
     `kv_share`        share of it in use, the mean over time; `None` (null) without a limit
     `binding`         name of the objective nearest to its limit; `load` without objectives
-    `headroom`        1 - the upper end of its statistic's 95 % interval over its limit
+    `headroom`        1 - its statistic over its limit
     `load`            rho: requests that arrive over those that can be finished
     `extrapolated_share`   share of the time in forwards over more rows than were measured
     `tags`            how the numbers behind it came about: `step`, `acceptance`, `exchange`, `kv_tokens`, `traffic`

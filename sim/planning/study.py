@@ -159,17 +159,17 @@ def decide(
 def confirmed(trials: Trials, good: Sequence[Found], limits: Limits) -> tuple[list[Found], list[Found]]:
     """The plans, the best of them confirmed by more requests with other draws; and those that would need too many GPUs.
 
-    Requests come in bursts, so that their interval is too narrow. A plan that more requests refute gets one more replica.
+    A percentile of few requests is uncertain, the more so as requests come in bursts. More requests must meet the objectives
+    with the upper ends of their intervals; a plan that they refute gets one more replica.
     """
     found, failed, sure = list(good), list[Found](), set[Candidate]()
     while found and found[0][0] not in sure:
         candidate, trial = found.pop(0)
-        longer = trials.longer.run(candidate, trial.replicas)
-        if trial.met and longer.met:
+        if trial.met and trials.longer.surely_met(candidate, trial.replicas):
             sure.add(candidate)
             found.insert(0, (candidate, trial))
         elif candidate.place.gpus_of(trial.replicas + 1) > limits.gpus:
-            failed.append((candidate, longer))
+            failed.append((candidate, trials.longer.run(candidate, trial.replicas)))
         else:
             found = sorted([(candidate, trials.run(candidate, trial.replicas + 1)), *found], key=_rank)
     return [one for one in found if one[1].met], failed

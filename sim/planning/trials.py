@@ -47,8 +47,7 @@ class Trial:
     `replicas`       how many
     `factor`         times the load that is planned for
     `load`           rho: requests that arrive over those that the replicas can finish
-    `pressures`      of each objective: the upper end of its statistic's interval over its limit, at most 1 if it is met;
-                     empty for a hopeless load
+    `pressures`      of each objective: its statistic over its limit, at most 1 if it is met; empty for a hopeless load
     `latencies`      seconds of the requests, and `metrics` of the run; `None` for a hopeless load
     `extrapolated`   share of the time in forwards over more rows than were measured
     """
@@ -142,12 +141,10 @@ class Trials:
             more = replace(self.traffic, requests=LONGER * self.traffic.requests)
         return replace(self, traffic=more, seed=self.seed + OTHER, _known={})
 
-    def holds(self, candidate: Candidate, replicas: int, factor: float = 1.0) -> bool:
-        """Whether all statistics are within their limits, without an interval: for many requests."""
-        trial = self.run(candidate, replicas, factor)
-        if trial.latencies is None:
-            return False
-        return all(one.value(trial.latencies) <= one.seconds for one in self.objectives)
+    def surely_met(self, candidate: Candidate, replicas: int) -> bool:
+        """Whether so many replicas meet all objectives with the upper ends of their intervals."""
+        trial = self.run(candidate, replicas)
+        return trial.met and trial.latencies is not None and all(one.surely_met(trial.latencies) for one in self.objectives)
 
     def capacity(self, candidate: Candidate, odds: float = 1.0) -> float:
         """Requests per second that one replica finishes while more always wait."""
