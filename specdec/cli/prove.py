@@ -24,20 +24,27 @@ def prove(
         typer.Option(metavar="RULE", help="Rule to prove, such as token, match or block; may be repeated. All unless given."),
     ] = None,
     pairs: Annotated[int, typer.Option(help="Generated model pairs for each proof.")] = 200,
+    new_tokens: Annotated[
+        int | None,
+        typer.Option(min=1, max=1000, help="The longest outputs to enumerate, where few positions are open; 24 unless given."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Another seed gives other model pairs.")] = 0,
     json: options.Json = None,
 ) -> None:
     """Prove that strategies are lossless, in exact fractions.
 
     Every branch of every random choice is followed on small generated model pairs, and the law of outputs of 1 to 4 tokens is
-    compared with the target's. Strategies with a draft length are tried with 1 to 4. Exits with 1, and shows a smallest
+    compared with the target's; where few positions are open, that of outputs of up to 24. Outputs of 64 tokens are sampled.
+    What begins later is not seen. Strategies with a draft length are tried with 1 to 4. Exits with 1, and shows a smallest
     counterexample, if a strategy that claims to be lossless is not.
 
     Examples:
       specdec prove --all
       specdec prove pearl --verification block --pairs 1000
       specdec prove speculative --set draft_length=5 --json proof.json
+      specdec prove pearl --set draft_length=2 --new-tokens 100
     """
+    from specdec.law.long import NEW_TOKENS
     from specdec.law.suite import prove_all, variants
 
     terminal = Terminal(json)
@@ -47,7 +54,7 @@ def prove(
     if isinstance(length := chosen.get("draft_length"), int) and length > LONGEST_PROVED:
         raise InputError(f"draft length {length} has too many branches to follow: prove at most {LONGEST_PROVED}")
     strategies = [variant for name in strategy or available() for variant in variants(name, **chosen)]
-    proofs = prove_all(strategies, verification or (), pairs, seed, progress=terminal.follow)
+    proofs = prove_all(strategies, verification or (), pairs, seed, new_tokens or NEW_TOKENS, progress=terminal.follow)
     terminal.console.print(proofs)
     terminal.write(proofs.to_dict())
     if proofs.interrupted:

@@ -43,6 +43,9 @@ from specdec.state import SPEED_RATIO, KnownFacts
 from specdec.strategy import DecodingStrategy, require_strategy
 from specdec.verification import Row, Rule, rule
 
+MOST_EFFECTS = 1000
+"""Effects of one round, beyond which it is taken not to end."""
+
 
 @dataclass(frozen=True, slots=True)
 class Undrawn:
@@ -116,12 +119,12 @@ class Exact:
         self._schedule = schedule
         self._oracle = Oracle()
         self._drawn: dict[int, tuple[Undrawn, int]] = {}
-        self._serial = 0
+        self._serial = self._asked = 0
 
     def next_states(self, strategy: DecodingStrategy, state: Any) -> dict[Any, Fraction]:
         """The law of the state after one round."""
         law: dict[Any, Fraction] = {}
-        for after, weight in branches(lambda oracle: self._round(strategy, state, oracle)):
+        for after, weight in branches(lambda oracle: self.next_state(strategy, state, oracle)):
             try:
                 before = law.get(after, Fraction(0))
             except TypeError as error:
@@ -131,13 +134,20 @@ class Exact:
             law[after] = before + weight
         return law
 
-    def _round(self, strategy: DecodingStrategy, state: Any, oracle: Oracle) -> Any:
+    def next_state(self, strategy: DecodingStrategy, state: Any, oracle: Oracle) -> Any:
+        """The state after one round, on the branch that `oracle` takes."""
         self._oracle, self._drawn, self._serial = oracle, {}, 1_000  # tokens of the state before have serials below 1,000
+        self._asked = 0
         after = drive_at_once(strategy.step(state), self.answer)
         return self._normalised(after, {})
 
     def answer(self, effect: Effect[Any]) -> Any:
         """The answer to an effect, on this branch."""
+        self._asked += 1
+        if self._asked > MOST_EFFECTS:
+            raise StrategyError(
+                f"a round asked for more than {MOST_EFFECTS} effects, and did not end: let step() return the next state"
+            )
         match effect:
             case Both(left, right):
                 return self.answer(left), self.answer(right)

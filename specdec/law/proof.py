@@ -2,14 +2,15 @@
 
     assert_lossless(MyStrategy())      in a test: raises `NotLossless`, or returns the proofs
 
-A proof is exact on each of its pairs, for outputs of 1 to 4 tokens. It is no proof for all models: the pairs are a sample, and
-a fault that shows only in longer outputs is not seen.
+A proof is exact on each of its pairs: for outputs of 1 to 4 tokens, and for outputs of up to 24 in which 4 positions are open
+(`specdec.law.long`). Beyond, outputs of 64 tokens are sampled (`specdec.law.sampled`), which shows coarse faults only. It is no
+proof for all models: the pairs are a sample, and a fault that shows only in longer outputs is not seen.
 
-Pairs have 2 to 4 tokens, and rows that depend on the whole history. Each kind of pair shows some wrong rule: rows with zeros,
-with ties, p = q, disjoint supports, one-hot rows, mixtures of all, each with and without an end-of-sequence token. There are
-many pairs, since a wrong rule may be right on one. Laws are fractions, since a wrong rule may change the law by less than any
-affordable sample shows. Each pair has its own schedule for drafts that race the target; half of the schedules depend on the
-tokens.
+Pairs for short outputs have 2 to 4 tokens, and rows that depend on the whole history. Each kind of pair shows some wrong rule:
+rows with zeros, with ties, p = q, disjoint supports, one-hot rows, mixtures of all, each with and without an end-of-sequence
+token. There are many pairs, since a wrong rule may be right on one. Laws are fractions, since a wrong rule may change the law
+by less than any affordable sample shows. Each pair has its own schedule for drafts that race the target; half of the schedules
+depend on the tokens.
 """
 
 from __future__ import annotations
@@ -18,15 +19,17 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import cached_property, lru_cache
-from itertools import cycle, islice
+from functools import cached_property, lru_cache, partial
+from itertools import chain, cycle, islice
 from random import Random
 from typing import Any
 
 from specdec.errors import NotLossless
 from specdec.inputs import at_least_one
 from specdec.law.exact import law
+from specdec.law.long import NEW_TOKENS, PAIRS, long_pairs
 from specdec.law.pair import ExactLaw, ExactPair, ExactRow, Scattered, Schedule, Tokens, target_law, total_variation
+from specdec.law.sampled import TOKENS, sample
 from specdec.report import Report, spelled
 from specdec.strategy import DecodingStrategy
 from specdec.verification import Rule, name_of, rules
@@ -98,11 +101,16 @@ class Proof(Report):
     `parameters`            its parameters by name
     `verification`          name of the rule
     `lossless_claimed`      whether the strategy claims to be lossless
-    `pairs`                 how many pairs were tried: all, or those up to the first on which the laws differ
+    `pairs`                 how many pairs were tried for outputs of up to 4 tokens: all, or those up to the first on which the
+                            laws differ
     `max_total_variation`   the largest distance between the two laws; `None` if the law could not be computed
     `exact`                 whether the laws were equal, as fractions, on every pair
     `seconds`               seconds it took
     `counterexample`        the smallest case found on which they differ, or the error of the strategy
+    `long_pairs`            how many pairs were tried for longer outputs, with few open positions
+    `new_tokens`            most tokens of an output that was enumerated: the horizon
+    `sampled_tokens`        tokens in still longer outputs, which were sampled; 0 where the law was refuted before
+    `sampled_deviation`     largest difference of a count among them from its expectation, in standard errors; 6 refutes
     """
 
     strategy: str
@@ -114,6 +122,10 @@ class Proof(Report):
     exact: bool
     seconds: float
     counterexample: str | None = None
+    long_pairs: int = 0
+    new_tokens: int = 0
+    sampled_tokens: int = 0
+    sampled_deviation: float = 0.0
 
     @property
     def refuted(self) -> bool:
@@ -139,6 +151,17 @@ def _cases(count: int, seed: int) -> Iterator[Case]:
         name = f"{seed} {number}"
         schedule = Scattered(name, by_tokens=number // 4 % 2 == 1)
         yield generated_case(vocabulary, new_tokens, eos, next(kinds), name, 1.0 + number % 4, schedule)
+
+
+@lru_cache(maxsize=4)
+def long_cases(count: int = PAIRS, seed: int = 0, new_tokens: int = NEW_TOKENS) -> tuple[Case, ...]:
+    """`count` pairs for outputs of up to `new_tokens` tokens with few open positions."""
+    found: list[Case] = []
+    for number, (pair, length) in enumerate(long_pairs(count, seed, len(PROMPT), new_tokens)):
+        p, q = (TabledModel(partial(pair.row, model)) for model in "pq")
+        schedule = Scattered(pair.name, by_tokens=number % 2 == 1)
+        found.append(Case(p, q, pair.vocabulary, length, pair.eos, "long", 1.0 + number % 4, schedule))
+    return tuple(found)
 
 
 def generated_case(
@@ -175,44 +198,66 @@ def generated_row(random: Random, kind: str, model: str, context: Tokens, vocabu
     return tuple(Fraction(weight, total) for weight in weights)
 
 
-def prove(strategy: DecodingStrategy, verification: str | Rule = "token", pairs: int = 200, seed: int = 0) -> Proof:
+def prove(
+    strategy: DecodingStrategy,
+    verification: str | Rule = "token",
+    pairs: int = 200,
+    seed: int = 0,
+    new_tokens: int = NEW_TOKENS,
+) -> Proof:
     """Compare the exact law of `strategy` with the target's on generated pairs. Stops at the first on which they differ.
 
-    `verification` is a rule or its name; another `seed` gives other pairs. If the law cannot be computed, the error is raised:
-    `StrategyError`, or `NotLossless` for a token that its row `q` makes impossible.
+    `verification` is a rule or its name; another `seed` gives other pairs. `new_tokens` is the horizon: the length of the
+    longest outputs that are enumerated. If the law cannot be computed, the error is raised: `StrategyError`, or `NotLossless`
+    for a token that its row `q` makes impossible.
     """
-    at_least_one(pairs=pairs)
+    at_least_one(pairs=pairs, new_tokens=new_tokens)
     start = time.perf_counter()
-    tried, distance, text = 0, Fraction(0), None
-    for case in cases(pairs, seed):
-        tried += 1
+    tried, distance, text, horizon, sampled = [0, 0], Fraction(0), None, 0, None
+    long = -(-pairs * PAIRS // 200)
+    for case in chain(cases(pairs, seed), long_cases(long, seed, new_tokens)):
+        tried[case.kind == "long"] += 1
+        horizon = max(horizon, case.new_tokens)
         ours = case.law(strategy, verification)
         if ours != case.target_law:
             distance, text = total_variation(ours, case.target_law), counterexample(strategy, verification, case)
             break
+    else:
+        sampled = sample(strategy, verification, TOKENS * pairs // 200, seed)
+        if sampled.refutes:
+            text = f"{strategy} with the {name_of(verification)} rule is not lossless: {sampled}"
     return Proof(
         strategy.name,
         strategy.parameters,
         name_of(verification),
         strategy.lossless,
-        tried,
+        tried[False],
         float(distance),
-        not distance,
+        text is None,
         time.perf_counter() - start,
         text,
+        tried[True],
+        horizon,
+        sampled.tokens if sampled else 0,
+        sampled.deviation if sampled else 0.0,
     )
 
 
 def assert_lossless(
-    strategy: DecodingStrategy, verification: str | Rule | None = None, pairs: int = 200, seed: int = 0
+    strategy: DecodingStrategy,
+    verification: str | Rule | None = None,
+    pairs: int = 200,
+    seed: int = 0,
+    new_tokens: int = NEW_TOKENS,
 ) -> list[Proof]:
     """Raise `NotLossless`, with a smallest counterexample, unless the law is the target's on every generated pair.
 
     `verification` is a rule or its name; every installed rule is tried unless it is given. Another `seed` gives other pairs.
-    Returns the proofs. Use small draft lengths: the work grows with the power of the length.
+    `new_tokens` is the longest output that is enumerated. Returns the proofs. Use small draft lengths: the work grows with the
+    power of the length.
     """
     chosen = rules() if verification is None else [verification]
-    proofs = [prove(strategy, rule, pairs, seed) for rule in chosen]
+    proofs = [prove(strategy, rule, pairs, seed, new_tokens) for rule in chosen]
     for proof in proofs:
         if proof.counterexample:
             raise NotLossless(proof.counterexample)
@@ -230,8 +275,12 @@ def counterexample(strategy: DecodingStrategy, verification: str | Rule, case: C
         f"with probability {our}, the target with {its} (total variation {float(total_variation(ours, targets)):.4g})",
         f"vocabulary {case.vocabulary}, {case.new_tokens} new tokens, end of sequence {case.eos}; history: p | q",
     ]
+    if case.kind == "long":
+        lines[1] += " (rows that are certain, and the same in both, are left out)"
     for context in sorted({*case.p.rows, *case.q.rows}, key=lambda context: (len(context), context)):
         p, q = (table.rows.get(context) for table in (case.p, case.q))
+        if case.kind == "long" and p is not None and max(p) == 1 and q in (p, None):
+            continue
         lines.append(f"  {context}: {_written(p)} | {_written(q)}")
     return "\n".join(lines)
 
@@ -252,7 +301,7 @@ def simplified(strategy: DecodingStrategy, verification: str | Rule, case: Case)
 
     contexts = sorted({*case.p.rows, *case.q.rows}, key=lambda context: (len(context), context))
     for context in contexts[:64]:
-        for model in "pq":
+        for model in "pq" if case.kind != "long" or max(case.p(context)) < 1 else "":
             for row in (*one_hot, uniform):
                 fixed[model][context] = row
                 if _differs(strategy, verification, with_rows()):

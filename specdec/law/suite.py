@@ -14,7 +14,7 @@ import os
 import pickle
 import signal
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, fields
@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from specdec.errors import InputError, SpecdecError
 from specdec.inputs import at_least_one
-from specdec.law.proof import Proof, prove
+from specdec.law.long import NEW_TOKENS
+from specdec.law.proof import SIZES, Proof, prove
+from specdec.law.sampled import TEXT_TOKENS
 from specdec.report import Progress, Report, no_progress, spelled, table
 from specdec.strategy import DecodingStrategy, create, require_strategy
 from specdec.verification import Rule, name_of, rule, rules
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 DRAFT_LENGTHS = (1, 2, 3, 4)
+SHORT = max(new_tokens for _, new_tokens in SIZES)
 
 _Claim: TypeAlias = tuple[DecodingStrategy, "str | Rule"]
 
@@ -64,24 +67,47 @@ class Proofs(Report):
             for proof in refuted
         ]
         exact = sum(proof.exact for proof in self.proofs)
-        pairs = sum(proof.pairs for proof in self.proofs)
+        pairs = sum(proof.pairs + proof.long_pairs for proof in self.proofs)
         summary = Text(
             f"{exact} of {len(self.proofs)} laws equal the target's as fractions, on {pairs} generated model pairs in all; "
             f"{len(refuted)} claim(s) refuted.",
             style="bold red" if refuted else "bold green",
         )
-        return Group(self._table(), *faults, summary)
+        return Group(self._table(), *faults, summary, *self._horizon())
+
+    def _horizon(self) -> Iterator[str]:
+        """How far the proofs look, in sentences."""
+        enumerated = [proof for proof in self.proofs if proof.long_pairs]
+        if not enumerated:
+            return
+        longest = max(proof.new_tokens for proof in enumerated)
+        sampled = max(proof.sampled_tokens for proof in enumerated)
+        yield (
+            f"Outputs of up to {SHORT} tokens were enumerated, and on some pairs with few open positions outputs of up to "
+            f"{longest}; of outputs of {TEXT_TOKENS}, {sampled} tokens were sampled. What begins later is not seen."
+        )
+        lengths = sorted({length for proof in enumerated if (length := _drafted(proof.parameters))})
+        if lengths:
+            yield (
+                f"Proved for draft length{'s' if len(lengths) > 1 else ''} {', '.join(map(str, lengths))}; "
+                "another one needs a proof of its own: --set draft_length=N."
+            )
+        if lengths and lengths[-1] >= longest:
+            most = lengths[-1]
+            yield f"No output of {longest} tokens holds a whole draft of {most}: give --new-tokens {most + 1} or more."
 
     def _table(self) -> Table:
-        numbers = ("pairs", "largest total\nvariation", "exact", "seconds")
+        numbers = ("pairs", "longest\noutput", "largest total\nvariation", "exact", "seconds")
         made = table("strategy", "parameters", "rule", numbers=numbers)
         for proof in self.proofs:
             _, _, parameters = spelled(proof.strategy, proof.parameters).partition(" ")
             distance = "-" if proof.max_total_variation is None else f"{proof.max_total_variation:.3g}"
             exact = "yes" if proof.exact else "NO" if proof.refuted else "no (lossy)"
             seconds = f"{proof.seconds:.3g}" if proof.seconds < 1000 else f"{proof.seconds:.0f}"
-            cells = (proof.strategy, parameters or "-", proof.verification, str(proof.pairs), distance, exact, seconds)
-            made.add_row(*cells, style="bold red" if proof.refuted else "")
+            numbers = (str(proof.pairs + proof.long_pairs), str(proof.new_tokens or "-"), distance, exact, seconds)
+            made.add_row(
+                proof.strategy, parameters or "-", proof.verification, *numbers, style="bold red" if proof.refuted else ""
+            )
         return made
 
 
@@ -90,14 +116,16 @@ def prove_all(
     verifications: Sequence[str | Rule] = (),
     pairs: int = 200,
     seed: int = 0,
+    new_tokens: int = NEW_TOKENS,
     progress: Progress = no_progress,
 ) -> Proofs:
     """Prove each strategy under each of `verifications` (rules or their names; every installed rule unless some are given).
 
-    Each proof is on `pairs` generated pairs; another `seed` gives other pairs. A strategy whose law cannot be computed gets a
-    proof that is not exact, with the error as its counterexample. Ctrl-C ends the work and keeps the proofs that are done.
+    Each proof is on `pairs` generated pairs and, for outputs of up to `new_tokens` tokens, on some more; another `seed` gives
+    other pairs. A strategy whose law cannot be computed gets a proof that is not exact, with the error as its counterexample.
+    Ctrl-C ends the work and keeps the proofs that are done.
     """
-    at_least_one(pairs=pairs)
+    at_least_one(pairs=pairs, new_tokens=new_tokens)
     for strategy in strategies:
         require_strategy(strategy)
     chosen = list(verifications or rules())
@@ -109,7 +137,7 @@ def prove_all(
     found: dict[int, Proof] = {}
     interrupted = False
     try:
-        for _ in progress(_proved(claims, pairs, seed, found), len(claims)):
+        for _ in progress(_proved(claims, (pairs, seed, new_tokens), found), len(claims)):
             pass
     except KeyboardInterrupt:
         interrupted = True
@@ -125,14 +153,14 @@ def variants(name: str, **parameters: Any) -> list[DecodingStrategy]:
     return [create(name, **parameters, draft_length=length) for length in DRAFT_LENGTHS]
 
 
-def _proved(claims: Sequence[_Claim], pairs: int, seed: int, found: dict[int, Proof]) -> Iterator[Proof]:
+def _proved(claims: Sequence[_Claim], settings: tuple[int, int, int], found: dict[int, Proof]) -> Iterator[Proof]:
     """The proofs as they are done. `found` gets each by the number of its claim. Long drafts begin first: they take longest."""
     longest_first = sorted(range(len(claims)), key=lambda number: _length(claims[number]), reverse=True)
     workers = min(len(claims), os.cpu_count() or 1)
     context, others = multiprocessing.get_context("spawn"), {*multiprocessing.active_children()}
     executor = ProcessPoolExecutor(max(1, workers), context, _begin_worker)
     try:
-        waiting = {executor.submit(_prove, *claims[number], pairs, seed): number for number in longest_first}
+        waiting = {executor.submit(_prove, *claims[number], *settings): number for number in longest_first}
         for done in as_completed(waiting):
             found[waiting[done]] = proof = done.result()
             yield proof
@@ -148,13 +176,17 @@ def _proved(claims: Sequence[_Claim], pairs: int, seed: int, found: dict[int, Pr
 
 
 def _length(claim: _Claim) -> int:
-    length = claim[0].parameters.get("draft_length", 0)
+    return _drafted(claim[0].parameters)
+
+
+def _drafted(parameters: Mapping[str, Any]) -> int:
+    length = parameters.get("draft_length", 0)
     return length if isinstance(length, int) else 0
 
 
-def _prove(strategy: DecodingStrategy, verification: str | Rule, pairs: int, seed: int) -> Proof:
+def _prove(strategy: DecodingStrategy, verification: str | Rule, pairs: int, seed: int, new_tokens: int) -> Proof:
     try:
-        return prove(strategy, verification, pairs, seed)
+        return prove(strategy, verification, pairs, seed, new_tokens)
     except SpecdecError as error:
         name, fault = name_of(verification), str(error)
         return Proof(strategy.name, strategy.parameters, name, strategy.lossless, 0, None, False, 0.0, fault)

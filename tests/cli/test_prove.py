@@ -48,7 +48,9 @@ def test_proofs_as_json(run: Callable[..., Ran]) -> None:
     rows = ran.json["proofs"]
     assert ran.code == 0
     assert (ran.json["format"], ran.json["interrupted"]) == ("specdec.prove/1", False)
-    assert all(list(row) == [*keys, "counterexample"] for row in rows)
+    horizon = ["long_pairs", "new_tokens", "sampled_tokens", "sampled_deviation"]
+    assert all(list(row) == [*keys, "counterexample", *horizon] for row in rows)
+    assert {row["new_tokens"] for row in rows} == {24}
     assert [(row["strategy"], row["parameters"], row["verification"]) for row in rows] == [
         *(("pearl", {"draft_length": n}, rule) for n in (1, 2, 3, 4) for rule in ("token", "match", "block")),
         *(("autoregressive", {}, rule) for rule in ("token", "match", "block")),

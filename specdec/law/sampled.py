@@ -1,0 +1,148 @@
+"""A sample of outputs that are longer than those that are enumerated, compared with the target's own probabilities.
+
+Of each token of an output, the target says how probable it was. Over many tokens, how often some token came may differ from the
+sum of its probabilities by a few standard errors only, in whatever way the token is picked, as long as it is picked before it
+is drawn: the token that was drawn last, the likeliest one, and so on. If it differs by more than `LIMIT` of them, the output
+law is not the target's. This test needs no two outputs alike, so outputs may be long and the models arbitrary. It sees coarse
+faults only: of 4000 tokens, a bias of about a twentieth.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache
+from itertools import accumulate
+from math import sqrt
+from random import Random
+from typing import Any
+
+from specdec.effects import Committed
+from specdec.ending import committed
+from specdec.errors import StrategyError
+from specdec.law.exact import Exact
+from specdec.law.oracle import Oracle
+from specdec.law.pair import ExactPair, ExactRow, Scattered, Tokens
+from specdec.state import KnownFacts
+from specdec.strategy import DecodingStrategy
+from specdec.verification import Rule, rule
+
+TEXT_TOKENS = 64
+"""Length of the outputs."""
+
+TOKENS = 4000
+"""Tokens in all that belong to 200 pairs."""
+
+LIMIT = 6.0
+"""Standard errors beyond which a law is refuted. By chance that happens to less than one in a million lossless strategies."""
+
+LEAST_VARIANCE = 30.0
+"""What is picked more seldom is not judged, since its count is not normally distributed."""
+
+VOCABULARY = 3
+
+
+class Sampler(Oracle):
+    """Takes one branch at random."""
+
+    def __init__(self, random: Random) -> None:
+        super().__init__()
+        self._random = random
+
+    def choose(self, weights: Sequence[Any]) -> int:
+        sums = [float(total) for total in accumulate(weights)]
+        index = min(bisect(sums, self._random.random() * sums[-1]), len(sums) - 1)
+        while not weights[index]:  # rounding, at the end of the sums
+            index -= 1
+        return index
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a sample showed.
+
+    `tokens`      how many tokens were drawn
+    `text_tokens` of each output
+    `deviation`   the largest difference between a count and its expectation, in standard errors
+    `picked`      which tokens were counted there, in words
+    """
+
+    tokens: int
+    text_tokens: int
+    deviation: float
+    picked: str
+
+    @property
+    def refutes(self) -> bool:
+        """Whether chance alone cannot be the reason."""
+        return self.deviation > LIMIT
+
+    def __str__(self) -> str:
+        return (
+            f"of {self.tokens} sampled tokens, in outputs of {self.text_tokens}, {self.picked} came "
+            f"{self.deviation:.1f} standard errors off what the target's probabilities say"
+        )
+
+
+def sample(
+    strategy: DecodingStrategy, verification: str | Rule, tokens: int, seed: int, text_tokens: int = TEXT_TOKENS
+) -> Sample:
+    """Draw outputs until they hold `tokens` tokens, and count."""
+    counts: dict[str, tuple[float, float]] = {}
+    drawn = 0
+    for number in range(-(-tokens // text_tokens)):
+        pair = random_pair(f"{seed} sampled {number}")
+        interpreter = Exact(pair, rule(verification), Scattered(f"{seed} {number}", by_tokens=number % 2 == 1))
+        text = _text(interpreter, strategy, Sampler(Random(f"{seed} draws {number}")), text_tokens)
+        drawn += len(text) - 1
+        for position in range(1, len(text)):
+            context, p = text[:position], pair.p(text[:position])
+            for picked, token in _picked(context, p, pair.q(context), position - 1, text_tokens):
+                gap, variance = counts.get(picked, (0.0, 0.0))
+                chance = float(p[token])
+                counts[picked] = gap + (text[position] == token) - chance, variance + chance * (1 - chance)
+    judged = {picked: abs(gap) / sqrt(v) for picked, (gap, v) in counts.items() if v >= LEAST_VARIANCE}
+    worst = max(judged, key=lambda picked: judged[picked], default="")
+    return Sample(drawn, text_tokens, judged.get(worst, 0.0), worst)
+
+
+def random_pair(name: str) -> ExactPair:
+    """A pair whose rows depend on the whole history: some with zeros, some with q = p."""
+
+    @cache
+    def row(model: str, context: Tokens) -> ExactRow:
+        random = Random(f"{name} {context}")
+        if random.random() >= 0.2:
+            random = Random(f"{name} {model} {context}")
+        weights = [random.choice((0, 1, 2, 3)) for _ in range(VOCABULARY)]
+        if not any(weights):
+            weights[random.randrange(VOCABULARY)] = 1
+        return tuple(Fraction(weight, sum(weights)) for weight in weights)
+
+    return ExactPair(VOCABULARY, lambda context: row("p", context), lambda context: row("q", context))
+
+
+def _text(interpreter: Exact, strategy: DecodingStrategy, chance: Sampler, new_tokens: int) -> Tokens:
+    """One output, with its prompt."""
+    start = Committed((0,))
+    state = strategy.init(start, KnownFacts())
+    while len(before := committed(state)) < len(start) + new_tokens:
+        state = interpreter.next_state(strategy, state, chance)
+        if len(committed(state)) <= len(before):
+            raise StrategyError("a round must add at least one token to what is committed, and change none of it")
+    return committed(state).tokens[: len(start) + new_tokens]
+
+
+def _picked(context: Tokens, p: ExactRow, q: ExactRow, position: int, length: int) -> Iterator[tuple[str, int]]:
+    """Tokens that are picked before the next one is drawn, in words; each in the whole output, and in a part of it."""
+    tokens = {f"token {token}": token for token in range(VOCABULARY)} | {
+        "the token before": context[-1],
+        "the target's likeliest token": max(range(VOCABULARY), key=lambda token: p[token]),
+        "the draft's likeliest token": max(range(VOCABULARY), key=lambda token: q[token]),
+    }
+    part = ("first", "second", "third", "last")[4 * position // length]
+    for name, token in tokens.items():
+        yield name, token
+        yield f"{name} in the {part} quarter", token
