@@ -7,6 +7,9 @@ hold. Both work at the same time or in turn, as the system says.
 Prompts are rows of the first forward. The draft reads them too; its seconds for that were not measured, so they are taken to be
 the target's x draft step / target step.
 
+In antiphase (`Limits.antiphase`), a batch of several sequences is two halves: one is drafted while the other is verified. An
+iteration then takes twice the longer of both works on half the batch.
+
 In specdec's own runtime (`Limits.padded`), prompts are read before the round, each alone and by both models at once. A forward
 is as wide as its widest window, over all slots from the first one in use to the last, and reads as much cache as its longest
 text has. A round's verdicts are reached one after another, so its overhead counts for each sequence.
@@ -132,6 +135,8 @@ def iteration_seconds(
     begin, context = replica * limits.max_batch, float(work.context)
     total = target_busy = draft_busy = 0.0
     prompt_seconds, drafts_prompt, scored, all_rows = 0.0, costs.prompt_share > 0.0, False, work.prompt
+    halves = limits.antiphase and fleet.sequences[replica] > 1
+    share = 0.5 if halves else 1.0
     stages = len(rounds.positions)
     for stage in range(stages):
         rows = steps = scoring = drafting = 0
@@ -141,18 +146,24 @@ def iteration_seconds(
             rows, steps = rows + positions, max(steps, drafted)
             scoring, drafting = scoring + (positions > 0), drafting + (drafted > 0)
         last = stage == stages - 1
-        target = target_seconds(costs, scoring, rows, context) if scoring else 0.0
+        target = target_seconds(costs, share * scoring, share * rows, share * context) if scoring else 0.0
         if work.reading and not scored and (scoring or last):
-            whole = target_seconds(costs, scoring + work.reading, rows + work.prompt, context)
+            both = scoring + work.reading
+            whole = target_seconds(costs, share * both, share * (rows + work.prompt), share * context)
             prompt_seconds, target = whole - target, whole
         scored = scored or scoring > 0
-        draft = draft_seconds(costs, drafting, steps, context) if drafting else 0.0
+        draft = draft_seconds(costs, share * drafting, steps, share * context) if drafting else 0.0
         target = varied(target * slower, costs.varies[1], 1.0)
         draft = varied(draft, costs.varies[0], steps)
         if drafts_prompt and prompt_seconds > 0.0 and (drafting or last):
             draft += costs.prompt_share * prompt_seconds
             drafts_prompt = False
-        seconds, draft, target = stage_seconds(costs, draft, target)
+        seconds = 0.0
+        if not halves:
+            seconds, draft, target = stage_seconds(costs, draft, target)
         total, target_busy, draft_busy = total + seconds, target_busy + target, draft_busy + draft
         all_rows += rows
+    if halves:
+        total = 2 * max(draft_busy + (costs.network if draft_busy else 0.0), target_busy)
+        target_busy, draft_busy = 2 * target_busy, 2 * draft_busy
     return total + costs.overhead, target_busy, draft_busy, all_rows

@@ -79,6 +79,8 @@ def simulate_serving(
     schedule = compiled if isinstance(compiled, Schedule) else Schedule([compiled])
     rounds = schedule.rounds(server.max_batch)
     _check_memory(rounds, workload, server)
+    if server.antiphase and system.in_turn:
+        raise InputError("antiphase halves need a draft that works beside the target: give it a device of its own")
     drafting = next((chain for chain in schedule.chains if chain.strategy.drafts), schedule.chains[0])
     longest = int((workload.input_tokens + workload.output_tokens).max())
     widest = (server.iteration_tokens if server.runtime == "vllm" else longest) + int(rounds.held.max())
@@ -120,6 +122,7 @@ def _limits(server: Server) -> Limits:
         server.lag_iterations,
         server.routing == "round-robin",
         server.runtime == "specdec",
+        server.antiphase,
     )
 
 

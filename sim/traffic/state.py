@@ -119,7 +119,7 @@ class Costs(NamedTuple):
 class Limits(NamedTuple):
     """What `sim.traffic.record.Server` allows, as numbers for the loop; `blocks` 0 and `clients` 0 stand for no limit.
 
-    `padded` says that the runtime is specdec's.
+    `padded` says that the runtime is specdec's, `antiphase` that a batch is two halves.
     """
 
     replicas: int
@@ -132,6 +132,7 @@ class Limits(NamedTuple):
     lag: int
     in_turn: bool
     padded: bool
+    antiphase: bool
 
 
 class Waiting(NamedTuple):

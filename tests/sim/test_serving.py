@@ -75,6 +75,7 @@ servers = st.builds(Server, **ENGINES, runtime=st.just("specdec")) | st.builds(
     kv_tokens=st.sampled_from([None, 900, 1200, 2000]),
     block_tokens=st.sampled_from([1, 16]),
     iteration_tokens=st.sampled_from([32, 100, 2048]),
+    antiphase=st.booleans(),
     **ENGINES,
 )
 
@@ -111,6 +112,8 @@ def test_the_engine_is_the_one_written_step_by_step(
     workload = Workload(
         workload.arrival_seconds, np.minimum(workload.input_tokens, 600), np.minimum(workload.output_tokens, 200)
     )
+    if system.in_turn:
+        server = replace(server, antiphase=False)
     ours, theirs = both(chains, acceptance, system, workload, server, seed)
     found = {
         "submitted": ours.submitted_seconds,
@@ -121,6 +124,27 @@ def test_the_engine_is_the_one_written_step_by_step(
     }
     for name, values in found.items():
         np.testing.assert_allclose(values, theirs[name], rtol=0, atol=1e-9, err_msg=name)
+
+
+def test_halves_in_antiphase_hide_the_shorter_work() -> None:
+    """Two sequences, seconds in proportion to the batch: a round of both takes the longer work, not the sum of both."""
+
+    class Proportional(Linear):
+        def draft_seconds(self, tokens: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
+            return np.asarray(tokens, float) * np.asarray(batch) * 0.25
+
+        def target_seconds(self, width: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
+            return np.where(np.asarray(width) > 0, 3.0 * np.asarray(batch), 0.0)
+
+    workload, system = Workload(np.zeros(2), np.ones(2, int), np.full(2, 50)), System(Proportional())
+    chain = compile_strategy(Speculative(4))
+    plain, halves = (
+        simulate_serving(chain, Rate(0.5), system, workload, Server(antiphase=mode)).iterations for mode in (False, True)
+    )
+    assert plain.seconds[plain.deliveries == 2] == pytest.approx(2 * (3 + 1))
+    assert halves.seconds[halves.deliveries == 2] == pytest.approx(2 * 3)
+    with pytest.raises(InputError, match="device of its own"):
+        simulate_serving(chain, Rate(0.5), System(Proportional(), shared=True), workload, Server(antiphase=True))
 
 
 def test_speculation_that_is_switched_off_and_still_configured_costs_its_factor() -> None:
