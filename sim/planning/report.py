@@ -47,6 +47,8 @@ class Planned(Report):
     `headroom`        1 - its statistic over its limit
     `load`            rho: requests that arrive over those that can be finished
     `extrapolated_share`   share of the time in forwards over more rows than were measured
+    `share`           share of the requests that it serves
+    `parts`           two deployments that share the requests; this entry is then both, and names the first
     `tags`            how the numbers behind it came about: `step`, `acceptance`, `exchange`, `kv_tokens`, `traffic`
     """
 
@@ -78,6 +80,8 @@ class Planned(Report):
     load: float
     extrapolated_share: float
     tags: Mapping[str, Tag]
+    share: float = 1.0
+    parts: tuple[Planned, ...] = ()
 
 
 @dataclass(frozen=True)

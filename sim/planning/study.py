@@ -13,20 +13,20 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from sim.planning.candidates import Candidate, candidates_of
+from sim.planning.entries import planned, planned_split
 from sim.planning.flips import acceptance_flip, load_flips
 from sim.planning.methods import Method
-from sim.planning.objectives import Objective, Quantity, Statistic, objectives_of, statistic_of
-from sim.planning.report import Length, Plan, Planned, Rejected
+from sim.planning.objectives import Objective, objectives_of
+from sim.planning.report import Length, Plan, Rejected
 from sim.planning.screen import ceiling
 from sim.planning.shortlist import kind, screened
-from sim.planning.trials import LONGER, NEGLIGIBLE, Trial, Trials, each, fewest_replicas, sustained
-from sim.planning.verdict import gate, verdict
-from sim.setup.acceptance import Acceptance
+from sim.planning.split import Split, best_split
+from sim.planning.trials import LONGER, Trial, Trials, each, fewest_replicas, sustained
+from sim.planning.verdict import gate, of_split, verdict
 from sim.setup.latency import Constant
 from sim.traffic.record import ONE_REPLICA, Server
 from sim.traffic.workload import Traffic, Workload
 from specdec.errors import InputError
-from specdec.profile import Tag
 from specdec.report import Progress, no_progress
 
 AT_ONCE = 4
@@ -107,6 +107,7 @@ class Decided:
     `good`         those that meet all objectives with the fewest replicas that do, the best first
     `unmet`        those that were simulated and do not
     `rejected`     all that are no plan, with their gates
+    `split`        two deployments that need fewer GPUs than any one, if there are such
     """
 
     trials: Trials
@@ -116,6 +117,7 @@ class Decided:
     good: Sequence[Found]
     unmet: Sequence[Found]
     rejected: Sequence[Rejected]
+    split: Split | None = None
 
 
 def decide(
@@ -153,7 +155,9 @@ def decide(
     good, failed = confirmed(trials, sorted((one for one in tried if one[1].met), key=_rank), limits)
     unmet = [*failed, *(one for one in tried if not one[1].met)]
     gates = [Rejected(one.name, gate(trials, trial, limits.gpus)) for one, trial in unmet]
-    return Decided(trials, methods, limits, everything, good, unmet, [*gates, *rejected])
+    least = min((one.place.gpus_of(trial.replicas) for one, trial in good), default=limits.gpus + 1)
+    split = best_split(trials, everything, least)
+    return Decided(trials, methods, limits, everything, good, unmet, [*gates, *rejected], split)
 
 
 def confirmed(trials: Trials, good: Sequence[Found], limits: Limits) -> tuple[list[Found], list[Found]]:
@@ -203,10 +207,14 @@ def reported(decided: Decided, target: str = "", provenance: Mapping[str, str] |
         held, *_ = each(lambda one: sustained(trials, one[0], one[1].replicas), [good[0], *others])
         flips = (*load_flips(trials, good[0], others), *acceptance_flip(trials, good[0], others))
         parts = {"flips": flips, "lengths": lengths_of(trials, good[0]), "sustained": held}
-    plans = tuple(planned(trials, one, trial, limits.price) for one, trial in good)
+    plans = [planned(trials, one, trial, limits.price) for one, trial in good]
+    words_of_it = verdict(trials, good, rejected, limits, parts["flips"], parts["sustained"])
+    if decided.split is not None:
+        plans.insert(0, planned_split(trials, decided.split, limits.price))
+        words_of_it = of_split(trials, decided.split, limits, words_of_it)
     return Plan(
-        verdict=verdict(trials, good, rejected, limits, parts["flips"], parts["sustained"]),
-        plans=plans,
+        verdict=words_of_it,
+        plans=tuple(plans),
         rejected=tuple(rejected),
         objectives=trials.objectives,
         rate=trials.rate,
@@ -225,15 +233,6 @@ def reported(decided: Decided, target: str = "", provenance: Mapping[str, str] |
         files={},
         **parts,
     )
-
-
-def marginals(acceptance: Acceptance, draft_length: int) -> tuple[float, ...]:
-    """Of all rounds, the share in which each of `draft_length` guesses is accepted, at the beginning of an answer."""
-    state, found = acceptance.start, list[float]()
-    for index in range(draft_length):
-        state = state @ acceptance.accept(index)
-        found.append(float(state.sum()))
-    return tuple(found)
 
 
 def _best_of_other_methods(good: Sequence[Found]) -> list[Found]:
@@ -257,55 +256,3 @@ def lengths_of(trials: Trials, plan: Found) -> tuple[Length, ...]:
     held = {one.draft_length: sustained(trials, one, trial.replicas, steps=5) for one in ours}
     most = max(*held.values(), 1e-12)
     return tuple(Length(length, rate, 1 - rate / most) for length, rate in held.items())
-
-
-def planned(trials: Trials, candidate: Candidate, trial: Trial, price: float | None) -> Planned:
-    """A deployment as the report has it."""
-    assert trial.metrics is not None
-    assert trial.latencies is not None
-    stated: dict[Quantity, Statistic] = {one.quantity: one.statistic for one in reversed(trials.objectives)}
-    times = {f"{what}_ms": 1e3 * statistic_of(values, stated.get(what, "p99")) for what, values in trial.latencies.items()}
-    binding = "load"
-    if trials.objectives:
-        binding = trials.objectives[int(np.argmax(trial.pressures))].name
-    gpus, metrics = candidate.place.gpus_of(trial.replicas), trial.metrics
-    return Planned(
-        name=candidate.name,
-        method=candidate.method.name,
-        draft=candidate.method.draft,
-        strategy=candidate.strategy,
-        draft_length=candidate.draft_length,
-        schedule=candidate.schedule,
-        placement=candidate.place.name,
-        max_batch=candidate.max_batch,
-        acceptance=marginals(candidate.acceptance, candidate.draft_length),
-        replicas=trial.replicas,
-        target_gpus=candidate.place.gpus,
-        draft_gpus=candidate.place.draft_gpus,
-        gpus=gpus,
-        cost_per_hour=None if price is None else price * gpus,
-        **times,
-        goodput=metrics.goodput,
-        requests_per_second=metrics.requests_per_second,
-        output_tokens_per_second=metrics.output_tokens_per_second,
-        utilisation=metrics.target_utilisation,
-        kv_tokens=candidate.server(trials.server, 1).kv_tokens,
-        kv_share=None if np.isnan(metrics.kv_share) else metrics.kv_share,
-        binding=binding,
-        headroom=1 - trial.pressure,
-        load=trial.load,
-        extrapolated_share=trial.extrapolated,
-        tags=_tags(trials, candidate, trial),
-    )
-
-
-def _tags(trials: Trials, candidate: Candidate, trial: Trial) -> dict[str, Tag]:
-    found: dict[str, Tag] = dict(candidate.method.tags)
-    if trial.extrapolated > NEGLIGIBLE:
-        found["step"] = "extrapolated"
-    if candidate.place.draft_gpus:
-        found["exchange"] = "assumed"
-    if any(not tier.draft_length for tier in candidate.schedule):
-        found["off"] = "assumed"
-    found["traffic"] = "assumed" if isinstance(trials.traffic, Traffic) else "measured"
-    return found

@@ -189,15 +189,21 @@ class Trials:
         requests = self.at(factor)
         scout = requests.first(len(requests) // SCOUT)
         if len(scout) >= SCOUTED:
-            scouted = self._measured(candidate, replicas, scout, load, factor, odds)
+            scouted = self.measured(candidate, replicas, scout, load, factor, odds)
             if scouted.pressure > HOPEFUL:
                 return scouted
-        return self._measured(candidate, replicas, requests, load, factor, odds)
+        return self.measured(candidate, replicas, requests, load, factor, odds)
 
-    def _measured(
-        self, candidate: Candidate, replicas: int, requests: Workload, load: float, factor: float, odds: float
+    def measured(
+        self,
+        candidate: Candidate,
+        replicas: int,
+        requests: Workload,
+        load: float,
+        factor: float = 1.0,
+        odds: float = 1.0,
     ) -> Trial:
-        """The trial of some requests."""
+        """The trial of these requests, of which `load` is known."""
         served = self.served(candidate, replicas, requests, odds)
         found = latencies_of(served, WARM_UP)
         latencies: Latencies = {"ttft": found.ttft, "tpot": found.tpot, "e2e": found.e2e}

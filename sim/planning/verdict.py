@@ -10,6 +10,7 @@ import numpy as np
 from sim.planning.candidates import Candidate
 from sim.planning.methods import Method
 from sim.planning.report import PlanFlip, Rejected
+from sim.planning.split import Split
 from sim.planning.trials import HOPELESS, NEGLIGIBLE, Trial, Trials
 from specdec.report import milliseconds, share, three_digits
 
@@ -57,6 +58,17 @@ def verdict(
     if candidate.strategy == "pearl":
         sentences.append("No production engine serves PEARL yet: nano-PEARL does, and specdec itself.")
     return " ".join(sentences)
+
+
+def of_split(trials: Trials, split: Split, limits: object, alone: str) -> str:
+    """The verdict where two deployments need fewer GPUs than one; then that of the best single one."""
+    parts = [
+        f"{_what(one)} on {_gpus(one.place.gpus_of(count), None)} for {share(part)} of the requests"
+        for one, count, part in zip(split.candidates, split.replicas, split.shares, strict=True)
+    ]
+    together = Trial(sum(split.replicas), 0.0, 1.0, split.pressures, split.latencies)
+    cost = _gpus(split.gpus, getattr(limits, "price", None))
+    return f"Two deployments, {cost}: {'; '.join(parts)}. {_objectives(trials, together)} One alone: {alone}"
 
 
 def _what(candidate: Candidate) -> str:
