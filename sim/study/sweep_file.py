@@ -53,7 +53,6 @@ class Results:
         if self._file is not None:
             try:
                 self._file.write(json.dumps(point.to_dict()).encode() + b"\n")
-                self._file.flush()
             except OSError as error:
                 raise InputError(
                     f"{self._path} cannot be written ({error.strerror}): make room, and run the same sweep again, which goes on"
