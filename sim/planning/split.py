@@ -16,7 +16,6 @@ from sim.planning.candidates import Candidate
 from sim.planning.objectives import QUANTITIES, Latencies
 from sim.planning.screen import ceiling, speed_at
 from sim.planning.trials import HOPELESS, Trial, Trials, each
-from sim.traffic.workload import Workload
 
 SHARES = (0.25, 0.5, 0.6, 0.75, 0.9)
 EARLY = ("mean", "p50", "p90")
@@ -100,8 +99,8 @@ def _load(trials: Trials, candidate: Candidate, replicas: int, share: float) -> 
 
 def _tried(trials: Trials, pair: tuple[Candidate, Candidate], replicas: tuple[int, int], share: float) -> Split | None:
     """Both parts served; `None` if they miss an objective together."""
-    work, lot = trials.workload, np.random.default_rng(trials.seed).random(len(trials.workload))
-    parts = [Workload(*(column[taken] for column in _columns(work)), work.source) for taken in (lot < share, lot >= share)]
+    lot = np.random.default_rng(trials.seed).random(len(trials.workload))
+    parts = [trials.workload.chosen(taken) for taken in (lot < share, lot >= share)]
     found = tuple(
         trials.measured(pair[i], replicas[i], parts[i], _load(trials, pair[i], replicas[i], (share, 1 - share)[i]))
         for i in range(2)
@@ -114,7 +113,3 @@ def _tried(trials: Trials, pair: tuple[Candidate, Candidate], replicas: tuple[in
     if max(pressures) > 1:
         return None
     return Split(pair, replicas, (share, 1 - share), (found[0], found[1]), latencies, pressures)
-
-
-def _columns(work: Workload) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return work.arrival_seconds, work.input_tokens, work.output_tokens

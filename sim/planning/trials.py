@@ -160,9 +160,7 @@ class Trials:
     @cached_property
     def _sample(self) -> Workload:
         """Some of the requests, spread over all, for capacity."""
-        chosen = np.arange(0, len(self.workload), max(1, len(self.workload) // 1000))
-        work = self.workload
-        return Workload(work.arrival_seconds[chosen], work.input_tokens[chosen], work.output_tokens[chosen], work.source)
+        return self.workload.chosen(slice(None, None, max(1, len(self.workload) // 1000)))
 
     def run(self, candidate: Candidate, replicas: int, factor: float = 1.0, odds: float = 1.0) -> Trial:
         """Serve the requests at `factor` times the load; `odds` multiplies those of every guess."""
@@ -187,7 +185,7 @@ class Trials:
         if load >= HOPELESS:
             return Trial(replicas, load, factor)
         requests = self.at(factor)
-        scout = requests.first(len(requests) // SCOUT)
+        scout = requests.chosen(slice(len(requests) // SCOUT))
         if len(scout) >= SCOUTED:
             scouted = self.measured(candidate, replicas, scout, load, factor, odds)
             if scouted.pressure > HOPEFUL:

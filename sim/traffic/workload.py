@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sim.setup.arrays import Counts, Floats
+from sim.setup.arrays import Counts, Flags, Floats
 from specdec import InputError
 from specdec.inputs import at_least_one
 
@@ -48,11 +48,9 @@ class Workload:
     def __len__(self) -> int:
         return len(self.arrival_seconds)
 
-    def first(self, requests: int) -> Workload:
-        """The first so many requests."""
-        return Workload(
-            self.arrival_seconds[:requests], self.input_tokens[:requests], self.output_tokens[:requests], self.source
-        )
+    def chosen(self, which: Flags | Counts | slice) -> Workload:
+        """Some of the requests, in order: by flags, numbers or a slice."""
+        return Workload(self.arrival_seconds[which], self.input_tokens[which], self.output_tokens[which], self.source)
 
     @property
     def rate_per_second(self) -> float | None:
