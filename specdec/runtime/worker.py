@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,15 +22,29 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from specdec.errors import LaneError, ModelError, PairError, SpecdecError
+from specdec.errors import LaneError, ModelError, PairError, SpecdecError, StrategyError
+from specdec.runtime.branches import why_not_forked
 from specdec.runtime.cache import CachePlan
 from specdec.runtime.channel import Channel
 from specdec.runtime.crossing import received, rows_and_answered
+from specdec.runtime.forking import OpenFork
 from specdec.runtime.fused import FusedForward, new_forward
-from specdec.runtime.messages import Drafting, DraftRequest, Hosted, ScoreRequest, Scoring, packed, read_ticket
+from specdec.runtime.messages import (
+    Drafting,
+    DraftRequest,
+    Forking,
+    ForkRequest,
+    Hosted,
+    ScoreRequest,
+    Scoring,
+    packed,
+    read_ticket,
+)
 from specdec.runtime.sequences import NewRunner, Wanted, new_batch_runner
 from specdec.runtime.vocabulary import Known
-from specdec.sampling import Sampler, Sampling, inverted
+from specdec.sampling import Sampler, Sampling, inverted, not_a_distribution
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -90,6 +104,9 @@ class Worker:
         self.asks_mode = not isinstance(self._forward, FusedForward)
         self._runner = new_runner(model, self._known.proposed, 1, self._forward, eager=eager, plan=plan)
         self._samplers = [Sampler(Sampling())]
+        self._forks_at_once = why_not_forked(model) is None and (plan is None or plan.batched)
+        self._forks: dict[int, tuple[int, OpenFork]] = {}
+        self._forked = 0
 
     def begin(self, sampling: Sampling, prompt: Sequence[int], slot: int = 0, size: int = 1) -> None:
         """Start a sequence in one of `size` slots: fill its cache with all of the prompt but the last token.
@@ -113,6 +130,7 @@ class Worker:
 
     def forget(self) -> None:
         """Empty the caches."""
+        self._forks.clear()
         self._runner.forget()
 
     def draft(self, requests: Sequence[DraftRequest], answered: Callable[[], bool] = lambda: False) -> list[Drafting]:
@@ -181,11 +199,15 @@ class Worker:
 
     def _logits(self, wanted: Sequence[Wanted]) -> list[Tensor]:
         known = self._known
+        if known.whole:
+            return self._failing_by_name(self._runner.logits, wanted)
+        readable = [(slot, known.readable(context), positions) for slot, context, positions in wanted]
+        return [known.widened(rows) for rows in self._failing_by_name(self._runner.logits, readable)]
+
+    def _failing_by_name(self, forward: Callable[[T], list[Tensor]], given: T) -> list[Tensor]:
+        """What a forward gives. Raises `ModelError` where it fails."""
         try:
-            if known.whole:
-                return self._runner.logits(wanted)
-            readable = [(slot, known.readable(context), positions) for slot, context, positions in wanted]
-            return [known.widened(rows) for rows in self._runner.logits(readable)]
+            return forward(given)
         except RuntimeError as error:  # what torch says of memory, devices and shapes
             reason, name = str(error).partition("\n")[0][:160], self._runner.model.name_or_path or "a model"
             raise ModelError(f"{name} failed in a forward ({reason}): check its memory and its device") from error
@@ -209,6 +231,55 @@ class Worker:
                 self._runner.forget()  # a static cache may hold NaN now, and no mask hides that
                 found.append(error)
         return found
+
+    def fork(self, requests: Sequence[ForkRequest]) -> list[Forking]:
+        """Prepare branches for every request: one forward over each window, then a forward over all branches for each token.
+
+        Their rows stay here until they are asked for, since most are never read.
+        """
+        start = time.perf_counter()
+        wanted = [(request.slot, request.context, len(request.fan_outs)) for request in requests]
+        with torch.inference_mode():
+            logits = self._logits(wanted)
+            forks = [
+                OpenFork(request, self._samplers[request.slot], own) for request, own in zip(requests, logits, strict=True)
+            ]
+            self._grow([fork for fork in forks if fork.outcomes])
+        if any(fork.broken for fork in forks):
+            self._runner.forget()  # a static cache may hold NaN now, and no mask hides that
+        seconds = time.perf_counter() - start
+        found: list[Forking] = []
+        for fork in forks:
+            self._forked += 1
+            self._forks[fork.request.slot] = self._forked, fork
+            failure = str(not_a_distribution()) if fork.broken and not fork.outcomes else ""
+            found.append(Forking(self._forked, fork.outcomes, fork.tails, seconds, failure))
+        return found
+
+    def _grow(self, forks: Sequence[OpenFork]) -> None:
+        """Draft the branches of all forks: in common forwards, or one branch after another where the model takes no mask."""
+        if not forks:
+            return
+        feed = self._runner.branches([fork.branches for fork in forks]) if self._forks_at_once else None
+        for _ in range(max(fork.request.length for fork in forks)):
+            if feed is None:
+                grown = [self._after_each(fork) for fork in forks]
+            else:
+                fed = self._failing_by_name(feed, [self._known.readable(fork.newest) for fork in forks])
+                grown = [self._known.widened(rows) for rows in fed]
+            for fork, logits in zip(forks, grown, strict=True):
+                fork.add(logits)
+
+    def _after_each(self, fork: OpenFork) -> Tensor:
+        """Logits after each branch, by a forward of its own."""
+        return torch.cat([self._logits([(fork.request.slot, text, 1)])[0] for text in fork.texts])
+
+    def branch(self, slot: int, number: int, branch: int) -> list[Drafting]:
+        """A branch of the fork with that number, with its rows."""
+        held, fork = self._forks.get(slot, (0, None))
+        if held != number or fork is None:
+            raise StrategyError("a strategy asks for a branch of an earlier Fork: Forks hold for one round")
+        return [Drafting(fork.tails[branch], fork.q(branch), 0.0)]
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Scoring]:
         """Score the positions of every request, all in one forward."""
@@ -253,6 +324,10 @@ def serve(channel: Channel, worker: Worker, shared: NDArray[Any], answered: NDAr
             if method == "draft":
                 requests = [DraftRequest(*request) for request in arguments]
                 answer = packed(worker.draft(requests, answered=lambda ticket=ticket: answered[0] >= ticket), shared)
+            elif method == "fork":
+                answer = worker.fork([ForkRequest(*request) for request in arguments])
+            elif method == "branch":
+                answer = packed(worker.branch(*arguments), shared)
             else:
                 answer = getattr(worker, method)(*arguments)
         except SpecdecError as error:

@@ -97,7 +97,7 @@ def by_events(strategy: DecodingStrategy) -> None:
 
 
 WORLDS = (in_the_exact_law, on_real_models, in_the_chain, by_events)
-REFUSED = {(world, "Fork") for world in (on_real_models, in_the_chain, by_events)}
+REFUSED = {(world, "Fork") for world in (in_the_chain, by_events)}
 """What is not answered yet."""
 
 
