@@ -5,14 +5,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from specdec.runtime.branches import Branches
-from specdec.runtime.messages import ForkRequest
-from specdec.sampling import NOT_A_TOKEN, Sampler, greedy_choice, picked
+from specdec.runtime.branches import Branches, Feed
+from specdec.runtime.messages import Forking, ForkRequest
+from specdec.runtime.sequences import Wanted
+from specdec.runtime.vocabulary import Known
+from specdec.sampling import NOT_A_TOKEN, Sampler, greedy_choice, not_a_distribution, picked
 
 
 class OpenFork:
@@ -77,10 +79,30 @@ class OpenFork:
             return self._sampler.processed(logits, ())
         return torch.cat([self._sampler.processed(logits[i : i + 1], text) for i, text in enumerate(self.texts)])
 
+    def answer(self, number: int, seconds: float) -> Forking:
+        """What has been prepared, after so many seconds."""
+        failure = str(not_a_distribution()) if self.broken and not self.outcomes else ""
+        return Forking(number, self.outcomes, self.tails, seconds, failure)
+
     def q(self, branch: int) -> Tensor | None:
         """The rows that the tokens of a branch were sampled from, shape (tokens, vocabulary); `None` when greedy."""
         tail = self.tails[branch]
         return torch.stack([rows[branch] for rows in self.rows[: len(tail)]]) if self.rows and tail else None
+
+
+def grow(forks: Sequence[OpenFork], feed: Feed, known: Known) -> None:
+    """Draft all branches of all forks, a token of each in one forward. `known` is what the model knows of the vocabulary."""
+    for _ in range(max(fork.request.length for fork in forks)):
+        logits = feed([known.readable(fork.newest) for fork in forks])
+        for fork, own in zip(forks, logits, strict=True):
+            fork.add(known.widened(own))
+
+
+def grow_one_by_one(forks: Sequence[OpenFork], logits: Callable[[Sequence[Wanted]], list[Tensor]]) -> None:
+    """The same by a forward for each token of each branch, where the model's attention takes no mask of ours."""
+    for fork in forks:
+        for _ in range(fork.request.length):
+            fork.add(torch.cat([logits([(fork.request.slot, text, 1)])[0] for text in fork.texts]))
 
 
 def foreseen(scores: Tensor, window: Sequence[int], fan_outs: Sequence[int]) -> list[tuple[int, int]]:

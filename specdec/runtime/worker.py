@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -27,7 +28,7 @@ from specdec.runtime.branches import why_not_forked
 from specdec.runtime.cache import CachePlan
 from specdec.runtime.channel import Channel
 from specdec.runtime.crossing import received, rows_and_answered
-from specdec.runtime.forking import OpenFork
+from specdec.runtime.forking import OpenFork, grow, grow_one_by_one
 from specdec.runtime.fused import FusedForward, new_forward
 from specdec.runtime.messages import (
     Drafting,
@@ -42,7 +43,7 @@ from specdec.runtime.messages import (
 )
 from specdec.runtime.sequences import NewRunner, Wanted, new_batch_runner
 from specdec.runtime.vocabulary import Known
-from specdec.sampling import Sampler, Sampling, inverted, not_a_distribution
+from specdec.sampling import Sampler, Sampling, inverted
 
 T = TypeVar("T")
 
@@ -105,7 +106,7 @@ class Worker:
         self._runner = new_runner(model, self._known.proposed, 1, self._forward, eager=eager, plan=plan)
         self._samplers = [Sampler(Sampling())]
         self._forks_at_once = why_not_forked(model) is None and (plan is None or plan.batched)
-        self._forks: dict[int, tuple[int, OpenFork]] = {}
+        self._forks: dict[int, tuple[int, OpenFork]] = {}  # by slot, with its number
         self._forked = 0
 
     def begin(self, sampling: Sampling, prompt: Sequence[int], slot: int = 0, size: int = 1) -> None:
@@ -244,35 +245,18 @@ class Worker:
             forks = [
                 OpenFork(request, self._samplers[request.slot], own) for request, own in zip(requests, logits, strict=True)
             ]
-            self._grow([fork for fork in forks if fork.outcomes])
+            growing = [fork for fork in forks if fork.outcomes]
+            if self._forks_at_once and growing:
+                feed = self._runner.branches([fork.branches for fork in growing])
+                grow(growing, partial(self._failing_by_name, feed), self._known)
+            else:
+                grow_one_by_one(growing, self._logits)
         if any(fork.broken for fork in forks):
             self._runner.forget()  # a static cache may hold NaN now, and no mask hides that
         seconds = time.perf_counter() - start
-        found: list[Forking] = []
-        for fork in forks:
-            self._forked += 1
-            self._forks[fork.request.slot] = self._forked, fork
-            failure = str(not_a_distribution()) if fork.broken and not fork.outcomes else ""
-            found.append(Forking(self._forked, fork.outcomes, fork.tails, seconds, failure))
-        return found
-
-    def _grow(self, forks: Sequence[OpenFork]) -> None:
-        """Draft the branches of all forks: in common forwards, or one branch after another where the model takes no mask."""
-        if not forks:
-            return
-        feed = self._runner.branches([fork.branches for fork in forks]) if self._forks_at_once else None
-        for _ in range(max(fork.request.length for fork in forks)):
-            if feed is None:
-                grown = [self._after_each(fork) for fork in forks]
-            else:
-                fed = self._failing_by_name(feed, [self._known.readable(fork.newest) for fork in forks])
-                grown = [self._known.widened(rows) for rows in fed]
-            for fork, logits in zip(forks, grown, strict=True):
-                fork.add(logits)
-
-    def _after_each(self, fork: OpenFork) -> Tensor:
-        """Logits after each branch, by a forward of its own."""
-        return torch.cat([self._logits([(fork.request.slot, text, 1)])[0] for text in fork.texts])
+        first, self._forked = self._forked + 1, self._forked + len(forks)
+        self._forks.update({fork.request.slot: (first + i, fork) for i, fork in enumerate(forks)})
+        return [fork.answer(first + i, seconds) for i, fork in enumerate(forks)]
 
     def branch(self, slot: int, number: int, branch: int) -> list[Drafting]:
         """A branch of the fork with that number, with its rows."""
