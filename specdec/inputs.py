@@ -31,6 +31,16 @@ def at_most(limit: int, **numbers: int) -> None:
             raise InputError(f"{name} {value} is not possible: give at most {limit}")
 
 
+def number_or_text(text: str) -> int | float | str:
+    """The text as an integer or a number if it is one."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`"did you mean pearl?"`, with the known name that is closest to `name`; `""` when none is close."""
     close = get_close_matches(name, list(known), n=1)

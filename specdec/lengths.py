@@ -9,11 +9,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
+from inspect import isabstract
 from typing import Any, TypeAlias
 
 from specdec.effects import Draft, StopRule, Verdict
 from specdec.errors import InputError
+from specdec.importing import found_at, is_place
+from specdec.inputs import did_you_mean, number_or_text
+from specdec.plugins import Plugins
 from specdec.state import Facts, State
 
 LONGEST_DRAFT = 1000
@@ -119,12 +123,49 @@ class Confident(DraftLength):
 AnyDraftLength: TypeAlias = "int | str | DraftLength"
 
 
+def _is_policy(name: str, thing: Any) -> bool:
+    return isinstance(thing, type) and issubclass(thing, DraftLength) and is_dataclass(thing) and not isabstract(thing)
+
+
+NEEDED = "dataclass of DraftLength with a length"
+POLICIES: Plugins[type[DraftLength]] = Plugins("specdec.lengths", "draft-length policy", NEEDED, _is_policy)
+
+
 def as_draft_length(value: AnyDraftLength) -> DraftLength:
-    """An integer, `"auto"` or a policy, as a policy."""
+    """An integer, `"auto"`, a policy or the text of one, as a policy.
+
+    A policy is written as its installed name, or as the place of its class, and its parameters: `confident:most=8`,
+    `./file.py:Climb`, `module:Climb:most=4,least=2`.
+    """
     if isinstance(value, DraftLength):
         return value
     if value == "auto":
         return SpeedRatio()
     if isinstance(value, str) and value.strip().isdecimal():
         value = int(value)
+    if isinstance(value, str) and value[:1].isalpha() | value.startswith((".", "/", "_")):
+        return _policy(value)
     return Fixed(value)  # type: ignore[arg-type]  # Fixed refuses what is not a positive integer
+
+
+def _policy(text: str) -> DraftLength:
+    """The policy that a text stands for."""
+    name, colon, settings = text.strip().rpartition(":")
+    if not colon or "=" not in settings:
+        name, settings = text.strip(), ""
+    known = POLICIES.names()
+    if not is_place(name) and name not in known:
+        hint = did_you_mean(name, ("auto", *known)) or f"or a policy: {', '.join(known)}"
+        raise InputError(f"draft length {text!r} is not possible: give an integer of at least 1, 'auto', {hint}")
+    cls = found_at(name) if is_place(name) else POLICIES.find(name)
+    if not _is_policy(name, cls):
+        raise InputError(f"draft length {text}: {cls!r} is no {NEEDED}")
+    parts = [part.partition("=") for part in settings.split(",")] if settings else []
+    own = [field.name for field in fields(cls)]  # type: ignore[arg-type]
+    for parameter, equals, _ in parts:
+        if not equals or parameter not in own:
+            raise InputError(f"draft length {text}: {name} has no parameter {parameter!r}: it takes {', '.join(own) or 'none'}")
+    try:
+        return cls(**{parameter: number_or_text(number) for parameter, _, number in parts})
+    except TypeError as error:
+        raise InputError(f"draft length {text}: {error}: write {name}:NAME=VALUE") from error

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from specdec.effects import Committed, Program
 from specdec.errors import InputError
 from specdec.handover import hand_over_to
+from specdec.importing import found_at, is_place
 from specdec.lengths import AnyDraftLength, DraftLength, Fixed, as_draft_length
 from specdec.plugins import Plugins
 from specdec.report import spelled
@@ -123,13 +124,26 @@ def available() -> dict[str, type[DecodingStrategy]]:
 
 
 def create(name: str, **parameters: Any) -> DecodingStrategy:
-    """A strategy by name and parameters. An `InputError` refuses unknown names and parameters."""
-    cls = STRATEGIES.find(name)
+    """A strategy by name and parameters. An `InputError` refuses unknown names and parameters.
+
+    A class that is not installed is named by its place: `module:Class`, or `./file.py:Class`.
+    """
+    if "," in name:
+        raise InputError(f"one strategy is needed here, and {name!r} is a list: give one")
+    cls = _at(name) if is_place(name) else STRATEGIES.find(name)
     known = [field.name for field in fields(cls)]  # type: ignore[arg-type]
     for parameter in parameters:
         if parameter not in known:
             raise InputError(f"strategy {name} has no parameter {parameter!r}: it takes {', '.join(known) or 'none'}")
     return cls(**parameters)
+
+
+def _at(place: str) -> type[DecodingStrategy]:
+    cls = found_at(place)
+    name = getattr(cls, "name", None)
+    if not isinstance(name, str) or not _is_strategy(name, cls):
+        raise InputError(f"{place} is {cls!r}, no frozen dataclass of DecodingStrategy with a name and a step: correct it")
+    return cls
 
 
 def require_strategy(value: Any) -> DecodingStrategy:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sim.cli.options import MOST_TOKENS, Seed, SystemOptions
+from specdec.cli.completion import parameter_names, strategy_names
 from specdec.cli.console import Terminal
-from specdec.cli.options import Json, PictureOptions, parsed_lengths
+from specdec.cli.options import Json, PictureOptions, parsed_grid, parsed_lengths, several
 from specdec.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,10 +22,24 @@ def tune(
     setup: SystemOptions,
     pictures: PictureOptions,
     strategy: Annotated[
-        list[str] | None, typer.Option(help="Strategy to compare; may be repeated. Those that use the draft unless given.")
+        list[str] | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Strategies to compare, such as pearl,speculative or ./file.py:Class; those that draft unless given.",
+            autocompletion=strategy_names,
+        ),
     ] = None,
     draft_lengths: Annotated[
         str | None, typer.Option(metavar="LIST", help=f"Draft lengths to try, such as 1,2,4 or 1-8; {LENGTHS} unless given.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUES",
+            help="Values of a parameter to try, such as few=1-3 or many=4,6; may be repeated.",
+            autocompletion=parameter_names,
+        ),
     ] = None,
     tokens: Annotated[int, typer.Option(min=0, max=MOST_TOKENS, help="Tokens to simulate for each dot; 0 for none.")] = 20_000,
     seed: Seed = 0,
@@ -41,23 +56,27 @@ def tune(
 
     Examples:
       specdec tune --acceptance 0.8 --draft-step 1ms --target-step 5ms
+      specdec tune --strategy ./mine.py:Mine --set few=1-3 --set many=4,6 --profile profile.json
       specdec tune --profile profile.json --output tune.svg --output tune.html
       specdec tune --profile profile.json --measured bench.json --output tune.png --theme dark
     """
     terminal = Terminal(json)
     from sim.study.tune import tune as compare
+    from sim.study.tune import variants
     from specdec.strategy import DraftingStrategy, create
 
+    names, grid = several(strategy), parsed_grid(settings)
     paths, lengths = pictures.paths(), parsed_lengths(draft_lengths or LENGTHS)
     if measured is not None and not paths:
         raise InputError(f"--measured {measured} is only drawn: give --output FILE too, or leave it out")
-    if draft_lengths is not None and strategy and not any(isinstance(create(name), DraftingStrategy) for name in strategy):
+    if draft_lengths is not None and names and not any(isinstance(create(name), DraftingStrategy) for name in names):
         raise InputError(
             f"--draft-lengths {draft_lengths} is for strategies with a draft length, and none is compared: leave it out"
         )
     crosses = [] if measured is None else read_bench(measured)
     system, acceptance = setup.system(), setup.acceptance_model()
-    result = compare(acceptance, system, strategy or None, lengths, tokens=tokens, seed=seed, progress=terminal.follow)
+    chosen = variants(names, grid) if grid else names or None
+    result = compare(acceptance, system, chosen, lengths, tokens=tokens, seed=seed, progress=terminal.follow)
     terminal.console.print(result)
     setup.remark(terminal.errors)
     terminal.write(result.to_dict())

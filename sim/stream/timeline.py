@@ -39,6 +39,11 @@ MARKS: dict[str, str] = {
     "waiting": "[dim].[/]",
     "end of round": "[bold]|[/]",
 }
+LEGEND: tuple[dict[str, str], ...] = (
+    {"target forward": "target forward", "waiting": "waiting", "end of round": "end of a round"},
+    {"draft accepted": "drafted, accepted", "draft rejected": "rejected", "draft wasted": "wasted (behind a rejected one)"},
+)
+"""What the marks mean, in two lines of less than 80 columns."""
 
 
 @dataclass(frozen=True)
@@ -116,19 +121,32 @@ class _Bars:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         from rich.text import Text
 
-        columns = max(20, options.max_width - 10)
+        shown, columns = self.shown, max(20, options.max_width - 10)
+        letter = min(piece.end_seconds - piece.start_seconds for piece in shown.work)
+        rounds = len(shown.round_end_seconds)
+        while rounds > 1 and shown.round_end_seconds[rounds - 1] / letter + rounds > columns:
+            rounds -= 1
+        seconds = max(letter, shown.round_end_seconds[rounds - 1] / max(1, columns - rounds))
         for model in MODELS:
-            marks = "".join(self._marks([piece for piece in self.shown.work if piece.lane == model], columns))
+            marks = "".join(self._marks([piece for piece in shown.work if piece.lane == model], rounds, seconds))
             yield Text.from_markup(f"{model:<7}{marks}", overflow="crop")
-        yield "       " + "  ".join(f"{mark} {kind}" for kind, mark in MARKS.items())
+        for legend in LEGEND:
+            yield "       " + "  ".join(f"{MARKS[kind]} {meaning}" for kind, meaning in legend.items())
+        tokens = "every drafted token has one or more" if seconds == letter else "drafted tokens may have none"
+        yield f"       A letter is {milliseconds(seconds)}: {tokens}."
+        if rounds < len(shown.round_end_seconds):
+            yield f"       The first {rounds} of {len(shown.round_end_seconds)} rounds are shown: widen the terminal for more."
 
-    def _marks(self, pieces: Sequence[Piece], columns: int) -> Iterator[str]:
-        seconds = self.shown.seconds / columns
-        ends = {min(columns - 1, int(end / seconds)) for end in self.shown.round_end_seconds}
-        for column in range(columns):
-            middle = (column + 0.5) * seconds
-            kind = next((piece.kind for piece in pieces if piece.start_seconds <= middle < piece.end_seconds), "waiting")
-            yield MARKS["end of round" if column in ends else kind]
+    def _marks(self, pieces: Sequence[Piece], rounds: int, seconds: float) -> Iterator[str]:
+        """The letters of one model in the first rounds, `seconds` each."""
+        start = 0
+        for end in (round(at / seconds) for at in self.shown.round_end_seconds[:rounds]):
+            for column in range(start, end):
+                middle = (column + 0.5) * seconds
+                kind = next((piece.kind for piece in pieces if piece.start_seconds <= middle < piece.end_seconds), "waiting")
+                yield MARKS[kind]
+            yield MARKS["end of round"]
+            start = end
 
 
 def timeline(

@@ -74,7 +74,7 @@ class Simulation(Report):
         between = f"95 % interval {' to '.join(map(three_digits, interval))}" if interval else "too few rounds for an interval"
         chain = f"{three_digits(exact)} tok/s by the compiled chain" if exact else "not compiled: its memory does not repeat"
         return Group(
-            f"[bold]{spelled(self.strategy, self.parameters)}[/]",
+            f"[bold]{spelled(self.strategy, self.parameters)}[/], one sequence alone",
             f"  simulated   {three_digits(self.tokens_per_second)} tok/s ({between})",
             f"  exact       {chain}",
             f"  speed-up    {three_digits(self.speedup_over_ar)}x over autoregressive decoding",

@@ -7,9 +7,10 @@ its own draft length last.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, TypeAlias
+from itertools import product
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from sim.setup.acceptance import Acceptance, beyond_measured
 from sim.setup.system import System
@@ -25,7 +26,8 @@ from sim.study.search import (
     candidates,
     speed_ratio_flips,
 )
-from specdec.report import Progress, Report, no_progress, table, three_digits
+from specdec.errors import InputError
+from specdec.report import Progress, Report, no_progress, spelled, table, three_digits
 from specdec.strategy import DecodingStrategy, DraftingStrategy, available, create
 
 if TYPE_CHECKING:
@@ -33,8 +35,40 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 BASELINE = "autoregressive"
-Tunable: TypeAlias = "str | DecodingStrategy | type[DecodingStrategy]"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A strategy by name with some of its parameters, which is tried at every draft length unless they hold one."""
+
+    name: str
+    parameters: Mapping[str, Any]
+
+    def __hash__(self) -> int:
+        return hash((self.name, *self.parameters.items()))
+
+
+Tunable: TypeAlias = "str | Variant | DecodingStrategy | type[DecodingStrategy]"
 """A strategy by name or class, which is tried at every draft length, or an object, which is tried as it is."""
+
+
+def variants(names: Sequence[str], grid: Mapping[str, Sequence[Any]]) -> list[Tunable]:
+    """Each strategy with every combination of those values in `grid` that are of its own parameters.
+
+    All that use the draft unless `names` are given. Raises `InputError` for a parameter that no strategy has.
+    """
+    found: list[Tunable] = []
+    used: set[str] = set()
+    for name in names or _drafting():
+        known = {field.name for field in fields(create(name))}  # type: ignore[arg-type]
+        own = {parameter: values for parameter, values in grid.items() if parameter in known}
+        used |= own.keys()
+        combined = product(*own.values())
+        found += [Variant(name, dict(zip(own, values, strict=True))) if own else name for values in combined]
+    for parameter in grid:
+        if parameter not in used:
+            raise InputError(f"no strategy that is compared has a parameter {parameter!r}: see specdec strategies")
+    return found
 
 
 @dataclass(frozen=True)
@@ -153,14 +187,26 @@ def _in_order(strategies: Iterable[Tunable] | None) -> list[Tunable]:
     """The baseline first; of the installed ones, those that find their own draft length last."""
     if strategies is not None:
         return list(dict.fromkeys((BASELINE, *strategies)))
+    return [BASELINE, *_drafting()]
+
+
+def _drafting() -> list[str]:
     drafting = [cls for cls in available().values() if cls.drafts]
-    return [BASELINE, *(cls.name for cls in sorted(drafting, key=lambda cls: not issubclass(cls, DraftingStrategy)))]
+    return [cls.name for cls in sorted(drafting, key=lambda cls: not issubclass(cls, DraftingStrategy))]
 
 
 def _candidates(one: Tunable, lengths: Sequence[int], system: System) -> list[Candidate]:
     if isinstance(one, DecodingStrategy):
         length = one.draft_length if isinstance(one, DraftingStrategy) else None
         return [Candidate(one.name, length if isinstance(length, int) else None, one, system)]
-    maker = partial(create, one) if isinstance(one, str) else one
+    given = one.parameters if isinstance(one, Variant) else {}
+    maker = (
+        partial(create, one.name, **given)
+        if isinstance(one, Variant)
+        else partial(create, one)
+        if isinstance(one, str)
+        else one
+    )
     single = maker()
-    return candidates(single.name, maker if isinstance(single, DraftingStrategy) else single, lengths, system)
+    searched = isinstance(single, DraftingStrategy) and "draft_length" not in given
+    return candidates(spelled(single.name, given), maker if searched else single, lengths, system)

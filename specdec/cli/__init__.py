@@ -39,6 +39,7 @@ from specdec.cli.edges import (
     unforeseen,
 )
 from specdec.cli.grouped import with_grouped_options
+from specdec.cli.help import Command, described
 from specdec.errors import InputError, SpecdecError
 from specdec.inputs import did_you_mean
 from specdec.plugins import Plugins
@@ -55,6 +56,9 @@ INTERRUPTED = 130
 
 class Commands(TyperGroup):
     """Sub-commands from entry points, imported when they are asked for."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return described(super().get_params(ctx))
 
     def list_commands(self, ctx: Any) -> list[str]:
         return COMMANDS.names()
@@ -81,6 +85,7 @@ def command(name: str) -> Any:
     app = typer.Typer(add_completion=False, rich_markup_mode="rich")
     app.command(
         name,
+        cls=Command,
         help="\n\n".join(paragraphs).strip(),
         epilog=heading + examples.rstrip(),
         context_settings=settings,

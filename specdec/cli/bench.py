@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from specdec.cli.completion import strategy_names
 from specdec.cli.console import Terminal
-from specdec.cli.options import Json, ModelOptions, PictureOptions, Seed, VerificationOption, parsed_lengths
+from specdec.cli.options import Json, ModelOptions, PictureOptions, Seed, VerificationOption, parsed_lengths, several
 from specdec.errors import InputError
 from specdec.synthetic import rule_of, synthetic
 
@@ -37,7 +38,12 @@ class BenchOptions:
     """What is measured, on which prompts, and for how long."""
 
     strategy: Annotated[
-        list[str] | None, typer.Option(help="Strategy to measure; may be repeated. All installed ones unless given.")
+        list[str] | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Strategies to measure, such as pearl,speculative or ./file.py:Class; all installed ones unless given.",
+            autocompletion=strategy_names,
+        ),
     ] = None
     draft_lengths: Annotated[
         str | None, typer.Option(metavar="LIST", help="Draft lengths of every strategy that has one, such as 1,2,4 or 1-8.")
@@ -109,7 +115,7 @@ class BenchOptions:
         """Refuse unknown strategies, and draft lengths if no strategy has one."""
         from specdec.strategy import DraftingStrategy, available, create
 
-        chosen = [type(create(name)) for name in self.strategy or ()] or list(available().values())
+        chosen = [type(create(name)) for name in several(self.strategy)] or list(available().values())
         with_lengths = any(issubclass(kind, DraftingStrategy) for kind in chosen) or self.against is not None
         if parsed_lengths(self.draft_lengths) and not (with_lengths and (models.drafts or self.strategy)):
             names = ", ".join(kind.name for kind in chosen)
@@ -138,7 +144,7 @@ class BenchOptions:
         lengths = parsed_lengths(self.draft_lengths)
         return bench(
             pair,
-            line_up(pair, self.strategy or (), lengths, full=self.full),
+            line_up(pair, several(self.strategy), lengths, full=self.full),
             prompts,
             temperatures=self.temperature or TEMPERATURES,
             max_new_tokens=self.max_new_tokens,
@@ -172,7 +178,7 @@ def bench(
 
     Examples:
       specdec bench
-      specdec bench --strategy pearl --strategy speculative --draft-lengths 1-8
+      specdec bench --strategy pearl,speculative --draft-lengths 1-8
       specdec bench --target Qwen/Qwen3-8B --draft Qwen/Qwen3-0.6B --temperature 0
       specdec bench --prompts HumanEval.jsonl.gz --limit 20 --json results.json
       specdec bench --prompts mt_bench.jsonl --chat --target Qwen/Qwen3-8B --draft Qwen/Qwen3-0.6B
@@ -183,7 +189,9 @@ def bench(
     paths = pictures.paths()
     measure.check(models)
     prompts, source = measure.chosen_prompts(models.shapes)
-    with models.load(eager=eager) as pair:
+    with terminal.doing("loading torch, transformers and the models"):
+        loaded = models.load(eager=eager)
+    with loaded as pair:
         report = measure.run(pair, prompts, source, terminal.follow)
     terminal.console.print(report)
     terminal.write(report.to_dict())

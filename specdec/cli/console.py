@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from specdec.errors import InputError
 from specdec.report import WIDTH
@@ -23,16 +23,17 @@ class Terminal:
     """Where one command writes.
 
     `json` is a path, `"-"` for standard output, or `None`. The path is tested before the work, so that no result is lost. With
-    `"-"`, standard output holds the JSON and nothing else; text for people then goes to standard error.
+    `"-"`, the JSON is all that is written, but for progress, remarks and errors: no report and no text for people.
 
     `console`   for people: reports and text
     `errors`    for people, on standard error: progress and remarks
+    `notes`     for people, on standard error: what belongs to the report and not on standard output
     """
 
     def __init__(self, json: str | None = None) -> None:
         self._json = json
-        self.console = console(stderr=json == "-")
-        self.errors = console(stderr=True)
+        alone = json == "-"
+        self.console, self.errors, self.notes = console(quiet=alone), console(stderr=True), console(stderr=True, quiet=alone)
         if json is not None and json != "-":
             _try_to_write(Path(json))
 
@@ -50,12 +51,21 @@ class Terminal:
         except OSError as error:
             raise _unwritable(self._json, error) from error
 
+    @contextmanager
+    def doing(self, what: str) -> Generator[None]:
+        """While the block runs, say on a terminal what is being done."""
+        if not self.errors.is_terminal:
+            yield
+            return
+        with self.errors.status(what, spinner="line"):
+            yield
+
     def follow(self, steps: Iterable[T], total: int) -> Iterator[T]:
         """Yield `steps`, and show each as text next to a progress bar: a `specdec.report.Progress`."""
         if not self.errors.is_terminal:
             yield from steps
             return
-        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+        columns = (SpinnerColumn(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
         with Progress(*columns, console=self.errors, transient=True) as progress:
             task = progress.add_task("", total=total)
             for step in steps:
@@ -64,10 +74,10 @@ class Terminal:
                 progress.advance(task)
 
 
-def console(*, stderr: bool = False) -> Console:
+def console(*, stderr: bool = False, quiet: bool = False) -> Console:
     """A console as wide as the terminal, or as a printed report if there is no terminal."""
     stream = sys.stderr if stderr else sys.stdout
-    return Console(stderr=stderr, width=None if stream.isatty() else WIDTH, highlight=False)
+    return Console(stderr=stderr, quiet=quiet, width=None if stream.isatty() else WIDTH, highlight=False)
 
 
 @contextmanager

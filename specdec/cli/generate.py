@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from specdec.strategy import DecodingStrategy
 
 DRAFTED, OWN = "green", "bold"
+LOADING = "loading torch, transformers and the models"
+STARTING = "starting the draft, and reading the prompt"
 
 
 @dataclass(frozen=True)
@@ -112,20 +115,22 @@ def generate(
     strategy = strategies.create()
     sampling.check()
     rule: dict[str, Any] = {"verification": verification, "seed": random.randrange(2**32) if seed is None else seed}
-    from specdec.decoding import Decoding
-    from specdec.generated import GenerateSettings
+    with terminal.doing(LOADING):
+        from specdec.decoding import Decoding
+        from specdec.generated import GenerateSettings
 
-    with models.load() as pair:
+        loaded = models.load()
+    with loaded as pair:
         options = sampling.options(pair)
         decoding = Decoding(pair, strategy, prompt, **options, **rule)
         settings = GenerateSettings.of(decoding.settings, options, **rule)
         interrupted = stream(terminal, pair, decoding, prompt if isinstance(prompt, str) else "")
         report = reported(shown(pair, prompt), decoding.result(), strategy, pair, settings)
         hint = chat_hint(pair, prompt)
-    terminal.errors.print("")
-    terminal.errors.print(report, soft_wrap=True)
+    terminal.notes.print("")
+    terminal.notes.print(report, soft_wrap=True)
     if terminal.console.is_terminal:
-        terminal.errors.print(f"[{DRAFTED}]drafted and accepted[/] [{OWN}]the target's own[/]")
+        terminal.notes.print(f"[{DRAFTED}]green: drafted and accepted[/]; [{OWN}]bold: the target's own[/]")
     if hint and terminal.errors.is_terminal:
         terminal.errors.print(hint, style="dim")
     terminal.write(report.to_dict())
@@ -158,12 +163,14 @@ def reported(prompt: str, result: Result, strategy: DecodingStrategy, pair: Pair
 def stream(terminal: Terminal, pair: Pair, decoding: Decoding, prompt: str) -> bool:
     """Print the text round by round; returns whether a person interrupted it."""
     console = terminal.console
-    if console.is_terminal:
-        console.print(prompt, style="dim", end="", markup=False, soft_wrap=True)
     printer = Printer(terminal, pair)
     interrupted = False
     try:
-        for step in decoding:
+        with terminal.doing(STARTING):
+            first = next(decoding, None)
+        if console.is_terminal:
+            console.print(prompt, style="dim", end="", markup=False, soft_wrap=True)
+        for step in chain([] if first is None else [first], decoding):
             with uninterrupted():
                 printer.show(step.tokens, step.accepted, step.text)
     except KeyboardInterrupt:

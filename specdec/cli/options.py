@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from specdec.cli.completion import draft_lengths, parameter_names, rule_names, strategy_names
 from specdec.errors import InputError
+from specdec.inputs import number_or_text
 from specdec.lengths import LONGEST_DRAFT
 from specdec.pictures import PICTURES
 
@@ -50,6 +52,7 @@ VerificationOption = Annotated[
     str,
     typer.Option(
         metavar="RULE",
+        autocompletion=rule_names,
         help="What accepts drafted tokens: token, match or block; to measure speed only, synthetic:0.8 or synthetic:PROFILE.",
         rich_help_panel=SAMPLING,
     ),
@@ -64,7 +67,13 @@ Pictures = Annotated[
 ]
 ThemeOption = Annotated[Theme, typer.Option("--theme", help="Background of the picture.")]
 Parameters = Annotated[
-    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A parameter of the strategy; may be repeated.")
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="A parameter of the strategy; may be repeated.",
+        autocompletion=parameter_names,
+    ),
 ]
 
 
@@ -72,8 +81,20 @@ Parameters = Annotated[
 class StrategyOptions:
     """A strategy and its parameters."""
 
-    strategy: Annotated[str, typer.Option(help="Strategy, as specdec strategies lists them.")] = "pearl"
-    draft_length: Annotated[str | None, typer.Option(metavar="N", help="Tokens to draft at once, or auto.")] = None
+    strategy: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Strategy, as specdec strategies lists them; or one of yours: module:Class, ./file.py:Class.",
+            autocompletion=strategy_names,
+        ),
+    ] = "pearl"
+    draft_length: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N", help="Tokens to draft at once, auto, or a policy: confident:most=8.", autocompletion=draft_lengths
+        ),
+    ] = None
     settings: Parameters = None
 
     def create(self) -> DecodingStrategy:
@@ -84,7 +105,7 @@ class StrategyOptions:
         if self.draft_length is not None:
             if "draft_length" in chosen:
                 raise InputError("--draft-length and --set draft_length=... are the same parameter: give one of them")
-            chosen["draft_length"] = value(self.draft_length)
+            chosen["draft_length"] = number_or_text(self.draft_length)
         return create(self.strategy, **chosen)
 
 
@@ -246,13 +267,28 @@ def _mapping(option: str, text: str | None) -> dict[str, Any] | None:
 
 def parameters(settings: Sequence[str] | None) -> dict[str, Any]:
     """Parameters of a strategy from `NAME=VALUE` texts."""
-    chosen: dict[str, Any] = {}
-    for setting in settings or ():
-        name, equals, text = setting.partition("=")
-        if not equals or not name:
-            raise InputError(f"--set {setting!r} is no parameter: write NAME=VALUE")
-        chosen[name] = value(text)
-    return chosen
+    return {name: number_or_text(text) for name, text in map(_named, settings or ())}
+
+
+def parsed_grid(settings: Sequence[str] | None) -> dict[str, list[int | float | str]]:
+    """Values by parameter from `NAME=VALUES` texts: `few=1-3` is 1, 2 and 3; `rule=a,b` is both. A policy is one value."""
+    found: dict[str, list[int | float | str]] = {}
+    for name, text in (_named(setting) for setting in settings or ()):
+        for part in [text] if ":" in text else text.split(","):
+            first, dash, last = part.strip().partition("-")
+            whole = dash and first.isdecimal() and last.isdecimal() and len(last) < 4
+            values = range(int(first), int(last) + 1) if whole else [number_or_text(part.strip())]
+            found.setdefault(name, []).extend(values)
+        if not found.get(name):
+            raise InputError(f"--set {name}={text} holds no value: write NAME=1-3, or NAME=2,4")
+    return found
+
+
+def _named(setting: str) -> tuple[str, str]:
+    name, equals, text = setting.partition("=")
+    if not equals or not name:
+        raise InputError(f"--set {setting!r} is no parameter: write NAME=VALUE")
+    return name, text
 
 
 def parsed_lengths(text: str | None) -> list[int]:
@@ -272,14 +308,9 @@ def parsed_counts(what: str, text: str | None, most: int) -> list[int]:
     return list(dict.fromkeys(counts))
 
 
-def value(text: str) -> int | float | str:
-    """The text as an integer or a number if it is one."""
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+def several(texts: Sequence[str] | None) -> list[str]:
+    """The names in options that may be repeated and may hold lists: `["a,b", "c"]` as `["a", "b", "c"]`."""
+    return [part.strip() for text in texts or () for part in text.split(",")]
 
 
 def picture_paths(paths: list[str] | None, *others: str) -> list[Path]:

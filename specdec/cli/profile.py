@@ -63,10 +63,12 @@ def profile(
     from specdec.measure import profile as measure
     from specdec.text import prompt_tokens
 
-    with models.load() as pair:
+    with terminal.doing("loading torch, transformers and the models"):
+        loaded = models.load()
+    with loaded as pair:
         tokens = {name: [prompt_tokens(pair, text) for text in of_file] for name, of_file in texts.items()}
-        terminal.errors.print("measuring: a minute or so", style="dim")
-        measured = measure(pair, tokens, repeats=repeats, new_tokens=max_new_tokens or NEW_TOKENS)
+        new_tokens = max_new_tokens or NEW_TOKENS
+        measured = measure(pair, tokens, repeats=repeats, new_tokens=new_tokens, progress=terminal.follow)
     terminal.console.print(measured)
     terminal.write(measured.to_dict())
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from specdec.cli import options
+from specdec.cli.completion import rule_names, strategy_names
 from specdec.cli.console import Terminal
 from specdec.errors import InputError
 from specdec.strategy import available
@@ -16,12 +17,22 @@ LONGEST_PROVED = 12
 
 
 def prove(
-    strategy: Annotated[list[str] | None, typer.Argument(help="Strategies to prove; see specdec strategies.")] = None,
+    strategy: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Strategies to prove, as specdec strategies lists them; or yours: module:Class, ./file.py:Class.",
+            autocompletion=strategy_names,
+        ),
+    ] = None,
     every: Annotated[bool, typer.Option("--all", help="Prove every installed strategy.")] = False,
     settings: options.Parameters = None,
     verification: Annotated[
         list[str] | None,
-        typer.Option(metavar="RULE", help="Rule to prove, such as token, match or block; may be repeated. All unless given."),
+        typer.Option(
+            metavar="RULE",
+            autocompletion=rule_names,
+            help="Rule to prove, such as token, match or block; may be repeated. All unless given.",
+        ),
     ] = None,
     pairs: Annotated[int, typer.Option(help="Generated model pairs for each proof.")] = 200,
     new_tokens: Annotated[
@@ -53,7 +64,7 @@ def prove(
     chosen = options.parameters(settings)
     if isinstance(length := chosen.get("draft_length"), int) and length > LONGEST_PROVED:
         raise InputError(f"draft length {length} has too many branches to follow: prove at most {LONGEST_PROVED}")
-    strategies = [variant for name in strategy or available() for variant in variants(name, **chosen)]
+    strategies = [variant for name in options.several(strategy) or available() for variant in variants(name, **chosen)]
     proofs = prove_all(strategies, verification or (), pairs, seed, new_tokens or NEW_TOKENS, progress=terminal.follow)
     terminal.console.print(proofs)
     terminal.write(proofs.to_dict())

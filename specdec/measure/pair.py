@@ -29,6 +29,7 @@ from specdec.profile import (
     Slowdown,
     TargetTiming,
 )
+from specdec.report import Progress, no_progress
 from specdec.runtime.lane import InlineLane, Lane, ProcessLane
 from specdec.runtime.timing import (
     BLOCK,
@@ -58,6 +59,7 @@ def profile(
     repeats: int = 20,
     new_tokens: int = 64,
     seed: int = 0,
+    progress: Progress = no_progress,
 ) -> Profile:
     """Measure the profile of a pair. Raises `InputError` for a pair without a draft.
 
@@ -74,6 +76,7 @@ def profile(
     `repeats`         repeats of each timing
     `new_tokens`      tokens that the target samples after each prompt, to measure acceptance
     `seed`            of that sampling
+    `progress`        gets the steps: one for each pass, and one for acceptance
     """
     with pair.turn(drafts=True) as (target_lane, draft_lane):
         if pair.draft is None or draft_lane is None:
@@ -85,15 +88,24 @@ def profile(
         several = [(batch, width) for batch in batches for width in batch_widths if contexts[0] + width < limit]
         plan = _Plan(widths, several, batches, contexts, [tokens for tokens in prompt_tokens if 1 < tokens < limit], slots)
         others = OtherWork(needed_cores(pair))
-        found = Profile.merged([_measured(pair, target_lane, draft_lane, plan) for _ in range(0, repeats, BLOCK)])
+        steps = [f"timing both models, pass {number + 1}" for number in range(-(-repeats // BLOCK))]
+        passes: list[Profile] = []
+        acceptance, busy = MeasuredAcceptance(), 0.0
+        for step in progress([*steps, "measuring acceptance"], len(steps) + 1):
+            if step in steps:
+                passes.append(_measured(pair, target_lane, draft_lane, plan))
+                busy = others.share()
+            else:
+                acceptance = _acceptance(pair, prompts, new_tokens, seed)
+        found = Profile.merged(passes)
         return replace(
             found,
-            busy=max(found.busy, others.share()),
+            busy=max(found.busy, busy),
             pair=PairNames(model_name(pair.target) or "target", model_name(pair.draft) or "draft"),
             hardware=hardware(pair),
             versions=versions(),
             date=datetime.now(UTC).isoformat(timespec="seconds"),
-            acceptance=_acceptance(pair, prompts, new_tokens, seed),
+            acceptance=acceptance,
         )
 
 

@@ -13,6 +13,7 @@ import pytest
 from command_line import Ran
 
 from specdec import Pair, create, decode
+from specdec.generated import Generated
 from specdec.text import Text
 
 
@@ -69,10 +70,11 @@ def test_the_length_that_auto_stood_for_is_printed_recorded_and_can_be_given_bac
     found = [run(*options) for _ in range(2)]
     for ran, length in zip(found, (3, 5), strict=True):
         assert (ran.json["parameters"], ran.json["automatic"]) == ({"draft_length": length}, True)
-        assert f"pearl draft_length={length} (auto): 24 tokens" in ran.err
+        assert str(Generated.from_dict(ran.json, "")).startswith(f"pearl draft_length={length} (auto): 24 tokens")
         again = run(*options, "--draft-length", length)
         assert (again.json["tokens"], again.json["automatic"]) == (ran.json["tokens"], False)
-        assert f"pearl draft_length={length}: 24 tokens" in again.err
+        assert str(Generated.from_dict(again.json, "")).startswith(f"pearl draft_length={length}: 24 tokens")
+        assert ran.err == again.err == ""
     assert found[0].json["tokens"] != found[1].json["tokens"]
 
 
@@ -86,11 +88,9 @@ def test_drafted_tokens_look_different_on_a_terminal(
     twins = ["--target", models / "target", "--draft", models / "target", "--lane", "inline"]
     length = [] if strategy == "autoregressive" else ["--draft-length", 3]
     options = [*twins, "--strategy", strategy, *length, "--max-new-tokens", 24, "--seed", 1, "--dtype", "float64"]
-    ran = run(
-        "generate", "hello", *options, "--temperature", 1, "--top-k", 1, "--json", "-"
-    )  # the text goes to the error stream
-    text = ran.json["text"]
-    shown = ran.err.partition("\n\n")[0]
+    ran = run("generate", "hello", *options, "--temperature", 1, "--top-k", 1, "--json", models / "terminal.json")
+    text = json.loads((models / "terminal.json").read_text())["text"]
+    shown = ran.out
     green = "".join(re.findall(r"\x1b\[32m([^\x1b]*)\x1b", shown))
     own = "".join(re.findall(r"\x1b\[1m([^\x1b]*)\x1b", shown))
     assert len(text) == len(green) + len(own) == 24
@@ -118,13 +118,14 @@ def test_the_report_holds_what_the_checkpoint_decided(run: Callable[..., Ran], m
     assert (settings["temperature"], settings["top_k"], settings["top_p"]) == (0.7, 50, 0.8)
     assert (settings["repetition_penalty"], settings["max_new_tokens"], settings["eos"]) == (1.2, 5, [3])
     assert settings["checkpoint"] == ["temperature", "top_k", "top_p", "repetition_penalty", "eos"]
-    assert "settings of the checkpoint: temperature 0.7, top_k 50, top_p 0.8, repetition_penalty 1.2" in ran.err
+    said = str(Generated.from_dict(ran.json, ""))
+    assert "settings of the checkpoint: temperature 0.7, top_k 50, top_p 0.8, repetition_penalty 1.2" in said
     more = ["--temperature", 0, "--repetition-penalty", 1, "--max-new-tokens", 7, "--eos", "none"]
     ran = run("generate", *options, *more)
     settings = ran.json["settings"]
     assert (settings["temperature"], settings["top_p"], settings["max_new_tokens"], settings["eos"]) == (0, None, 7, [])
     assert settings["checkpoint"] == []
-    assert "settings of the checkpoint" not in ran.err
+    assert "settings of the checkpoint" not in str(Generated.from_dict(ran.json, ""))
     with Pair.load(target, models / "draft", lane="inline") as pair:
         ids = pair.tokenizer("hello", return_tensors="pt")["input_ids"]  # type: ignore[misc]
         of: Any = pair.target

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from command_line import Ran, assert_one_line
 
+from specdec.bench import BenchReport
+
 
 @pytest.mark.parametrize(("lane", "expected"), [("inline", "only one works at a time"), ("thread", "their seconds alone")])
 def test_a_profile_is_shown_and_written(
@@ -31,10 +33,12 @@ def test_bench_of_shapes_says_that_it_is_not_text(run: Callable[..., Ran]) -> No
     assert ran.json["settings"]["prompts_file"] == "made up, 20 tokens each"
     assert ran.json["settings"]["prompts"] == 2
     assert ran.json["pair"]["target"] == "shape:tiny-target"
-    assert f"Greedy (temperature 0), {mark}" in ran.err
-    assert f"Sampled (temperature 1), {mark}" in ran.err
-    assert "acceptance 80 %" not in ran.err
-    assert "outputs" not in ran.err.partition("tok/s:")[0]  # nothing is said of greedy outputs, which are not comparable
+    assert ran.err == ""
+    printed = str(BenchReport.from_dict(ran.json, "standard output"))
+    assert f"Greedy (temperature 0), {mark}" in printed
+    assert f"Sampled (temperature 1), {mark}" in printed
+    assert "acceptance 80 %" not in printed
+    assert "outputs" not in printed.partition("tok/s:")[0]  # nothing is said of greedy outputs, which are not comparable
 
 
 def test_bench_of_text_says_nothing_of_the_kind(run: Callable[..., Ran], inline: list[str], tmp_path: Path) -> None:
@@ -42,7 +46,7 @@ def test_bench_of_text_says_nothing_of_the_kind(run: Callable[..., Ran], inline:
     options = ["--strategy", "speculative", "--draft-lengths", 2, "--repeats", 1, "--max-new-tokens", 8, "--temperature", 1]
     ran = run("bench", *inline, *options, "--prompts", tmp_path / "prompts.txt", "--json", "-")
     assert {ran.json["settings"]["synthetic"], *(row["synthetic"] for row in ran.json["results"])} == {""}
-    assert "synthetic" not in ran.err
+    assert "synthetic" not in str(BenchReport.from_dict(ran.json, "standard output"))
 
 
 def test_bench_runs_transformers_own_forwards_if_asked_to(run: Callable[..., Ran]) -> None:
@@ -52,7 +56,8 @@ def test_bench_runs_transformers_own_forwards_if_asked_to(run: Callable[..., Ran
     fused, eager = run("bench", *models, *options), run("bench", *models, *options, "--eager")
     assert fused.json["settings"]["why_eager"] == {"target": None, "draft": None}
     assert eager.json["settings"]["why_eager"] == dict.fromkeys(("target", "draft"), "eager forwards were asked for")
-    assert ["eager forwards" in " ".join(ran.err.split()) for ran in (fused, eager)] == [False, True]  # a line may be wrapped
+    texts = [" ".join(str(BenchReport.from_dict(ran.json, "")).split()) for ran in (fused, eager)]  # a line may be wrapped
+    assert ["eager forwards" in text for text in texts] == [False, True]
 
 
 def test_profile_of_shapes_is_for_a_simulator_that_is_given_the_acceptance(run: Callable[..., Ran], tmp_path: Path) -> None:

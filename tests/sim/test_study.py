@@ -88,7 +88,7 @@ def test_one_sequence_is_simulated_beside_its_exact_speed() -> None:
     assert low < one.chain_tokens_per_second < high
     assert one.speedup_over_ar == pytest.approx(one.tokens_per_second / 200)
     assert reread(one) == one
-    assert str(one).splitlines()[0] == "pearl draft_length=5"
+    assert str(one).splitlines()[0] == "pearl draft_length=5, one sequence alone"
 
 
 def test_too_few_rounds_for_an_interval_are_said_to_be() -> None:
@@ -273,7 +273,7 @@ def test_flips_of_acceptance_that_varies_are_mean_rates(acceptance: Any) -> None
 def test_a_timeline_reads_back_and_prints_two_bars() -> None:
     shown = timeline(Pearl(4), Rate(0.8), SYSTEM, rounds=4)
     assert reread(shown) == shown
-    title, target, draft, _, idle = str(shown).splitlines()
+    title, target, draft, *_, idle = str(shown).splitlines()
     assert title.startswith("pearl draft_length=4: 4 rounds, ")
     assert target.count("|") == draft.count("|") == 4
     assert idle == "idle: target 0 %, draft 20 % of the time"
