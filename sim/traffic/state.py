@@ -3,13 +3,16 @@
 What sequences in a batch do lies by slot, so that an iteration reads memory from one end to the other. All slots of all
 replicas lie in one row: those of replica `r` begin at `r` x `Limits.max_batch`.
 
-numba keeps compiled functions beside their file, and compiles one again when its own file changes. It does not see that a file
-of functions which it calls changed: then remove `__pycache__/*.nbi`.
+numba keeps compiled functions, and compiles one again when its own file changes. It does not see that a function changed which
+is called from another file. So they are kept in a folder that is named by the text of all files of this room.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 
 import numba
@@ -26,14 +29,34 @@ ALONE = {"cache": True, "nogil": True, "_nrt": False}
 """Without `_nrt`, numba counts references wherever a tuple of arrays is read, which took 94 % of the time of a run."""
 
 
+def _cache_folder() -> str:
+    """Where compiled functions of this text of the room are kept: beside it, or at home where that cannot be written."""
+    here = Path(__file__).parent
+    text = sha256(b"".join(path.read_bytes() for path in sorted(here.glob("*.py")))).hexdigest()[:12]
+    root = here / "__pycache__" if os.access(here, os.W_OK) else Path.home() / ".cache" / "specdec"
+    return str(root / f"compiled-{text}")
+
+
+CACHE = _cache_folder()
+
+
+def _compiled(function: Function, **options: bool) -> Function:
+    usual = numba.config.CACHE_DIR  # type: ignore[attr-defined]
+    numba.config.CACHE_DIR = os.environ.get("NUMBA_CACHE_DIR") or CACHE  # type: ignore[attr-defined]
+    try:
+        return cast(Function, numba.njit(**ALONE, **options)(function))  # type: ignore[call-overload]
+    finally:
+        numba.config.CACHE_DIR = usual  # type: ignore[attr-defined]
+
+
 def jit(function: Function) -> Function:
     """The function compiled; it must not make arrays."""
-    return cast(Function, numba.njit(**ALONE)(function))  # type: ignore[call-overload]
+    return _compiled(function)
 
 
 def inlined(function: Function) -> Function:
     """The same for a function that is called in every iteration: a call would copy what describes its arrays."""
-    return cast(Function, numba.njit(**ALONE, forceinline=True)(function))  # type: ignore[call-overload]
+    return _compiled(function, forceinline=True)
 
 
 class Requests(NamedTuple):
