@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from specdec.cli.completion import strategy_names
-from specdec.cli.console import Terminal
+from specdec.cli.console import LOADING, Terminal
 from specdec.cli.options import Json, ModelOptions, PictureOptions, Seed, VerificationOption, parsed_lengths, several
 from specdec.errors import InputError
 from specdec.synthetic import rule_of, synthetic
@@ -187,9 +187,9 @@ def bench(
     """
     terminal = Terminal(json)
     paths = pictures.paths()
-    measure.check(models)
-    prompts, source = measure.chosen_prompts(models.shapes)
-    with terminal.doing("loading torch, transformers and the models"):
+    with terminal.doing(LOADING):
+        measure.check(models)
+        prompts, source = measure.chosen_prompts(models.shapes)
         loaded = models.load(eager=eager)
     with loaded as pair:
         report = measure.run(pair, prompts, source, terminal.follow)

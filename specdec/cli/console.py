@@ -18,6 +18,8 @@ from specdec.report import WIDTH
 
 T = TypeVar("T")
 
+LOADING = "loading torch, transformers and the models"
+
 
 class Terminal:
     """Where one command writes.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from specdec.cli.console import Terminal, uninterrupted
+from specdec.cli.console import LOADING, Terminal, uninterrupted
 from specdec.cli.options import SAMPLING, SEED, Json, ModelOptions, StrategyOptions, VerificationOption
 from specdec.cli.prompt import PromptOptions, chat_hint, shown
 from specdec.errors import InputError
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from specdec.strategy import DecodingStrategy
 
 DRAFTED, OWN = "green", "bold"
-LOADING = "loading torch, transformers and the models"
 STARTING = "starting the draft, and reading the prompt"
 
 
@@ -112,10 +111,10 @@ def generate(
     if models.shapes:
         raise InputError(f"{models.shapes}: random weights and no tokenizer make no text: measure them with specdec bench")
     prompt = prompts.read()
-    strategy = strategies.create()
-    sampling.check()
     rule: dict[str, Any] = {"verification": verification, "seed": random.randrange(2**32) if seed is None else seed}
     with terminal.doing(LOADING):
+        strategy = strategies.create()
+        sampling.check()
         from specdec.decoding import Decoding
         from specdec.generated import GenerateSettings
 

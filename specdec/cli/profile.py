@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from specdec.cli.console import Terminal
+from specdec.cli.console import LOADING, Terminal
 from specdec.cli.options import Json, ModelOptions
 from specdec.errors import InputError
 
@@ -60,10 +60,10 @@ def profile(
                     f"{option} is for acceptance, which {models.shapes} (random weights) do not have: leave it out"
                 )
     texts = {} if models.shapes else chosen_prompts(prompts or (), limit or LIMIT, chat=chat)
-    from specdec.measure import profile as measure
-    from specdec.text import prompt_tokens
+    with terminal.doing(LOADING):
+        from specdec.measure import profile as measure
+        from specdec.text import prompt_tokens
 
-    with terminal.doing("loading torch, transformers and the models"):
         loaded = models.load()
     with loaded as pair:
         tokens = {name: [prompt_tokens(pair, text) for text in of_file] for name, of_file in texts.items()}
