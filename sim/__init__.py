@@ -63,6 +63,8 @@ if TYPE_CHECKING:
     from sim.study.one import Simulation, simulate
     from sim.study.predict import predict
     from sim.study.search import Choice, Flip
+    from sim.study.sweep import Sweep, sweep
+    from sim.study.sweep_point import Point, Refused, Swept, grid
     from sim.study.tune import Tuning, tune
     from sim.study.validate import Validation, validate
     from sim.study.validate_load import LoadValidation, validate_load
@@ -104,6 +106,8 @@ _NAMES = {
     "study.one": "Simulation simulate",
     "study.predict": "predict",
     "study.search": "Choice Flip",
+    "study.sweep": "Sweep sweep",
+    "study.sweep_point": "Point Refused Swept grid",
     "study.tune": "Tuning tune",
     "study.validate": "Validation validate",
     "study.validate_load": "LoadValidation validate_load",
@@ -151,7 +155,9 @@ __all__ = [
     "PerPosition",
     "Place",
     "Plan",
+    "Point",
     "Rate",
+    "Refused",
     "Roofline",
     "Run",
     "Schedule",
@@ -162,6 +168,8 @@ __all__ = [
     "Speed",
     "Stage",
     "Summary",
+    "Sweep",
+    "Swept",
     "System",
     "Timeline",
     "Times",
@@ -175,6 +183,7 @@ __all__ = [
     "golden",
     "golden_lengths",
     "gpus_needed",
+    "grid",
     "histogram",
     "kv_tokens",
     "long_run_speed",
@@ -201,6 +210,7 @@ __all__ = [
     "simulate_serving",
     "simulate_traffic",
     "speed_chart",
+    "sweep",
     "timeline",
     "timeline_chart",
     "tune",

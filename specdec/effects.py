@@ -288,10 +288,15 @@ class Forks(Protocol):
 class Fork(Effect[Forks]):
     """Let the draft prepare for outcomes of a verification: the effect of SSD (arXiv 2603.03251).
 
-    An *outcome* of verifying `window` is how many of its tokens are accepted (0 to `len(window)`), and which token the target
-    adds after them. For each number of accepted tokens the draft foresees `fan_out` such tokens: those with the highest `q`,
-    the lowest ids among equals. The next token of the window is left out, since a rejection there commits another one. For
-    each foreseen outcome the draft samples a continuation of `length` tokens.
+    `committed`   the text
+    `window`      the guesses after it that are to be verified
+    `fan_out`     how many tokens of the target's are foreseen after each number of accepted guesses: one number for all, or one
+                  for each of 0, 1, ... `len(window)` accepted guesses, of which some may be 0
+    `length`      how many tokens to draft behind each foreseen outcome, at least 1
+
+    An *outcome* of verifying `window` is how many of its tokens are accepted, and which token the target adds after them. The
+    draft foresees those tokens with the highest `q`, the lowest ids among equals, and none with `q = 0`. The next token of the
+    window is left out, since a rejection there commits another one. For each foreseen outcome the draft samples a continuation.
 
     Foresee outcomes by the draft's rows alone, and choose the continuation by the outcome alone. A choice that looks at the
     target's rows, or at the tokens of a continuation, would bias the output.
@@ -299,14 +304,26 @@ class Fork(Effect[Forks]):
 
     committed: Committed
     window: Guess
-    fan_out: int
+    fan_out: int | tuple[int, ...]
     length: int
 
     def __post_init__(self) -> None:
-        if not (_is_count(self.fan_out) and _is_count(self.length)):
+        per_number = self.fan_out if isinstance(self.fan_out, tuple) else (self.fan_out,)
+        counts = all(_is_count(number) or (isinstance(self.fan_out, tuple) and number == 0) for number in per_number)
+        if not (counts and any(per_number) and _is_count(self.length)):
             raise StrategyError(
                 f"a Fork of {self.fan_out!r} branches of {self.length!r} tokens was asked for: ask for integers of at least 1"
             )
+        if isinstance(self.fan_out, tuple) and len(self.fan_out) != len(self.window) + 1:
+            raise StrategyError(
+                f"a Fork behind {len(self.window)} guesses has {len(self.fan_out)} fan-outs: give one number, or "
+                f"{len(self.window) + 1}, for 0 to {len(self.window)} accepted guesses"
+            )
+
+    @property
+    def fan_outs(self) -> tuple[int, ...]:
+        """How many tokens are foreseen after 0, 1, ... `len(window)` accepted guesses."""
+        return self.fan_out if isinstance(self.fan_out, tuple) else (self.fan_out,) * (len(self.window) + 1)
 
 
 def _is_count(value: Any) -> bool:

@@ -22,6 +22,8 @@ class Statistics:
     `drafted_tokens`        tokens that were guessed: sampled by the draft or computed by the strategy, wasted ones too
     `accepted_tokens`       guesses that were accepted
     `tested_tokens`         guesses that were tested: those after a rejected one are not
+    `outcomes`              verdicts that were looked up among the outcomes that a draft foresaw (`Fork`)
+    `foreseen_outcomes`     those that were among them (hits)
     `target_forwards`       forwards of the target, without those that read the prompt
     `prefill_seconds`       wall seconds in which both models read the prompt
     `decode_seconds`        wall seconds after that; in a batch, those in which other prompts are read count too
@@ -40,6 +42,8 @@ class Statistics:
     drafted_tokens: int = 0
     accepted_tokens: int = 0
     tested_tokens: int = 0
+    outcomes: int = 0
+    foreseen_outcomes: int = 0
     target_forwards: int = 0
     prefill_seconds: float = 0.0
     decode_seconds: float = 0.0
@@ -95,6 +99,11 @@ class Statistics:
     def acceptance_rate(self) -> float:
         """Accepted / tested guesses, from 0 to 1: the `a` of closed forms."""
         return self.accepted_tokens / self.tested_tokens if self.tested_tokens else 0.0
+
+    @property
+    def hit_rate(self) -> float:
+        """Foreseen outcomes / outcomes, from 0 to 1: how often a branch was ready."""
+        return self.foreseen_outcomes / self.outcomes if self.outcomes else 0.0
 
     @property
     def acceptance_histogram(self) -> dict[int, int]:

@@ -2,8 +2,10 @@
 
 from strategies.autoregressive import Autoregressive
 from strategies.elastic import Elastic
+from strategies.hedged import Hedged
 from strategies.pearl import Pearl
 from strategies.prompt_lookup import PromptLookup
+from strategies.saguaro import Saguaro
 from strategies.speculative import Speculative
 
-__all__ = ["Autoregressive", "Elastic", "Pearl", "PromptLookup", "Speculative"]
+__all__ = ["Autoregressive", "Elastic", "Hedged", "Pearl", "PromptLookup", "Saguaro", "Speculative"]

@@ -1,60 +1,15 @@
-"""SSD (Saguaro, arXiv 2603.03251), for tests of the effect `Fork`: as it should be, and with one mistake each."""
+"""Forks with one mistake each: wrong strategies like Saguaro and Hedged, and wrong answers to a `Fork`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
-from specdec import (
-    Both,
-    Committed,
-    DecodingStrategy,
-    Draft,
-    Effect,
-    Fork,
-    Forks,
-    Guess,
-    Program,
-    Score,
-    State,
-    Verdict,
-    Verify,
-)
+from specdec import Both, Committed, Draft, Effect, Fork, Forks, Guess, Program, Score, State, Verdict, Verify
 from specdec.effects import Drafted, Known
 from specdec.law import Exact
-
-# --- the strategy ---
-
-
-@dataclass(frozen=True)
-class Saguaro(DecodingStrategy):
-    """While the target verifies, the draft prepares for what the target may answer."""
-
-    name: ClassVar[str] = "saguaro"
-    draft_length: int = 2
-    fan_out: int = 1
-
-    def ask(self, state: State) -> Effect[tuple[Any, Forks]]:
-        fork = Fork(state.committed, state.pending, self.fan_out, self.draft_length)
-        return Both(Score(state.committed, state.pending), fork)
-
-    def step(self, state: State) -> Program[State]:
-        scores, forks = yield from self.ask(state)
-        verdict = yield from Verify(scores, state.pending, bonus=True)
-        return state.then(verdict, forks.after(verdict))
-
-
-@dataclass(frozen=True)
-class DraftsOnAMiss(Saguaro):
-    """On a miss it drafts at once, which is the other exact choice."""
-
-    def step(self, state: State) -> Program[State]:
-        after = yield from Saguaro.step(self, state)
-        if len(after.pending):
-            return after
-        return State(after.committed, (yield from Draft(after.committed, Guess.empty, self.draft_length)))
-
+from strategies import Hedged, Saguaro
 
 # --- wrong strategies ---
 
@@ -69,11 +24,24 @@ class Leaking(Saguaro):
 
 
 @dataclass(frozen=True)
+class DraftsHead(Hedged):
+    """Commits the draft's own likeliest head when the target's was not foreseen, so that a window is ready."""
+
+    def step(self, state: State) -> Program[State]:
+        after = yield from Hedged.step(self, state)
+        if after.pending:
+            return after
+        before = Committed(after.committed.tokens[:-1])
+        return State(before + Committed((yield from Draft(before, Guess.empty, 1)).tokens))
+
+
+@dataclass(frozen=True)
 class KeptForks(Saguaro):
     """Keeps the forks of the round before, and looks there on a miss."""
 
     def step(self, state: State) -> Program[State]:
-        scores, forks = yield from self.ask(state)
+        fork = Fork(state.committed, state.pending, self.fan_out, self.policy.length(None))
+        scores, forks = yield from Both(Score(state.committed, state.pending), fork)
         verdict = yield from Verify(scores, state.pending, bonus=True)
         older: Any = state.memory
         pending = forks.after(verdict) or (older.after(verdict) if older else Guess.empty)
@@ -132,6 +100,16 @@ def last_token_with_the_rows_of_its_place(world: Exact, fork: Fork, answer: Fork
     found = last_token_alone(world, fork, answer, verdict)
     behind = fork.committed.tokens + verdict.tokens.tokens
     return with_rows(found, lambda depth, drafted: world.pair.q(behind + found.tokens[:depth]))
+
+
+def other_rows(world: Exact, fork: Fork, answer: Forks, verdict: Verdict) -> Guess:
+    """The rows of the draft at another temperature than it sampled at: their squares."""
+
+    def colder(depth: int, drafted: Drafted) -> Any:
+        squares = [weight**2 for weight in drafted.q]
+        return tuple(weight / sum(squares) for weight in squares)
+
+    return with_rows(answer.after(verdict), colder)
 
 
 def rows_of_a_miss(world: Exact, fork: Fork, answer: Forks, verdict: Verdict) -> Guess:

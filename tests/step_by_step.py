@@ -87,6 +87,8 @@ def serve(
         schedule(replica, chain, chain_at, acceptance, server, found, draws)
         drafts = any(chain.strategy.drafts for chain in chain_at)
         seconds = seconds_in_specdec if server.runtime == "specdec" else seconds_of
+        if server.antiphase and len(replica["running"]) > 1:
+            seconds = seconds_in_halves
         replica["end"] = now + seconds(replica, chain, system, drafts)
         replica["step"] += 1
         replica["busy"] = True
@@ -204,6 +206,32 @@ def seconds_of(replica: Replica, chain: Compiled, system: System, drafts: bool) 
         away = 2 * system.network_seconds if draft else 0.0
         total += float(draft + target) if system.in_turn else max(float(draft) + away, float(target))
     return total
+
+
+def seconds_in_halves(replica: Replica, chain: Compiled, system: System, drafts: bool) -> float:
+    """Half the batch is drafted while the other half is verified: twice the longer of what half a batch costs each model."""
+    works: list[tuple[float, float]] = []
+
+    class Half:
+        speed_ratio, network_seconds, overhead_seconds, in_turn = system.speed_ratio, 0.0, 0.0, False
+
+        class latency:
+            @staticmethod
+            def draft_seconds(steps: float, batch: float, context: float) -> Floats:
+                return system.latency.draft_seconds(steps, batch / 2, context)
+
+            @staticmethod
+            def target_seconds(width: float, batch: float, context: float) -> Floats:
+                return system.latency.target_seconds(width, batch / 2, context)
+
+        @staticmethod
+        def busy_seconds(draft: float, target: float) -> tuple[float, float]:
+            works.append((draft, target))
+            return draft, target
+
+    seconds_of(replica, chain, Half, drafts)  # type: ignore[arg-type]
+    draft, target = (sum(work[i] for work in works) for i in range(2))
+    return 2 * max(draft + (2 * system.network_seconds if draft else 0.0), target) + system.overhead_seconds
 
 
 def deliver(replica: Replica, workload: Workload, found: Found, now: float) -> int:

@@ -15,6 +15,18 @@ import vl_convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
+from sim.pictures.plan_charts import latency_chart
+from sim.pictures.plan_colours import theme_pairs
+from sim.planning.candidates import Candidate
+from sim.planning.methods import Method, Place
+from sim.planning.objectives import objectives_of
+from sim.planning.trials import Trials, fewest_replicas
+from sim.planning.under_load import load_curve
+from sim.setup.acceptance import Rate
+from sim.setup.latency import Constant
+from sim.setup.system import System
+from sim.traffic.record import Server
+from sim.traffic.workload import Arrivals, Lengths, Traffic
 from specdec import Both, Committed, DecodingStrategy, Draft, Effect, Guess, KnownFacts, Score, Scores, Verdict, Verify
 from specdec.effects import drive_at_once
 from strategies import Autoregressive, Pearl, Speculative
@@ -26,7 +38,7 @@ COLOURS = {"autoregressive": "#7f8794", "speculative": "#e08a2c", "pearl": "#4c7
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add `figures/NAME-PALETTE.svg` to the site."""
-    for name, draw in {"timeline": timeline_chart, "speedup": speedup_chart}.items():
+    for name, draw in {"timeline": timeline_chart, "speedup": speedup_chart, "plan": plan_chart}.items():
         for palette in INK:
             text = svg(draw(), palette)
             files.append(File.generated(config, f"figures/{name}-{palette}.svg", content=text))
@@ -41,7 +53,10 @@ def svg(chart: Any, palette: str) -> str:
     header = {"labelColor": ink, "titleColor": ink}
     chart = chart.configure(background="transparent", font="sans-serif", axis=axis, legend=legend, header=header)
     chart = chart.configure_view(stroke=None).configure_title(color=ink)
-    return vl_convert.vegalite_to_svg(chart.to_dict())
+    drawn = vl_convert.vegalite_to_svg(chart.to_dict())
+    for light, dark in theme_pairs() if palette == "dark" else ():  # charts of `sim.pictures.plan_charts` are drawn light
+        drawn = drawn.replace(f'"{light}"', f'"{dark}"')
+    return drawn
 
 
 # --- who waits for whom
@@ -150,3 +165,21 @@ def speedup_chart() -> Any:
         .properties(width=175, height=190)
     )
     return lines.facet(column=alt.Column("ratio:N", title=None, sort=["speed ratio 3", "speed ratio 5", "speed ratio 10"]))
+
+
+# --- a figure of a plan's report
+
+
+def plan_chart() -> Any:
+    """P90 of TTFT against load, of two plans that serve 10 requests/s: made by the code that makes the report."""
+    system = System(Constant(0.001, 0.010, batches_are_free=True), shared=True)
+    head = Method("eagle3", (Place("shared", system),), Rate(0.75), 3, "head", {"step": "assumed", "acceptance": "assumed"})
+    plain = Method("ar", (Place("shared", system),), tags={"step": "assumed"})
+    traffic = Traffic(Arrivals(10.0), Lengths(20), Lengths(100), 400)
+    trials = Trials(traffic, objectives_of({"ttft-p90": "300ms"}), Server())
+    candidates = (
+        Candidate(head, head.places[0], "speculative", 3, max_batch=4),
+        Candidate(plain, plain.places[0], "autoregressive", 0, max_batch=4),
+    )
+    loads = [load_curve(trials, one, fewest_replicas(trials, one, 16).replicas) for one in candidates]
+    return latency_chart(loads, 0, "P90 TTFT", 0.3, trials.rate, 620)

@@ -132,17 +132,17 @@ def written(kind: Any, of: type[Report]) -> str:
             raise ValueError(f"a report has a field of type {kind}, for which JSON has no word")
 
 
-def shape(kind: Any) -> Any:
-    """A value of that type with nothing in it, to show how it nests."""
+def shape(kind: Any, above: tuple[Any, ...] = ()) -> Any:
+    """A value of that type with nothing in it, to show how it nests; `...` for a class inside itself."""
     arguments = [argument for argument in get_args(kind) if argument is not Ellipsis]
     match get_origin(kind):
         case None if isinstance(kind, type) and issubclass(kind, Report):
-            return {key: shape(part) for _, key, part in keys(kind)}
+            return "..." if kind in above else {key: shape(part, (*above, kind)) for _, key, part in keys(kind)}
         case None:
             return EMPTY[kind]
         case origin if origin in (Literal, Union, UnionType):
-            return arguments[0] if origin is Literal else shape(arguments[0])
+            return arguments[0] if origin is Literal else shape(arguments[0], above)
         case origin if issubclass(origin, Mapping):
-            return {"0" if arguments[0] in (int, float) else "...": shape(arguments[1])}
+            return {"0" if arguments[0] in (int, float) else "...": shape(arguments[1], above)}
         case _:
-            return [shape(argument) for argument in arguments]
+            return [shape(argument, above) for argument in arguments]

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 OPTION = "--acceptance"
 ACCEPTANCE_HELP = (
-    "How often a guess is accepted. A rate: 0.8 or 80%. Rates by position, each given that the ones before it were accepted: "
-    "0.9,0.8,0.7. As engines print it: marginal:0.805,0.632,0.483, shares of all rounds (vLLM's per-position rates); "
+    "How often a guess is accepted: a rate (0.8 or 80%), or rates by position, each given that the ones before it were "
+    "accepted (0.9,0.8,0.7). As engines print it: marginal:0.805,0.632,0.483, shares of all rounds (vLLM's rates by position); "
     "mean:2.92@3, mean acceptance length, bonus token included, at draft length 3; histogram:39,1,0,3, rounds that accepted "
     "0, 1, 2, 3 guesses. golden:MODEL or golden:MODEL/MODE, published lengths. markov:A,R after an accepted and a rejected "
     "token; run:L, mean run length between rejections, corrected token included. With --profile: rate or recorded, its own."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,10 @@ from sim.cli.traffic import TrafficOptions
 from specdec.cli.console import Terminal
 from specdec.cli.options import Json
 from specdec.errors import InputError
+
+if TYPE_CHECKING:
+    from sim.planning.report import Plan
+    from sim.planning.study import Decided
 
 _RESULT = "Result"
 
@@ -31,6 +35,14 @@ def plan(
     ] = None,
     save: Annotated[
         str | None, typer.Option(metavar="FILE", help="Keep the plan, to check it later.", rich_help_panel=_RESULT)
+    ] = None,
+    report: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE.html",
+            help="A page with all figures, which are also kept beside it as SVG and PNG.",
+            rich_help_panel=_RESULT,
+        ),
     ] = None,
     check: Annotated[
         str | None,
@@ -53,6 +65,7 @@ def plan(
       specdec plan --from results/ --trace azure.csv --ttft-p99 500ms --tpot-p99 40ms --emit vllm
       specdec plan --profile profile.json --arrivals poisson:5/s --e2e-p95 10s --price 2.5 --save plan.json
       specdec plan --gpu H100 --target-config qwen3-8b --draft-config qwen3-0.6b --acceptance 0.7 --arrivals poisson:5/s
+      specdec plan --from results/ --trace azure.csv --ttft-p99 500ms --report plan.html
       specdec plan --check plan.json
     """
     terminal, keep = Terminal(json), Terminal(save)
@@ -62,31 +75,34 @@ def plan(
             raise InputError(
                 f"{question.arguments()[0]} has no effect with --check, which asks what the plan was asked: leave it out"
             )
+        if report is not None:
+            raise InputError("--report has no effect with --check, which plans nothing: leave one of them out")
         _check(check, terminal, seed)
         return
     from sim.planning.emit import NAMES
     from sim.planning.emit import emit as flags
-    from sim.planning.study import Limits
-    from sim.planning.study import plan as study
+    from sim.planning.study import Limits, decide, reported
+    from sim.planning.trials import Trials
 
     if emit is not None and emit not in NAMES:
         raise InputError(f"--emit {emit} is not known: give one of {', '.join(NAMES)}")
-    objectives, traffic = question.objectives(), question.traffic()
+    if report is not None:
+        from sim.pictures.plan_report import checked
+
+        checked(report)
+    trials = Trials(question.traffic(), question.objectives(), serving.server(), seed)
     methods = question.methods()
-    result = study(
+    decided = decide(
+        trials,
         methods,
-        traffic,
-        objectives,
-        server=serving.server(),
-        limits=Limits(search.max_gpus, search.price),
+        Limits(search.max_gpus, search.price),
         strategies=search.strategy or ("speculative", "pearl"),
         batches=search.batch_limit or (256,),
         schedules=search.schedules,
-        seed=seed,
-        target=question.target_name,
-        provenance={**question.kv_known(methods), "traffic": question.traffic_words()},
         progress=terminal.follow,
     )
+    provenance = {**question.kv_known(methods), "traffic": question.traffic_words()}
+    result = reported(decided, question.target_name, provenance)
     result = replace(result, command=(*question.arguments(), "--seed", str(seed)), files=question.files())
     terminal.console.print(result)
     if emit is not None:
@@ -94,6 +110,17 @@ def plan(
         terminal.console.print(flags(result, emit), markup=False, soft_wrap=True)
     terminal.write(result.to_dict())
     keep.write(result.to_dict())
+    if report is not None:
+        _report(decided, result, report, terminal)
+
+
+def _report(decided: Decided, plan: Plan, path: str, terminal: Terminal) -> None:
+    """Compute the curves of a plan and write its page."""
+    from sim.pictures.plan_report import write_plan_report
+    from sim.planning.curves import curves
+
+    folder = write_plan_report(plan, curves(decided, terminal.follow), path)
+    terminal.errors.print(f"Wrote {path}, and its figures to {folder}/")
 
 
 def _check(path: str, terminal: Terminal, seed: int) -> None:

@@ -146,6 +146,14 @@ class TrafficOptions:
     routing: Annotated[
         str | None, typer.Option(metavar="RULE", help="shortest-queue (default) or round-robin.", rich_help_panel=_SERVING)
     ] = None
+    antiphase: Annotated[
+        bool | None,
+        typer.Option(
+            "--antiphase",
+            help="Draft one half of the batch while the other is verified; two devices.",
+            rich_help_panel=_SERVING,
+        ),
+    ] = None
     batches_are_free: Annotated[
         bool | None,
         typer.Option(
@@ -219,6 +227,7 @@ class TrafficOptions:
             "client_seconds": delay,
             "lag_iterations": self.lag,
             "routing": self.routing,
+            "antiphase": self.antiphase,
         }
         return Server(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
 

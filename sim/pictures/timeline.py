@@ -37,7 +37,7 @@ def timeline_chart(shown: Timeline, theme: Theme = "light") -> Any:
         scale=alt.Scale(domain=[*COLOURS], range=[colour or ink.waiting for colour in COLOURS.values()]),
         legend=alt.Legend(orient="bottom", columns=5, symbolType="square", symbolSize=180),
     )
-    pieces = [_in_milliseconds(piece) for piece in (*shown.waits(), *shown.work)]
+    pieces = [in_milliseconds(piece) for piece in (*shown.waits(), *shown.work)]
     bars = alt.Chart(alt.Data(values=pieces)).encode(x=x, x2="end:Q", y=y)
     blocks = bars.mark_bar(stroke=ink.ground, strokeWidth=1, height=alt.RelativeBandSize(1)).encode(
         color=color,
@@ -65,7 +65,8 @@ def timeline_chart(shown: Timeline, theme: Theme = "light") -> Any:
     return themed(chart, theme)
 
 
-def _in_milliseconds(piece: Piece) -> dict[str, Any]:
+def in_milliseconds(piece: Piece) -> dict[str, Any]:
+    """A piece as a row of a chart."""
     times = {"start": 1e3 * piece.start_seconds, "end": 1e3 * piece.end_seconds}
     return {"model": piece.lane, "kind": piece.kind, "round": piece.round, **times, "positions": piece.rows}
 

@@ -12,6 +12,7 @@ from sim.stream.chain import Compiled, compile_strategy
 from sim.traffic.record import Server
 from sim.traffic.serving import Schedule
 from specdec.errors import InputError
+from specdec.report import Report
 from specdec.strategy import DecodingStrategy, DraftingStrategy, available, create
 
 NOTHING = Rate(0.0)
@@ -21,7 +22,7 @@ measured in vLLM (issues 49548 and 49986)."""
 
 
 @dataclass(frozen=True)
-class Tier:
+class Tier(Report):
     """A part of a schedule: up to `up_to` running sequences (`None`: any), `draft_length` guesses; 0 is off."""
 
     up_to: int | None

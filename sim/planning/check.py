@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from sim.planning.candidates import candidates_of
+from sim.planning.entries import planned
 from sim.planning.methods import Method
 from sim.planning.report import Plan, Planned
-from sim.planning.study import planned, screened
+from sim.planning.shortlist import screened
 from sim.planning.trials import Trials
 from sim.planning.verdict import gate
 from specdec.errors import InputError
@@ -49,7 +50,7 @@ def check(plan: Plan, trials: Trials, methods: Sequence[Method], strategies: Seq
     """Simulate the best deployment of a plan on other requests. Raises `InputError` where there is none, or not among these."""
     if not plan.plans:
         raise InputError("there is no plan to check: no candidate meets the objectives")
-    best = plan.plans[0]
+    best = next(one for one in plan.plans if not one.parts)
     every = list(candidates_of(methods, strategies, (best.max_batch,)))
     if best.schedule:
         every = screened(trials, every)[0]
@@ -70,6 +71,8 @@ def check(plan: Plan, trials: Trials, methods: Sequence[Method], strategies: Seq
             if trial.latencies is not None
         )
         words = f"{best.name} on {best.gpus} GPUs holds over {count:,} requests: {times or f'load {share(trial.load)}'}."
+    if plan.plans[0].parts:
+        words += " Only the best single deployment is checked, not the two together."
     if fewer is not None:
         words += f" One replica fewer {'would hold too' if fewer else 'would not'}."
-    return Checked(trial.met, count, again, fewer, words)
+    return Checked(again is not None, count, again, fewer, words)

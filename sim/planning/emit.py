@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sim.planning.report import Plan, Planned
@@ -32,6 +33,12 @@ def emit(plan: Plan, engine: str) -> str:
     if not plan.plans:
         raise InputError("there is no plan to serve: no candidate meets the objectives")
     best = plan.plans[0]
+    if best.parts:
+        alone = [replace(plan, plans=(part,), rate=part.share * plan.rate) for part in best.parts]
+        return "\n\n".join(
+            f"# {100 * part.share:.0f} % of the requests\n{emit(one, engine)}"
+            for part, one in zip(best.parts, alone, strict=True)
+        )
     if best.draft_length and (not plan.target or not best.draft) and best.method != "ngram":
         raise InputError("the flags need the names of both models: give --target and --draft")
     return ENGINES[engine](plan, best)

@@ -9,7 +9,7 @@ import numpy as np
 
 from sim.planning.candidates import Candidate
 from sim.planning.report import PlanFlip
-from sim.planning.trials import Trial, Trials, fewest_replicas, sustained
+from sim.planning.trials import Trial, Trials, sustained
 
 FARTHEST = 8.0
 """Loads are looked at from an eighth to eight times what was planned for."""
@@ -42,7 +42,7 @@ def load_flips(trials: Trials, best: Found, others: Sequence[Found]) -> Iterator
                 break
 
 
-def acceptance_flip(trials: Trials, best: Found, others: Sequence[Found], most_gpus: int) -> Iterator[PlanFlip]:
+def acceptance_flip(trials: Trials, best: Found, others: Sequence[Found]) -> Iterator[PlanFlip]:
     """The acceptance of the best plan's draft below which the best plan of another method is better.
 
     If the best plan has no draft: the acceptance above which the next best plan would be better.
@@ -54,9 +54,15 @@ def acceptance_flip(trials: Trials, best: Found, others: Sequence[Found], most_g
     candidate, rival = drafting[0], rivals[0]
 
     def wins(odds: float) -> bool:
-        trial = fewest_replicas(trials, candidate, max(1, candidate.place.most_replicas(most_gpus)), odds)
-        mine = (candidate.place.gpus_of(trial.replicas), trial.pressure)
-        return trial.met and mine < (rival[0].place.gpus_of(rival[1].replicas), rival[1].pressure)
+        theirs = rival[0].place.gpus_of(rival[1].replicas)
+        as_many = candidate.place.most_replicas(theirs)
+        if not as_many:
+            return False
+        trial = trials.run(candidate, as_many, odds=odds)
+        if not trial.met or candidate.place.gpus_of(as_many) < theirs:
+            return trial.met
+        fewer = as_many > 1 and trials.run(candidate, as_many - 1, odds=odds).met
+        return fewer or trial.pressure < rival[1].pressure
 
     ends = (LEAST_ODDS, 1.0) if drafting is best else (1.0, MOST_ODDS)
     if wins(ends[0]) or not wins(ends[1]):

@@ -19,6 +19,8 @@ Quantity: TypeAlias = Literal["ttft", "tpot", "e2e"]
 Statistic: TypeAlias = Literal["mean", "p50", "p90", "p95", "p99"]
 QUANTITIES: tuple[Quantity, ...] = get_args(Quantity)
 STATISTICS: tuple[Statistic, ...] = get_args(Statistic)
+SIGMAS = 1.645
+"""Standard deviations of a one-sided 95 % interval."""
 NAMES = [f"{quantity}-{statistic}" for quantity in QUANTITIES for statistic in STATISTICS]
 
 Latencies: TypeAlias = Mapping[Quantity, Floats]
@@ -33,6 +35,21 @@ def statistic_of(seconds: Floats, statistic: Statistic) -> float:
     if statistic == "mean":
         return float(seconds.mean())
     return float(np.quantile(seconds, int(statistic[1:]) / 100, method="inverted_cdf"))
+
+
+def bound_of(seconds: Floats, statistic: Statistic) -> float:
+    """The upper end of a one-sided 95 % interval of that statistic: more requests might show as much.
+
+    Of a percentile, an order statistic (binomial, approximated by a normal law). Requests are taken as independent.
+    """
+    seconds = seconds[~np.isnan(seconds)]
+    if not len(seconds):
+        return float("nan")
+    if statistic == "mean":
+        return float(seconds.mean() + SIGMAS * seconds.std() / np.sqrt(len(seconds)))
+    share, count = int(statistic[1:]) / 100, len(seconds)
+    rank = int(np.ceil(count * share + SIGMAS * np.sqrt(count * share * (1 - share))))
+    return float(np.partition(seconds, min(rank, count) - 1)[min(rank, count) - 1])
 
 
 @dataclass(frozen=True)
@@ -71,6 +88,10 @@ class Objective(Report):
         """The statistic over the limit: at most 1 where the objective is met."""
         value = self.value(latencies)
         return 0.0 if np.isnan(value) else value / self.seconds
+
+    def surely_met(self, latencies: Latencies) -> bool:
+        """Whether the upper end of the statistic's 95 % interval is within the limit."""
+        return not bound_of(latencies[self.quantity], self.statistic) > self.seconds
 
     def __str__(self) -> str:
         return f"{self.words} at most {milliseconds(self.seconds)}"

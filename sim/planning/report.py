@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from sim.planning.candidates import Tier
 from sim.planning.objectives import Objective
+from sim.planning.trials import NEGLIGIBLE
 from specdec.profile import Tag
 from specdec.report import Report, share, table, three_digits
 
@@ -46,6 +47,8 @@ class Planned(Report):
     `headroom`        1 - its statistic over its limit
     `load`            rho: requests that arrive over those that can be finished
     `extrapolated_share`   share of the time in forwards over more rows than were measured
+    `share`           share of the requests that it serves
+    `parts`           two deployments that share the requests; this entry is then both, and names the first
     `tags`            how the numbers behind it came about: `step`, `acceptance`, `exchange`, `kv_tokens`, `traffic`
     """
 
@@ -77,6 +80,8 @@ class Planned(Report):
     load: float
     extrapolated_share: float
     tags: Mapping[str, Tag]
+    share: float = 1.0
+    parts: tuple[Planned, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -202,7 +207,7 @@ class Plan(Report):
         for one in self.plans[:SHOWN]:
             times = [three_digits(value) for value in (one.ttft_ms, one.tpot_ms, one.e2e_ms)]
             made.add_row(
-                one.name + (" *" if one.extrapolated_share > 0 else ""),
+                one.name + (" *" if one.extrapolated_share > NEGLIGIBLE else ""),
                 str(one.replicas),
                 str(one.gpus),
                 *([three_digits(one.cost_per_hour or 0.0)] if priced else []),
@@ -216,7 +221,7 @@ class Plan(Report):
 
     def _lines(self) -> Iterator[str]:
         best = self.plans[0]
-        if any(one.extrapolated_share > 0 for one in self.plans[:SHOWN]):
+        if any(one.extrapolated_share > NEGLIGIBLE for one in self.plans[:SHOWN]):
             beyond = share(best.extrapolated_share)
             yield f"  * extrapolated: {beyond} of the best plan's time is in forwards beyond what was measured"
         if self.lengths:

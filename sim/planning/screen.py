@@ -64,24 +64,28 @@ def speed_at(candidate: Candidate, sequences: int, demand: Demand) -> float:
     return float(long_run_speed(chains, candidate.acceptance, system).tokens_per_second) / factor
 
 
-def ceiling(candidate: Candidate, demand: Demand, objectives: Sequence[Objective]) -> float:
-    """Requests a second that one replica serves at most with a mean TPOT within its objectives; 0 if none."""
-    limit = min((one.seconds for one in objectives if one.quantity == "tpot"), default=np.inf)
-    latency = candidate.place.system.latency
-    held, best = demand.prompt + demand.answer, 0.0
+def served_at(candidate: Candidate, sequences: int, demand: Demand) -> float:
+    """Requests a second of a replica that always runs so many sequences."""
+    latency, held = candidate.place.system.latency, demand.prompt + demand.answer
+    alone = float(latency.target_seconds(1, sequences, held))
+    with_prompt = float(latency.target_seconds(1 + demand.prompt / sequences, sequences, held))
+    speed = speed_at(candidate, sequences, demand)
+    return 1 / (demand.answer / (sequences * speed) + max(0.0, with_prompt - alone))
+
+
+def batches_of(candidate: Candidate, demand: Demand) -> list[int]:
+    """The numbers of sequences among `BATCHES` that a replica has slots and memory for; 1 in any case."""
     most = candidate.max_batch
     if candidate.place.kv_tokens is not None:
         most = min(most, int(candidate.place.kv_tokens / (demand.prompt + demand.answer / 2)))
-    for sequences in BATCHES:
-        if sequences > max(most, 1):
-            break
-        alone = float(latency.target_seconds(1, sequences, held))
-        with_prompt = float(latency.target_seconds(1 + demand.prompt / sequences, sequences, held))
-        speed = speed_at(candidate, sequences, demand)
-        served = 1 / (demand.answer / (sequences * speed) + max(0.0, with_prompt - alone))
-        if sequences / served / demand.answer <= limit:
-            best = max(best, served)
-    return best
+    return [sequences for sequences in BATCHES if sequences <= max(most, 1)]
+
+
+def ceiling(candidate: Candidate, demand: Demand, objectives: Sequence[Objective]) -> float:
+    """Requests a second that one replica serves at most with a mean TPOT within its objectives; 0 if none."""
+    limit = min((one.seconds for one in objectives if one.quantity == "tpot"), default=np.inf)
+    rates = {sequences: served_at(candidate, sequences, demand) for sequences in batches_of(candidate, demand)}
+    return max((served for n, served in rates.items() if n / served / demand.answer <= limit), default=0.0)
 
 
 def best_schedule(candidates: Sequence[Candidate], demand: Demand) -> list[tuple[int, int]]:

@@ -8,33 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from sim.planning.candidates import Candidate, Tier, candidates_of
+from sim.planning.candidates import Candidate, candidates_of
+from sim.planning.entries import planned, planned_split
 from sim.planning.flips import acceptance_flip, load_flips
-from sim.planning.methods import POOLED, Method
-from sim.planning.objectives import Objective, Quantity, Statistic, objectives_of, statistic_of
-from sim.planning.report import Length, Plan, Planned, Rejected
-from sim.planning.screen import best_schedule, ceiling
-from sim.planning.trials import Trial, Trials, fewest_replicas, sustained
-from sim.planning.verdict import gate, verdict
-from sim.setup.acceptance import Acceptance
+from sim.planning.methods import Method
+from sim.planning.objectives import Objective, objectives_of
+from sim.planning.report import Length, Plan, Rejected
+from sim.planning.screen import ceiling
+from sim.planning.shortlist import kind, screened
+from sim.planning.split import Split, best_split
+from sim.planning.trials import LONGER, Trial, Trials, each, fewest_replicas, sustained
+from sim.planning.verdict import gate, of_split, verdict
 from sim.setup.latency import Constant
 from sim.traffic.record import ONE_REPLICA, Server
 from sim.traffic.workload import Traffic, Workload
 from specdec.errors import InputError
-from specdec.profile import Tag
 from specdec.report import Progress, no_progress
 
-NEAR = 0.85
-"""A candidate is simulated if its ceiling is at least this share of the best of its kind."""
-TRIED = 3
-"""Candidates of a kind (method, strategy, place) that are simulated at most."""
-TIERS = 3
-"""Lengths of a schedule at most."""
+AT_ONCE = 4
+"""Candidates that are decided together; what they cost does not depend on how many cores there are."""
 
 Found: TypeAlias = "tuple[Candidate, Trial]"
 
@@ -95,78 +91,103 @@ def plan(
     Raises `InputError` for constants that make batches free, for a closed loop, and for too few requests.
     """
     found = objectives_of(objectives) if isinstance(objectives, Mapping) else tuple(objectives)
+    trials = Trials(traffic, found, server, seed)
+    decided = decide(trials, methods, limits, strategies=strategies, batches=batches, schedules=schedules, progress=progress)
+    return reported(decided, target, provenance)
+
+
+@dataclass(frozen=True, eq=False)
+class Decided:
+    """What a plan was decided from, for its report and for further studies.
+
+    `trials`       the requests, and all that was simulated
+    `methods`      ways to decode
+    `limits`       GPUs and price
+    `candidates`   all that were screened
+    `good`         those that meet all objectives with the fewest replicas that do, the best first
+    `unmet`        those that were simulated and do not
+    `rejected`     all that are no plan, with their gates
+    `split`        two deployments that need fewer GPUs than any one, if there are such
+    """
+
+    trials: Trials
+    methods: Sequence[Method]
+    limits: Limits
+    candidates: Sequence[Candidate]
+    good: Sequence[Found]
+    unmet: Sequence[Found]
+    rejected: Sequence[Rejected]
+    split: Split | None = None
+
+
+def decide(
+    trials: Trials,
+    methods: Sequence[Method],
+    limits: Limits = NO_LIMITS,
+    *,
+    strategies: Sequence[str] = ("speculative", "pearl"),
+    batches: Sequence[int] = (256,),
+    schedules: bool = True,
+    progress: Progress = no_progress,
+) -> Decided:
+    """Screen all candidates, and find the fewest replicas of those that are left; arguments and errors are those of `plan`."""
     for place in (place for method in methods for place in method.places):
         if isinstance(place.system.latency, Constant) and not place.system.latency.batches_are_free:
             raise InputError(
                 "constant step times make batches and prompts free, so they say nothing about load: give a profile, runs of an "
                 "engine or a GPU, or say that batches are free (--batches-are-free)"
             )
-    trials = Trials(traffic, found, server, seed)
     everything = list(candidates_of(methods, strategies, batches))
     finalists, rejected = screened(trials, everything, schedules=schedules)
     tried: list[Found] = []
-    for candidate in progress(finalists, len(finalists)):
-        most = candidate.place.most_replicas(limits.gpus)
-        cheapest = min((one.place.gpus_of(trial.replicas) for one, trial in tried if trial.met), default=np.inf)
-        if any(_kind(one) == _kind(candidate) and trial.met for one, trial in tried):
-            least = candidate.place.gpus_of(int(np.ceil(trials.rate / ceiling(candidate, trials.demand, found))))
-            if least > cheapest:
-                rejected.append(Rejected(candidate.name, f"cost: at least {least} GPUs, and another plan needs {cheapest:.0f}"))
-                continue
-        if most < 1:
-            needs = f"GPUs: a replica needs {candidate.place.gpus_of(1)}, and {limits.gpus} are allowed"
-            rejected.append(Rejected(candidate.name, needs))
-            continue
-        tried.append((candidate, fewest_replicas(trials, candidate, most)))
-    good = sorted((one for one in tried if one[1].met), key=_rank)
-    rejected = [Rejected(one.name, gate(trials, trial, limits.gpus)) for one, trial in tried if not trial.met] + rejected
-    words = {what: whence for method in methods for what, whence in method.provenance.items()} | dict(provenance or {})
-    return _report(trials, good, rejected, methods, limits, target, words)
-
-
-def screened(
-    trials: Trials, candidates: Sequence[Candidate], *, schedules: bool = True
-) -> tuple[list[Candidate], list[Rejected]]:
-    """The candidates to simulate, the most promising first, with schedules of lengths; and those that are not."""
-    demand = trials.demand
-    tops = {one: ceiling(one, demand, trials.objectives) for one in candidates}
-    kept: list[Candidate] = []
-    rejected: list[Rejected] = []
-    for _, group in groupby(sorted(candidates, key=_kind), key=_kind):
-        ours = sorted(group, key=lambda one: -tops[one])
-        best = tops[ours[0]]
-        for rank, one in enumerate(ours):
-            if rank == 0 or (rank < TRIED and tops[one] >= NEAR * best > 0):
-                kept.append(one)
+    parts = [finalists[first : first + AT_ONCE] for first in range(0, len(finalists), AT_ONCE)]
+    groups = {", ".join(map(str, part)): part for part in parts}
+    for name in progress(groups, len(groups)):
+        chosen: list[Candidate] = []
+        for candidate in groups[name]:
+            why = _too_dear(trials, candidate, tried, limits)
+            if why is None:
+                chosen.append(candidate)
             else:
-                what = f"{tops[one]:.3g} requests/s of a replica at most, and {ours[0].name} {best:.3g}"
-                rejected.append(Rejected(one.name, f"screened: {what}"))
-        kept += schedules_of(trials, ours) if schedules else []
-    per_gpu = {one: tops.get(one, np.inf) / one.place.gpus_of(POOLED) for one in kept}
-    return sorted(kept, key=lambda one: -per_gpu[one]), rejected
+                rejected.append(Rejected(candidate.name, why))
+        found = each(lambda one: fewest_replicas(trials, one, one.place.most_replicas(limits.gpus)), chosen)
+        tried += zip(chosen, found, strict=True)
+    good, failed = confirmed(trials, sorted((one for one in tried if one[1].met), key=_rank), limits)
+    unmet = [*failed, *(one for one in tried if not one[1].met)]
+    gates = [Rejected(one.name, gate(trials, trial, limits.gpus)) for one, trial in unmet]
+    least = min((one.place.gpus_of(trial.replicas) for one, trial in good), default=limits.gpus + 1)
+    split = best_split(trials, everything, least)
+    return Decided(trials, methods, limits, everything, good, unmet, [*gates, *rejected], split)
 
 
-def schedules_of(trials: Trials, candidates: Sequence[Candidate]) -> list[Candidate]:
-    """The schedule of the lengths that are fastest at each running batch, if they differ; for one strategy in one place."""
-    first = candidates[0]
-    if not first.draft_length or first.strategy != "speculative":
-        return []
-    best = best_schedule(candidates, trials.demand)
-    runs = [(length, [n for n, _ in group][-1]) for length, group in groupby(best, key=lambda pair: pair[1])]
-    while len(runs) > TIERS:  # drop the tier with the narrowest range of batches
-        widths = [end / (runs[i - 1][1] if i else 1) for i, (_, end) in enumerate(runs)]
-        runs.pop(int(np.argmin(widths[:-1])))
-    if len(runs) < 2:
-        return []
-    tiers = tuple(Tier(end if i < len(runs) - 1 else None, length) for i, (length, end) in enumerate(runs))
-    longest = max(tier.draft_length for tier in tiers)
-    if not longest:
-        return []
-    return [Candidate(first.method, first.place, first.strategy, longest, tiers, first.max_batch)]
+def confirmed(trials: Trials, good: Sequence[Found], limits: Limits) -> tuple[list[Found], list[Found]]:
+    """The plans, the best of them confirmed by more requests with other draws; and those that would need too many GPUs.
+
+    A percentile of few requests is uncertain, the more so as requests come in bursts. More requests must meet the objectives
+    with the upper ends of their intervals; a plan that they refute gets one more replica.
+    """
+    found, failed, sure = list(good), list[Found](), set[Candidate]()
+    while found and found[0][0] not in sure:
+        candidate, trial = found.pop(0)
+        if trial.met and trials.longer.surely_met(candidate, trial.replicas):
+            sure.add(candidate)
+            found.insert(0, (candidate, trial))
+        elif candidate.place.gpus_of(trial.replicas + 1) > limits.gpus:
+            failed.append((candidate, trials.longer.run(candidate, trial.replicas)))
+        else:
+            found = sorted([(candidate, trials.run(candidate, trial.replicas + 1)), *found], key=_rank)
+    return [one for one in found if one[1].met], failed
 
 
-def _kind(one: Candidate) -> tuple[str, str, str, int]:
-    return one.method.name, one.strategy, one.place.name, one.max_batch
+def _too_dear(trials: Trials, candidate: Candidate, tried: Sequence[Found], limits: Limits) -> str | None:
+    """Why a candidate need not be simulated: by its ceiling it costs more than the cheapest plan, and its kind has a plan."""
+    if not candidate.place.most_replicas(limits.gpus):
+        return f"GPUs: a replica needs {candidate.place.gpus_of(1)}, and {limits.gpus} are allowed"
+    if not any(kind(one) == kind(candidate) and trial.met for one, trial in tried):
+        return None
+    cheapest = min(one.place.gpus_of(trial.replicas) for one, trial in tried if trial.met)
+    least = candidate.place.gpus_of(int(np.ceil(trials.rate / ceiling(candidate, trials.demand, trials.objectives))))
+    return f"cost: at least {least} GPUs, and another plan needs {cheapest}" if least > cheapest else None
 
 
 def _rank(found: Found) -> tuple[int, float, int]:
@@ -174,27 +195,26 @@ def _rank(found: Found) -> tuple[int, float, int]:
     return candidate.place.gpus_of(trial.replicas), round(trial.pressure, 3), len(candidate.schedule)
 
 
-def _report(
-    trials: Trials,
-    good: Sequence[Found],
-    rejected: Sequence[Rejected],
-    methods: Sequence[Method],
-    limits: Limits,
-    target: str,
-    provenance: Mapping[str, str],
-) -> Plan:
+def reported(decided: Decided, target: str = "", provenance: Mapping[str, str] | None = None) -> Plan:
+    """The plan, with what it sustains, where it flips, and what other lengths would sustain."""
+    trials, methods, limits = decided.trials, decided.methods, decided.limits
+    good, rejected = decided.good, decided.rejected
     pools = {method.name: method.places[0].kv_tokens for method in methods}
+    words = {what: whence for method in methods for what, whence in method.provenance.items()}
     parts: dict[str, Any] = {"flips": (), "lengths": (), "sustained": None}
     if good:
-        candidate, trial = good[0]
-        held = sustained(trials, candidate, trial.replicas)
         others = _best_of_other_methods(good)
-        flips = (*load_flips(trials, good[0], others), *acceptance_flip(trials, good[0], others, limits.gpus))
-        parts = {"flips": flips, "lengths": _lengths(trials, good[0], methods), "sustained": held}
-    plans = tuple(planned(trials, one, trial, limits.price) for one, trial in good)
+        held, *_ = each(lambda one: sustained(trials, one[0], one[1].replicas), [good[0], *others])
+        flips = (*load_flips(trials, good[0], others), *acceptance_flip(trials, good[0], others))
+        parts = {"flips": flips, "lengths": lengths_of(trials, good[0]), "sustained": held}
+    plans = [planned(trials, one, trial, limits.price) for one, trial in good]
+    words_of_it = verdict(trials, good, rejected, limits, parts["flips"], parts["sustained"])
+    if decided.split is not None:
+        plans.insert(0, planned_split(trials, decided.split, limits.price))
+        words_of_it = of_split(trials, decided.split, limits, words_of_it)
     return Plan(
-        verdict=verdict(trials, good, rejected, limits, parts["flips"], parts["sustained"]),
-        plans=plans,
+        verdict=words_of_it,
+        plans=tuple(plans),
         rejected=tuple(rejected),
         objectives=trials.objectives,
         rate=trials.rate,
@@ -205,21 +225,14 @@ def _report(
         kv_pools=pools,
         price=limits.price,
         provenance={
-            **provenance,
-            "simulation": f"{len(trials.workload):,} requests, the first tenth as warm-up; seed {trials.seed}",
+            **words,
+            **(provenance or {}),
+            "simulation": f"{len(trials.workload):,} requests, the first tenth as warm-up, seed {trials.seed}; the best plan "
+            f"confirmed by {LONGER} times as many",
         },
         files={},
         **parts,
     )
-
-
-def marginals(acceptance: Acceptance, draft_length: int) -> tuple[float, ...]:
-    """Of all rounds, the share in which each of `draft_length` guesses is accepted, at the beginning of an answer."""
-    state, found = acceptance.start, list[float]()
-    for index in range(draft_length):
-        state = state @ acceptance.accept(index)
-        found.append(float(state.sum()))
-    return tuple(found)
 
 
 def _best_of_other_methods(good: Sequence[Found]) -> list[Found]:
@@ -230,9 +243,9 @@ def _best_of_other_methods(good: Sequence[Found]) -> list[Found]:
     return [one for name, one in found.items() if name != good[0][0].method.name]
 
 
-def _lengths(trials: Trials, best: Found, methods: Sequence[Method]) -> tuple[Length, ...]:
-    """What every draft length of the best plan's kind sustains with its replicas."""
-    candidate, trial = best
+def lengths_of(trials: Trials, plan: Found) -> tuple[Length, ...]:
+    """What every draft length of a plan's kind sustains with its replicas."""
+    candidate, trial = plan
     if not candidate.draft_length:
         return ()
     ours = [
@@ -243,55 +256,3 @@ def _lengths(trials: Trials, best: Found, methods: Sequence[Method]) -> tuple[Le
     held = {one.draft_length: sustained(trials, one, trial.replicas, steps=5) for one in ours}
     most = max(*held.values(), 1e-12)
     return tuple(Length(length, rate, 1 - rate / most) for length, rate in held.items())
-
-
-def planned(trials: Trials, candidate: Candidate, trial: Trial, price: float | None) -> Planned:
-    """A deployment as the report has it."""
-    assert trial.metrics is not None
-    assert trial.latencies is not None
-    stated: dict[Quantity, Statistic] = {one.quantity: one.statistic for one in reversed(trials.objectives)}
-    times = {f"{what}_ms": 1e3 * statistic_of(values, stated.get(what, "p99")) for what, values in trial.latencies.items()}
-    binding = "load"
-    if trials.objectives:
-        binding = trials.objectives[int(np.argmax(trial.pressures))].name
-    gpus, metrics = candidate.place.gpus_of(trial.replicas), trial.metrics
-    return Planned(
-        name=candidate.name,
-        method=candidate.method.name,
-        draft=candidate.method.draft,
-        strategy=candidate.strategy,
-        draft_length=candidate.draft_length,
-        schedule=candidate.schedule,
-        placement=candidate.place.name,
-        max_batch=candidate.max_batch,
-        acceptance=marginals(candidate.acceptance, candidate.draft_length),
-        replicas=trial.replicas,
-        target_gpus=candidate.place.gpus,
-        draft_gpus=candidate.place.draft_gpus,
-        gpus=gpus,
-        cost_per_hour=None if price is None else price * gpus,
-        **times,
-        goodput=metrics.goodput,
-        requests_per_second=metrics.requests_per_second,
-        output_tokens_per_second=metrics.output_tokens_per_second,
-        utilisation=metrics.target_utilisation,
-        kv_tokens=candidate.server(trials.server, 1).kv_tokens,
-        kv_share=None if np.isnan(metrics.kv_share) else metrics.kv_share,
-        binding=binding,
-        headroom=1 - trial.pressure,
-        load=trial.load,
-        extrapolated_share=trial.extrapolated,
-        tags=_tags(trials, candidate, trial),
-    )
-
-
-def _tags(trials: Trials, candidate: Candidate, trial: Trial) -> dict[str, Tag]:
-    found: dict[str, Tag] = dict(candidate.method.tags)
-    if trial.extrapolated > 0:
-        found["step"] = "extrapolated"
-    if candidate.place.draft_gpus:
-        found["exchange"] = "assumed"
-    if any(not tier.draft_length for tier in candidate.schedule):
-        found["off"] = "assumed"
-    found["traffic"] = "assumed" if isinstance(trials.traffic, Traffic) else "measured"
-    return found

@@ -5,8 +5,11 @@ A trial is kept, so nothing is simulated twice. A load that replicas cannot fini
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 
@@ -15,14 +18,24 @@ from sim.planning.objectives import Latencies, Objective, per_request
 from sim.planning.screen import Demand
 from sim.setup.acceptance import Acceptance
 from sim.traffic.metrics import Metrics, latencies_of, measure
-from sim.traffic.record import Server
+from sim.traffic.record import Served, Server
 from sim.traffic.serving import capacity_per_second, simulate_serving
 from sim.traffic.workload import Arrivals, Traffic, Workload, streams
 from specdec.errors import InputError
+from specdec.machine import available_cores
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 HOPELESS = 1.0
 """The load from which on nothing is simulated."""
 WARM_UP = 0.1
+NEGLIGIBLE = 0.01
+"""Share of the time beyond what was measured that changes no tag."""
+LONGER, OTHER = 5, 1_000_000
+"""How many times the requests the best plan is confirmed with, and how far off their seed is."""
+SCOUT, SCOUTED, HOPEFUL = 4, 500, 1.5
+"""A quarter of the requests, if that is 500 of them, are tried first. If an objective is missed by half, that is the trial."""
 IDLE = 0.02
 """The load of an idle replica."""
 
@@ -110,6 +123,29 @@ class Trials:
         faster = Arrivals(self.traffic.arrivals.rate_per_second * factor, self.traffic.arrivals.cv)
         return replace(self.traffic, arrivals=faster).workload(seed)
 
+    def redrawn(self, seed: int) -> Trials:
+        """The same question with other draws."""
+        known = {key: found for key, found in self._known.items() if key[0] == "capacity"}
+        return replace(self, seed=seed, _known=known)
+
+    def asked(self, traffic: Traffic | Workload) -> Trials:
+        """The same question of other requests."""
+        return replace(self, traffic=traffic, _known={})
+
+    @cached_property
+    def longer(self) -> Trials:
+        """The same question of `LONGER` times as many requests, with other draws."""
+        if isinstance(self.traffic, Workload):
+            more: Traffic | Workload = self.traffic.repeated(LONGER)
+        else:
+            more = replace(self.traffic, requests=LONGER * self.traffic.requests)
+        return replace(self, traffic=more, seed=self.seed + OTHER, _known={})
+
+    def surely_met(self, candidate: Candidate, replicas: int) -> bool:
+        """Whether so many replicas meet all objectives with the upper ends of their intervals."""
+        trial = self.run(candidate, replicas)
+        return trial.met and trial.latencies is not None and all(one.surely_met(trial.latencies) for one in self.objectives)
+
     def capacity(self, candidate: Candidate, odds: float = 1.0) -> float:
         """Requests per second that one replica finishes while more always wait."""
         key = "capacity", candidate, odds
@@ -124,35 +160,54 @@ class Trials:
     @cached_property
     def _sample(self) -> Workload:
         """Some of the requests, spread over all, for capacity."""
-        chosen = np.arange(0, len(self.workload), max(1, len(self.workload) // 1000))
-        work = self.workload
-        return Workload(work.arrival_seconds[chosen], work.input_tokens[chosen], work.output_tokens[chosen], work.source)
+        return self.workload.chosen(slice(None, None, max(1, len(self.workload) // 1000)))
 
     def run(self, candidate: Candidate, replicas: int, factor: float = 1.0, odds: float = 1.0) -> Trial:
         """Serve the requests at `factor` times the load; `odds` multiplies those of every guess."""
         key = "trial", candidate, replicas, factor, odds
         if key not in self._known:
-            self._known[key] = self._served(candidate, replicas, factor, odds)
+            self._known[key] = self._tried(candidate, replicas, factor, odds)
         return self._known[key]  # type: ignore[return-value]
 
-    def _served(self, candidate: Candidate, replicas: int, factor: float, odds: float) -> Trial:
+    def served(self, candidate: Candidate, replicas: int, requests: Workload | None = None, odds: float = 1.0) -> Served:
+        """The record of such a run, at the planned load unless other requests are given."""
+        return simulate_serving(
+            candidate.chains,
+            self._acceptance(candidate, odds),
+            candidate.place.system,
+            self.workload if requests is None else requests,
+            candidate.server(self.server, replicas),
+            streams(np.random.SeedSequence(self.seed), 2)[1],
+        )
+
+    def _tried(self, candidate: Candidate, replicas: int, factor: float, odds: float) -> Trial:
         load = factor * self.rate / (replicas * self.capacity(candidate, odds))
         if load >= HOPELESS:
             return Trial(replicas, load, factor)
-        system, seed = candidate.place.system, streams(np.random.SeedSequence(self.seed), 2)[1]
-        served = simulate_serving(
-            candidate.chains,
-            self._acceptance(candidate, odds),
-            system,
-            self.at(factor),
-            candidate.server(self.server, replicas),
-            seed,
-        )
+        requests = self.at(factor)
+        scout = requests.chosen(slice(len(requests) // SCOUT))
+        if len(scout) >= SCOUTED:
+            scouted = self.measured(candidate, replicas, scout, load, factor, odds)
+            if scouted.pressure > HOPEFUL:
+                return scouted
+        return self.measured(candidate, replicas, requests, load, factor, odds)
+
+    def measured(
+        self,
+        candidate: Candidate,
+        replicas: int,
+        requests: Workload,
+        load: float,
+        factor: float = 1.0,
+        odds: float = 1.0,
+    ) -> Trial:
+        """The trial of these requests, of which `load` is known."""
+        served = self.served(candidate, replicas, requests, odds)
         found = latencies_of(served, WARM_UP)
         latencies: Latencies = {"ttft": found.ttft, "tpot": found.tpot, "e2e": found.e2e}
         metrics = measure(served, per_request(self.objectives), WARM_UP, load)
         seconds = served.iterations.seconds.astype(float)
-        beyond = served.iterations.rows > getattr(system.latency, "reach", np.inf)
+        beyond = served.iterations.rows > getattr(candidate.place.system.latency, "reach", np.inf)
         return Trial(
             replicas,
             load,
@@ -172,10 +227,11 @@ class Trials:
 def sustained(trials: Trials, candidate: Candidate, replicas: int, odds: float = 1.0, steps: int = 6) -> float:
     """Requests per second up to which so many replicas meet all objectives; 0 if they do at no load.
 
-    Found by halving the interval below the capacity `steps` times: to 2 % of it with six.
+    Found by halving an interval `steps` times: from the planned load to the capacity if they meet them at the planned load,
+    else from nothing to the planned load.
     """
     most = replicas * trials.capacity(candidate, odds) / trials.rate
-    low, high = 0.0, most
+    low, high = (1.0, most) if trials.run(candidate, replicas, 1.0, odds).met else (0.0, min(1.0, most))
     for _ in range(steps):
         middle = (low + high) / 2
         low, high = (middle, high) if trials.run(candidate, replicas, middle, odds).met else (low, middle)
@@ -211,3 +267,9 @@ def fewest_replicas(trials: Trials, candidate: Candidate, most: int, odds: float
         else:
             failing = middle
     return trial
+
+
+def each(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    """The results of a function of trials, on all cores: the simulation leaves the interpreter while it runs."""
+    with ThreadPoolExecutor(available_cores()) as pool:
+        return list(pool.map(function, items))

@@ -10,7 +10,8 @@ import numpy as np
 from sim.planning.candidates import Candidate
 from sim.planning.methods import Method
 from sim.planning.report import PlanFlip, Rejected
-from sim.planning.trials import HOPELESS, Trial, Trials
+from sim.planning.split import Split
+from sim.planning.trials import HOPELESS, NEGLIGIBLE, Trial, Trials
 from specdec.report import milliseconds, share, three_digits
 
 Found: TypeAlias = "tuple[Candidate, Trial]"
@@ -20,13 +21,14 @@ def gate(trials: Trials, trial: Trial, most_gpus: int) -> str:
     """What rejected a candidate, and by how much."""
     if trial.load >= HOPELESS:
         return f"load: {share(trial.load)} of what {most_gpus} GPUs finish"
+    assert trial.latencies is not None
     missed = [
         f"{one.name} {three_digits(1e3 * one.value(trial.latencies))} of {milliseconds(one.seconds)}"
         for one, pressure in zip(trials.objectives, trial.pressures, strict=True)
-        if pressure > 1 and trial.latencies is not None
+        if pressure > 1
     ]
     where = "on an idle replica already" if trial.factor < 1 else f"with {trial.replicas} replicas"
-    return f"{', '.join(missed)} {where}"
+    return f"{', '.join(missed) or 'refuted by more requests'} {where}"
 
 
 def verdict(
@@ -48,7 +50,7 @@ def verdict(
     sentences = [
         f"{_what(candidate)}; {_gpus(gpus, price)}.",
         _objectives(trials, trial),
-        *([f"Holds up to {three_digits(held)} of {three_digits(trials.rate)} requests/s planned."] if held else []),
+        *([f"Holds up to {three_digits(held)} requests/s; {three_digits(trials.rate)} are planned."] if held else []),
         *_others(good, price),
         *([f"Flips to {' and to '.join(map(str, flips))}."] if flips else []),
         _sources(trials, candidate.method, trial),
@@ -56,6 +58,17 @@ def verdict(
     if candidate.strategy == "pearl":
         sentences.append("No production engine serves PEARL yet: nano-PEARL does, and specdec itself.")
     return " ".join(sentences)
+
+
+def of_split(trials: Trials, split: Split, limits: object, alone: str) -> str:
+    """The verdict where two deployments need fewer GPUs than one; then that of the best single one."""
+    parts = [
+        f"{_what(one)} on {_gpus(one.place.gpus_of(count), None)} for {share(part)} of the requests"
+        for one, count, part in zip(split.candidates, split.replicas, split.shares, strict=True)
+    ]
+    together = Trial(sum(split.replicas), 0.0, 1.0, split.pressures, split.latencies)
+    cost = _gpus(split.gpus, getattr(limits, "price", None))
+    return f"Two deployments, {cost}: {'; '.join(parts)}. {_objectives(trials, together)} One alone: {alone}"
 
 
 def _what(candidate: Candidate) -> str:
@@ -100,7 +113,7 @@ def _others(good: Sequence[Found], price: float | None) -> list[str]:
 
 def _sources(trials: Trials, method: Method, trial: Trial) -> str:
     parts = [f"{'step times' if what == 'step' else what} {tag}" for what, tag in method.tags.items()]
-    if trial.extrapolated > 0:
+    if trial.extrapolated > NEGLIGIBLE:
         parts[0] += f" ({share(trial.extrapolated)} of the time beyond what was measured)"
     parts.append("traffic assumed" if not hasattr(trials.traffic, "arrival_seconds") else "traffic from a trace")
     text = ", ".join(parts)

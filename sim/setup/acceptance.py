@@ -7,19 +7,22 @@ A model answers in two ways, for the two kinds of interpreter:
 * `draws(random, tokens)`: the acceptance draws, one number for each position of an answer, drawn beforehand.
   `accepted(draws, position, tests)`: how many of the `tests` guesses from `position` on pass.
 
+A third answer is for strategies that fork: `foreseen`, how often the draft foresees the token that the target adds.
+
 Every position has its draw, also where no draft guessed; there it is unused. So all strategies see the same numbers, and are
 compared on common random numbers.
 """
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from math import isfinite
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -29,6 +32,33 @@ from sim.setup.arrays import Counts, Flags, Floats, Int32s
 from specdec import InputError
 
 
+@dataclass(frozen=True)
+class Foresight:
+    """How often the target's own token is among the 1, 2, ... likeliest tokens of the draft; the last chance holds for more.
+
+    `after_rejection`    the token in place of a rejected guess; that guess is not among them
+    `after_acceptance`   the token after a window of which all guesses were accepted
+    """
+
+    after_rejection: tuple[float, ...]
+    after_acceptance: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        for name, chances in vars(self).items():
+            for chance in chances:
+                probability(chance, name)
+            if not chances or any(more < fewer for fewer, more in pairwise(chances)):
+                raise InputError(f"{name} {chances} is not possible: give the chances for 1, 2, ... tokens, which never fall")
+
+    def __call__(self, fan_out: int, complete: bool) -> float:
+        chances = self.after_acceptance if complete else self.after_rejection
+        return chances[min(fan_out, len(chances)) - 1]
+
+
+RANK_AFTER_REJECTION = 0.6
+"""Chance of each further token after a rejection where no `Foresight` is given: the bundled pair's, greedy."""
+
+
 class Acceptance(ABC):
     """A model of acceptance. Give `start`, `accept`, `reject` for exact answers and `draws`, `accepted` for drawn ones.
 
@@ -36,6 +66,25 @@ class Acceptance(ABC):
     """
 
     longest: int | None = None
+    foresight: Foresight | None = None
+
+    def foreseen(self, accepted: int, fan_out: int, complete: bool) -> Floats:
+        """Chance that the target's own token after `accepted` guesses is among the draft's `fan_out` likeliest.
+
+        `complete` says whether no guess was rejected. Without a `foresight`, each further token is assumed to be the target's
+        as often as a guess is accepted there, and after a rejection in 6 of 10 cases. It is about so in greedy decoding of the
+        bundled pair. Sampled decoding has much less foresight: measure it.
+        """
+        if self.foresight is not None:
+            return np.asarray(self.foresight(fan_out, complete))
+        rate = np.asarray(self.accept(accepted)).sum(axis=-1) @ self.start if complete else np.asarray(RANK_AFTER_REJECTION)
+        return 1 - (1 - rate) ** fan_out
+
+    def foreseeing(self, foresight: Foresight) -> Self:
+        """The same acceptance with a measured foresight."""
+        twin = copy.copy(self)
+        object.__setattr__(twin, "foresight", foresight)  # a field of no subclass, so that strangers' have it too
+        return twin
 
     @property
     def start(self) -> Floats:

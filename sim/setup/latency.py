@@ -48,6 +48,20 @@ class Latency(Protocol):
         ...
 
 
+def fork_seconds(
+    latency: Latency, rows: ArrayLike, branches: ArrayLike, steps: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0
+) -> Floats:
+    """Mean seconds of a fork: the draft reads `rows` positions in one forward, then writes `steps` tokens for each branch.
+
+    All branches share each forward. Where a source has no times of its own for that, each forward takes as long as a plain step
+    of the draft, as it does while the weights' transport is what takes time.
+    """
+    own = getattr(latency, "fork_seconds", None)
+    if own is not None:
+        return own(rows, branches, steps, batch, context)
+    return latency.draft_seconds(np.where(np.asarray(branches) > 0, np.asarray(steps) + 1, 0), batch, context)
+
+
 def parse_seconds(text: str, what: str = "duration") -> float:
     """Seconds of '1ms', '300us', '0.005s'. Anything else, and a negative time, is refused by an `InputError` about `what`."""
     match = _DURATION.fullmatch(text)
@@ -78,6 +92,8 @@ class Constant:
     `target_step`   seconds of a target forward over one position, or an array
     `windows`       seconds of wider target forwards {width: seconds}; the time is linear between two given widths, and stays
                     beyond the last
+    `branched`      a draft step over several branches, in plain steps {branches: factor}; linear from 1 at one branch, and it
+                    stays beyond the last
     `batches_are_free`   whether it is meant that a batch, and a prompt, take no more time than one position: studies of load
                          refuse constants otherwise
 
@@ -88,8 +104,13 @@ class Constant:
     target_step: float | Floats
     windows: Mapping[int, float] = field(default_factory=dict[int, float])
     batches_are_free: bool = False
+    branched: Mapping[int, float] = field(default_factory=dict[int, float])
 
     def __post_init__(self) -> None:
+        for branches, factor in self.branched.items():
+            if branches < 1:
+                raise InputError(f"a draft step over {branches} branches is not possible: give at least 1")
+            _positive(factor, f"factor of {branches} branches")
         _positive(self.draft_step, "draft step")
         _positive(self.target_step, "target step")
         for width, seconds in self.windows.items():
@@ -99,6 +120,15 @@ class Constant:
 
     def draft_seconds(self, tokens: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
         return np.asarray(tokens, float) * self.draft_step
+
+    def fork_seconds(
+        self, rows: ArrayLike, branches: ArrayLike, steps: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0
+    ) -> Floats:
+        points = {1: 1.0, **self.branched}
+        at, factors = sorted(points), [points[branches] for branches in sorted(points)]
+        first, each = np.interp(np.asarray(rows, float), at, factors), np.interp(np.asarray(branches, float), at, factors)
+        forwards = first + np.asarray(steps) * each
+        return np.where(np.asarray(branches) > 0, forwards, 0.0) * self.draft_step
 
     def target_seconds(self, width: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
         width = np.asarray(width, float)

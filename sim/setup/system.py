@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike
 from scipy.special import ndtr
 
 from sim.setup.arrays import Floats
-from sim.setup.latency import Latency
+from sim.setup.latency import Latency, fork_seconds
 from specdec import InputError
 from specdec.profile import Slowdown
 from specdec.strategy import DecodingStrategy
@@ -116,6 +116,11 @@ class System:
         """Mean seconds of a `Draft` of `tokens` tokens, alone."""
         return self._checked(self.latency.draft_seconds(tokens, 1, self.context), f"a draft of {tokens} tokens")
 
+    def fork_seconds(self, rows: ArrayLike, branches: ArrayLike, steps: ArrayLike) -> Floats:
+        """Mean seconds of a `Fork`, alone (`latency.fork_seconds`)."""
+        seconds = fork_seconds(self.latency, rows, branches, steps, 1, self.context)
+        return self._checked(seconds, f"a fork of {branches} branches")
+
     def target_seconds(self, width: ArrayLike) -> Floats:
         """Mean seconds of a forward over `width` positions, alone."""
         return self._checked(self.latency.target_seconds(width, 1, self.context), f"a forward over {width} positions")
@@ -157,19 +162,26 @@ class System:
         answered = target * factors.target_factor * (1 - ROUNDING)
         return 1 + int(np.searchsorted(draft[:-1] * factors.draft_factor, answered))
 
-    def stage(self, tokens: int, width: int) -> tuple[Floats, Floats, Floats]:
-        """Mean seconds of a stage with a draft of `tokens` tokens and a forward over `width` positions; one of them may be 0.
+    def stage(
+        self, tokens: int, width: int, fork_rows: int = 0, branches: int = 0, branch_steps: int = 0
+    ) -> tuple[Floats, Floats, Floats]:
+        """Mean seconds of a stage with a draft of `tokens` tokens, a fork, and a forward over `width` positions.
 
-        Three numbers: how long the stage takes, how long the draft works, how long the target works. If both work at the same
-        time, these are the means of `overlap` over jitter, from the mean time by which each model takes longer.
+        Each of them may be 0. Three numbers: how long the stage takes, how long the draft works, how long the target works. If
+        both work at the same time, these are the means of `overlap` over jitter, from the mean time by which each model takes
+        longer.
         """
-        draft, target = self._taking_turns(self.draft_seconds(tokens), self.target_seconds(width))
-        away = 2 * self.network_seconds if tokens else 0.0
-        if not (tokens and width) or self.in_turn:
+        drafting = self.draft_seconds(tokens)
+        forwards = tokens
+        if branches:
+            drafting, forwards = drafting + self.fork_seconds(fork_rows, branches, branch_steps), tokens + 1 + branch_steps
+        draft, target = self._taking_turns(drafting, self.target_seconds(width))
+        away = 2 * self.network_seconds if forwards else 0.0
+        if not (forwards and width) or self.in_turn:
             return draft + away + target, draft, target
         factors = self.together or ALONE
         slow_draft, slow_target = (draft + away) * factors.draft_factor, target * factors.target_factor
-        longer_target = self._mean_excess(slow_target, slow_draft, tokens, draft / (draft + away))
+        longer_target = self._mean_excess(slow_target, slow_draft, forwards, draft / (draft + away))
         longer_draft = longer_target - slow_target + slow_draft
         both = slow_target - longer_target  # mean seconds until the first of the two is done
         target_busy = both + longer_target / factors.target_factor

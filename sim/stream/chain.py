@@ -1,8 +1,8 @@
 """The compiler: turns a strategy into a finite Markov renewal chain, by running each round once for every outcome.
 
-`step` runs on placeholder text, once for each outcome of every `Verify`; a `Verify` of n guesses has n + 1 outcomes. The state
-that it returns is normalised and compared with those seen before, until no new one appears (PEARL has two). No particular
-strategy is known here.
+`step` runs on placeholder text, once for each outcome of every `Verify`. A `Verify` of n guesses has n + 1 outcomes. Where a
+`Fork` prepares for one of them, that one is two: the target's token was foreseen, or not. The state that `step` returns is
+normalised and compared with those seen before, until no new one appears (PEARL has two). No particular strategy is known here.
 
 The table has one *node* for each point where a verdict is awaited: a round with two `Verify` effects passes two nodes. One
 *edge* leaves a node for each outcome of its verification. Probabilities and seconds are not in the table: `sim.stream.speed`
@@ -24,9 +24,9 @@ import numpy as np
 from sim.setup.arrays import Counts, Flags
 from sim.setup.latency import Constant
 from sim.setup.system import System
-from sim.stream.placeholder import PREFIX, normalised, verdict, work_done
-from sim.stream.stage import Outcome, Stage, stage_of
-from specdec.effects import Effect, Known, Race, Verify, drive_at_once
+from sim.stream.placeholder import PREFIX, foreseen_at, normalised, verdict, work_done
+from sim.stream.stage import Outcome, Stage, forks_of, stage_of
+from specdec.effects import Effect, Fork, Known, Race, Verify, drive_at_once
 from specdec.errors import StrategyError
 from specdec.state import SPEED_RATIO, KnownFacts
 from specdec.strategy import DecodingStrategy, require_strategy
@@ -52,6 +52,8 @@ class Compiled:
     `drafted`       shape (nodes, outcomes): guesses made on the way, those of the draft and certain ones
     `draft_steps`   shape (nodes, outcomes, stages): tokens that the draft makes in each stage of the edge
     `positions`     shape (nodes, outcomes, stages): positions that the target scores in each stage, in one forward
+    `forks`         shape (nodes, outcomes, stages, 3): `fork_rows`, `branches` and `branch_steps` of each `Stage`
+    `fan_out`       shape (nodes, outcomes): how many tokens of the target's are foreseen there; 0 where no fork prepares
 
     Stages follow one another. Within a stage, draft and target work at the same time.
     """
@@ -68,6 +70,8 @@ class Compiled:
     drafted: Counts
     draft_steps: Counts
     positions: Counts
+    forks: Counts
+    fan_out: Counts
 
     def __len__(self) -> int:
         return len(self.tested)
@@ -78,7 +82,15 @@ class Compiled:
         return np.array([outcome.accepted for outcome in self.outcomes], np.int64)
 
     def columns(self) -> Counts:
-        """Shape (most accepted + 1,): at index `k`, the column of the outcome with `k` accepted guesses."""
+        """Shape (most accepted + 1,): at index `k`, the column of the outcome with `k` accepted guesses.
+
+        Raises `StrategyError` for a strategy that forks, since it has two such columns.
+        """
+        if self.fan_out.any():
+            raise StrategyError(
+                f"{self.strategy.name} forks, and a simulation of load does not know forks: simulate one sequence, or take "
+                "another strategy"
+            )
         found = np.zeros(self.accepted.max() + 1, np.int64)
         found[self.accepted] = np.arange(len(self.outcomes))
         return found
@@ -102,11 +114,18 @@ class _Edge:
     outcome: Outcome = NONE_PASSES
     tests: int = 0
     bonus: bool = False
+    fan_outs: tuple[int, ...] = ()
     drafted: int = 0
     tokens: int = 0
     ends_round: bool = False
     raced: bool = False
     stages: list[Stage] = field(default_factory=list[Stage])
+
+    @property
+    def others(self) -> list[Outcome]:
+        """All outcomes of this verification but `NONE_PASSES`."""
+        misses = [Outcome(accepted) for accepted in range(1, self.tests + 1)]
+        return misses + [Outcome(accepted, True) for accepted, fan_out in enumerate(self.fan_outs) if fan_out]
 
 
 class _Round:
@@ -116,6 +135,7 @@ class _Round:
         self._state, self._script, self._system = state, script, system
         self.path: tuple[Outcome, ...] = ()
         self.edges = [_Edge((state, ()))]
+        self._fork: Fork | None = None
 
     def run(self, strategy: DecodingStrategy) -> list[_Edge]:
         """The edges of this path; the last one ends the round."""
@@ -137,7 +157,8 @@ class _Round:
             effect = self._ended(effect)
         stage = stage_of(effect)
         self.edges[-1].stages.append(stage)
-        self.edges[-1].drafted += stage.draft_steps
+        self.edges[-1].drafted += stage.drafted
+        self._fork = next(iter(forks_of(effect)), self._fork)
         return work_done(effect)
 
     def _ended(self, race: Race[Any]) -> Effect[Any]:
@@ -156,6 +177,7 @@ class _Round:
         self.path += (outcome,)
         edge = self.edges[-1]
         edge.outcome, edge.tests, edge.bonus = outcome, len(effect.guess), effect.bonus
+        edge.fan_outs = tuple(foreseen_at(effect, accepted, self._fork) for accepted in range(edge.tests + 1))
         edge.drafted += sum(isinstance(drafted, Known) for drafted in effect.guess.drafted)
         edge.next_node = (self._state, self.path)
         self.edges.append(_Edge(edge.next_node))
@@ -209,7 +231,7 @@ def _edges_of(strategy: DecodingStrategy, state: Any, system: System) -> list[_E
         for depth, edge in enumerate(run.run(strategy)):
             found.setdefault(run.path[: depth + 1], edge)
             if depth >= len(script):  # a verdict not seen before: all its other outcomes are to be run
-                open_paths += [(*run.path[:depth], Outcome(accepted)) for accepted in range(1, edge.tests + 1)]
+                open_paths += [(*run.path[:depth], outcome) for outcome in edge.others]
     return [found[path] for path in sorted(found, key=len)]
 
 
@@ -242,4 +264,10 @@ def _table(
         drafted=of_edges(lambda edge: edge.drafted),
         draft_steps=of_edges(lambda edge: [stage.draft_steps for stage in edge.stages], stages),
         positions=of_edges(lambda edge: [stage.positions for stage in edge.stages], stages),
+        forks=of_edges(
+            lambda edge: [(stage.fork_rows, stage.branches, stage.branch_steps) for stage in edge.stages] or [(0, 0, 0)],
+            stages,
+            3,
+        ),
+        fan_out=of_edges(lambda edge: edge.fan_outs[edge.outcome.accepted]),
     )

@@ -11,7 +11,8 @@ token that will be in progress when the target answers.
 
 The clock counts whole picoseconds, so that sums do not depend on their order. Every process waits for everything that it asked
 for: in SimPy, a `get` that nobody waits for takes an item all the same. One `SeedSequence` is spawned into a stream for
-acceptance draws (by position in the answer) and one for each model's jitter; nothing else is random.
+acceptance draws (by position in the answer), one for each model's jitter, and one for what forks foresee (by position); nothing
+else is random.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ import simpy
 from sim.setup.acceptance import Acceptance
 from sim.setup.arrays import Floats
 from sim.setup.system import System
-from sim.stream.placeholder import PREFIX, Placeholder, normalised, verdict, work_done
+from sim.stream.placeholder import PREFIX, Placeholder, foreseen_at, normalised, serials, verdict, work_done
 from sim.stream.run import Fate, Model, Run, Span
-from sim.stream.stage import Outcome, Stage, stage_of
-from specdec.effects import Effect, Known, Race, Verify, drive
+from sim.stream.stage import Outcome, Stage, forks_of, stage_of
+from specdec.effects import Effect, Fork, Known, Race, Verify, drive
 from specdec.errors import StrategyError
 from specdec.inputs import at_least_one
 from specdec.state import KnownFacts
@@ -69,13 +70,17 @@ class _Machine:
     """What both modes share: answers to effects, counts, and the loop over rounds. Times are in ticks of the clock."""
 
     def __init__(self, acceptance: Acceptance, system: System, tokens: int, seed: int, request: int) -> None:
-        draws, target, draft = np.random.SeedSequence([seed, request]).spawn(3)
+        draws, target, draft, foresight = np.random.SeedSequence([seed, request]).spawn(4)
         self.env = simpy.Environment(initial_time=0)
         self.system = system
         self._acceptance = acceptance
         self._draws = acceptance.draws(np.random.default_rng(draws), tokens + 4096)
         self._jitter = {"target": np.random.default_rng(target), "draft": np.random.default_rng(draft)}
+        self._foresight = np.random.default_rng(foresight).random(tokens + 4096)
+        self._fork: Fork | None = None
         self._mean = {"target": _Once(system.target_seconds), "draft": _Once(system.draft_seconds)}
+        self._mean_fork = _Once(system.fork_seconds)
+        self.unused = 0
         self.base = self.serial = self.accepted = self.verifications = self.certain = self.most_tested = 0
         self.busy = {"target": 0, "draft": 0}
         self.ends: list[int] = []
@@ -85,6 +90,7 @@ class _Machine:
         """The process of the whole decode."""
         overhead = _ticks(self.system.overhead_seconds)
         while self.base < tokens and len(self.ends) != rounds:
+            self._fork = None
             state, growth = normalised((yield from drive(strategy.step(state), self._answer)))
             if growth < 1:
                 raise StrategyError(f"a round of {strategy.name} commits nothing: every round must add a verdict's tokens")
@@ -94,6 +100,7 @@ class _Machine:
             self.ends.append(self.now)
 
     def _answer(self, effect: Effect[Any]) -> Any:
+        self._fork = next(iter(forks_of(effect)), self._fork)
         return self._verdict(effect) if isinstance(effect, Verify) else self._work(effect)
 
     def _work(self, effect: Effect[Any]) -> Any:
@@ -112,25 +119,43 @@ class _Machine:
         self.most_tested = max(self.most_tested, tests)
         self.accepted += accepted
         self.certain += sum(isinstance(drafted, Known) for drafted in effect.guess.drafted)
-        return verdict(effect, Outcome(accepted))
+        return verdict(effect, Outcome(accepted, self._foresees(effect, position, accepted)))
+
+    def _foresees(self, effect: Verify, position: int, accepted: int) -> bool:
+        """Whether the last fork prepared for the token that the target adds."""
+        fan_out = foreseen_at(effect, accepted, self._fork)
+        if not fan_out:
+            return False
+        chance = self._acceptance.foreseen(accepted, fan_out, accepted == len(effect.guess))
+        return bool(self._foresight[position + accepted] < chance)
 
     def _done(self, effect: Effect[Any], stage: Stage) -> Any:
         """The answer to an effect; its drafted tokens get the next serial numbers."""
         answer = work_done(effect, self.serial)
-        self.serial += stage.draft_steps
+        self.serial += serials(stage)
+        self.unused += stage.drafted - serials(stage)
         return answer
 
     @property
     def now(self) -> int:
         return int(self.env.now)
 
-    def _alone(self, model: Model, amount: int) -> float:
-        """Seconds of a forward over `amount` positions, or of a draft of so many tokens, jitter drawn."""
-        if not amount:
+    def _target_alone(self, stage: Stage) -> float:
+        """Seconds of the target's forward, jitter drawn."""
+        if not stage.positions:
             return 0.0
-        seconds = self._mean[model](amount)
-        cv = self.system.jitter.target_cv if model == "target" else self.system.jitter.draft_cv / amount**0.5
-        return seconds * float(self._noise(model, cv)) if cv else seconds
+        seconds, cv = self._mean["target"](stage.positions), self.system.jitter.target_cv
+        return seconds * float(self._noise("target", cv)) if cv else seconds
+
+    def _draft_alone(self, stage: Stage) -> float:
+        """Seconds of the draft's work, jitter drawn."""
+        if not stage.draft_forwards:
+            return 0.0
+        seconds = self._mean["draft"](stage.draft_steps) if stage.draft_steps else 0.0
+        if stage.branches:
+            seconds += self._mean_fork(stage.fork_rows, stage.branches, stage.branch_steps)
+        cv = self.system.jitter.draft_cv / stage.draft_forwards**0.5
+        return seconds * float(self._noise("draft", cv)) if cv else seconds
 
     def _token_by_token(self, most: int) -> Floats:
         """Seconds of the first token of a draft, of the first two, and so on, alone, jitter drawn for each."""
@@ -146,16 +171,16 @@ class _Machine:
     def _timed(self, effect: Effect[Any]) -> tuple[Effect[Any], Stage, dict[Model, int]]:
         """The effect, a race as it ends; its stage; each model's ticks of work, the draft's with its network delay."""
         stage = stage_of(effect)
-        target = self._alone("target", stage.positions)
+        target = self._target_alone(stage)
         if isinstance(effect, Race):
             seconds = self._token_by_token(stage.draft_steps)
             effect = effect.ended(self.system.tokens_in_race(seconds, target))
             stage = stage_of(effect)
             draft = float(seconds[stage.draft_steps - 1])
         else:
-            draft = self._alone("draft", stage.draft_steps)
+            draft = self._draft_alone(stage)
         draft, target = self.system.busy_seconds(draft, target)
-        away = 2 * self.system.network_seconds if stage.draft_steps else 0.0
+        away = 2 * self.system.network_seconds if stage.draft_forwards else 0.0
         return effect, stage, {"draft": _ticks(draft + away), "target": _ticks(target)}
 
     @property
@@ -167,7 +192,7 @@ class _Machine:
             np.array(self.ends, float) / TICKS_PER_SECOND,
             np.array(self.round_tokens, np.int64),
             self.verifications,
-            self.serial + self.certain,
+            self.serial + self.unused + self.certain,
             self.accepted,
             self.busy["target"] / TICKS_PER_SECOND,
             self.busy["draft"] / TICKS_PER_SECOND,
@@ -184,7 +209,7 @@ class _RoundMode(_Machine):
     def _work(self, effect: Effect[Any]) -> Any:
         effect, stage, ticks = self._timed(effect)
         self.elapsed += sum(ticks.values()) if self.system.in_turn else max(ticks.values())
-        self.busy["draft"] += ticks["draft"] - (self._away if stage.draft_steps else 0)
+        self.busy["draft"] += ticks["draft"] - (self._away if stage.draft_forwards else 0)
         self.busy["target"] += ticks["target"]
         return self._done(effect, stage)
 
@@ -247,7 +272,7 @@ class _DetailedMode(_Machine):
     def _work(self, effect: Effect[Any]) -> Process:
         effect, stage, ticks = self._timed(effect)
         waiting: list[simpy.Event] = []
-        for model, amount in zip(MODELS, (stage.draft_steps, stage.positions), strict=True):
+        for model, amount in zip(MODELS, (serials(stage), stage.positions), strict=True):
             if amount:
                 order = _Order(amount, ticks[model], len(self.ends), self.serial, self.env.event())
                 self._orders[model].put(order)
@@ -283,13 +308,13 @@ class _DetailedMode(_Machine):
 class _Once:
     """Remembers the seconds of each amount, since a latency is written for arrays and slow for one number."""
 
-    def __init__(self, seconds: Callable[[int], Any]) -> None:
-        self._seconds, self._known = seconds, dict[int, float]()
+    def __init__(self, seconds: Callable[..., Any]) -> None:
+        self._seconds, self._known = seconds, dict[tuple[int, ...], float]()
 
-    def __call__(self, amount: int) -> float:
-        if amount not in self._known:
-            self._known[amount] = float(self._seconds(amount))
-        return self._known[amount]
+    def __call__(self, *amounts: int) -> float:
+        if amounts not in self._known:
+            self._known[amounts] = float(self._seconds(*amounts))
+        return self._known[amounts]
 
 
 def _ticks(seconds: float) -> int:

@@ -107,9 +107,9 @@ def plain_tokens_per_second(system: System) -> Floats:
 def edge_costs(compiled: Compiled, system: System) -> EdgeCosts:
     """Seconds of every edge; each distinct stage is computed once."""
     system = compiled.used_on(system)
-    stages = np.stack((compiled.draft_steps, compiled.positions), axis=-1)
-    distinct, which = np.unique(stages.reshape(-1, 2), axis=0, return_inverse=True)
-    costs = [system.stage(steps, positions) for steps, positions in distinct.tolist()]
+    stages = np.concatenate((compiled.draft_steps[..., None], compiled.positions[..., None], compiled.forks), axis=-1)
+    distinct, which = np.unique(stages.reshape(-1, 5), axis=0, return_inverse=True)
+    costs = [system.stage(*stage) for stage in distinct.tolist()]
     seconds, draft, target = (
         np.stack(np.broadcast_arrays(*column))[which.reshape(compiled.draft_steps.shape)].sum(axis=2)
         for column in zip(*costs, strict=True)
@@ -130,13 +130,23 @@ def _weights(compiled: Compiled, acceptance: Acceptance) -> Floats:
     for index in range(compiled.accepted.max()):
         passed.append(passed[-1] @ acceptance.accept(index))
     weights = np.zeros((*compiled.next_node.shape, *passed[0].shape))
-    for column, accepted in enumerate(compiled.accepted.tolist()):
+    for column, outcome in enumerate(compiled.outcomes):
+        accepted = outcome.accepted
         accept, reject = acceptance.accept(accepted), acceptance.reject(accepted)
         complete = compiled.tested == accepted
         weights[compiled.tested > accepted, column] = passed[accepted] @ reject
         weights[complete & ~compiled.bonus, column] = passed[accepted]
         weights[complete & compiled.bonus, column] = passed[accepted] @ (accept + reject)
+        for node, fan_out in enumerate(_fan_outs(compiled, accepted)):
+            hit = acceptance.foreseen(accepted, fan_out, bool(complete[node])) if fan_out else np.zeros(())
+            weights[node, column] = (hit if outcome.foreseen else 1 - hit)[..., None, None] * weights[node, column]
     return weights
+
+
+def _fan_outs(compiled: Compiled, accepted: int) -> list[int]:
+    """How many tokens each node foresees where so many guesses are accepted."""
+    columns = [column for column, outcome in enumerate(compiled.outcomes) if outcome.accepted == accepted]
+    return compiled.fan_out[:, columns].max(axis=1).tolist()
 
 
 def _flow(compiled: Compiled, acceptance: Acceptance) -> Floats:

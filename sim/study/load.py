@@ -90,7 +90,7 @@ class Load(Report):
     `saturation`                 `stable`, `backlogged` or `overloaded`; the worst of all replications
     `short`                      whether arrivals span less than ten mean answers: the run has not settled
     `replications`               runs with requests and acceptance draws of their own
-    `simulated_requests_per_wall_second`   how fast the simulator was; differs from run to run
+    `simulated_requests_per_wall_second`   how fast the simulator was; differs from run to run. `None` (null) in a sweep
     """
 
     requests: int
@@ -114,14 +114,14 @@ class Load(Report):
     saturation: Saturation
     short: bool
     replications: int
-    simulated_requests_per_wall_second: float
+    simulated_requests_per_wall_second: float | None
 
     def __rich__(self) -> RenderableType:
         from rich.console import Group
 
         more = "" if self.replications == 1 else f", means of {self.replications} replications"
         good, finished, queue = map(three_digits, (self.goodput, self.requests_per_second, self.mean_queue))
-        tokens, simulated = map(three_digits, (self.output_tokens_per_second, self.simulated_requests_per_wall_second))
+        tokens, simulated = three_digits(self.output_tokens_per_second), self.simulated_requests_per_wall_second
         return Group(
             f"[bold]Serving {self.requests:,} requests[/]: {self.saturation}{more}",
             *self._remarks(),
@@ -136,7 +136,7 @@ class Load(Report):
                 if self.kv_share is None
                 else [f"  KV cache    {share(self.kv_share)} in use; {self.preemptions:.0f} preemptions"]
             ),
-            f"  simulator   {simulated} requests per second of computing",
+            *([] if simulated is None else [f"  simulator   {three_digits(simulated)} requests per second of computing"]),
         )
 
     def _remarks(self) -> list[str]:
@@ -221,10 +221,9 @@ def load_of(
         sample = replace(traffic, requests=max(traffic.requests, SAMPLE)).workload(np.random.SeedSequence(0))
         rate = traffic.arrivals.rate_per_second
     else:
-        sample, span = traffic, float(traffic.arrival_seconds[-1] - traffic.arrival_seconds[0])
-        if span == 0:
+        sample, rate = traffic, traffic.rate_per_second
+        if rate is None:
             return None
-        rate = (len(traffic) - 1) / span
     return rate / capacity_per_second(compiled, acceptance, system, sample, server)
 
 

@@ -1,6 +1,6 @@
 """An inference engine, iteration by iteration: continuous batching with chunked prompts, a memory of blocks, and preemption.
 
-`run` is one loop over events. An event is a request that reaches the engine, or an iteration of a replica that ends. In an
+`advance` is one loop over events. An event is a request that reaches the engine, or an iteration of a replica that ends. In an
 iteration, every sequence that decodes does one round, prompts are read in chunks, and all of it is one forward of the target in
 each stage of the round. The order of things is vLLM's (V1):
 
@@ -14,143 +14,196 @@ Our own runtime, `specdec.Batch`, does the same but for this (`Server.runtime`):
 alone, by both models at once, while all sequences wait, and then takes part in the round, which brings its first tokens.
 Forwards are padded.
 
-Strategies, latencies and acceptance are tables here (`sim.traffic.tables`). The loop is compiled by numba: it takes about 50 ns
-a sequence and iteration.
+Strategies, latencies and acceptance are tables here (`sim.traffic.tables`). The loop is compiled by numba. An iteration takes
+about 100 ns, and 15 to 30 ns for each sequence. The loop stops where the next request has no acceptance draws yet, so that only
+those of requests in the engine are in memory. The log of a very long run holds a part of its iterations
+(`sim.traffic.journal`).
 
 Sources: Orca (Yu et al., OSDI 2022), vLLM (Kwon et al., SOSP 2023), Sarathi-Serve (Agrawal et al., OSDI 2024).
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
-from sim.setup.arrays import Floats
+from sim.setup.arrays import Counts
+from sim.traffic.journal import Journal, is_full, record
 from sim.traffic.scheduler import enqueue, plan, route
-from sim.traffic.seconds import iteration_seconds
-from sim.traffic.state import LOG, NEVER, NOWHERE, Costs, Fleet, Limits, Progress, Requests, Rounds, Times, jit
+from sim.traffic.seconds import iteration_seconds, padded_seconds
+from sim.traffic.state import NEVER, NOWHERE, Array, Costs, Fleet, Limits, Requests, Rounds, Slots, Times, Waiting, inlined, jit
 
-COLUMNS = len(LOG)
-
-
-@jit
-def complete(
-    requests: Requests, rounds: Rounds, fleet: Fleet, progress: Progress, times: Times, replica: int, now: float, freed: Floats
-) -> int:
-    """Deliver what the iteration that ends now brought; how many requests are done. Their times go to `freed`."""
-    kept = done = 0
-    for slot in range(fleet.sequences[replica]):
-        request = fleet.running[replica, slot]
-        column, chunk = fleet.column[replica, slot], fleet.chunk[replica, slot]
-        if column != NOWHERE:
-            node = progress.node[request]
-            if progress.done[request] == 0:
-                times.first[request] = now
-            progress.done[request] += rounds.tokens[node, column]
-            progress.node[request] = rounds.next_node[node, column]
-        elif chunk > 0:
-            progress.read[request] += chunk
-            if progress.read[request] == requests.prompt[request] + progress.done[request]:
-                progress.read[request] = -1
-                if progress.done[request] == 0:
-                    times.first[request] = now
-                progress.done[request] += 1
-        if progress.done[request] >= requests.output[request]:
-            times.finish[request] = now
-            fleet.free[replica] += progress.blocks[request]
-            freed[done] = now
-            done += 1
-        else:
-            fleet.running[replica, kept] = request
-            kept += 1
-    fleet.sequences[replica] = kept
-    return done
+SUBMITTED, FINISHED, FIRST_FREE, FREE = range(4)
+"""What `Engine.counts` counts: requests that were sent, and answered; the first free client in the ring, and free clients."""
 
 
-@jit
-def run(requests: Requests, rounds: Rounds, costs: Costs, limits: Limits, seed: int) -> tuple[Times, Floats, Any]:
-    """Serve every request to its end: the record of requests, and the log of iterations (when each ends, and `LOG`)."""
-    np.random.seed(seed)
-    n, replicas = len(requests.arrival), limits.replicas
-    times = Times(np.zeros(n), np.full(n, -1.0), np.zeros(n), np.zeros(n), np.zeros(n, np.int64), np.zeros(n, np.int64))
-    progress = Progress(
-        np.zeros(n, np.int64),
-        np.zeros(n, np.int64),
-        np.zeros(n, np.int64),
-        np.zeros(n, np.int64),
-        np.zeros(n, np.int64),
-        np.full(n, NOWHERE),
-        np.zeros(n, np.int64),
-    )
-    slots = (replicas, limits.max_batch)
+class Engine(NamedTuple):
+    """The state of a run.
+
+    `counts`   see `SUBMITTED`
+    `since`    a ring: since when each free client has been free
+    """
+
+    fleet: Fleet
+    slots: Slots
+    waiting: Waiting
+    times: Times
+    journal: Journal
+    counts: Array
+    since: Array
+
+
+def started(requests: int, limits: Limits) -> Engine:
+    """Idle replicas, before the first request."""
+
+    def zeros(count: int, arrays: int) -> list[Counts]:
+        return [np.zeros(count, np.int64) for _ in range(arrays)]
+
+    replicas, places = limits.replicas, 1 << (limits.replicas - 1).bit_length()
+    iteration, sequences, queued = zeros(replicas, 3)
     fleet = Fleet(
-        np.full(replicas, NEVER),
+        np.full(places, NEVER),
+        np.array([0, *(max(0, _leftmost(node, places)) for node in range(1, 2 * places))]),
         np.zeros(replicas, np.bool_),
-        np.zeros(replicas, np.int64),
-        np.zeros(replicas, np.int64),
+        iteration,
+        sequences,
         np.full(replicas, NOWHERE),
         np.full(replicas, NOWHERE),
-        np.zeros(replicas, np.int64),
+        queued,
         np.full(replicas, limits.blocks),
-        np.zeros(slots, np.int64),
-        np.zeros(slots, np.int64),
-        np.zeros(slots, np.int64),
     )
-    ends, log, written = np.empty(4096), np.empty((4096, COLUMNS), np.float32), 0
-    free_clients = np.zeros(max(limits.clients, 1))  # a ring: since when each free client has been free
-    first_free, free = 0, limits.clients
-    freed = np.empty(limits.max_batch)
-    submitted = finished = 0
-    while finished < n:
+    times = Times(*(np.full(requests, -1.0) for _ in range(4)), *zeros(requests, 2))  # type: ignore[call-arg]
+    counts = np.array([0, 0, 0, limits.clients])
+    slots = Slots(*zeros(replicas * limits.max_batch, len(Slots._fields)))
+    return Engine(fleet, slots, Waiting(*zeros(requests, 3)), times, Journal.empty(), counts, np.zeros(max(limits.clients, 1)))
+
+
+def _leftmost(node: int, places: int) -> int:
+    """The first replica below a node of the tree."""
+    while node < places:
+        node *= 2
+    return node - places
+
+
+@inlined
+def ends_at(fleet: Fleet, replica: int, seconds: float) -> None:
+    """Set when the iteration of a replica ends."""
+    fleet.ends[replica] = seconds
+    node = (len(fleet.ends) + replica) // 2
+    while node:
+        left, right = fleet.first[2 * node], fleet.first[2 * node + 1]
+        fleet.first[node] = left if fleet.ends[left] <= fleet.ends[right] else right
+        node //= 2
+
+
+@inlined
+def complete(
+    requests: Requests, rounds: Rounds, limits: Limits, fleet: Fleet, slots: Slots, times: Times, replica: int, now: float
+) -> int:
+    """Deliver what the iteration that ends now brought; how many requests are done."""
+    begin, sequences, kept = replica * limits.max_batch, fleet.sequences[replica], replica * limits.max_batch
+    for i in range(begin, begin + sequences):
+        edge, got = slots.edge[i], 0
+        if edge != rounds.idle:
+            got = rounds.tokens[edge]
+            slots.node[i] = rounds.next_node[edge]
+            if limits.padded and times.first[slots.request[i]] < 0:
+                times.first[slots.request[i]] = now
+        elif slots.chunk[i] > 0:
+            slots.read[i] += slots.chunk[i]
+            if slots.read[i] == slots.text[i]:
+                slots.read[i], got = NOWHERE, 1
+                if times.first[slots.request[i]] < 0:
+                    times.first[slots.request[i]] = now
+        slots.text[i] += got
+        slots.left[i] -= got
+        if slots.left[i] <= 0:
+            times.finish[slots.request[i]] = now
+            fleet.free[replica] += slots.blocks[i]
+        else:
+            if kept != i:
+                move(slots, i, kept)
+            kept += 1
+    fleet.sequences[replica] = kept - begin
+    return begin + sequences - kept
+
+
+@jit
+def move(slots: Slots, old: int, new: int) -> None:
+    """Give a sequence another slot."""
+    slots.request[new], slots.text[new], slots.left[new] = slots.request[old], slots.text[old], slots.left[old]
+    slots.shift[new], slots.node[new], slots.read[new] = slots.shift[old], slots.node[old], slots.read[old]
+    slots.blocks[new], slots.place[new] = slots.blocks[old], slots.place[old]
+
+
+@inlined
+def submit(limits: Limits, engine: Engine, request: int, arrival: float) -> None:
+    """Bring a request to the queue of a replica, which it reaches at `arrival`."""
+    fleet, counts = engine.fleet, engine.counts
+    replica = route(fleet, limits, request)
+    engine.times.submitted[request], engine.times.replica[request] = arrival - limits.client_seconds, replica
+    engine.waiting.eligible[request] = fleet.iteration[replica] + limits.lag
+    enqueue(fleet, engine.waiting.behind, replica, request, False)
+    if fleet.ends[replica] == NEVER:
+        ends_at(fleet, replica, arrival)
+    counts[SUBMITTED] += 1
+    if limits.clients:
+        counts[FIRST_FREE] = (counts[FIRST_FREE] + 1) % limits.clients
+        counts[FREE] -= 1
+
+
+@jit
+def advance(
+    requests: Requests, rounds: Rounds, costs: Costs, limits: Limits, engine: Engine, passes: Array, before: int, drawn: int
+) -> None:
+    """Serve until all requests are answered, until request number `drawn` is due, or until the journal is full.
+
+    `passes` says how many guesses in a row pass from each position of all answers on, from position number `before` on.
+    """
+    fleet, slots, counts = engine.fleet, engine.slots, engine.counts
+    n = len(requests.arrival)
+    while counts[FINISHED] < n and not is_full(engine.journal):
         arrival = NEVER
-        if submitted < n and (limits.clients == 0 or free > 0):
-            arrival = requests.arrival[submitted]
+        if counts[SUBMITTED] < n and (limits.clients == 0 or counts[FREE] > 0):
+            arrival = requests.arrival[counts[SUBMITTED]]
             if limits.clients:
-                arrival = max(arrival, free_clients[first_free])
+                arrival = max(arrival, engine.since[counts[FIRST_FREE]])
             arrival += limits.client_seconds
-        replica = int(np.argmin(fleet.ends))
+        replica = fleet.first[1]
         now = fleet.ends[replica]
         if arrival <= now:
-            replica = route(fleet, limits, submitted)
-            times.submitted[submitted], times.replica[submitted] = arrival - limits.client_seconds, replica
-            progress.eligible[submitted] = fleet.iteration[replica] + limits.lag
-            progress.node[submitted] = rounds.start[0]
-            enqueue(fleet, progress, replica, submitted, False)
-            if fleet.ends[replica] == NEVER:
-                fleet.ends[replica] = arrival
-            submitted += 1
-            if limits.clients:
-                first_free, free = (first_free + 1) % limits.clients, free - 1
+            if counts[SUBMITTED] == drawn:
+                return
+            submit(limits, engine, counts[SUBMITTED], arrival)
             continue
         if fleet.working[replica]:
-            done = complete(requests, rounds, fleet, progress, times, replica, now, freed)
-            finished += done
-            if limits.clients:
-                for i in range(done):
-                    free_clients[(first_free + free) % limits.clients] = freed[i]
-                    free += 1
+            done = complete(requests, rounds, limits, fleet, slots, engine.times, replica, now)
+            counts[FINISHED] += done
             fleet.working[replica] = False
-            if done and submitted < n and limits.clients and limits.client_seconds == 0.0:
-                continue  # who waited for these answers sends the next request before the next iteration begins
+            if done and limits.clients:
+                for _ in range(done):
+                    engine.since[(counts[FIRST_FREE] + counts[FREE]) % limits.clients] = now
+                    counts[FREE] += 1
+                if counts[SUBMITTED] < n and limits.client_seconds == 0.0:
+                    continue  # who waited for these answers sends the next request before the next iteration begins
         if fleet.sequences[replica] == 0 and fleet.head[replica] == NOWHERE:
-            fleet.ends[replica] = NEVER
+            ends_at(fleet, replica, NEVER)
             continue
-        plan(requests, rounds, limits, fleet, progress, times, replica, now)
-        slower = float(rounds.slower[rounds.chain[fleet.sequences[replica]]])
-        seconds, target, draft, decoding, rows = iteration_seconds(
-            requests, rounds, costs, limits, fleet, progress, replica, slower
-        )
-        if written == len(ends):
-            ends, log = (
-                np.concatenate((ends, np.empty(written))),
-                np.concatenate((log, np.empty((written, COLUMNS), np.float32))),
-            )
-        fleet.ends[replica], fleet.working[replica] = now + seconds, True
+        work = plan(requests, passes, before, rounds, limits, fleet, slots, engine.waiting, engine.times, replica, now)
+        slower = rounds.slower[rounds.chain[fleet.sequences[replica]]]
+        if limits.padded:
+            seconds, target, draft, rows = padded_seconds(rounds, costs, limits, fleet, slots, replica, slower)
+        else:
+            seconds, target, draft, rows = iteration_seconds(rounds, costs, limits, fleet, slots, work, replica, slower)
+        ends_at(fleet, replica, now + seconds)
+        fleet.working[replica] = True
         fleet.iteration[replica] += 1
-        ends[written] = now + seconds
-        used, running = float(limits.blocks - fleet.free[replica]), float(fleet.sequences[replica])
-        queued, decodes = float(fleet.queued[replica]), float(decoding)
-        log[written] = (seconds, target, draft, decodes, running, used, queued, float(rows), float(replica))
-        written += 1
-    return times, ends[:written], log[:written]
+        deliveries = fleet.sequences[replica] if limits.padded else work.decoding
+        record(engine.journal, limits, fleet, replica, seconds, target, draft, deliveries, rows)
+
+
+@jit
+def set_seed(seed: int) -> None:
+    """Of the draws of jitter."""
+    np.random.seed(seed)

@@ -161,7 +161,7 @@ def measure(served: Served, objectives: Objectives = Objectives(), warm_up: floa
     within = done.between(start, end)
     seconds, deliveries = (column[within].astype(float) for column in (done.seconds, done.deliveries))
     target, draft = (
-        float(busy[within].sum(dtype=float)) / server.replicas for busy in (done.target_seconds, done.draft_seconds)
+        done.each * float(busy[within].sum(dtype=float)) / server.replicas for busy in (done.target_seconds, done.draft_seconds)
     )
     blocks = 0 if server.kv_tokens is None else server.kv_tokens // server.block_tokens
     waiting_share, growth = float(waiting.sum() / e2e.sum()), growth_of(ttft)

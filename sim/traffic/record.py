@@ -41,6 +41,8 @@ class Server:
                          text, and all slots from the first one in use to the last. It has no token budget, no blocks, and no
                          prefix cache
     `routing`            where a request goes: to the replica with the fewest requests (first of equals), or to the next in turn
+    `antiphase`          whether a batch is two halves, of which one is drafted while the other is verified (MineDraft,
+                         arXiv 2603.18016); for speculative decoding with a draft on its own device
 
     Raises `InputError` for a number that is not possible, an unknown routing or runtime, and what a runtime does not have.
     """
@@ -56,6 +58,7 @@ class Server:
     lag_iterations: int = 0
     routing: Routing = "shortest-queue"
     runtime: Runtime = "vllm"
+    antiphase: bool = False
 
     def __post_init__(self) -> None:
         optional = {"kv_tokens": self.kv_tokens, "clients": self.clients}
@@ -75,6 +78,8 @@ class Server:
             raise InputError(f"unknown routing {self.routing!r}: give shortest-queue or round-robin")
         if self.runtime not in ("vllm", "specdec"):
             raise InputError(f"unknown runtime {self.runtime!r}: give vllm or specdec")
+        if self.runtime == "specdec" and self.antiphase:
+            raise InputError("specdec's runtime has no antiphase halves: leave antiphase out, or give runtime vllm")
         if self.runtime == "specdec" and (self.kv_tokens or self.cached_share or self.iteration_tokens != ITERATION_TOKENS):
             raise InputError("specdec has no kv_tokens, cached_share or iteration_tokens: leave them out, or give runtime vllm")
 
@@ -96,6 +101,8 @@ class Iterations:
     `queued`           requests that wait for a slot
     `rows`             positions that the target scores in all stages, and prompt tokens
     `replica`          which replica it is
+    `each`             iterations that an entry stands for: 1; in a run of over a million, a random one of every 2, 4, 8, ... is
+                       kept
     """
 
     end_seconds: Floats
@@ -108,6 +115,7 @@ class Iterations:
     queued: NDArray[np.float32]
     rows: NDArray[np.float32]
     replica: NDArray[np.float32]
+    each: int = 1
 
     def between(self, start: float, end: float) -> Flags:
         """Which of them end after `start` and up to `end` seconds."""

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from sim.traffic.state import NOWHERE, Fleet, Limits, Progress, Requests, Rounds, Times, jit
+from sim.traffic.state import NOWHERE, Array, Fleet, Limits, Requests, Rounds, Slots, Times, Waiting, Work, inlined, jit
 
 
 @jit
-def enqueue(fleet: Fleet, progress: Progress, replica: int, request: int, front: bool) -> None:
+def enqueue(fleet: Fleet, behind: Array, replica: int, request: int, front: bool) -> None:
     """Put a request at the front or at the end of a queue."""
     if front:
-        progress.behind[request] = fleet.head[replica]
+        behind[request] = fleet.head[replica]
         fleet.head[replica] = request
     else:
-        progress.behind[request] = NOWHERE
+        behind[request] = NOWHERE
         if fleet.head[replica] == NOWHERE:
             fleet.head[replica] = request
         else:
-            progress.behind[fleet.tail[replica]] = request
-    if progress.behind[request] == NOWHERE:
+            behind[fleet.tail[replica]] = request
+    if behind[request] == NOWHERE:
         fleet.tail[replica] = request
     fleet.queued[replica] += 1
 
 
-@jit
+@inlined
 def route(fleet: Fleet, limits: Limits, request: int) -> int:
     """The replica that a request goes to: the next in turn, or the one with the fewest requests."""
     if limits.in_turn:
@@ -36,99 +36,146 @@ def route(fleet: Fleet, limits: Limits, request: int) -> int:
 
 @jit
 def take_blocks(
-    fleet: Fleet, progress: Progress, limits: Limits, times: Times, start: int, replica: int, request: int, tokens: int
+    requests: Requests,
+    limits: Limits,
+    fleet: Fleet,
+    slots: Slots,
+    waiting: Waiting,
+    times: Times,
+    replica: int,
+    slot: int,
+    tokens: int,
 ) -> tuple[bool, bool]:
     """Give a sequence the blocks for `tokens` tokens; whether it still runs, and whether another one, or it, was preempted."""
-    if limits.blocks == 0:
-        return True, False
-    need = (tokens + limits.block - 1) // limits.block - progress.blocks[request]
+    begin = replica * limits.max_batch
+    need = (tokens + limits.block - 1) // limits.block - slots.blocks[begin + slot]
     preempted = False
     while need > fleet.free[replica]:
         fleet.sequences[replica] -= 1
-        last = fleet.running[replica, fleet.sequences[replica]]
-        fleet.free[replica] += progress.blocks[last]
-        progress.blocks[last], progress.read[last], progress.node[last] = 0, 0, start
-        times.preemptions[last] += 1
-        enqueue(fleet, progress, replica, last, True)
+        last = fleet.sequences[replica]
+        request = slots.request[begin + last]
+        fleet.free[replica] += slots.blocks[begin + last]
+        waiting.done[request] = slots.text[begin + last] - requests.prompt[request]
+        times.preemptions[request] += 1
+        enqueue(fleet, waiting.behind, replica, request, True)
         preempted = True
-        if last == request:
+        if last == slot:
             return False, True
     if need > 0:
         fleet.free[replica] -= need
-        progress.blocks[request] += need
+        slots.blocks[begin + slot] += need
     return True, preempted
 
 
 @jit
-def outcome(requests: Requests, rounds: Rounds, progress: Progress, request: int) -> int:
-    """The column of a sequence's next round."""
-    passes = requests.passes[requests.offset[request] + progress.done[request]]
-    return int(rounds.column[min(passes, rounds.tested[progress.node[request]])])
-
-
-@jit
-def lowest_place(fleet: Fleet, progress: Progress, replica: int) -> int:
-    """The first slot of a cache that no running sequence has."""
-    place, slot = 0, 0
-    while slot < fleet.sequences[replica]:
+def lowest_place(place: Array, begin: int, end: int) -> int:
+    """The first slot of a cache that no sequence in slots `begin` to `end` has."""
+    lowest, slot = 0, begin
+    while slot < end:
         slot += 1
-        if progress.place[fleet.running[replica, slot - 1]] == place:
-            place, slot = place + 1, 0
-    return place
+        if place[slot - 1] == lowest:
+            lowest, slot = lowest + 1, begin
+    return lowest
 
 
-@jit
-def plan(
-    requests: Requests, rounds: Rounds, limits: Limits, fleet: Fleet, progress: Progress, times: Times, replica: int, now: float
-) -> None:
-    """Decide what every sequence does in the next iteration: serve those that run, then let others join."""
-    left, preempted, slot = limits.tokens, False, 0
-    start = rounds.start[rounds.chain[fleet.sequences[replica]]]
-    several = len(rounds.start) > 1
+@inlined
+def edge_of(rounds: Rounds, slots: Slots, passes: Array, before: int, i: int) -> int:
+    """The edge of the round of the sequence in slot `i`. The first of `passes` is that of position `before`."""
+    return int(slots.node[i] * (rounds.most + 1) + passes[slots.text[i] + slots.shift[i] - before])
+
+
+@inlined
+def serve_running(
+    requests: Requests,
+    passes: Array,
+    before: int,
+    rounds: Rounds,
+    limits: Limits,
+    fleet: Fleet,
+    slots: Slots,
+    waiting: Waiting,
+    times: Times,
+    replica: int,
+    start: int,
+) -> tuple[Work, int, bool]:
+    """A round or a chunk for each sequence that runs: the work, the budget that is left, and whether one was preempted."""
+    left, preempted, slot, begin = limits.tokens, False, 0, replica * limits.max_batch
+    decoding = reading = prompt = context = 0
     while slot < fleet.sequences[replica]:
-        request = fleet.running[replica, slot]
-        text = requests.prompt[request] + progress.done[request]
-        chunk, column, want = 0, NOWHERE, 0
-        if progress.read[request] >= 0:
-            chunk = want = min(text - progress.read[request], left)
-            tokens = int(progress.read[request] + chunk)
+        i = begin + slot
+        text, read = slots.text[i], slots.read[i]
+        edge, chunk = rounds.idle, 0
+        if read < 0:
+            if start != NOWHERE:
+                slots.node[i] = start
+            edge = edge_of(rounds, slots, passes, before, i)
+            want, tokens = rounds.scored[edge], text + rounds.held[edge]
+            if want > left:  # it waits for the next iteration
+                edge, want, tokens = rounds.idle, 0, 0
         else:
-            if several:
-                progress.node[request] = start
-            node = progress.node[request]
-            column = outcome(requests, rounds, progress, request)
-            want = rounds.scored[node, column]
-            tokens = int(text + rounds.held[node, column])
-        if want > left:  # it waits for the next iteration
-            column, tokens = NOWHERE, 0
-        runs, lost = take_blocks(fleet, progress, limits, times, rounds.start[0], replica, request, tokens)
-        preempted = preempted or lost
-        if runs:
-            fleet.chunk[replica, slot], fleet.column[replica, slot] = chunk, column
-            if want <= left:
-                left -= want
-            slot += 1
+            chunk = want = min(text - read, left)
+            tokens = read + chunk
+        slots.edge[i], slots.chunk[i] = edge, chunk
+        if limits.blocks:
+            runs, lost = take_blocks(requests, limits, fleet, slots, waiting, times, replica, slot, tokens)
+            preempted = preempted or lost
+            if not runs:
+                continue
+        left -= want
+        slot += 1
+        if edge != rounds.idle:
+            decoding += 1
+            context += text
+        elif chunk > 0:
+            reading += 1
+            prompt += chunk
+            context += read
+    return Work(decoding, reading, prompt, context), left, preempted
+
+
+@inlined
+def plan(
+    requests: Requests,
+    passes: Array,
+    before: int,
+    rounds: Rounds,
+    limits: Limits,
+    fleet: Fleet,
+    slots: Slots,
+    waiting: Waiting,
+    times: Times,
+    replica: int,
+    now: float,
+) -> Work:
+    """Decide what every sequence does in the next iteration: serve those that run, then let others join."""
+    start = rounds.start[rounds.chain[fleet.sequences[replica]]] if len(rounds.start) > 1 else NOWHERE
+    work, left, preempted = serve_running(
+        requests, passes, before, rounds, limits, fleet, slots, waiting, times, replica, start
+    )
+    decoding, reading, prompt, context = work
+    begin = replica * limits.max_batch
     while not preempted and fleet.sequences[replica] < limits.max_batch and left > 0 and fleet.head[replica] != NOWHERE:
         request = fleet.head[replica]
-        if progress.eligible[request] > fleet.iteration[replica] and fleet.sequences[replica] > 0:
+        if waiting.eligible[request] > fleet.iteration[replica] and fleet.sequences[replica] > 0:
             break
-        chunk = min(requests.prompt[request] + progress.done[request], left)
+        text = requests.prompt[request] + waiting.done[request]
+        chunk = min(text, left)
         need = (chunk + limits.block - 1) // limits.block if limits.blocks else 0
         if limits.blocks and need > fleet.free[replica]:
             break
         fleet.free[replica] -= need
-        progress.blocks[request] = need
-        fleet.head[replica] = progress.behind[request]
+        fleet.head[replica] = waiting.behind[request]
         fleet.queued[replica] -= 1
-        column = NOWHERE
+        i = begin + fleet.sequences[replica]
+        slots.request[i], slots.text[i], slots.left[i] = request, text, requests.output[request] - waiting.done[request]
+        slots.shift[i] = requests.offset[request] - requests.prompt[request]
+        slots.node[i] = rounds.start[0] if start == NOWHERE else start
+        slots.edge[i], slots.read[i], slots.chunk[i], slots.blocks[i] = rounds.idle, 0, chunk, need
         if limits.padded:
-            progress.read[request], progress.place[request] = -1, lowest_place(fleet, progress, replica)
-            if several:
-                progress.node[request] = start
-            column = outcome(requests, rounds, progress, request)
-        slot = fleet.sequences[replica]
-        fleet.running[replica, slot], fleet.chunk[replica, slot], fleet.column[replica, slot] = request, chunk, column
+            slots.read[i], slots.place[i] = NOWHERE, lowest_place(slots.place, begin, i)
+            slots.edge[i] = edge_of(rounds, slots, passes, before, i)
         fleet.sequences[replica] += 1
-        left -= chunk
+        reading, prompt, left = reading + 1, prompt + chunk, left - chunk
         if times.admitted[request] < 0:
             times.admitted[request] = now
+    return Work(decoding, reading, prompt, context)

@@ -7,6 +7,9 @@ hold. Both work at the same time or in turn, as the system says.
 Prompts are rows of the first forward. The draft reads them too; its seconds for that were not measured, so they are taken to be
 the target's x draft step / target step.
 
+In antiphase (`Limits.antiphase`), a batch of several sequences is two halves: one is drafted while the other is verified. An
+iteration then takes twice the longer of both works on half the batch.
+
 In specdec's own runtime (`Limits.padded`), prompts are read before the round, each alone and by both models at once. A forward
 is as wide as its widest window, over all slots from the first one in use to the last, and reads as much cache as its longest
 text has. A round's verdicts are reached one after another, so its overhead counts for each sequence.
@@ -16,58 +19,60 @@ from __future__ import annotations
 
 import numpy as np
 
-from sim.setup.arrays import Floats
-from sim.traffic.state import NOWHERE, Costs, Fleet, Limits, Progress, Requests, Rounds, jit
+from sim.traffic.state import Array, Costs, Fleet, Limits, Rounds, Slots, Work, inlined
 
 FAR = 2**40
 
 
-@jit
-def between(x: float, knots: Floats) -> tuple[int, float]:
-    """The interval of `knots` that holds `x`, and how far along: linear beyond the last knot, level before the first."""
-    low, high = 0, len(knots) - 1
-    if high == 0 or x <= knots[0]:
+@inlined
+def between(x: float, knots: Array, intervals: Array) -> tuple[int, float]:
+    """The interval of `knots` that holds `x`, and how far along: linear beyond the last knot, level before the first.
+
+    Knots are whole numbers, so the interval is known from the whole part of `x`: by a table, which `intervals` is, and beyond
+    its end by halving.
+    """
+    if x <= knots[0]:
         return 0, 0.0
-    while high - low > 1:
-        middle = (low + high) // 2
-        if knots[middle] <= x:
-            low = middle
-        else:
-            high = middle
-    return low, (x - knots[low]) / (knots[high] - knots[low])
+    whole = min(int(x), len(intervals) - 1)
+    low = intervals[whole]
+    if x >= len(intervals):
+        high = len(knots) - 1
+        while high - low > 1:
+            middle = (low + high) // 2
+            if knots[middle] <= x:
+                low = middle
+            else:
+                high = middle
+    return low, (x - knots[low]) / (knots[low + 1] - knots[low])
 
 
-@jit
+@inlined
 def target_seconds(costs: Costs, sequences: float, rows: float, context: float) -> float:
     """Seconds of a forward over `rows` positions of `sequences` that hold `context` tokens together."""
-    n, b = between(sequences, costs.sequences)
-    w, x = between(rows / sequences, costs.width)
-    c, y = between(context / sequences, costs.context)
-    grid, seconds = costs.target, 0.0
+    n, b = between(sequences, costs.sequences, costs.intervals[0])
+    w, x = between(rows / sequences, costs.width, costs.intervals[1])
+    c, y = between(context / sequences, costs.context, costs.intervals[2])
+    seconds = 0.0
     for i in range(2):
-        for j in range(2):
-            for k in range(2):
-                weight = (b if i else 1 - b) * (x if j else 1 - x) * (y if k else 1 - y)
-                if weight != 0.0:
-                    seconds += weight * grid[n + i, w + j, c + k]
+        grid, share = costs.target, b if i else 1 - b
+        narrow = (1 - y) * grid[n + i, w, c] + y * grid[n + i, w, c + 1]
+        wide = (1 - y) * grid[n + i, w + 1, c] + y * grid[n + i, w + 1, c + 1]
+        seconds += share * ((1 - x) * narrow + x * wide)
     return seconds
 
 
-@jit
+@inlined
 def draft_seconds(costs: Costs, sequences: float, steps: float, context: float) -> float:
     """Seconds of a draft of `steps` steps for each of `sequences`, which hold `context` tokens together."""
-    n, b = between(sequences, costs.sequences)
-    c, y = between(context / sequences, costs.context)
-    grid, step = costs.draft, 0.0
-    for i in range(2):
-        for k in range(2):
-            weight = (b if i else 1 - b) * (y if k else 1 - y)
-            if weight != 0.0:
-                step += weight * grid[n + i, c + k]
-    return steps * step + costs.draft_start
+    n, b = between(sequences, costs.sequences, costs.intervals[0])
+    c, y = between(context / sequences, costs.context, costs.intervals[2])
+    grid = costs.draft
+    few = (1 - y) * grid[n, c] + y * grid[n, c + 1]
+    many = (1 - y) * grid[n + 1, c] + y * grid[n + 1, c + 1]
+    return steps * ((1 - b) * few + b * many) + costs.draft_start
 
 
-@jit
+@inlined
 def varied(seconds: float, cv: float, steps: float) -> float:
     """The seconds times a lognormal factor of mean 1."""
     if cv == 0.0 or seconds == 0.0:
@@ -76,7 +81,7 @@ def varied(seconds: float, cv: float, steps: float) -> float:
     return seconds * np.exp(np.sqrt(variance) * np.random.standard_normal() - variance / 2)
 
 
-@jit
+@inlined
 def stage_seconds(costs: Costs, draft: float, target: float) -> tuple[float, float, float]:
     """Seconds of a stage, and those in which draft and target work, from their seconds alone (`System.busy_seconds`)."""
     if costs.in_turn or draft == 0.0 or target == 0.0:
@@ -91,98 +96,74 @@ def stage_seconds(costs: Costs, draft: float, target: float) -> tuple[float, flo
     return max(draft + costs.network, target), draft, target
 
 
-@jit
+@inlined
 def padded_seconds(
-    requests: Requests, rounds: Rounds, costs: Costs, fleet: Fleet, progress: Progress, replica: int, slower: float
-) -> tuple[float, float, float, int, int]:
+    rounds: Rounds, costs: Costs, limits: Limits, fleet: Fleet, slots: Slots, replica: int, slower: float
+) -> tuple[float, float, float, int]:
     """`iteration_seconds` in specdec's own runtime."""
-    sequences = fleet.sequences[replica]
+    sequences, begin = fleet.sequences[replica], replica * limits.max_batch
     total = target_busy = draft_busy = 0.0
     first, last, longest, all_rows = FAR, 0, 0, 0
-    for slot in range(sequences):
-        request, chunk = fleet.running[replica, slot], fleet.chunk[replica, slot]
-        place = int(progress.place[request])
-        first, last = min(first, place), max(last, place)
-        longest = max(longest, int(requests.prompt[request] + progress.done[request]))
+    for i in range(begin, begin + sequences):
+        place, chunk = slots.place[i], slots.chunk[i]
+        first, last, longest = min(first, place), max(last, place), max(longest, slots.text[i])
         if chunk > 0:
             target = varied(target_seconds(costs, 1.0, float(chunk), 0.0), costs.varies[1], 1.0)
             seconds, draft, target = stage_seconds(costs, costs.prompt_share * target, target)
-            total, target_busy, draft_busy, all_rows = (
-                total + seconds,
-                target_busy + target,
-                draft_busy + draft,
-                all_rows + chunk,
-            )
+            total, target_busy, draft_busy = total + seconds, target_busy + target, draft_busy + draft
+            all_rows += chunk
     span = last - first + 1
-    for stage in range(rounds.positions.shape[2]):
+    for stage in range(len(rounds.positions)):
         width = steps = 0
-        for slot in range(sequences):
-            node, column = progress.node[fleet.running[replica, slot]], fleet.column[replica, slot]
-            width = max(width, int(rounds.positions[node, column, stage]))
-            steps = max(steps, int(rounds.draft_steps[node, column, stage]))
+        for i in range(begin, begin + sequences):
+            width = max(width, rounds.positions[stage, slots.edge[i]])
+            steps = max(steps, rounds.draft_steps[stage, slots.edge[i]])
         target = target_seconds(costs, span, span * width, span * longest) if width else 0.0
         draft = draft_seconds(costs, span, steps, span * longest) if steps else 0.0
         target, draft = varied(target * slower, costs.varies[1], 1.0), varied(draft, costs.varies[0], steps)
         seconds, draft, target = stage_seconds(costs, draft, target)
         total, target_busy, draft_busy = total + seconds, target_busy + target, draft_busy + draft
         all_rows += span * width
-    return total + costs.overhead * sequences, target_busy, draft_busy, sequences, all_rows
+    return total + costs.overhead * sequences, target_busy, draft_busy, all_rows
 
 
-@jit
+@inlined
 def iteration_seconds(
-    requests: Requests,
-    rounds: Rounds,
-    costs: Costs,
-    limits: Limits,
-    fleet: Fleet,
-    progress: Progress,
-    replica: int,
-    slower: float,
-) -> tuple[float, float, float, int, int]:
-    """Seconds of the planned iteration, those of the target's and of the draft's work, sequences that decode, and rows."""
-    if limits.padded:
-        return padded_seconds(requests, rounds, costs, fleet, progress, replica, slower)
-    stages = rounds.positions.shape[2]
-    decoding = reading = 0
-    context = prompt = 0.0
-    all_rows = 0
-    for slot in range(fleet.sequences[replica]):
-        request = fleet.running[replica, slot]
-        if fleet.column[replica, slot] != NOWHERE:
-            decoding += 1
-            context += float(requests.prompt[request] + progress.done[request])
-        elif fleet.chunk[replica, slot] > 0:
-            reading += 1
-            prompt += float(fleet.chunk[replica, slot])
-            context += float(progress.read[request])
+    rounds: Rounds, costs: Costs, limits: Limits, fleet: Fleet, slots: Slots, work: Work, replica: int, slower: float
+) -> tuple[float, float, float, int]:
+    """Seconds of the planned iteration, those of the target's and of the draft's work, and rows."""
+    begin, context = replica * limits.max_batch, float(work.context)
     total = target_busy = draft_busy = 0.0
-    prompt_seconds, drafts_prompt, scored = 0.0, costs.prompt_share > 0.0, False
+    prompt_seconds, drafts_prompt, scored, all_rows = 0.0, costs.prompt_share > 0.0, False, work.prompt
+    halves = limits.antiphase and fleet.sequences[replica] > 1
+    share = 0.5 if halves else 1.0
+    stages = len(rounds.positions)
     for stage in range(stages):
         rows = steps = scoring = drafting = 0
-        for slot in range(fleet.sequences[replica]):
-            column = fleet.column[replica, slot]
-            if column != NOWHERE:
-                node = progress.node[fleet.running[replica, slot]]
-                if rounds.positions[node, column, stage] > 0:
-                    rows += rounds.positions[node, column, stage]
-                    scoring += 1
-                if rounds.draft_steps[node, column, stage] > 0:
-                    steps = max(steps, rounds.draft_steps[node, column, stage])
-                    drafting += 1
+        for i in range(begin, begin + fleet.sequences[replica]):
+            edge = slots.edge[i]
+            positions, drafted = rounds.positions[stage, edge], rounds.draft_steps[stage, edge]
+            rows, steps = rows + positions, max(steps, drafted)
+            scoring, drafting = scoring + (positions > 0), drafting + (drafted > 0)
         last = stage == stages - 1
-        target = target_seconds(costs, scoring, rows, context) if scoring else 0.0
-        if reading and not scored and (scoring or last):
-            whole = target_seconds(costs, scoring + reading, rows + prompt, context)
+        target = target_seconds(costs, share * scoring, share * rows, share * context) if scoring else 0.0
+        if work.reading and not scored and (scoring or last):
+            both = scoring + work.reading
+            whole = target_seconds(costs, share * both, share * (rows + work.prompt), share * context)
             prompt_seconds, target = whole - target, whole
         scored = scored or scoring > 0
-        draft = draft_seconds(costs, drafting, steps, context) if drafting else 0.0
+        draft = draft_seconds(costs, share * drafting, steps, share * context) if drafting else 0.0
         target = varied(target * slower, costs.varies[1], 1.0)
         draft = varied(draft, costs.varies[0], steps)
         if drafts_prompt and prompt_seconds > 0.0 and (drafting or last):
             draft += costs.prompt_share * prompt_seconds
             drafts_prompt = False
-        seconds, draft, target = stage_seconds(costs, draft, target)
+        seconds = 0.0
+        if not halves:
+            seconds, draft, target = stage_seconds(costs, draft, target)
         total, target_busy, draft_busy = total + seconds, target_busy + target, draft_busy + draft
         all_rows += rows
-    return total + costs.overhead, target_busy, draft_busy, decoding, all_rows + int(prompt)
+    if halves:
+        total = 2 * max(draft_busy + (costs.network if draft_busy else 0.0), target_busy)
+        target_busy, draft_busy = 2 * target_busy, 2 * draft_busy
+    return total + costs.overhead, target_busy, draft_busy, all_rows

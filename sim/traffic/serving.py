@@ -15,16 +15,19 @@ from sim.setup.acceptance import Acceptance
 from sim.setup.arrays import Counts
 from sim.setup.system import System
 from sim.stream.chain import Compiled
-from sim.traffic.engine import run
+from sim.traffic.engine import FINISHED, SUBMITTED, advance, set_seed, started
+from sim.traffic.journal import is_full
 from sim.traffic.record import ONE_REPLICA, Iterations, Served, Server
 from sim.traffic.state import Limits, Rounds
-from sim.traffic.tables import costs_table, requests_table, rounds_table
+from sim.traffic.tables import Answers, costs_table, requests_table, rounds_table
 from sim.traffic.workload import Workload, streams
 from specdec import InputError
 
 UNLIMITED = 2**40
 FILLS = 6
 """How many times over the slots of a replica are filled to find out what it can finish."""
+ENOUGH = 20_000
+"""Requests at most from which that is found out, unless slots are very many."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,12 +79,24 @@ def simulate_serving(
     schedule = compiled if isinstance(compiled, Schedule) else Schedule([compiled])
     rounds = schedule.rounds(server.max_batch)
     _check_memory(rounds, workload, server)
+    if server.antiphase and system.in_turn:
+        raise InputError("antiphase halves need a draft that works beside the target: give it a device of its own")
     drafting = next((chain for chain in schedule.chains if chain.strategy.drafts), schedule.chains[0])
     longest = int((workload.input_tokens + workload.output_tokens).max())
     widest = (server.iteration_tokens if server.runtime == "vllm" else longest) + int(rounds.held.max())
     costs = costs_table(drafting, system, server.max_batch, widest, longest)
-    requests = requests_table(workload, acceptance, int(rounds.tested.max()), server.cached_share, draws)
-    times, ends, log = run(requests, rounds, costs, _limits(server), int(jitter.generate_state(1)[0]))
+    requests, limits = requests_table(workload, server.cached_share), _limits(server)
+    answers, engine, oldest = Answers(requests, acceptance, rounds.most, draws), started(len(workload), limits), 0
+    times = engine.times
+    set_seed(int(jitter.generate_state(1)[0]))
+    while engine.counts[FINISHED] < len(workload):
+        if is_full(engine.journal):
+            engine = engine._replace(journal=engine.journal.larger())
+        elif engine.counts[SUBMITTED] == answers.drawn:
+            oldest += int(np.argmax(times.finish[oldest:] < 0))
+            answers.draw(oldest)
+        advance(requests, rounds, costs, limits, engine, answers.passes, answers.before, answers.drawn)
+    ends, log, each = engine.journal.written()
     return Served(
         workload,
         server,
@@ -91,7 +106,7 @@ def simulate_serving(
         times.finish,
         times.replica,
         times.preemptions,
-        Iterations(ends, *np.ascontiguousarray(log.T)),
+        Iterations(ends, *log, each=each),
     )
 
 
@@ -107,6 +122,7 @@ def _limits(server: Server) -> Limits:
         server.lag_iterations,
         server.routing == "round-robin",
         server.runtime == "specdec",
+        server.antiphase,
     )
 
 
@@ -134,11 +150,13 @@ def capacity_per_second(
 ) -> float:
     """Requests per second that the replicas finish while more of the same requests always wait.
 
-    All replicas are alike, so one is simulated. All requests are there at the beginning, several times over if there are few.
+    All replicas are alike, so one is simulated. All requests are there at the beginning, several times over if there are few,
+    and evenly spaced ones of them if there are very many.
     Counted is from when the replica was full to when its queue was empty.
     """
     copies = -(-FILLS * server.max_batch // len(workload))
-    columns = np.tile(workload.input_tokens, copies), np.tile(workload.output_tokens, copies)
+    some = np.linspace(0, len(workload) - 1, min(len(workload), max(ENOUGH, 2 * FILLS * server.max_batch))).astype(int)
+    columns = np.tile(workload.input_tokens[some], copies), np.tile(workload.output_tokens[some], copies)
     waiting = Workload(np.zeros(len(columns[0])), *columns)
     one = replace(server, replicas=1, clients=None, client_seconds=0.0)
     served = simulate_serving(compiled, acceptance, system, waiting, one)

@@ -1,18 +1,62 @@
-"""The arrays that the loop of `sim.traffic.engine` works on, as values by name. numba compiles functions of them."""
+"""The arrays that the loop of `sim.traffic.engine` works on, as values by name. numba compiles functions of them.
+
+What sequences in a batch do lies by slot, so that an iteration reads memory from one end to the other. All slots of all
+replicas lie in one row: those of replica `r` begin at `r` x `Limits.max_batch`.
+
+numba keeps compiled functions, and compiles one again when its own file changes. It does not see that a function changed which
+is called from another file. So they are kept in a folder that is named by the text of all files of this room.
+"""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import os
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 
 import numba
 import numpy as np
 
-from sim.setup.arrays import Counts, Floats
-
 NEVER = np.inf
 NOWHERE = -1
 
-jit = numba.njit(cache=True, nogil=True)
+Function = TypeVar("Function", bound=Callable[..., Any])
+Array: TypeAlias = Any
+"""An array of numbers. numpy's types do not say that one element is a number."""
+
+ALONE = {"cache": True, "nogil": True, "_nrt": False}
+"""Without `_nrt`, numba counts references wherever a tuple of arrays is read, which took 94 % of the time of a run."""
+
+
+def _cache_folder() -> str:
+    """Where compiled functions of this text of the room are kept: beside it, or at home where that cannot be written."""
+    here = Path(__file__).parent
+    text = sha256(b"".join(path.read_bytes() for path in sorted(here.glob("*.py")))).hexdigest()[:12]
+    root = here / "__pycache__" if os.access(here, os.W_OK) else Path.home() / ".cache" / "specdec"
+    return str(root / f"compiled-{text}")
+
+
+CACHE = _cache_folder()
+
+
+def _compiled(function: Function, **options: bool) -> Function:
+    usual = numba.config.CACHE_DIR  # type: ignore[attr-defined]
+    numba.config.CACHE_DIR = os.environ.get("NUMBA_CACHE_DIR") or CACHE  # type: ignore[attr-defined]
+    try:
+        return cast(Function, numba.njit(**ALONE, **options)(function))  # type: ignore[call-overload]
+    finally:
+        numba.config.CACHE_DIR = usual  # type: ignore[attr-defined]
+
+
+def jit(function: Function) -> Function:
+    """The function compiled; it must not make arrays."""
+    return _compiled(function)
+
+
+def inlined(function: Function) -> Function:
+    """The same for a function that is called in every iteration: a call would copy what describes its arrays."""
+    return _compiled(function, forceinline=True)
 
 
 class Requests(NamedTuple):
@@ -21,50 +65,52 @@ class Requests(NamedTuple):
     `arrival`   shape (n,): seconds
     `prompt`    shape (n,): prompt tokens that are read; a cached prefix is left out
     `output`    shape (n,): tokens of the answer
-    `offset`    shape (n,): where the positions of its answer begin in `passes`
-    `passes`    how many guesses in a row pass from each position of all answers on
+    `offset`    shape (n,): number of the first position of its answer among those of all answers
     """
 
-    arrival: Floats
-    prompt: Counts
-    output: Counts
-    offset: Counts
-    passes: Any
+    arrival: Array
+    prompt: Array
+    output: Array
+    offset: Array
 
 
 class Rounds(NamedTuple):
     """The compiled chains of one strategy, or of several among which the running batch chooses.
 
+    An edge is the outcome of a round at a node: that of node `x`, when `y` guesses in a row pass, is `x` (`most` + 1) + `y`.
+    Edge `idle`, the last one, stands for no round.
+
     `chain`         shape (most sequences + 1,): which chain is used while so many sequences run
     `start`         shape (chains,): the node where a chain begins
     `slower`        shape (chains,): factor of the target's seconds, for a chain that costs more than its rows
-    `tested`        shape (nodes,): guesses tested at a node
-    `column`        shape (most accepted + 1,): column of the outcome with so many accepted guesses
-    `next_node`     shape (nodes, columns)
-    `tokens`        shape (nodes, columns): committed
-    `positions`     shape (nodes, columns, stages): positions that the target scores
-    `draft_steps`   shape (nodes, columns, stages): steps of the draft
-    `scored`        shape (nodes, columns): positions in all stages together
-    `held`          shape (nodes, columns): KV tokens beyond the text
+    `most`          guesses tested at once, at most
+    `idle`          number of the edge without a round
+    `next_node`     shape (edges,)
+    `tokens`        shape (edges,): committed
+    `positions`     shape (stages, edges): positions that the target scores
+    `draft_steps`   shape (stages, edges): steps of the draft
+    `scored`        shape (edges,): positions in all stages together
+    `held`          shape (edges,): KV tokens beyond the text
     """
 
-    chain: Counts
-    start: Counts
-    slower: Floats
-    tested: Counts
-    column: Counts
-    next_node: Counts
-    tokens: Counts
-    positions: Counts
-    draft_steps: Counts
-    scored: Counts
-    held: Counts
+    chain: Array
+    start: Array
+    slower: Array
+    most: int
+    idle: int
+    next_node: Array
+    tokens: Array
+    positions: Array
+    draft_steps: Array
+    scored: Array
+    held: Array
 
 
 class Costs(NamedTuple):
     """Seconds of forwards, on a grid, and how two models share devices.
 
     `sequences`, `width`, `context`   knots of the grid: sequences in a forward, mean positions and mean context of a sequence
+    `intervals`                       for each of them, the interval of knots that begins at or before each whole number
     `target`                          shape (sequences, width, context): seconds of a forward
     `draft`                           shape (sequences, context): seconds of one more draft step
     `draft_start`                     seconds of a draft in addition to its steps
@@ -77,11 +123,12 @@ class Costs(NamedTuple):
     `varies`                          coefficients of variation of a draft step and of a forward
     """
 
-    sequences: Floats
-    width: Floats
-    context: Floats
-    target: Floats
-    draft: Floats
+    sequences: Array
+    width: Array
+    context: Array
+    intervals: tuple[Array, Array, Array]
+    target: Array
+    draft: Array
     draft_start: float
     prompt_share: float
     in_turn: bool
@@ -95,7 +142,7 @@ class Costs(NamedTuple):
 class Limits(NamedTuple):
     """What `sim.traffic.record.Server` allows, as numbers for the loop; `blocks` 0 and `clients` 0 stand for no limit.
 
-    `padded` says that the runtime is specdec's.
+    `padded` says that the runtime is specdec's, `antiphase` that a batch is two halves.
     """
 
     replicas: int
@@ -108,33 +155,54 @@ class Limits(NamedTuple):
     lag: int
     in_turn: bool
     padded: bool
+    antiphase: bool
 
 
-class Progress(NamedTuple):
-    """Where requests stand; arrays of shape (requests,).
+class Waiting(NamedTuple):
+    """Requests outside a batch; arrays of shape (requests,).
 
-    `read`        tokens of the prompt, and of the answer before a preemption, that were read; -1 once all are
-    `done`        tokens of the answer
-    `node`        of the chain
-    `blocks`      held
+    `done`        tokens of the answer, of a request that lost its place
     `eligible`    the first iteration that a request may join
     `behind`      the request behind it in the queue
-    `place`       the slot of the cache that it has, if the runtime pads
     """
 
-    read: Counts
-    done: Counts
-    node: Counts
-    blocks: Counts
-    eligible: Counts
-    behind: Counts
-    place: Counts
+    done: Array
+    eligible: Array
+    behind: Array
+
+
+class Slots(NamedTuple):
+    """Sequences in batches, in order of admission; arrays of shape (replicas x slots,).
+
+    `request`   number of the request
+    `text`      tokens of the prompt and of the answer so far
+    `left`      tokens of the answer that are missing
+    `shift`     what leads from `text` to the number of the next position among those of all answers
+    `node`      of the chain
+    `edge`      of the round in this iteration
+    `read`      tokens of `text` that were read; -1 once all are
+    `chunk`     tokens that are read in this iteration
+    `blocks`    of the KV cache
+    `place`     in the cache, if the runtime pads
+    """
+
+    request: Array
+    text: Array
+    left: Array
+    shift: Array
+    node: Array
+    edge: Array
+    read: Array
+    chunk: Array
+    blocks: Array
+    place: Array
 
 
 class Fleet(NamedTuple):
-    """What replicas do; arrays of shape (replicas,), and (replicas, slots) for the last three.
+    """What replicas do; arrays of shape (replicas,), but for `first`.
 
-    `ends`        when the iteration under way ends; `NEVER` for an idle replica
+    `ends`        when the iteration under way ends; `NEVER` for an idle replica; filled up to a power of two
+    `first`       a tree of replicas: the one at node `i` ends first of those at nodes 2 `i` and 2 `i` + 1
     `working`     whether an iteration is under way, and not just about to begin
     `iteration`   number of the next iteration
     `sequences`   that run
@@ -142,33 +210,43 @@ class Fleet(NamedTuple):
     `tail`        the last one
     `queued`      how many there are
     `free`        blocks
-    `running`     sequences in order of admission
-    `chunk`       prompt tokens that each reads in this iteration
-    `column`      outcome of each one's round in this iteration; `NOWHERE` where it has none
     """
 
-    ends: Floats
-    working: Any
-    iteration: Counts
-    sequences: Counts
-    head: Counts
-    tail: Counts
-    queued: Counts
-    free: Counts
-    running: Counts
-    chunk: Counts
-    column: Counts
+    ends: Array
+    first: Array
+    working: Array
+    iteration: Array
+    sequences: Array
+    head: Array
+    tail: Array
+    queued: Array
+    free: Array
 
 
 class Times(NamedTuple):
-    """The record of requests; arrays of shape (requests,), in seconds but for `replica` and `preemptions`."""
+    """The record of requests; arrays of shape (requests,), in seconds but for `replica` and `preemptions`; -1: not yet."""
 
-    submitted: Floats
-    admitted: Floats
-    first: Floats
-    finish: Floats
-    replica: Counts
-    preemptions: Counts
+    submitted: Array
+    admitted: Array
+    first: Array
+    finish: Array
+    replica: Array
+    preemptions: Array
+
+
+class Work(NamedTuple):
+    """What an iteration has to do.
+
+    `decoding`   sequences that have a round
+    `reading`    sequences that read a chunk
+    `prompt`     tokens of all chunks
+    `context`    tokens that all these sequences hold
+    """
+
+    decoding: int
+    reading: int
+    prompt: int
+    context: int
 
 
 LOG = ("seconds", "target", "draft", "deliveries", "running", "blocks", "queued", "rows", "replica")

@@ -23,29 +23,52 @@ from specdec import InputError
 
 DRAWN_AT_ONCE = 1_000_000
 """Positions whose acceptance is drawn in one go."""
+TABLED = 2**16
+"""Whole numbers whose interval of knots is in a table."""
 
 
-def requests_table(
-    workload: Workload, acceptance: Acceptance, most_tested: int, cached_share: float, seed: np.random.SeedSequence
-) -> Requests:
-    """The requests, with how many guesses in a row pass from each position of their answers on.
-
-    `most_tested` is the most guesses that are tested at once. Of each prompt, `cached_share` is not read, but one token always
-    is.
-    """
+def requests_table(workload: Workload, cached_share: float) -> Requests:
+    """The requests. Of each prompt, `cached_share` is not read, but one token always is."""
     output, prompt = workload.output_tokens, workload.input_tokens
-    ends = np.cumsum(output)
-    kind = np.int8 if most_tested < 127 else np.int32
-    passes = np.zeros(int(ends[-1]) + 1, kind)
-    first = 0
-    groups = [*(np.flatnonzero(np.diff((ends - 1) // DRAWN_AT_ONCE)) + 1).tolist(), len(ends)]
-    for last, stream in zip(groups, streams(seed, len(groups)), strict=True):
-        begin, end = int(ends[first] - output[first]), int(ends[last - 1])
-        draws = _draws(acceptance, output[first:last], stream)
-        passes[begin:end] = acceptance.accepted(draws, np.arange(end - begin), most_tested)
-        first = last
     read = np.maximum(1, prompt - np.floor(cached_share * prompt).astype(np.int64))
-    return Requests(workload.arrival_seconds, read, output, ends - output, passes)
+    return Requests(workload.arrival_seconds, read, output, np.cumsum(output) - output)
+
+
+class Answers:
+    """Acceptance draws of all positions of all answers, made as requests come, and forgotten as answers are complete.
+
+    `passes`   how many guesses in a row pass from each position on, from position number `before` on
+    `drawn`    requests whose draws were made
+
+    `most_tested` is the most guesses that are tested at once.
+    """
+
+    def __init__(self, requests: Requests, acceptance: Acceptance, most_tested: int, seed: np.random.SeedSequence) -> None:
+        self._output, self._offset, self._acceptance, self._most = requests.output, requests.offset, acceptance, most_tested
+        last = requests.offset + requests.output - 1
+        self._groups = [*(np.flatnonzero(np.diff(last // DRAWN_AT_ONCE)) + 1).tolist(), len(last)]
+        self._streams = streams(seed, len(self._groups))
+        self._next = 0
+        self.passes, self.before, self.drawn = np.zeros(0, np.int16), 0, 0
+
+    def draw(self, oldest: int) -> None:
+        """The next requests; at least as many positions as answers have that are not complete, the first of which is `oldest`.
+
+        So what is kept is copied rarely.
+        """
+        kept = self.passes[int(self._offset[oldest]) - self.before :] if oldest < self.drawn else self.passes[:0]
+        if oldest < self.drawn:
+            self.before = int(self._offset[oldest])
+        else:
+            self.before = int(self._offset[self.drawn])
+        parts, new = [kept], 0
+        while self.drawn < len(self._output) and (new == 0 or new < len(kept)):
+            group = self._output[self.drawn : self._groups[self._next]]
+            draws = _draws(self._acceptance, group, self._streams[self._next])
+            count = int(group.sum())
+            parts.append(self._acceptance.accepted(draws, np.arange(count), self._most).astype(np.int16))
+            new, self.drawn, self._next = new + count, self._groups[self._next], self._next + 1
+        self.passes = np.concatenate(parts)
 
 
 def _draws(acceptance: Acceptance, output_tokens: Counts, seed: np.random.SeedSequence) -> NDArray[Any]:
@@ -67,34 +90,38 @@ def rounds_table(chains: Sequence[Compiled], slower: Sequence[float], chain_of: 
         name = next(chain.strategy.name for chain in chains if len(chain) > 1)
         raise InputError(f"{name} remembers a round, so the batch cannot choose its length: give one length")
     most = max(int(chain.tested.max(initial=0)) for chain in chains)
-    columns = max(len(chain.outcomes) for chain in chains)
     stages = max(chain.positions.shape[-1] for chain in chains)
     first = np.cumsum([0, *[len(chain) for chain in chains]])
-    nodes = int(first[-1])
-    next_node, tokens = (np.zeros((nodes, columns), np.int64) for _ in range(2))
-    positions, draft_steps = (np.zeros((nodes, columns, stages), np.int64) for _ in range(2))
-    column = np.zeros(most + 1, np.int64)
+    next_node, tokens, positions, draft_steps = (list[Counts]() for _ in range(4))
     for chain, begin in zip(chains, first, strict=False):
-        part = np.s_[begin : begin + len(chain), : len(chain.outcomes)]
-        next_node[part], tokens[part] = begin + chain.next_node, chain.tokens
+        node, passing = np.mgrid[: len(chain), : most + 1].reshape(2, -1)
+        edge = node, chain.columns()[np.minimum(passing, chain.tested[node])]
+        next_node.append(begin + chain.next_node[edge])
+        tokens.append(chain.tokens[edge])
         # Stages are counted from the last: the target's forward of every chain falls into the same one.
-        positions[part][..., stages - chain.positions.shape[-1] :] = chain.positions
-        draft_steps[part][..., stages - chain.positions.shape[-1] :] = chain.draft_steps
-        known = chain.columns()
-        column[: len(known)] = np.maximum(column[: len(known)], known)
+        absent = (0, 0), (stages - chain.positions.shape[-1], 0)
+        positions.append(np.pad(chain.positions[edge], absent))
+        draft_steps.append(np.pad(chain.draft_steps[edge], absent))
+    scored = _with_idle(positions)
     return Rounds(
         chain_of,
         first[:-1],
         np.array(slower, float),
-        np.concatenate([chain.tested for chain in chains]),
-        column,
-        next_node,
-        tokens,
-        positions,
-        draft_steps,
-        positions.sum(axis=-1),
-        positions.max(axis=-1),
+        most,
+        len(scored) - 1,
+        _with_idle(next_node),
+        _with_idle(tokens),
+        np.ascontiguousarray(scored.T),
+        np.ascontiguousarray(_with_idle(draft_steps).T),
+        scored.sum(axis=1),
+        scored.max(axis=1),
     )
+
+
+def _with_idle(edges: Sequence[Counts]) -> Counts:
+    """The edges of all chains, and one without work behind them."""
+    every = np.concatenate(edges)
+    return np.concatenate((every, np.zeros_like(every[:1])))
 
 
 def costs_table(compiled: Compiled, system: System, most_sequences: int, most_rows: int, longest: int) -> Costs:
@@ -122,6 +149,7 @@ def costs_table(compiled: Compiled, system: System, most_sequences: int, most_ro
         sequences,
         width,
         context,
+        (_intervals(sequences), _intervals(width), _intervals(context)),
         target,
         step,
         float((one - step).mean()),
@@ -139,6 +167,12 @@ def _knots(first: int, last: int, each_doubling: int) -> Floats:
     """Whole numbers from `first` to at least `last`, evenly spaced on a logarithmic scale."""
     count = int(np.ceil(each_doubling * np.log2(max(last, first + 1) / first))) + 1
     return np.unique(np.ceil(first * 2 ** (np.arange(count) / each_doubling)))
+
+
+def _intervals(knots: Floats) -> Counts:
+    """For each whole number up to the last knot, or up to `TABLED`, the interval of knots that holds it."""
+    whole = np.arange(min(int(knots[-1]) + 1, TABLED))
+    return np.clip(np.searchsorted(knots, whole, side="right") - 1, 0, len(knots) - 2)
 
 
 def _check(seconds: Floats, source: str, what: str, **axes: Floats) -> None:

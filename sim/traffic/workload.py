@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sim.setup.arrays import Counts, Floats
+from sim.setup.arrays import Counts, Flags, Floats
 from specdec import InputError
 from specdec.inputs import at_least_one
 
@@ -47,6 +47,16 @@ class Workload:
 
     def __len__(self) -> int:
         return len(self.arrival_seconds)
+
+    def chosen(self, which: Flags | Counts | slice) -> Workload:
+        """Some of the requests, in order: by flags, numbers or a slice."""
+        return Workload(self.arrival_seconds[which], self.input_tokens[which], self.output_tokens[which], self.source)
+
+    @property
+    def rate_per_second(self) -> float | None:
+        """Requests that arrive in a second, on average; `None` where all arrive at once."""
+        span = float(self.arrival_seconds[-1] - self.arrival_seconds[0])
+        return (len(self) - 1) / span if span else None
 
     def repeated(self, times: int) -> Workload:
         """The same requests so many times over, one mean gap between the last of them and the first again."""

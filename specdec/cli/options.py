@@ -293,16 +293,19 @@ def _named(setting: str) -> tuple[str, str]:
 
 def parsed_lengths(text: str | None) -> list[int]:
     """`"1,2,4-6"` as `[1, 2, 4, 5, 6]`."""
-    lengths: list[int] = []
+    return parsed_counts("draft length", text, LONGEST_DRAFT)
+
+
+def parsed_counts(what: str, text: str | None, most: int) -> list[int]:
+    """Whole numbers from 1 to `most`, and ranges of them; each once. `what` is what errors call them."""
+    counts: list[int] = []
     for part in text.split(",") if text is not None else ():
         first, dash, last = part.strip().partition("-")
         possible = first.isdecimal() and (last.isdecimal() or not dash)
-        if not possible or max(len(first), len(last)) > DIGITS or not 1 <= int(first) <= int(last or first) <= LONGEST_DRAFT:
-            raise InputError(
-                f"draft length {part!r} is not possible: give integers from 1 to {LONGEST_DRAFT}, such as 1,2,4 or 1-8"
-            )
-        lengths += range(int(first), int(last or first) + 1)
-    return list(dict.fromkeys(lengths))
+        if not possible or max(len(first), len(last)) > DIGITS or not 1 <= int(first) <= int(last or first) <= most:
+            raise InputError(f"{what} {part!r} is not possible: give integers from 1 to {most}, such as 1,2,4 or 1-8")
+        counts += range(int(first), int(last or first) + 1)
+    return list(dict.fromkeys(counts))
 
 
 def several(texts: Sequence[str] | None) -> list[str]:

@@ -253,7 +253,7 @@ class ExactForks:
         q = self.interpreter.pair.q(fork.committed.tokens + fork.window[:accepted].tokens)
         left_out = [drafted.token for drafted in fork.window[accepted : accepted + 1].drafted]
         likeliest = sorted(range(len(q)), key=lambda token: -q[token])  # a stable sort: of equals, the lowest comes first
-        return [token for token in likeliest if token not in left_out][: fork.fan_out]
+        return [token for token in likeliest if q[token] and token not in left_out][: fork.fan_outs[accepted]]
 
 
 def law(

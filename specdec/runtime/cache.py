@@ -180,12 +180,27 @@ class StaticCache(Cache):
         `visible`     how many cells attention reads, all of them unless given; every position must be below
         `first_slot`  the first of the slots that are fed
         """
-        starts = self._starts[first_slot : first_slot + len(positions)]
-        self._cells.first_slot, self._cells.fed = first_slot, (starts + positions).flatten()
-        self._cells.visible = self.length if visible is None else visible
+        self._feed_to(positions, self.length if visible is None else visible, first_slot)
         masks = {kind: self._mask(positions[:, None, :, None], kind, window) for kind, window in self._windows}
+        return self._options(positions, masks if len(masks) > 1 else next(iter(masks.values())))
+
+    def beside(self, positions: Tensor, cells: Tensor, mask: Tensor, first_slot: int = 0) -> dict[str, Any]:
+        """What a forward needs whose tokens do not lie in the cells of their positions. Attention must be plain.
+
+        `cells`   of the tokens, of the shape of `positions`
+        `mask`    what to add to the scores, shape (slots that are fed, 1, width, cells that attention reads)
+        """
+        self._feed_to(cells, mask.shape[-1], first_slot)
+        return self._options(positions, mask)
+
+    def _feed_to(self, cells: Tensor, visible: int, first_slot: int) -> None:
+        starts = self._starts[first_slot : first_slot + len(cells)]
+        self._cells.first_slot, self._cells.fed = first_slot, (starts + cells).flatten()
+        self._cells.visible = visible
+
+    def _options(self, positions: Tensor, mask: Any) -> dict[str, Any]:
         return {
-            "attention_mask": masks if len(masks) > 1 else next(iter(masks.values())),
+            "attention_mask": mask,
             "position_ids": positions.clamp(max=self._last_position),  # padding may lie beyond the longest context
             "past_key_values": self,
         }

@@ -117,7 +117,8 @@ class Engine:
 
     def work(self, waiting: Sequence[Waiting]) -> None:
         """Answer all that sequences wait for. Both lanes work once, at the same time; the target works in this thread."""
-        sent = self._draft.send([draft for one in waiting for draft in one.drafts])
+        drafts, forks = [draft for one in waiting for draft in one.drafts], [fork for one in waiting for fork in one.forks]
+        sent = self._draft.send(drafts, forks)
         target_seconds = self._target.score([score for one in waiting for score in one.scores])
         draft_seconds = self._draft.collect(sent, target_seconds)
         seconds = max(target_seconds, draft_seconds) if self._draft.overlaps else target_seconds + draft_seconds

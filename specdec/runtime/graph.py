@@ -20,6 +20,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import TypeAlias
 
 import torch
@@ -27,6 +28,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from specdec.effects import StopRule
+from specdec.runtime.branches import Branches, Feed
 from specdec.runtime.cache import LENGTH, CachePlan, StaticCache, padded, why_not_plain, why_not_static
 from specdec.runtime.runner import Forward, Runner, SequenceRunner
 from specdec.sampling import NOT_A_TOKEN, Sampler, greedy_choice, not_a_distribution, picked
@@ -153,6 +155,23 @@ class GraphRunner(SequenceRunner):
             if not drafted:
                 raise not_a_distribution()
         return drafted, None if sampler.greedy else draft.q[: len(drafted)].clone()
+
+    def branches(self, branches: Branches) -> Feed:
+        self._reserve(branches.end)
+        mask = branches.mask(self.model.dtype, self.device)[None, None]
+        prefixes = torch.tensor([branches.prefixes], device=self.device)
+        width, depth = len(branches.prefixes), count()
+
+        @torch.inference_mode()
+        def feed(tokens: Sequence[Sequence[int]]) -> list[Tensor]:
+            first = branches.start + next(depth) * width
+            cells = torch.arange(first, first + width, device=self.device).unsqueeze(0)
+            positions = prefixes + (first - branches.start) // width
+            where = self._cache.beside(positions, cells, mask[..., : first + width])
+            ids = torch.tensor([list(tokens[0])], device=self.device)
+            return [self._forward(input_ids=ids, **where)[0, :, : self.vocabulary]]
+
+        return feed
 
     def _trim(self, keep: int) -> None:
         del self._held[keep:]

@@ -191,7 +191,7 @@ class ProcessLane(Lane):
     def submit(self, method: str, *arguments: Any) -> Wait:
         if not self._ready:
             self._start()
-        if method == "draft":
+        if method in ("draft", "fork"):
             arguments = tuple(map(tuple, *arguments))  # plain tuples are pickled in a fraction of the time
         self._ticket += 1  # before it is sent: Ctrl-C may come in between, and no two requests may have one number
         ticket = self._ticket

@@ -34,6 +34,20 @@ class DraftRequest(NamedTuple):
     racing: bool = False
 
 
+class ForkRequest(NamedTuple):
+    """Prepare for the outcomes of verifying the last `len(fan_outs) - 1` tokens of `context`, the whole context of `slot`.
+
+    After each number of accepted tokens, as many tokens of the target's are foreseen as `fan_outs` says, and each gets a branch
+    of `length` tokens. They are sampled by `uniforms`, branch after branch; those of a greedy fork by none.
+    """
+
+    slot: int
+    context: Sequence[int]
+    fan_outs: Sequence[int]
+    length: int
+    uniforms: Sequence[float] = ()
+
+
 class ScoreRequest(NamedTuple):
     """Score the last `positions` prefixes of `context`, the whole context of the sequence in `slot`."""
 
@@ -54,6 +68,24 @@ class Drafting:
 
     tokens: list[int]
     q: Row | None
+    busy_seconds: float
+    failure: str = ""
+
+
+@dataclass(frozen=True)
+class Forking:
+    """The answer to a `ForkRequest`.
+
+    `number`        by which its rows are asked for (`Worker.branch`), until the next fork of the same slot
+    `outcomes`      those that are foreseen: how many tokens are accepted, and the token of the target's after them
+    `tails`         the tokens of the branch of each outcome
+    `busy_seconds`  wall seconds of the whole request
+    `failure`       why there is no token at all; empty otherwise
+    """
+
+    number: int
+    outcomes: list[tuple[int, int]]
+    tails: list[list[int]]
     busy_seconds: float
     failure: str = ""
 

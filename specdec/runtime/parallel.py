@@ -31,6 +31,7 @@ from transformers.distributed.configuration_utils import DistributedConfig
 
 from specdec.errors import InputError, ModelError, PairError
 from specdec.runtime.admission import admit
+from specdec.runtime.branches import Branches, Feed
 from specdec.runtime.cache import CachePlan
 from specdec.runtime.runner import Forward
 from specdec.runtime.sequences import BatchRunner, Wanted, new_batch_runner
@@ -219,6 +220,9 @@ class SplitRunner(BatchRunner):
 
     def logits(self, wanted: Sequence[Wanted]) -> list[Tensor]:
         return self._ranks.ask("logits", self._own.logits, [tuple(one) for one in wanted])
+
+    def branches(self, forks: Sequence[Branches]) -> Feed:
+        raise PairError("a model that is split over ranks drafts no forks: draft with one that is whole")
 
     def forget(self) -> None:
         if not self._ranks.ended:

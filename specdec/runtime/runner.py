@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers import Cache, PreTrainedModel
 
+from specdec.runtime.branches import SCRATCH, Branches, Feed
 from specdec.runtime.cache import CachePlan, cache_name, forward_parameters, new_cache, stretched_beyond
 from specdec.runtime.layers import SlidingLayer
 from specdec.runtime.placement import device_of
@@ -89,6 +90,10 @@ class SequenceRunner(ABC):
         return self._feed(tokens[len(self._held) :], positions)
 
     @abstractmethod
+    def branches(self, branches: Branches) -> Feed:
+        """What feeds the branches behind the context that is held. Ask `why_not_forked` before."""
+
+    @abstractmethod
     def forget(self) -> None:
         """Empty the cache."""
 
@@ -157,20 +162,37 @@ class Runner(SequenceRunner):
             return max(end, self._border + 1)
         return end
 
+    def branches(self, branches: Branches) -> Feed:
+        prefixes = torch.tensor([branches.prefixes], device=self.device)
+        mask = branches.mask(self.model.dtype, self.device)[None, None]
+
+        def feed(tokens: Sequence[Sequence[int]]) -> list[Tensor]:
+            count, end = len(branches.prefixes), len(self._held) + len(branches.prefixes)
+            depth = (len(self._held) - branches.start) // count
+            logits = self._forwarded(list(tokens[0]), count, prefixes + depth, mask[..., :end])
+            self._held += [SCRATCH] * count
+            return [logits[:, : self.vocabulary]]
+
+        return feed
+
     def _feed(self, tokens: list[int], positions: int) -> Tensor:
-        ids = torch.tensor([tokens], device=self.device)
         start = len(self._held)
         where = None if self._table is None else self._positions(start, start + len(tokens))
+        logits = self._forwarded(tokens, positions, where)
+        self._held += tokens
+        return logits if logits.shape == (positions, self.vocabulary) else logits[-positions:, : self.vocabulary]
+
+    def _forwarded(self, tokens: list[int], kept: int, where: Tensor | None, mask: Tensor | None = None) -> Tensor:
+        """Logits after the last `kept` of these tokens, which the cache holds then."""
+        ids = torch.tensor([tokens], device=self.device)
         try:
             with torch.inference_mode():
                 if self._copies is not None:
-                    self._copies.take(start)
-                logits = self._forward(ids, self.cache, where, logits_to_keep=positions)[0]
+                    self._copies.take(len(self._held))
+                return self._forward(ids, self.cache, where, mask, logits_to_keep=kept)[0]
         except BaseException:  # Ctrl-C too: some layers hold the new keys, some do not
             self._start_again()
             raise
-        self._held += tokens
-        return logits if logits.shape == (positions, self.vocabulary) else logits[-positions:, : self.vocabulary]
 
     def _positions(self, start: int, end: int) -> Tensor:
         assert self._table is not None

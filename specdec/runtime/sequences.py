@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from itertools import count
 from typing import Protocol, TypeAlias
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from specdec.effects import StopRule
+from specdec.runtime.branches import Branches, Feed
 from specdec.runtime.cache import LENGTH, CachePlan, StaticCache, padded, why_not_static
 from specdec.runtime.graph import GraphRunner, new_runner, why_stepwise
 from specdec.runtime.placement import device_of
@@ -47,6 +49,13 @@ class BatchRunner(ABC):
     @abstractmethod
     def forget(self) -> None:
         """Empty the caches."""
+
+    @abstractmethod
+    def branches(self, forks: Sequence[Branches]) -> Feed:
+        """What feeds the branches of several sequences, each behind the context that its slot holds.
+
+        One call names a slot at most once. Each sequence has at least one branch. Ask `why_not_forked` before.
+        """
 
     def draft(
         self, slot: int, context: Sequence[int], length: int, stop: StopRule | None, sampler: Sampler, uniforms: Sequence[float]
@@ -97,6 +106,10 @@ class OneByOne(BatchRunner):
         for runner in self._runners:
             runner.forget()
 
+    def branches(self, forks: Sequence[Branches]) -> Feed:
+        feeds = [self._runners[fork.slot].branches(fork) for fork in forks]
+        return lambda tokens: [logits for feed, own in zip(feeds, tokens, strict=True) for logits in feed([own])]
+
     def draft(
         self, slot: int, context: Sequence[int], length: int, stop: StopRule | None, sampler: Sampler, uniforms: Sequence[float]
     ) -> tuple[list[int], Tensor | None] | None:
@@ -131,6 +144,28 @@ class Batched(BatchRunner):
         first = min(fresh)
         return [logits[slot - first, len(fresh[slot]) - positions : len(fresh[slot])] for slot, _, positions in wanted]
 
+    def branches(self, forks: Sequence[Branches]) -> Feed:
+        width, steps = max(len(fork.prefixes) for fork in forks), max(fork.steps for fork in forks)
+        given, device = {fork.slot: fork for fork in forks}, device_of(self.model)
+        slots = range(min(given), max(given) + 1)
+        start = max(len(self._held[slot]) for slot in slots)  # one for all, so that all see as many cells in each step
+        every = [given.get(slot, Branches(slot, start, (), 0)).padded(start, width, steps) for slot in slots]
+        self._reserve(every[0].end)
+        masks = torch.stack([fork.mask(self.model.dtype, device) for fork in every]).unsqueeze(1)
+        prefixes = torch.tensor([fork.prefixes for fork in every], device=device)
+        cells = torch.arange(start, every[0].end, device=device).view(steps, 1, width).expand(-1, len(slots), -1)
+        step = count()
+
+        def feed(tokens: Sequence[Sequence[int]]) -> list[Tensor]:
+            depth, fed = next(step), {fork.slot: own for fork, own in zip(forks, tokens, strict=True)}
+            ids = torch.tensor([padded(fed.get(slot, ()), width) for slot in slots], device=device)
+            seen = masks[..., : start + (depth + 1) * width]
+            where = self._cache.beside(prefixes + depth, cells[depth], seen, slots[0])
+            logits = self._forward(input_ids=ids, **where)[:, :, : self.vocabulary]
+            return [logits[fork.slot - slots[0], : len(fork.prefixes)] for fork in forks]
+
+        return feed
+
     def _prepare(self, slot: int, context: Sequence[int], scored: int) -> None:
         """Roll a slot back to the longest prefix of `context` that it holds, then read what is too long for a common forward.
 
@@ -152,8 +187,7 @@ class Batched(BatchRunner):
         ids = [padded(fresh.get(slot, ()), width) for slot in slots]
         starts = [len(self._held[slot]) for slot in slots]
         end = max(starts) + width
-        if end > self._cache.length:
-            self._cache.grow(max(end, 2 * self._cache.length))
+        self._reserve(end)
         device = device_of(self.model)
         positions = torch.tensor(starts).unsqueeze(1) + torch.arange(width)
         where = self._cache.at(positions.to(device), visible=end, first_slot=first)
@@ -161,6 +195,11 @@ class Batched(BatchRunner):
         for slot, tokens in fresh.items():
             self._held[slot] += tokens
         return logits[:, :, : self.vocabulary]
+
+    def _reserve(self, length: int) -> None:
+        """Let each slot hold `length` tokens."""
+        if length > self._cache.length:
+            self._cache.grow(max(length, 2 * self._cache.length))
 
 
 def new_batch_runner(

@@ -10,18 +10,18 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
-from torch import Tensor
-
-from specdec.effects import Both, Draft, Effect, Fork, Guess, Known, Race, Score, Scores
+from specdec.effects import Both, Draft, Effect, Fork, Forks, Guess, Race, Score, Scores
 from specdec.errors import LaneError, ModelError, PairError, StrategyError
 from specdec.runtime.lane import Lane, Wait
-from specdec.runtime.messages import ARGMAX, Drafting, DraftRequest, ScoreRequest, Scoring
+from specdec.runtime.messages import Drafting, DraftRequest, Forking, ForkRequest, ScoreRequest, Scoring
+from specdec.runtime.prepared import NO_FORKS, PreparedForks, guess_of
 from specdec.runtime.slot import Slot
 
 A = TypeVar("A")
-R = TypeVar("R", DraftRequest, ScoreRequest)
+R = TypeVar("R", DraftRequest, ForkRequest, ScoreRequest)
 T = TypeVar("T")
 
 
@@ -33,6 +33,15 @@ class AskedDraft:
     effect: Draft
     racing: bool = False
     answer: Guess = Guess.empty
+
+
+@dataclass(slots=True)
+class AskedFork:
+    """A fork that a sequence waits for. Its `answer` stays without branches when the draft could not make any."""
+
+    slot: Slot
+    effect: Fork
+    answer: Forks = NO_FORKS
 
 
 @dataclass(slots=True)
@@ -56,7 +65,7 @@ class AskedBoth:
         return self.left.answer, self.right.answer
 
 
-Asked: TypeAlias = AskedDraft | AskedScore | AskedBoth
+Asked: TypeAlias = AskedDraft | AskedFork | AskedScore | AskedBoth
 
 
 @dataclass(slots=True)
@@ -65,6 +74,7 @@ class Waiting:
 
     slot: Slot
     drafts: list[AskedDraft] = field(default_factory=list[AskedDraft])
+    forks: list[AskedFork] = field(default_factory=list[AskedFork])
     scores: list[AskedScore] = field(default_factory=list[AskedScore])
 
     def ask(self, effect: Effect[Any]) -> Asked:
@@ -83,13 +93,12 @@ class Waiting:
                 self.drafts.append(asked := AskedDraft(self.slot, right, racing=True))
                 return AskedBoth(raced, asked)
             case Fork():
-                raise StrategyError(
-                    "the runtime cannot answer Fork yet: prove the strategy by `specdec.law`, and decode with one that drafts "
-                    "a single continuation"
-                )
+                self.forks.append(asked := AskedFork(self.slot, effect))
+                return asked
             case _:
                 name = type(effect).__name__
-                raise StrategyError(f"the runtime cannot answer {name} here: ask Draft, Score, Both or Race, or Verify alone")
+                known = "Draft, Fork, Score, Both or Race, or Verify alone"
+                raise StrategyError(f"the runtime cannot answer {name} here: ask {known}")
 
 
 def answered_later(slot: Slot, effect: Effect[Any]) -> Generator[Waiting, None, Any]:
@@ -100,8 +109,9 @@ def answered_later(slot: Slot, effect: Effect[Any]) -> Generator[Waiting, None, 
     return asked.answer
 
 
-Sent: TypeAlias = list[tuple[list[tuple[AskedDraft, DraftRequest]], Wait | None]]
-"""Groups of drafts under way, each with the function that waits for it (`None` when the lane was lost)."""
+AskedOfDraft: TypeAlias = tuple[AskedDraft, DraftRequest] | tuple[AskedFork, ForkRequest]
+Sent: TypeAlias = list[tuple[Sequence[AskedOfDraft], Wait | None]]
+"""Groups of drafts and forks under way, each with the function that waits for it (`None` when the lane was lost)."""
 
 
 class DraftSide:
@@ -132,31 +142,48 @@ class DraftSide:
         """The answer to a request; `None` without one."""
         return None if wait is None else self._unless_lost(wait)
 
-    def send(self, drafts: Sequence[AskedDraft]) -> Sent:
-        """Start all drafts, in as few requests as their slots allow."""
-        requests = [(asked, request) for asked in drafts if (request := self._request(asked)) is not None]
-        return [(group, self.submit("draft", [request for _, request in group])) for group in groups(requests)]
+    def send(self, drafts: Sequence[AskedDraft], forks: Sequence[AskedFork] = ()) -> Sent:
+        """Start all drafts, then all forks, in as few requests as their slots allow."""
+        drafting = groups([(asked, request) for asked in drafts if (request := self._request(asked)) is not None])
+        forking = groups([(asked, request) for asked in forks if (request := self._fork_request(asked)) is not None])
+        sent: Sent = [(group, self.submit("draft", [request for _, request in group])) for group in drafting]
+        return sent + [(group, self.submit("fork", [request for _, request in group])) for group in forking]
 
     def collect(self, sent: Sent, target_seconds: float) -> float:
-        """Wait for all drafts, and answer them. Returns the seconds that the draft worked.
+        """Wait for all drafts and forks, and answer them. Returns the seconds that the draft worked.
 
         The target has answered, `target_seconds` after it began, so racing drafts end.
         """
-        if self._lane is not None and any(request.racing for group, _ in sent for _, request in group):
+        if self._lane is not None and any(
+            asked.racing for group, _ in sent for asked, _ in group if isinstance(asked, AskedDraft)
+        ):
             self._lane.target_answered(target_seconds)
         seconds = 0.0
         for group, wait in sent:
-            draftings: list[Drafting] | None = self.wait(wait)
-            if draftings is not None:
-                for (asked, request), drafting in zip(group, draftings, strict=True):
-                    self._answer(asked, request, drafting)
-                seconds += max([drafting.busy_seconds for drafting in draftings])
+            answers: list[Any] | None = self.wait(wait)
+            if answers is not None:
+                for (asked, request), answer in zip(group, answers, strict=True):
+                    self._answered(asked, request, answer)
+                seconds += max([answer.busy_seconds for answer in answers])
         return seconds
+
+    def _answered(self, asked: AskedDraft | AskedFork, request: DraftRequest | ForkRequest, answer: Any) -> None:
+        """Take the lane's answer to one request."""
+        if answer.failure:
+            self._give_up(answer.failure)
+            return
+        asked.slot.statistics.draft_busy_seconds += answer.busy_seconds
+        if isinstance(asked, AskedFork):
+            self._answer_fork(asked, answer)
+        else:
+            asked.slot.give_back(request.uniforms[len(answer.tokens) :])
+            asked.slot.statistics.drafted_tokens += len(answer.tokens)
+            asked.answer = guess_of(answer.tokens, answer.q)
 
     def _request(self, asked: AskedDraft) -> DraftRequest | None:
         """The request to the lane; `None` where it cannot answer."""
         if self._lane is None:
-            raise PairError("this strategy drafts, and no draft model was given: give one, or use a strategy without")
+            raise no_draft()
         effect = asked.effect
         context = effect.committed.tokens + effect.after.tokens
         length = min(effect.length, self._context_limit - len(context))
@@ -165,19 +192,28 @@ class DraftSide:
         slot = asked.slot
         return DraftRequest(slot.index, context, length, slot.uniforms(length), effect.stop, asked.racing)
 
-    def _answer(self, asked: AskedDraft, request: DraftRequest, drafting: Drafting) -> None:
-        if drafting.failure:
-            self._give_up(drafting.failure)
-            return
-        asked.slot.give_back(request.uniforms[len(drafting.tokens) :])
-        statistics = asked.slot.statistics
-        statistics.draft_busy_seconds += drafting.busy_seconds
-        statistics.drafted_tokens += len(drafting.tokens)
-        q = drafting.q
-        if isinstance(q, Tensor) and q.is_cpu:
-            q = q.numpy()
-        rows = [ARGMAX] * len(drafting.tokens) if q is None else q
-        asked.answer = Guess(tuple(map(Known, drafting.tokens, rows)))
+    def _fork_request(self, asked: AskedFork) -> ForkRequest | None:
+        """The request to the lane; `None` where it cannot answer."""
+        if self._lane is None:
+            raise no_draft()
+        effect = asked.effect
+        context = effect.committed.tokens + effect.window.tokens
+        length = min(effect.length, self._context_limit - len(context) - 1)
+        if length < 1 or self.failure:
+            return None
+        uniforms = asked.slot.uniforms(length * sum(effect.fan_outs))
+        return ForkRequest(asked.slot.index, context, effect.fan_outs, length, uniforms)
+
+    def _answer_fork(self, asked: AskedFork, forking: Forking) -> None:
+        asked.slot.statistics.drafted_tokens += sum(map(len, forking.tails))
+        fetch = None if asked.slot.sampling.greedy else partial(self._branch, asked.slot.index, forking.number)
+        tails = dict(zip(forking.outcomes, enumerate(forking.tails), strict=True))
+        asked.answer = PreparedForks(tails, fetch, asked.slot.statistics)
+
+    def _branch(self, slot: int, number: int, branch: int) -> Drafting | None:
+        """A branch of a fork with its rows; `None` when the lane is lost."""
+        found: list[Drafting] | None = self.wait(self.submit("branch", slot, number, branch))
+        return None if found is None else found[0]
 
     def _unless_lost(self, call: Callable[..., T], *arguments: Any) -> T | None:
         """What `call` returns; `None` when the lane is lost, before or now."""
@@ -226,6 +262,11 @@ class TargetSide:
         committed = asked.effect.committed.tokens
         guessed = asked.effect.guess.tokens[: max(0, self._context_limit - len(committed))]
         return ScoreRequest(asked.slot.index, committed + guessed, len(guessed) + 1)
+
+
+def no_draft() -> PairError:
+    """The error for a pair without a draft."""
+    return PairError("this strategy drafts, and no draft model was given: give one, or use a strategy without")
 
 
 def groups(asked: Sequence[tuple[A, R]]) -> list[list[tuple[A, R]]]:

@@ -14,7 +14,8 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,15 +23,29 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from specdec.errors import LaneError, ModelError, PairError, SpecdecError
+from specdec.errors import LaneError, ModelError, PairError, SpecdecError, StrategyError
+from specdec.runtime.branches import why_not_forked
 from specdec.runtime.cache import CachePlan
 from specdec.runtime.channel import Channel
 from specdec.runtime.crossing import received, rows_and_answered
+from specdec.runtime.forking import OpenFork, grow, grow_one_by_one
 from specdec.runtime.fused import FusedForward, new_forward
-from specdec.runtime.messages import Drafting, DraftRequest, Hosted, ScoreRequest, Scoring, packed, read_ticket
+from specdec.runtime.messages import (
+    Drafting,
+    DraftRequest,
+    Forking,
+    ForkRequest,
+    Hosted,
+    ScoreRequest,
+    Scoring,
+    packed,
+    read_ticket,
+)
 from specdec.runtime.sequences import NewRunner, Wanted, new_batch_runner
 from specdec.runtime.vocabulary import Known
 from specdec.sampling import Sampler, Sampling, inverted
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -90,6 +105,9 @@ class Worker:
         self.asks_mode = not isinstance(self._forward, FusedForward)
         self._runner = new_runner(model, self._known.proposed, 1, self._forward, eager=eager, plan=plan)
         self._samplers = [Sampler(Sampling())]
+        self._forks_at_once = why_not_forked(model) is None and (plan is None or plan.batched)
+        self._forks: dict[int, tuple[int, OpenFork]] = {}  # by slot, with its number
+        self._forked = 0
 
     def begin(self, sampling: Sampling, prompt: Sequence[int], slot: int = 0, size: int = 1) -> None:
         """Start a sequence in one of `size` slots: fill its cache with all of the prompt but the last token.
@@ -113,6 +131,7 @@ class Worker:
 
     def forget(self) -> None:
         """Empty the caches."""
+        self._forks.clear()
         self._runner.forget()
 
     def draft(self, requests: Sequence[DraftRequest], answered: Callable[[], bool] = lambda: False) -> list[Drafting]:
@@ -181,11 +200,15 @@ class Worker:
 
     def _logits(self, wanted: Sequence[Wanted]) -> list[Tensor]:
         known = self._known
+        if known.whole:
+            return self._failing_by_name(self._runner.logits, wanted)
+        readable = [(slot, known.readable(context), positions) for slot, context, positions in wanted]
+        return [known.widened(rows) for rows in self._failing_by_name(self._runner.logits, readable)]
+
+    def _failing_by_name(self, forward: Callable[[T], list[Tensor]], given: T) -> list[Tensor]:
+        """What a forward gives. Raises `ModelError` where it fails."""
         try:
-            if known.whole:
-                return self._runner.logits(wanted)
-            readable = [(slot, known.readable(context), positions) for slot, context, positions in wanted]
-            return [known.widened(rows) for rows in self._runner.logits(readable)]
+            return forward(given)
         except RuntimeError as error:  # what torch says of memory, devices and shapes
             reason, name = str(error).partition("\n")[0][:160], self._runner.model.name_or_path or "a model"
             raise ModelError(f"{name} failed in a forward ({reason}): check its memory and its device") from error
@@ -209,6 +232,38 @@ class Worker:
                 self._runner.forget()  # a static cache may hold NaN now, and no mask hides that
                 found.append(error)
         return found
+
+    def fork(self, requests: Sequence[ForkRequest]) -> list[Forking]:
+        """Prepare branches for every request: one forward over each window, then a forward over all branches for each token.
+
+        Their rows stay here until they are asked for, since most are never read.
+        """
+        start = time.perf_counter()
+        wanted = [(request.slot, request.context, len(request.fan_outs)) for request in requests]
+        with torch.inference_mode():
+            logits = self._logits(wanted)
+            forks = [
+                OpenFork(request, self._samplers[request.slot], own) for request, own in zip(requests, logits, strict=True)
+            ]
+            growing = [fork for fork in forks if fork.outcomes]
+            if self._forks_at_once and growing:
+                feed = self._runner.branches([fork.branches for fork in growing])
+                grow(growing, partial(self._failing_by_name, feed), self._known)
+            else:
+                grow_one_by_one(growing, self._logits)
+        if any(fork.broken for fork in forks):
+            self._runner.forget()  # a static cache may hold NaN now, and no mask hides that
+        seconds = time.perf_counter() - start
+        first, self._forked = self._forked + 1, self._forked + len(forks)
+        self._forks.update({fork.request.slot: (first + i, fork) for i, fork in enumerate(forks)})
+        return [fork.answer(first + i, seconds) for i, fork in enumerate(forks)]
+
+    def branch(self, slot: int, number: int, branch: int) -> list[Drafting]:
+        """A branch of the fork with that number, with its rows."""
+        held, fork = self._forks.get(slot, (0, None))
+        if held != number or fork is None:
+            raise StrategyError("a strategy asks for a branch of an earlier Fork: Forks hold for one round")
+        return [Drafting(fork.tails[branch], fork.q(branch), 0.0)]
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Scoring]:
         """Score the positions of every request, all in one forward."""
@@ -253,6 +308,10 @@ def serve(channel: Channel, worker: Worker, shared: NDArray[Any], answered: NDAr
             if method == "draft":
                 requests = [DraftRequest(*request) for request in arguments]
                 answer = packed(worker.draft(requests, answered=lambda ticket=ticket: answered[0] >= ticket), shared)
+            elif method == "fork":
+                answer = worker.fork([ForkRequest(*request) for request in arguments])
+            elif method == "branch":
+                answer = packed(worker.branch(*arguments), shared)
             else:
                 answer = getattr(worker, method)(*arguments)
         except SpecdecError as error:

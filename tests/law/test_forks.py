@@ -4,37 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 
 import pytest
 from exact_pairs import uniform_pair
-from saguaro import DraftsOnAMiss, Saguaro
 
-from specdec import (
-    Committed,
-    Fork,
-    Guess,
-    Verdict,
-)
+from specdec import Committed, DecodingStrategy, Fork, Guess, StrategyError, Verdict
 from specdec.law import Exact, ExactPair, ExactRow, cases
 from specdec.verification import rules
+from strategies import Hedged, Saguaro
 
 
 @pytest.mark.parametrize("verification", rules())
-@pytest.mark.parametrize("strategy", [Saguaro, DraftsOnAMiss], ids=["none on a miss", "drafted on a miss"])
+@pytest.mark.parametrize("strategy", [Saguaro, partial(Saguaro, on_a_miss="none"), Hedged], ids=["drafted", "none", "hedged"])
 @pytest.mark.parametrize("fan_out", [1, 2, 3])
 @pytest.mark.parametrize("draft_length", [1, 2, 3])
-def test_forks_are_exact(strategy: type[Saguaro], draft_length: int, fan_out: int, verification: str) -> None:
+def test_forks_are_exact(strategy: Callable[..., DecodingStrategy], draft_length: int, fan_out: int, verification: str) -> None:
     for case in cases(24, seed=4):
-        assert case.law(strategy(draft_length, fan_out), verification) == case.target_law, case
+        assert case.law(strategy(draft_length=draft_length, fan_out=fan_out), verification) == case.target_law, case
 
 
 def test_a_fork_is_drawn_only_on_the_branch_that_uses_it(count_branches: Callable[..., int]) -> None:
     """Drawn eagerly, leaves would multiply by all continuations."""
-    assert count_branches(Saguaro(3, 3), uniform_pair(3), 1) == 3
-    assert count_branches(Saguaro(3, 3), uniform_pair(3), 3) < 600
+    assert count_branches(Saguaro(3, 3, "none"), uniform_pair(3), 1) == 3
+    assert count_branches(Saguaro(3, 3, "none"), uniform_pair(3), 3) < 600
 
 
-def forked(q: dict[tuple[int, ...], ExactRow], window: Guess, fan_out: int) -> Callable[..., Guess]:
+def forked(q: dict[tuple[int, ...], ExactRow], window: Guess, fan_out: int | tuple[int, ...]) -> Callable[..., Guess]:
     """What is ready behind (accepted, last token), of a fork of 2 tokens behind token 0."""
     vocabulary = len(q[0,])
     rest = tuple(Fraction(1, vocabulary) for _ in range(vocabulary))
@@ -54,6 +50,24 @@ def test_the_likeliest_tokens_are_foreseen_behind_each_prefix_but_the_windows_ow
     assert [last for last in range(4) if after(0, last)] == [0, 3]  # 1 is the window's own; of 0 and 2, the lower
     assert [last for last in range(4) if after(1, last)] == [0, 1]  # behind the whole window, nothing is left out
     assert {len(after(0, 3)), len(after(1, 0))} == {2}
+
+
+def test_fan_outs_may_differ_and_no_impossible_token_is_foreseen() -> None:
+    half = Fraction(1, 2)
+    q = {(0,): (half, Fraction(0), half, Fraction(0)), (0, 1): (Fraction(0), half, Fraction(0), half)}
+    after = forked(q, Guess.certain([1]), (1, 3))
+    assert [last for last in range(4) if after(0, last)] == [0]
+    assert [last for last in range(4) if after(1, last)] == [1, 3]
+    after = forked(q, Guess.certain([1]), (0, 1))
+    assert [last for last in range(4) if after(0, last)] == []
+
+
+@pytest.mark.parametrize(
+    ("fan_out", "said"), [(0, "at least 1"), ((0, 0), "at least 1"), ((1, -1), "at least 1"), ((1,), "give")]
+)
+def test_a_fork_refuses_what_is_no_fan_out(fan_out: int | tuple[int, ...], said: str) -> None:
+    with pytest.raises(StrategyError, match=said):
+        Fork(Committed((0,)), Guess.certain([1]), fan_out, 2)
 
 
 def test_a_fork_answers_outcomes_and_nothing_else() -> None:

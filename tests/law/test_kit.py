@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 import pytest
 from command_line import with_entry_points
-from saguaro import Saguaro
 
 import specdec
 from specdec import (
@@ -22,6 +21,7 @@ from specdec import (
     DecodingStrategy,
     Draft,
     DraftLength,
+    Effect,
     Facts,
     Guess,
     InputError,
@@ -80,10 +80,24 @@ def test_a_wrong_strategy_fails_with_a_line_for_each_fault() -> None:
     assert "\nlossless: greedy with the token rule is not lossless" in text
 
 
-def test_what_the_runtime_cannot_answer_yet_fails_to_decode_by_name() -> None:
-    with pytest.raises(StrategyError, match="Fork"):
-        checks()["decodes"](Saguaro())
-    checks()["lossless"](Saguaro())
+class Unheard(Effect[None]):
+    """An effect that no interpreter knows."""
+
+
+@dataclass(frozen=True)
+class Asking(DecodingStrategy):
+    """Asks for it."""
+
+    name: ClassVar[str] = "asking"
+
+    def step(self, state: State) -> Program[State]:
+        yield from Unheard()
+        return state
+
+
+def test_what_the_runtime_cannot_answer_fails_to_decode_by_name() -> None:
+    with pytest.raises(StrategyError, match="Unheard"):
+        checks()["decodes"](Asking())
 
 
 @dataclass(frozen=True)

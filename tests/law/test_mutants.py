@@ -10,10 +10,9 @@ from dataclasses import dataclass
 
 import pytest
 from saguaro import (
-    DraftsOnAMiss,
+    DraftsHead,
     KeptForks,
     Leaking,
-    Saguaro,
     argmax_on_a_miss,
     certain_on_a_miss,
     continuation_chosen_by_p,
@@ -21,6 +20,7 @@ from saguaro import (
     head_chosen_by_p,
     last_token_alone,
     last_token_with_the_rows_of_its_place,
+    other_rows,
     rows_of_a_miss,
     unchanged,
 )
@@ -114,7 +114,8 @@ SPECULATIVE = specdec.create("speculative", draft_length=2)
 LONGER = specdec.create("speculative", draft_length=3)
 PEARL = specdec.create("pearl", draft_length=2)
 ELASTIC = specdec.create("elastic", most_drafted=3)
-SAGUARO = Saguaro(2, fan_out=2)
+SAGUARO = specdec.create("saguaro", draft_length=2, fan_out=2, on_a_miss="none")
+HEDGED = specdec.create("hedged", draft_length=2, fan_out=2)
 
 MUTANTS = [
     Mutant("plain p on reject", "p is the target's law, so it looks right", SPECULATIVE, plain_p_on_reject),
@@ -163,6 +164,9 @@ MUTANTS = [
     Mutant("q one row late", "rows are stacked after the forward", SPECULATIVE, change=interpreter(rows_one_late)),
     Mutant("window trimmed by the target", "p < q will be rejected", SPECULATIVE, change=interpreter(trimmed_by_the_target)),
     Mutant("branch chosen by p", "more is accepted", PEARL, change=interpreter(branch_with_the_better_head)),
+    Mutant("forked head chosen by p in hedged PEARL", "SpecBranch's release", HEDGED, change=interpreter(head_chosen_by_p)),
+    Mutant("head of the draft's when hedging fails", "a window would be ready behind it", DraftsHead(2, 2)),
+    Mutant("fork with another q", "the draft samples colder", SAGUARO, change=interpreter(forks(other_rows))),
     Mutant("head of a fork committed", "it was drafted behind the outcome", Leaking(2, 2)),
     Mutant("forks of the round before", "the same outcome was foreseen there", KeptForks(2, 2)),
     Mutant("forked head chosen by p", "a branch is ready behind it", SAGUARO, change=interpreter(head_chosen_by_p)),
@@ -216,7 +220,8 @@ CONTROLS = [
     Mutant("draft that failed in its middle, kept so far", "", LONGER, change=interpreter(fails_in_the_middle)),
     Mutant("forks", "", SAGUARO),
     Mutant("forks passed through", "", SAGUARO, change=interpreter(forks(unchanged))),
-    Mutant("draft on a miss", "", DraftsOnAMiss(2, 2)),
+    Mutant("draft on a miss", "", specdec.create("saguaro", draft_length=2)),
+    Mutant("hedged PEARL", "", HEDGED, change=interpreter(forks(unchanged))),
     Mutant("certain tokens on a miss", "", SAGUARO, change=interpreter(forks(certain_on_a_miss))),
     Mutant("fork found by the last token alone, with its own rows", "", SAGUARO, change=interpreter(forks(last_token_alone))),
     Mutant("interpreter passed through", "", PEARL, change=interpreter(untouched)),

@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
-from saguaro import KeptForks, Saguaro
+from saguaro import KeptForks
 from wrong_rules import plain_p_on_reject
 
 import specdec
 from specdec import DecodingStrategy, InputError
 from specdec.law import Proof, Proofs, prove, prove_all
 from specdec.law.suite import variants
+from strategies import Saguaro
 
 SPECULATIVE = specdec.create("speculative", draft_length=1)
 PEARL = specdec.create("pearl", draft_length=1)

@@ -5,14 +5,18 @@ requests a second. With `load` as the only question, it takes floor(rate x secon
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from numpy.typing import ArrayLike
 
+from sim.planning.emit import emit
 from sim.planning.methods import Method, Place, apart
 from sim.planning.report import Plan
 from sim.planning.study import Limits, plan
 from sim.setup.acceptance import PerPosition, Rate
+from sim.setup.arrays import Floats
 from sim.setup.latency import Constant
 from sim.setup.system import System
 from sim.traffic.record import Server
@@ -103,3 +107,49 @@ def test_too_few_gpus_are_said() -> None:
     found = planned([ar()], rate=50, limits=Limits(gpus=4))
     assert not found.plans
     assert found.rejected[0].gate == "load: 1248 % of what 4 GPUs finish"  # 50 x 1 s / 4, but for the first token
+
+
+class Crowded:
+    """Eight rows of a forward are free, and every further one costs as much as an eighth of a forward."""
+
+    def draft_seconds(self, tokens: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
+        return np.asarray(tokens, float) * 0.0005
+
+    def target_seconds(self, width: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
+        rows = np.asarray(width, float) * np.asarray(batch)
+        return np.where(rows > 0, TARGET * np.maximum(1.0, rows / 8), 0.0)
+
+
+def crowded(limits: Mapping[str, str], rate: float, chance: float, longest: int) -> Plan:
+    """Without guesses, 8 sequences share a forward: 800 tokens a second, 10 ms each."""
+    shared = System(Crowded(), shared=True)
+    head = Method("eagle3", (Place("shared", shared),), Rate(chance), longest, "head")
+    traffic = Traffic(Arrivals(rate), Lengths(1), Lengths(ANSWER), 600)
+    return plan([Method("ar", (Place("shared", shared),)), head], traffic, limits, batches=(8,))
+
+
+def test_guesses_stop_where_rows_are_no_longer_free() -> None:
+    """A schedule: 3 guesses for up to 2 sequences, fewer for 4, none for 8, where every row is needed."""
+    best = crowded({"tpot-mean": "7.5ms"}, 20.0, 0.7, 3).plans[0]
+    lengths = [tier.draft_length for tier in best.schedule]
+    assert lengths == sorted(lengths, reverse=True)
+    assert (lengths[0], lengths[-1]) == (3, 0)
+    assert best.schedule[0].up_to in (2, 3)
+
+
+def test_two_deployments_win_where_the_mean_must_be_fast() -> None:
+    """One guess gives 1.3 tokens in 10.5 ms for 4 sequences: 8.1 ms a token, 495 tokens a second.
+
+    Alone it keeps 9.2 ms with 4.6 sequences, 500 tokens a second. Half of the requests with it and half without have a mean of
+    9.05 ms: 610 tokens a second of a replica.
+    """
+    found = crowded({"tpot-mean": "9.2ms"}, 60.0, 0.3, 1)
+    best, single = found.plans[0], found.plans[1]
+    assert [part.method for part in best.parts] == ["eagle3", "ar"]
+    assert best.gpus < single.gpus
+    assert sum(part.gpus for part in best.parts) == best.gpus
+    assert sum(part.share for part in best.parts) == pytest.approx(1)
+    assert best.tpot_ms <= 9.2
+    assert found.verdict.startswith(f"Two deployments, {best.gpus} GPUs: EAGLE-3, k = 1 on ")
+    assert emit(replace(found, target="org/target"), "vllm").count("vllm bench serve") == 2
+    assert not crowded({"tpot-p99": "10.5ms"}, 60.0, 0.3, 1).plans[0].parts  # all of them must be fast: one deployment

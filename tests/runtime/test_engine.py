@@ -53,13 +53,19 @@ def scored(answer: Any) -> bool:
     return isinstance(answer, Scores) and answer.committed == PROMPT and answer.rows.positions == 2
 
 
+def forked(answer: Any) -> bool:
+    """Behind an empty window, two of all tokens are foreseen."""
+    found = [answer.after(Verdict(Committed((token,)), 0, True)) for token in range(12)]
+    return sum(map(bool, found)) == 2 and all(drafted(guess) for guess in found if guess)
+
+
 ANSWERED: dict[type[Effect[Any]], tuple[Effect[Any], Callable[[Any], bool]]] = {
     Draft: (DRAFT, drafted),
     Score: (SCORE, scored),
     Both: (Both(SCORE, DRAFT), lambda answer: scored(answer[0]) and drafted(answer[1])),
     Race: (Race(SCORE, DRAFT), lambda answer: scored(answer[0]) and drafted(answer[1])),
+    Fork: (FORK, forked),
 }
-REFUSED: dict[type[Effect[Any]], Effect[Any]] = {Fork: FORK}
 
 
 def every_effect() -> set[type[Effect[Any]]]:
@@ -68,7 +74,7 @@ def every_effect() -> set[type[Effect[Any]]]:
 
 
 def test_every_effect_is_listed_here() -> None:
-    assert every_effect() == {*ANSWERED, *REFUSED, Verify}
+    assert every_effect() == {*ANSWERED, Verify}
 
 
 @pytest.mark.parametrize(("effect", "is_answer"), ANSWERED.values(), ids=[kind.__name__ for kind in ANSWERED])
@@ -91,10 +97,25 @@ def beside(effect: Effect[Any]) -> list[Effect[Any]]:
     return [Both(effect, DRAFT), Both(SCORE, effect), Both(SCORE, Both(DRAFT, effect)), Race(effect, DRAFT)]
 
 
-@pytest.mark.parametrize("effect", [FORK, *beside(FORK)], ids=str)
-def test_a_fork_is_refused_by_name_wherever_it_is_asked(run: Callable[[Effect[Any]], Any], effect: Effect[Any]) -> None:
-    with pytest.raises(StrategyError, match="cannot answer Fork yet: prove the strategy"):
-        run(effect)
+def test_a_fork_is_answered_beside_other_effects(run: Callable[[Effect[Any]], Any]) -> None:
+    forks, draft = run(Both(FORK, DRAFT))
+    assert forked(forks)
+    assert drafted(draft)
+    scores, (draft, forks) = run(Both(SCORE, Both(DRAFT, FORK)))
+    assert forked(forks)
+    assert drafted(draft)
+    assert scored(scores)
+    raced, tokens = run(Race(FORK, DRAFT))
+    assert forked(raced)
+    assert drafted(tokens)
+
+
+def test_forks_hold_for_one_round(run: Callable[[Effect[Any]], Any]) -> None:
+    """A key of the round before may be one of this round, too."""
+    old, new = run(FORK), run(FORK)
+    assert forked(new)
+    with pytest.raises(StrategyError, match="hold for one round"):
+        forked(old)
 
 
 def test_a_verify_beside_another_effect_is_refused(run: Callable[[Effect[Any]], Any]) -> None:

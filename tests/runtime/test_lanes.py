@@ -48,6 +48,9 @@ def decoded(pair: Pair) -> list[tuple[int, ...]]:
         ("pearl", {"temperature": 0.7, "top_p": 0.9, "repetition_penalty": 1.3}),
         ("pearl", {"temperature": 0}),
         ("prompt_lookup", {"temperature": 1, "verification": "match"}),
+        ("saguaro", {"temperature": 1, "verification": "block"}),
+        ("saguaro", {"temperature": 0}),
+        ("hedged", {"temperature": 0.7, "top_p": 0.9, "repetition_penalty": 1.3}),
     ]
     confident = specdec.create("speculative", draft_length=specdec.Confident(4, 0.3))
     outputs = [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import product
 from math import ceil
 from typing import ClassVar
@@ -15,7 +14,7 @@ import pytest
 from sim.setup.acceptance import Acceptance, Rate, markov
 from sim.setup.latency import Constant
 from sim.setup.system import System
-from sim.stream.chain import RATIO_3, compile_strategy
+from sim.stream.chain import compile_strategy
 from sim.stream.events import run_stream
 from sim.stream.speed import edge_costs, expected_seconds, long_run_speed
 from sim.traffic.serving import simulate_serving
@@ -34,7 +33,6 @@ from specdec import (
     Verdict,
     Verify,
 )
-from specdec.effects import Fork
 from strategies import Autoregressive, Elastic, Pearl, PromptLookup, Speculative
 
 Speed = Callable[[DecodingStrategy, Acceptance, System], float]
@@ -291,27 +289,6 @@ class TwoTargets(DecodingStrategy):
 def test_what_cannot_be_compiled_says_why(strategy: DecodingStrategy, culprit: str) -> None:
     with pytest.raises(StrategyError, match=culprit):
         compile_strategy(strategy)
-
-
-@dataclass(frozen=True)
-class Forking(DecodingStrategy):
-    """Asks for branches, alone or beside the target's forward."""
-
-    name: ClassVar[str] = "forking"
-    beside: bool = False
-
-    def step(self, state: State) -> Program[State]:
-        guess = yield from Draft(state.committed, Guess.empty, 2)
-        fork, score = Fork(state.committed, guess, 2, 3), Score(state.committed, guess)
-        yield from Both(score, fork) if self.beside else fork
-        return state.then((yield from Verify((yield from score), guess, bonus=True)))
-
-
-@pytest.mark.parametrize("strategy", [Forking(), Forking(beside=True)])
-def test_a_fork_is_refused_by_name(strategy: DecodingStrategy) -> None:
-    for run in (compile_strategy, partial(run_stream, acceptance=Rate(0.8), system=RATIO_3, tokens=10)):
-        with pytest.raises(StrategyError, match="does not time Fork yet"):
-            run(strategy)
 
 
 def test_a_race_is_not_compiled_for_a_grid_of_speeds() -> None:

@@ -19,12 +19,14 @@ from step_by_step import serve
 from sim.setup.acceptance import Acceptance, PerPosition, Rate, markov
 from sim.setup.arrays import Floats
 from sim.setup.latency import Constant
-from sim.setup.system import System
+from sim.setup.system import Jitter, System
 from sim.stream.chain import Compiled, compile_strategy
 from sim.stream.intervals import interval, paired_interval
+from sim.traffic.journal import EACH, WRITTEN, Journal, thin
 from sim.traffic.metrics import Objectives, Summary, growth_of, measure, saturation_of
 from sim.traffic.record import Served, Server
 from sim.traffic.serving import Schedule, capacity_per_second, simulate_serving
+from sim.traffic.tables import Answers
 from sim.traffic.workload import Arrivals, Lengths, Traffic, Workload, streams
 from specdec import InputError
 from specdec.profile import Slowdown
@@ -74,6 +76,7 @@ servers = st.builds(Server, **ENGINES, runtime=st.just("specdec")) | st.builds(
     kv_tokens=st.sampled_from([None, 900, 1200, 2000]),
     block_tokens=st.sampled_from([1, 16]),
     iteration_tokens=st.sampled_from([32, 100, 2048]),
+    antiphase=st.booleans(),
     **ENGINES,
 )
 
@@ -110,6 +113,8 @@ def test_the_engine_is_the_one_written_step_by_step(
     workload = Workload(
         workload.arrival_seconds, np.minimum(workload.input_tokens, 600), np.minimum(workload.output_tokens, 200)
     )
+    if system.in_turn:
+        server = replace(server, antiphase=False)
     ours, theirs = both(chains, acceptance, system, workload, server, seed)
     found = {
         "submitted": ours.submitted_seconds,
@@ -120,6 +125,27 @@ def test_the_engine_is_the_one_written_step_by_step(
     }
     for name, values in found.items():
         np.testing.assert_allclose(values, theirs[name], rtol=0, atol=1e-9, err_msg=name)
+
+
+def test_halves_in_antiphase_hide_the_shorter_work() -> None:
+    """Two sequences, seconds in proportion to the batch: a round of both takes the longer work, not the sum of both."""
+
+    class Proportional(Linear):
+        def draft_seconds(self, tokens: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
+            return np.asarray(tokens, float) * np.asarray(batch) * 0.25
+
+        def target_seconds(self, width: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
+            return np.where(np.asarray(width) > 0, 3.0 * np.asarray(batch), 0.0)
+
+    workload, system = Workload(np.zeros(2), np.ones(2, int), np.full(2, 50)), System(Proportional())
+    chain = compile_strategy(Speculative(4))
+    plain, halves = (
+        simulate_serving(chain, Rate(0.5), system, workload, Server(antiphase=mode)).iterations for mode in (False, True)
+    )
+    assert plain.seconds[plain.deliveries == 2] == pytest.approx(2 * (3 + 1))
+    assert halves.seconds[halves.deliveries == 2] == pytest.approx(2 * 3)
+    with pytest.raises(InputError, match="device of its own"):
+        simulate_serving(chain, Rate(0.5), System(Proportional(), shared=True), workload, Server(antiphase=True))
 
 
 def test_speculation_that_is_switched_off_and_still_configured_costs_its_factor() -> None:
@@ -139,6 +165,80 @@ def test_a_full_memory_preempts_who_came_last() -> None:
     assert served.preemptions.tolist() == [0, 0, 1]
     assert served.first_token_seconds[2] == served.first_token_seconds[0]  # what was delivered stays delivered
     assert served.finish_seconds[2] > served.finish_seconds[0]
+
+
+# ------------------------------------------------------------------------------------------------------------ long runs
+
+
+def many(requests: int, **server: Any) -> Served:
+    workload = Traffic(Arrivals(3.0), Lengths(60, 1.0), Lengths(50, 1.0), requests).workload(np.random.SeedSequence(1))
+    system = replace(SYSTEMS[1], jitter=Jitter(0.2, 0.2))
+    chain = compile_strategy(Pearl(3), system)
+    return simulate_serving(chain, markov(0.9, 0.5), system, workload, Server(**server), 7)
+
+
+@pytest.mark.parametrize("server", [{}, {"replicas": 3}, {"clients": 5}, {"max_batch": 2}])
+def test_draws_that_are_made_as_requests_come_are_those_made_at_once(
+    server: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sim.traffic.tables.DRAWN_AT_ONCE", 150)
+    later, draw = many(400, **server), Answers.draw
+    monkeypatch.setattr(Answers, "draw", lambda answers, oldest: [draw(answers, 0) for _ in range(150)])
+    at_once = many(400, **server)
+    assert later.iterations.seconds.tolist() == at_once.iterations.seconds.tolist()
+    assert later.finish_seconds.tolist() == at_once.finish_seconds.tolist()
+
+
+def test_memory_does_not_grow_with_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draws of answers that are complete are forgotten, and the log is thinned."""
+    held, draw = [0], Answers.draw
+
+    def watched(answers: Answers, oldest: int) -> None:
+        draw(answers, oldest)
+        held.append(len(answers.passes))
+
+    monkeypatch.setattr(Answers, "draw", watched)
+    monkeypatch.setattr("sim.traffic.tables.DRAWN_AT_ONCE", 1000)
+    monkeypatch.setattr("sim.traffic.journal.LONGEST", 512)
+    served = many(3000)
+    assert max(held) < 8000 < served.workload.output_tokens.sum()
+    assert len(served.iterations.seconds) < 512
+
+
+def test_a_thinned_log_tells_what_the_whole_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = many(4000, replicas=2)
+    monkeypatch.setattr("sim.traffic.journal.LONGEST", 2**14)
+    part = many(4000, replicas=2)
+    assert part.finish_seconds.tolist() == whole.finish_seconds.tolist()
+    rows, each = len(part.iterations.seconds), part.iterations.each
+    assert each >= 4
+    assert rows * each == pytest.approx(len(whole.iterations.seconds), abs=2 * each)
+    found, expected = measure(part), measure(whole)
+    assert found.target_utilisation == pytest.approx(expected.target_utilisation, rel=0.02)
+    assert found.itl.mean == pytest.approx(expected.itl.mean, rel=0.01)
+    assert found.itl.p99 == pytest.approx(expected.itl.p99, rel=0.05)
+
+
+def test_of_each_two_rows_any_may_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two replicas in turn, of which one is never lost by keeping every other row."""
+    monkeypatch.setattr("sim.traffic.journal.SHORTEST", 2000)
+    journal = Journal.empty()
+    journal.ends[:], journal.rows[:] = np.arange(2000), np.tile([0, 1], 1000)[:, None]
+    thin(journal)
+    assert journal.state[WRITTEN] == 1000
+    assert journal.state[EACH] == 2
+    assert (journal.ends[:1000] // 2).tolist() == list(range(1000))
+    assert journal.rows[:1000].mean() == pytest.approx(0.5, abs=0.08)
+    np.testing.assert_array_equal(journal.rows[:1000, 0], journal.ends[:1000] % 2)
+
+
+def test_capacity_of_very_many_requests_is_found_from_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    workload = Traffic(Arrivals(3.0), Lengths(60, 1.0), Lengths(50, 1.0), 3000).workload(np.random.SeedSequence(1))
+    question: Any = (CHAINS[2][0], Rate(0.8), SYSTEMS[0], workload, Server(max_batch=8))
+    whole = capacity_per_second(*question)
+    monkeypatch.setattr("sim.traffic.serving.ENOUGH", 1000)
+    assert capacity_per_second(*question) == pytest.approx(whole, rel=0.05)
+    assert capacity_per_second(*question) != whole
 
 
 # ------------------------------------------------------------------------------------------------------- queueing theory

@@ -1,0 +1,127 @@
+"""A fork at work: which outcomes the draft foresees, and the branch of each, one token of all branches at a time.
+
+`OpenFork` holds one sequence's. The forwards are the worker's. Which outcomes are foreseen depends on the draft's rows alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from specdec.runtime.branches import Branches, Feed
+from specdec.runtime.messages import Forking, ForkRequest
+from specdec.runtime.sequences import Wanted
+from specdec.runtime.vocabulary import Known
+from specdec.sampling import NOT_A_TOKEN, Sampler, greedy_choice, not_a_distribution, picked
+
+
+class OpenFork:
+    """The branches of one sequence, from the draft's logits behind each prefix of the window.
+
+    `outcomes`   that are foreseen
+    `tails`      drafted so far, one list for each outcome
+    `rows`       that each step's tokens were sampled from, shape (branches, vocabulary); none when greedy
+    `broken`     whether a row was no distribution
+    """
+
+    def __init__(self, request: ForkRequest, sampler: Sampler, logits: Tensor) -> None:
+        self.request, self._sampler = request, sampler
+        window = len(request.fan_outs) - 1
+        self._text = list(request.context)
+        self._first = len(self._text) - window
+        scores = sampler.processed(logits, self._text)
+        self.broken = bool((scores.amax(-1) < torch.inf).logical_not().any())  # NaN too
+        self.outcomes = [] if self.broken else foreseen(scores, self._text[self._first :], request.fan_outs)
+        self.tails: list[list[int]] = [[] for _ in self.outcomes]
+        self.rows: list[Tensor] = []
+        self._ended = [False] * len(self.outcomes)
+        uniforms = torch.tensor(request.uniforms[: request.length * len(self.outcomes)], dtype=torch.float64)
+        self._uniforms = None if sampler.greedy else uniforms.to(scores.device).view(-1, request.length)
+
+    @property
+    def branches(self) -> Branches:
+        """Where they stand."""
+        prefixes = tuple([self._first + accepted for accepted, _ in self.outcomes])
+        return Branches(self.request.slot, len(self._text), prefixes, self.request.length)
+
+    @property
+    def newest(self) -> list[int]:
+        """The newest token of each branch, to be fed next."""
+        return [tail[-1] if tail else head for tail, (_, head) in zip(self.tails, self.outcomes, strict=True)]
+
+    @property
+    def texts(self) -> list[list[int]]:
+        """The whole text of each branch."""
+        branches = zip(self.outcomes, self.tails, strict=True)
+        return [[*self._text[: self._first + accepted], head, *tail] for (accepted, head), tail in branches]
+
+    def add(self, logits: Tensor) -> None:
+        """Draw the next token of each branch. A branch whose row is no distribution ends, and keeps its tokens."""
+        step = len(self.rows) if self._uniforms is not None else max(map(len, self.tails))
+        if step == self.request.length:
+            return
+        scores = self._processed(logits)
+        if self._uniforms is None:
+            tokens = greedy_choice(scores)
+        else:
+            self.rows.append(scores.softmax(-1))
+            tokens = picked(self.rows[-1], self._uniforms[:, step])
+        for number, token in enumerate(tokens.tolist()):
+            self._ended[number] |= token == NOT_A_TOKEN
+            self.broken |= token == NOT_A_TOKEN
+            if not self._ended[number]:
+                self.tails[number].append(token)
+
+    def _processed(self, logits: Tensor) -> Tensor:
+        if self._sampler.context_free:
+            return self._sampler.processed(logits, ())
+        return torch.cat([self._sampler.processed(logits[i : i + 1], text) for i, text in enumerate(self.texts)])
+
+    def answer(self, number: int, seconds: float) -> Forking:
+        """What has been prepared, after so many seconds."""
+        failure = str(not_a_distribution()) if self.broken and not self.outcomes else ""
+        return Forking(number, self.outcomes, self.tails, seconds, failure)
+
+    def q(self, branch: int) -> Tensor | None:
+        """The rows that the tokens of a branch were sampled from, shape (tokens, vocabulary); `None` when greedy."""
+        tail = self.tails[branch]
+        return torch.stack([rows[branch] for rows in self.rows[: len(tail)]]) if self.rows and tail else None
+
+
+def grow(forks: Sequence[OpenFork], feed: Feed, known: Known) -> None:
+    """Draft all branches of all forks, a token of each in one forward. `known` is what the model knows of the vocabulary."""
+    for _ in range(max(fork.request.length for fork in forks)):
+        logits = feed([known.readable(fork.newest) for fork in forks])
+        for fork, own in zip(forks, logits, strict=True):
+            fork.add(known.widened(own))
+
+
+def grow_one_by_one(forks: Sequence[OpenFork], logits: Callable[[Sequence[Wanted]], list[Tensor]]) -> None:
+    """The same by a forward for each token of each branch, where the model's attention takes no mask of ours."""
+    for fork in forks:
+        for _ in range(fork.request.length):
+            fork.add(torch.cat([logits([(fork.request.slot, text, 1)])[0] for text in fork.texts]))
+
+
+def foreseen(scores: Tensor, window: Sequence[int], fan_outs: Sequence[int]) -> list[tuple[int, int]]:
+    """The outcomes that a draft foresees: after each prefix of the window its likeliest tokens, the lowest ids among equals.
+
+    `scores` has a row for each prefix, shape (`len(window)` + 1, vocabulary). The window's own next token is left out, and so
+    is a token that the draft would never draw.
+    """
+    scores = scores.clone()
+    rows = torch.arange(len(scores), device=scores.device)
+    scores[rows[:-1], torch.tensor(list(window), dtype=torch.long, device=scores.device)] = -torch.inf
+    ranks: list[list[int]] = []
+    for _ in range(max(fan_outs)):
+        best, tokens = scores.max(-1)
+        ranks.append(tokens.where(best > -torch.inf, NOT_A_TOKEN).tolist())
+        scores[rows, tokens] = -torch.inf
+    return [
+        (accepted, tokens[accepted])
+        for accepted, fan_out in enumerate(fan_outs)
+        for tokens in ranks[:fan_out]
+        if tokens[accepted] != NOT_A_TOKEN
+    ]

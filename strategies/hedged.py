@@ -1,0 +1,35 @@
+"""Hedged PEARL: PEARL (arXiv 2408.11850) with several fresh windows, one for each likely head.
+
+PEARL's fresh window begins with a guess of the target's next token, the *head*, and is lost if the target rejects it. Here the
+draft prepares a window behind each of the `fan_out` likeliest heads, all in the same steps, and the target samples the head. If
+it is one of them, its window is pending next. This is a `Fork` at one position, after all pending guesses; SpecBranch (arXiv
+2506.01979) branches there too, and its released code chooses the branch by `p`, which biases the output.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from specdec import AnyDraftLength, Both, DraftingStrategy, Fork, Program, Score, State, Verify
+from specdec.inputs import at_least_one
+
+
+@dataclass(frozen=True)
+class Hedged(DraftingStrategy):
+    """Draft and verify at the same time; hedge the head of the fresh window by `fan_out` branches of `draft_length` tokens."""
+
+    name: ClassVar[str] = "hedged"
+    draft_length: AnyDraftLength = 4
+    fan_out: int = 3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least_one(fan_out=self.fan_out)
+
+    def step(self, state: State) -> Program[State]:
+        at_the_end = (0,) * len(state.pending) + (self.fan_out,)
+        fork = Fork(state.committed, state.pending, at_the_end, self.policy.length(state.memory))
+        scores, forks = yield from Both(Score(state.committed, state.pending), fork)
+        verdict = yield from Verify(scores, state.pending, bonus=True)
+        return state.then(verdict, forks.after(verdict), self.policy.update(state.memory, verdict))
