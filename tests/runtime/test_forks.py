@@ -134,6 +134,21 @@ def test_drafts_and_forks_alternate_on_one_cache() -> None:
             context = (*context, forking.outcomes[-1][1], *forking.tails[-1])
 
 
+def test_a_draft_that_knows_fewer_tokens_foresees_and_drafts_only_those() -> None:
+    of = model("llama", VOCABULARY, seed=1)
+    worker, plain = Worker(of, VOCABULARY + 3), Worker(of, VOCABULARY)
+    text, request = (1, VOCABULARY + 1, 3, VOCABULARY + 2), ForkRequest(0, (1, 0, 3, 0), (2, 3), 3, [0.3, 0.6, 0.9] * 5)
+    [wide], [known] = worker.fork([request._replace(context=text)]), plain.fork([request])  # it reads token 0 for the others
+    assert wide.outcomes[2:] == known.outcomes[2:]
+    for number in range(2, 5):
+        [branch], [expected] = worker.branch(0, wide.number, number), plain.branch(0, known.number, number)
+        assert branch.tokens == expected.tokens
+        assert branch.q is not None
+        assert branch.q.shape == (3, VOCABULARY + 3)
+        torch.testing.assert_close(branch.q[:, :VOCABULARY], expected.q)
+        assert not branch.q[:, VOCABULARY:].any()
+
+
 def test_a_branch_sees_its_prefix_and_itself() -> None:
     mask = Branches(0, 3, (1, 3), 2).mask(torch.float64, torch.device("cpu")) == 0
     assert mask.tolist() == [

@@ -57,7 +57,7 @@ def test_greedy_outputs_are_the_targets_own(pair: Pair) -> None:
     for strategy in strategies(3):
         found = decode(pair, strategy, prompt, max_new_tokens=24, temperature=0)
         assert found.tokens == expected, strategy
-        assert found.statistics.accepted_tokens or not strategy.drafts
+        assert found.statistics.accepted_tokens or found.statistics.foreseen_outcomes or not strategy.drafts
 
 
 OPTIONS = [{}, {"top_k": 3}, {"repetition_penalty": 1.5, "temperature": 0.7}, {"logits_processor": [Beyond(SMALL - 2)]}]
