@@ -12,10 +12,11 @@ from decodes import inline
 from tiny_models import minuscule
 
 import specdec
-from specdec import Pair, Sampling, decode
+from specdec import Guess, Pair, Sampling, Statistics, Verdict, decode
 from specdec.runtime.branches import Branches
 from specdec.runtime.graph import GraphRunner
 from specdec.runtime.messages import DraftRequest, Forking, ForkRequest
+from specdec.runtime.prepared import PreparedForks
 from specdec.runtime.sequences import Batched, OneByOne, new_batch_runner
 from specdec.runtime.worker import Worker
 from specdec.sampling import Sampler, inverted
@@ -132,6 +133,31 @@ def test_drafts_and_forks_alternate_on_one_cache() -> None:
             [drafting] = worker.draft([DraftRequest(0, context, 3)])
             assert tuple(drafting.tokens) == greedy_tokens(of, context, 3)
             context = (*context, forking.outcomes[-1][1], *forking.tails[-1])
+
+
+@pytest.mark.parametrize("token", range(VOCABULARY))
+def test_no_text_matches_a_scratch_cell(token: int) -> None:
+    """A text that goes on with any token is read anew behind the context of the fork."""
+    of = model("llama", VOCABULARY, seed=1)
+    worker = Worker(of, VOCABULARY)
+    worker.begin(Sampling(temperature=0), ())
+    worker.fork([ForkRequest(0, (1, 2), (0, 1), 2)])
+    context = (1, 2, token, token, token)
+    [drafting] = worker.draft([DraftRequest(0, context, 3)])
+    assert tuple(drafting.tokens) == greedy_tokens(of, context, 3)
+
+
+def test_a_branch_is_found_by_its_whole_outcome() -> None:
+    counts = Statistics()
+    forks = PreparedForks({(0, 7): (0, [1, 2]), (2, 7): (1, [3, 4])}, None, counts)
+    window = Guess.certain([5, 6])
+
+    def after(accepted: int, last: int | None) -> tuple[int, ...]:
+        return forks.after(Verdict.of(window, accepted, last)).tokens
+
+    assert [after(0, 7), after(1, 7), after(2, 7), after(2, 8), after(2, None)] == [(1, 2), (), (3, 4), (), ()]
+    assert after(2, 7) == (3, 4)
+    assert (counts.outcomes, counts.foreseen_outcomes, counts.hit_rate) == (4, 2, 0.5)
 
 
 def test_a_draft_that_knows_fewer_tokens_foresees_and_drafts_only_those() -> None:
