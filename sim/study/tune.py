@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from sim.setup.acceptance import Acceptance, beyond_measured
 from sim.setup.system import System
+from sim.stream.chain import compile_strategy
 from sim.stream.events import run_stream
 from sim.stream.speed import plain_tokens_per_second
 from sim.study.search import (
@@ -155,7 +156,7 @@ def tune(
     seed: int = 0,
     progress: Progress = no_progress,
 ) -> Tuning:
-    """Compare strategies, each at every draft length; all installed strategies that draft unless `strategies` are given.
+    """Compare strategies, each at every draft length; those installed that draft and do not fork unless `strategies` are given.
 
     Every point is exact, by the compiled chain. To check it, `tokens` tokens are simulated too, unless that is 0. If acceptance
     depends on position or text, its flip is a mean rate: the odds of every guess are multiplied by one factor until the best
@@ -191,7 +192,11 @@ def _in_order(strategies: Iterable[Tunable] | None) -> list[Tunable]:
 
 
 def _drafting() -> list[str]:
-    drafting = [cls for cls in available().values() if cls.drafts]
+    """The installed strategies that draft and do not fork: how often a fork foresees the target's token is a measurement.
+
+    Without one, a comparison would rest on an assumption. So such strategies are compared where they are named.
+    """
+    drafting = [cls for cls in available().values() if cls.drafts and not compile_strategy(cls()).forks.any()]
     return [cls.name for cls in sorted(drafting, key=lambda cls: not issubclass(cls, DraftingStrategy))]
 
 

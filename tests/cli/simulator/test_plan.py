@@ -33,8 +33,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> str:
             named |= {"method": "eagle3", "draft": "org/head", "draft_length": length, "dataset": "chat"}
             named |= {"by_position": shares, "acceptance_length": 1 + sum(shares), "rounds": 1000}
         seconds = float(TRUTH(clients * (length + 1), clients * 250)) + (HEAD(length, clients) if length else 0.0)
-        tokens = {"requests": 100, "input_tokens": 20_000, "output_tokens": 10_000}
-        return EngineRun(f"k={length} x{clients}", itl=Times(median=seconds), **named, **tokens)
+        named |= {"requests": 100, "input_tokens": 20_000, "output_tokens": 10_000}
+        return EngineRun(f"k={length} x{clients}", itl=Times(median=seconds), **named)
 
     path = tmp_path_factory.mktemp("plan") / "runs.json"
     found = EngineRuns(tuple(one(length, clients) for length in (0, 1, 3) for clients in (1, 8, 32)))
