@@ -39,7 +39,7 @@ def report_of(benchmark: Benchmark, *, prompts_file: str = "", interrupted: bool
         hardware=_hardware(benchmark),
         settings=settings(benchmark, prompts_file, interrupted),
         measured=benchmark.measured,
-        noise=Noise(busy=benchmark.busy, slowed=slowed(benchmark)),
+        noise=Noise(busy=0.0 if benchmark.others is None else benchmark.others.share(), slowed=slowed(benchmark)),
         results=tuple(result(benchmark, contender) for contender in benchmark.contenders if measured),
         ranking=tuple(ranking(benchmark, temperature) for temperature in temperatures),
         against=tuple(entry for temperature in temperatures for entry in against(benchmark, temperature)),

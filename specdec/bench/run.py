@@ -162,7 +162,7 @@ class Benchmark:
     `contenders`       each decoder at each temperature
     `measured`         the pair before anything was decoded; `None` until it is measured
     `decodes`          the result of each contender, prompt by prompt and repeat by repeat
-    `busy`             share of the needed cores that other processes took
+    `others`           what other processes take of the machine since the first step; `None` before it
     """
 
     pair: Pair
@@ -177,7 +177,7 @@ class Benchmark:
     peers: Sequence[Decoder]
     measured: PairSteps | None = field(default=None, init=False)
     decodes: list[dict[Contender, Result]] = field(default_factory=list[dict[Contender, Result]], init=False)
-    busy: float = field(default=0.0, init=False)
+    others: OtherWork | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         at_least_one(max_new_tokens=self.max_new_tokens, repeats=self.repeats, prompts=len(self.texts))
@@ -202,7 +202,7 @@ class Benchmark:
     def __iter__(self) -> Iterator[str]:
         """Run it; yields before each step what is done next."""
         yield "measuring the models"
-        others = OtherWork(needed_cores(self.pair))
+        self.others = OtherWork(needed_cores(self.pair))
         self.measured = measured(self.pair, self.prompts, self.temperatures, self.verification)
         for contender in self.contenders:
             yield f"warming up {contender}"
@@ -218,7 +218,6 @@ class Benchmark:
                 yield f"repeat {repeat + 1} of {self.repeats}: {contender}"
                 decoded[contender] = self._decode(contender, repeat, prompt, self.max_new_tokens)
             self.decodes.append(decoded)
-            self.busy = others.share()
 
     def _decode(self, contender: Contender, repeat: int, prompt: int, tokens: int) -> Result:
         return contender.decoder.decode(
