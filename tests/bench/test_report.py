@@ -279,7 +279,7 @@ def test_a_benchmark_that_became_slower_than_beforehand_notices(pair: Pair) -> N
     assert before is not None
     benchmark.measured = replace(before, target_window_seconds={1: 1e-9})
     assert report_of(benchmark).noise.slowed > 10
-    assert 0 <= benchmark.busy <= 1
+    assert 0 <= report_of(benchmark).noise.busy <= 1
 
 
 def test_a_report_prints_its_pair_in_milliseconds_and_its_peers_in_sentences(pair: Pair) -> None:
