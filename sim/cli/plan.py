@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sim.cli.options import Seed, SystemOptions
+from sim.cli.parsing import refuse
 from sim.cli.question import ObjectiveOptions, Question, SearchOptions, SourceOptions
 from sim.cli.traffic import TrafficOptions
 from specdec.cli.console import Terminal
@@ -75,8 +76,10 @@ def plan(
             raise InputError(
                 f"{question.arguments()[0]} has no effect with --check, which asks what the plan was asked: leave it out"
             )
-        if report is not None:
-            raise InputError("--report has no effect with --check, which plans nothing: leave one of them out")
+        refuse(
+            {"--report": report, "--emit": emit, "--save": save},
+            "has no effect with --check, which plans nothing: leave it out",
+        )
         _check(check, terminal, seed)
         return
     from sim.planning.emit import NAMES

@@ -195,7 +195,8 @@ class Question:
         return found.repeated(times)
 
     def methods(self) -> tuple[Method, ...]:
-        """The methods to plan with."""
+        """The methods to plan with. Options that would have no effect are refused."""
+        self._refuse_ignored()
         if self.sources.runs:
             given = {**self.setup.given(), "--profile": self.setup.profile, "--acceptance": self.setup.acceptance}
             refuse(given, "has no effect with --from: give one of the two")
@@ -217,6 +218,17 @@ class Question:
             replace(one, places=tuple(place for place in one.places if one.name == "ar" or place.name == kept)) for one in found
         ]
         return tuple(one for one in chosen if one.places)
+
+    def _refuse_ignored(self) -> None:
+        """Refuse what a plan decides by itself, and what its source of step times holds already."""
+        devices = {"--network": self.setup.network, "--together": self.setup.together, "--antiphase": self.serving.antiphase}
+        refuse(devices, "is not for plans, which try placements of their own: leave it out, or give --exchange")
+        if self.sources.method == "ar":
+            raise InputError("--method ar drafts nothing, and is planned anyway: leave it out")
+        source = "--from" if self.sources.runs else "--profile" if self.setup.profile is not None else None
+        if source is not None:
+            fixed = {"--overhead": self.setup.overhead, "--jitter": self.setup.jitter, "--context": self.setup.context}
+            refuse({**fixed, "--batches-are-free": self.serving.batches_are_free}, f"has no effect with {source}: leave it out")
 
     @property
     def _exchange(self) -> float:
@@ -250,6 +262,9 @@ class Question:
                 raise
             words["shared placement"] = f"not possible: {error}"
         step: Tag = "assumed" if not setup.computed else "fitted" if setup.anchor else "table"
+        tags: dict[str, Tag] = {"step": step, "acceptance": given}
+        if setup.computed:
+            tags["kv_tokens"] = "table"
         return methods_of_systems(
             shared,
             self.serving.system(replace(setup, placement=None).system()),
@@ -261,7 +276,7 @@ class Question:
             shared_kv_tokens=pool,
             kv_tokens=setup.kv_tokens(drafts=False),
             exchange_seconds=self._exchange,
-            tags={"step": step, "acceptance": given},
+            tags=tags,
             provenance=words,
         )
 

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from sim.planning.candidates import candidates_of
-from sim.planning.entries import planned
+from sim.planning.candidates import Candidate, candidates_of
+from sim.planning.entries import planned, planned_split
 from sim.planning.methods import Method
 from sim.planning.report import Plan, Planned
 from sim.planning.shortlist import screened
-from sim.planning.trials import Trials
+from sim.planning.split import served_apart
+from sim.planning.trials import Trial, Trials
 from sim.planning.verdict import gate
 from specdec.errors import InputError
 from specdec.report import Report, milliseconds, share, three_digits
@@ -50,29 +51,49 @@ def check(plan: Plan, trials: Trials, methods: Sequence[Method], strategies: Seq
     """Simulate the best deployment of a plan on other requests. Raises `InputError` where there is none, or not among these."""
     if not plan.plans:
         raise InputError("there is no plan to check: no candidate meets the objectives")
-    best = next(one for one in plan.plans if not one.parts)
+    best, count = plan.plans[0], len(trials.workload)
     every = list(candidates_of(methods, strategies, (best.max_batch,)))
-    if best.schedule:
-        every = screened(trials, every)[0]
-    found = [one for one in every if one.name == best.name]
-    if not found:
+    known = {one.name: one for one in (*every, *screened(trials, every)[0])}
+    named = [part.name for part in best.parts] or [best.name]
+    if not known.keys() >= {*named}:
         raise InputError(f"the plan {best.name} is not among the candidates of these inputs: plan again")
-    candidate = found[0]
-    trial = trials.run(candidate, best.replicas)
-    count = len(trials.workload)
-    again = planned(trials, candidate, trial, plan.price) if trial.met else None
-    fewer = trials.run(candidate, best.replicas - 1).met if best.replicas > 1 else None
-    if again is None:
-        words = f"{best.name} on {best.gpus} GPUs does not hold over {count:,} requests: {gate(trials, trial, best.gpus)}."
-    else:
-        times = ", ".join(
-            f"{one.words} {three_digits(1e3 * one.value(trial.latencies))} of {milliseconds(one.seconds)}"
-            for one in trials.objectives
-            if trial.latencies is not None
-        )
-        words = f"{best.name} on {best.gpus} GPUs holds over {count:,} requests: {times or f'load {share(trial.load)}'}."
-    if plan.plans[0].parts:
-        words += " Only the best single deployment is checked, not the two together."
+    candidates = [known[name] for name in named]
+    again, why, fewer = (_split if best.parts else _single)(plan, trials, candidates)
+    words = f"{best.name} on {best.gpus} GPUs {'does not hold' if again is None else 'holds'} over {count:,} requests: {why}."
     if fewer is not None:
         words += f" One replica fewer {'would hold too' if fewer else 'would not'}."
     return Checked(again is not None, count, again, fewer, words)
+
+
+def _single(plan: Plan, trials: Trials, candidates: Sequence[Candidate]) -> tuple[Planned | None, str, bool | None]:
+    """One deployment: with its new numbers if it holds, why, and whether one replica fewer would."""
+    (candidate,), best = candidates, plan.plans[0]
+    trial = trials.run(candidate, best.replicas)
+    fewer = trials.run(candidate, best.replicas - 1).met if best.replicas > 1 else None
+    if not trial.met:
+        return None, gate(trials, trial, best.gpus), fewer
+    return planned(trials, candidate, trial, plan.price), _times(trials, trial), fewer
+
+
+def _split(plan: Plan, trials: Trials, candidates: Sequence[Candidate]) -> tuple[Planned | None, str, bool | None]:
+    """Two deployments: the same, where either of them may lack a replica."""
+    best = plan.plans[0]
+    one, other = best.parts
+    pair, share = (candidates[0], candidates[1]), one.share
+    found = served_apart(trials, pair, (one.replicas, other.replicas), share)
+    less = [(one.replicas - 1, other.replicas), (one.replicas, other.replicas - 1)]
+    fewer = any(served_apart(trials, pair, count, share) is not None for count in less if min(count) > 0)
+    if found is None:
+        return None, "the two together miss an objective", fewer
+    together = Trial(best.replicas, 0.0, 1.0, found.pressures, found.latencies)
+    return planned_split(trials, found, plan.price), _times(trials, together), fewer
+
+
+def _times(trials: Trials, trial: Trial) -> str:
+    """The statistics and their limits; the load where there is no objective."""
+    assert trial.latencies is not None
+    times = [
+        f"{one.words} {three_digits(1e3 * one.value(trial.latencies))} of {milliseconds(one.seconds)}"
+        for one in trials.objectives
+    ]
+    return ", ".join(times) or f"load {share(trial.load)}"

@@ -71,6 +71,8 @@ def _tags(trials: Trials, candidate: Candidate, trial: Trial) -> dict[str, Tag]:
     found: dict[str, Tag] = dict(candidate.method.tags)
     if trial.extrapolated > NEGLIGIBLE:
         found["step"] = "extrapolated"
+    if trials.server.kv_tokens is not None:
+        found["kv_tokens"] = "assumed"
     if candidate.place.draft_gpus:
         found["exchange"] = "assumed"
     if any(not tier.draft_length for tier in candidate.schedule):

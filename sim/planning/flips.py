@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TypeAlias
 
 import numpy as np
 
 from sim.planning.candidates import Candidate
 from sim.planning.report import PlanFlip
-from sim.planning.trials import Trial, Trials, sustained
+from sim.planning.trials import Found, Trials, sustained
 
 FARTHEST = 8.0
 """Loads are looked at from an eighth to eight times what was planned for."""
 STEP = 1.02
 LEAST_ODDS, MOST_ODDS = 1 / 64, 64.0
 HALVINGS = 6
-
-Found: TypeAlias = "tuple[Candidate, Trial]"
 
 
 def load_flips(trials: Trials, best: Found, others: Sequence[Found]) -> Iterator[PlanFlip]:

@@ -43,7 +43,9 @@ def methods_from_runs(
         methods.setdefault(run.method, []).append(run)
     profiles = {name: as_profile(identified, ours) for name, ours in methods.items()}
     tables = [name for name, profile in profiles.items() if profile.kv_tokens is None]
-    profiles |= {name: replace(profiles[name], kv_tokens=_pool(methods[name][0])) for name in tables}
+    for name in tables:
+        found = profiles[name]
+        profiles[name] = replace(found, kv_tokens=_pool(methods[name][0]), tags={**found.tags, "kv_tokens": "table"})
     first = runs[0]
     machine = f"{first.target or 'the target'} on {first.gpus} x {first.gpu or 'unknown GPU'}"
     words = {

@@ -95,7 +95,7 @@ class Method:
     `acceptance`   how often guesses are right; `None` for `ar`
     `longest`      the most guesses whose acceptance is known; 0 for `ar`
     `draft`        name of the draft; empty for `ar`
-    `tags`         how its numbers came about, by what they are: `step`, `acceptance`, ...
+    `tags`         how its numbers came about, by what they are: `step`, `acceptance`, `kv_tokens`
     `provenance`   where they come from, in words, by what they are
     """
 
@@ -173,7 +173,7 @@ def methods_of_systems(
 ) -> tuple[Method, ...]:
     """The target alone, and with a draft whose forwards are given: computed from data sheets, or constants.
 
-    `shared`             both models on the target's GPUs; `None` where they do not fit
+    `shared`             both models on the target's GPUs; `None` where they do not fit, so that the draft has no place there
     `alone`              the target on its GPUs, the draft elsewhere
     `shared_kv_tokens`   tokens that the cache holds beside both models, and `kv_tokens` beside the target alone
     """
@@ -184,10 +184,10 @@ def methods_of_systems(
     longest = LONGEST if acceptance.longest is None else acceptance.longest
     of_target: dict[str, Tag] = {what: tag for what, tag in tags.items() if what != "acceptance"}
     target = Place("shared", replace(alone, shared=True, network_seconds=0.0), target_gpus, kv_tokens=kv_tokens)
-    return (
-        Method("ar", (target,), tags=of_target, provenance=words),
-        Method(name, tuple(places), acceptance, longest, draft, tags, words),
-    )
+    found = [Method("ar", (target,), tags=of_target, provenance=words)]
+    if places:
+        found.append(Method(name, tuple(places), acceptance, longest, draft, tags, words))
+    return tuple(found)
 
 
 def methods_on_gpu(
@@ -214,7 +214,7 @@ def methods_on_gpu(
         draft_gpus=draft_gpus,
         shared_kv_tokens=shared_pool,
         kv_tokens=pool,
-        tags={"step": "table", "acceptance": "assumed"},
+        tags={"step": "table", "acceptance": "assumed", "kv_tokens": "table"},
         provenance={"step times": f"roofline of {gpu}", "acceptance": "as given"},
     )
 
@@ -246,4 +246,6 @@ def _tags(profile: Profile, *, acceptance: bool) -> dict[str, Tag]:
     found: dict[str, Tag] = {"step": known[0] if known else "extrapolated"}
     if acceptance:
         found["acceptance"] = profile.acceptance.tag
+    if profile.kv_tokens is not None:
+        found["kv_tokens"] = profile.tags.get("kv_tokens", "measured")
     return found

@@ -137,9 +137,9 @@ class Plan(Report):
     `verdict`      one sentence for each thing to know
     `plans`        deployments that meet all objectives, the cheapest first, then those with the most headroom
     `rejected`     other candidates, with the gate that rejected each
-    `flips`        where another plan becomes the best
-    `lengths`      what other draft lengths of the best plan would sustain
-    `sustained`    requests per second up to which the best plan meets its objectives; `None` (null) without a plan
+    `flips`        where another plan becomes the best; these three are of the best single deployment
+    `lengths`      what its other draft lengths would sustain
+    `sustained`    requests per second up to which it meets its objectives; `None` (null) without one
     `objectives`   what must be met
     `rate`         requests per second that were planned for
     `input_tokens`, `output_tokens`   of the mean request

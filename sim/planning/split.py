@@ -55,16 +55,23 @@ class Split:
 def best_split(trials: Trials, candidates: Sequence[Candidate], fewer_than: int) -> Split | None:
     """The two deployments with the fewest GPUs, if that is less than `fewer_than`; `None` if there are none, or none can be."""
     found = None
-    if not any(one.statistic in EARLY for one in trials.objectives) or not 2 < fewer_than <= MOST_GPUS:
+    if not any(one.statistic in EARLY for one in trials.objectives) or not 2 < fewer_than <= MOST_GPUS + 1:
         return None
     pairs = list(_pairs(trials, candidates))
-    for gpus in range(fewer_than - 1, 1, -1):
+    for gpus in range(min(fewer_than - 1, MOST_GPUS), 1, -1):
         asked = [one for one in _divided(pairs, gpus) if _may_hold(trials, one[0], one[1], one[2])]
-        good = [one for one in each(lambda one: _tried(trials, one[0], one[1], one[2]), asked) if one is not None]
-        if not good:
+        good = [one for one in each(lambda one: served_apart(trials, one[0], one[1], one[2]), asked) if one is not None]
+        sure = (one for one in sorted(good, key=lambda one: max(one.pressures)) if _confirmed(trials, one))
+        better = next(sure, None)
+        if better is None:
             return found
-        found = min(good, key=lambda one: max(one.pressures))
+        found = better
     return found
+
+
+def _confirmed(trials: Trials, split: Split) -> bool:
+    """Whether it meets the objectives over more requests too, with other draws."""
+    return served_apart(trials.longer, split.candidates, split.replicas, split.shares[0]) is not None
 
 
 def _pairs(trials: Trials, candidates: Sequence[Candidate]) -> Iterator[tuple[Candidate, Candidate]]:
@@ -97,8 +104,10 @@ def _load(trials: Trials, candidate: Candidate, replicas: int, share: float) -> 
     return share * trials.rate / (replicas * trials.capacity(candidate))
 
 
-def _tried(trials: Trials, pair: tuple[Candidate, Candidate], replicas: tuple[int, int], share: float) -> Split | None:
-    """Both parts served; `None` if they miss an objective together."""
+def served_apart(trials: Trials, pair: tuple[Candidate, Candidate], replicas: tuple[int, int], share: float) -> Split | None:
+    """Two deployments, of which the first gets that share of the requests; `None` if they miss an objective together."""
+    if not _may_hold(trials, pair, replicas, share):
+        return None
     lot = np.random.default_rng(trials.seed).random(len(trials.workload))
     parts = [trials.workload.chosen(taken) for taken in (lot < share, lot >= share)]
     found = tuple(

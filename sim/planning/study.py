@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
@@ -20,8 +20,8 @@ from sim.planning.objectives import Objective, objectives_of
 from sim.planning.report import Length, Plan, Rejected
 from sim.planning.screen import ceiling
 from sim.planning.shortlist import kind, screened
-from sim.planning.split import Split, best_split
-from sim.planning.trials import LONGER, Trial, Trials, each, fewest_replicas, sustained
+from sim.planning.split import MOST_GPUS, Split, best_split
+from sim.planning.trials import LONGER, Found, Trials, each, fewest_replicas, sustained
 from sim.planning.verdict import gate, of_split, verdict
 from sim.setup.latency import Constant
 from sim.traffic.record import ONE_REPLICA, Server
@@ -31,8 +31,6 @@ from specdec.report import Progress, no_progress
 
 AT_ONCE = 4
 """Candidates that are decided together; what they cost does not depend on how many cores there are."""
-
-Found: TypeAlias = "tuple[Candidate, Trial]"
 
 
 @dataclass(frozen=True)
@@ -155,8 +153,8 @@ def decide(
     good, failed = confirmed(trials, sorted((one for one in tried if one[1].met), key=_rank), limits)
     unmet = [*failed, *(one for one in tried if not one[1].met)]
     gates = [Rejected(one.name, gate(trials, trial, limits.gpus)) for one, trial in unmet]
-    least = min((one.place.gpus_of(trial.replicas) for one, trial in good), default=limits.gpus + 1)
-    split = best_split(trials, everything, least)
+    fewest = min((one.place.gpus_of(trial.replicas) for one, trial in good), default=min(limits.gpus, MOST_GPUS) + 1)
+    split = best_split(trials, everything, fewest)
     return Decided(trials, methods, limits, everything, good, unmet, [*gates, *rejected], split)
 
 
@@ -199,7 +197,8 @@ def reported(decided: Decided, target: str = "", provenance: Mapping[str, str] |
     """The plan, with what it sustains, where it flips, and what other lengths would sustain."""
     trials, methods, limits = decided.trials, decided.methods, decided.limits
     good, rejected = decided.good, decided.rejected
-    pools = {method.name: method.places[0].kv_tokens for method in methods}
+    given = trials.server.kv_tokens
+    pools = {method.name: method.places[0].kv_tokens if given is None else given for method in methods}
     words = {what: whence for method in methods for what, whence in method.provenance.items()}
     parts: dict[str, Any] = {"flips": (), "lengths": (), "sustained": None}
     if good:
@@ -208,12 +207,12 @@ def reported(decided: Decided, target: str = "", provenance: Mapping[str, str] |
         flips = (*load_flips(trials, good[0], others), *acceptance_flip(trials, good[0], others))
         parts = {"flips": flips, "lengths": lengths_of(trials, good[0]), "sustained": held}
     plans = [planned(trials, one, trial, limits.price) for one, trial in good]
-    words_of_it = verdict(trials, good, rejected, limits, parts["flips"], parts["sustained"])
+    sentences = verdict(trials, good, rejected, limits.price, parts["flips"], parts["sustained"])
     if decided.split is not None:
         plans.insert(0, planned_split(trials, decided.split, limits.price))
-        words_of_it = of_split(trials, decided.split, limits, words_of_it)
+        sentences = of_split(trials, decided.split, limits.price, sentences)
     return Plan(
-        verdict=words_of_it,
+        verdict=sentences,
         plans=tuple(plans),
         rejected=tuple(rejected),
         objectives=trials.objectives,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 
@@ -86,7 +86,10 @@ class Trials:
     objectives: tuple[Objective, ...]
     server: Server
     seed: int = 0
-    _known: dict[tuple[object, ...], object] = field(default_factory=dict[tuple[object, ...], object])
+    _capacities: dict[tuple[Candidate, float], float] = field(default_factory=dict[tuple[Candidate, float], float])
+    _runs: dict[tuple[Candidate, int, float, float], Trial] = field(
+        default_factory=dict[tuple[Candidate, int, float, float], Trial]
+    )
 
     def __post_init__(self) -> None:
         if self.server.clients is not None or (isinstance(self.traffic, Traffic) and self.traffic.arrivals is None):
@@ -125,12 +128,11 @@ class Trials:
 
     def redrawn(self, seed: int) -> Trials:
         """The same question with other draws."""
-        known = {key: found for key, found in self._known.items() if key[0] == "capacity"}
-        return replace(self, seed=seed, _known=known)
+        return replace(self, seed=seed, _runs={})
 
     def asked(self, traffic: Traffic | Workload) -> Trials:
         """The same question of other requests."""
-        return replace(self, traffic=traffic, _known={})
+        return replace(self, traffic=traffic, _capacities={}, _runs={})
 
     @cached_property
     def longer(self) -> Trials:
@@ -139,7 +141,7 @@ class Trials:
             more: Traffic | Workload = self.traffic.repeated(LONGER)
         else:
             more = replace(self.traffic, requests=LONGER * self.traffic.requests)
-        return replace(self, traffic=more, seed=self.seed + OTHER, _known={})
+        return replace(self, traffic=more, seed=self.seed + OTHER, _capacities={}, _runs={})
 
     def surely_met(self, candidate: Candidate, replicas: int) -> bool:
         """Whether so many replicas meet all objectives with the upper ends of their intervals."""
@@ -148,14 +150,11 @@ class Trials:
 
     def capacity(self, candidate: Candidate, odds: float = 1.0) -> float:
         """Requests per second that one replica finishes while more always wait."""
-        key = "capacity", candidate, odds
-        if key not in self._known:
-            server = candidate.server(self.server, 1)
-            found = capacity_per_second(
-                candidate.chains, self._acceptance(candidate, odds), candidate.place.system, self._sample, server
-            )
-            self._known[key] = found
-        return self._known[key]  # type: ignore[return-value]
+        if (candidate, odds) not in self._capacities:
+            acceptance, server = self._acceptance(candidate, odds), candidate.server(self.server, 1)
+            found = capacity_per_second(candidate.chains, acceptance, candidate.place.system, self._sample, server)
+            self._capacities[candidate, odds] = found
+        return self._capacities[candidate, odds]
 
     @cached_property
     def _sample(self) -> Workload:
@@ -164,10 +163,10 @@ class Trials:
 
     def run(self, candidate: Candidate, replicas: int, factor: float = 1.0, odds: float = 1.0) -> Trial:
         """Serve the requests at `factor` times the load; `odds` multiplies those of every guess."""
-        key = "trial", candidate, replicas, factor, odds
-        if key not in self._known:
-            self._known[key] = self._tried(candidate, replicas, factor, odds)
-        return self._known[key]  # type: ignore[return-value]
+        key = candidate, replicas, factor, odds
+        if key not in self._runs:
+            self._runs[key] = self._tried(candidate, replicas, factor, odds)
+        return self._runs[key]
 
     def served(self, candidate: Candidate, replicas: int, requests: Workload | None = None, odds: float = 1.0) -> Served:
         """The record of such a run, at the planned load unless other requests are given."""
@@ -222,6 +221,10 @@ class Trials:
         if candidate.method.acceptance is None:
             return NOTHING
         return candidate.acceptance if odds == 1 else candidate.acceptance.at_odds(odds)
+
+
+Found: TypeAlias = tuple[Candidate, Trial]
+"""A candidate, and how its replicas served the requests."""
 
 
 def sustained(trials: Trials, candidate: Candidate, replicas: int, odds: float = 1.0, steps: int = 6) -> float:

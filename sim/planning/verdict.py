@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
 
 import numpy as np
 
@@ -11,10 +10,11 @@ from sim.planning.candidates import Candidate
 from sim.planning.methods import Method
 from sim.planning.report import PlanFlip, Rejected
 from sim.planning.split import Split
-from sim.planning.trials import HOPELESS, NEGLIGIBLE, Trial, Trials
+from sim.planning.trials import HOPELESS, NEGLIGIBLE, Found, Trial, Trials
+from sim.traffic.workload import Traffic
 from specdec.report import milliseconds, share, three_digits
 
-Found: TypeAlias = "tuple[Candidate, Trial]"
+SOURCES = {"step": "step times", "kv_tokens": "KV cache"}
 
 
 def gate(trials: Trials, trial: Trial, most_gpus: int) -> str:
@@ -35,7 +35,7 @@ def verdict(
     trials: Trials,
     good: Sequence[Found],
     rejected: Sequence[Rejected],
-    limits: object,
+    price: float | None,
     flips: Sequence[PlanFlip],
     held: float | None,
 ) -> str:
@@ -45,7 +45,6 @@ def verdict(
         why = "" if nearest is None else f" Nearest is {nearest.plan}: {nearest.gate}."
         return f"No plan meets the objectives at {three_digits(trials.rate)} requests/s.{why}"
     candidate, trial = good[0]
-    price = getattr(limits, "price", None)
     gpus = candidate.place.gpus_of(trial.replicas)
     sentences = [
         f"{_what(candidate)}; {_gpus(gpus, price)}.",
@@ -60,15 +59,16 @@ def verdict(
     return " ".join(sentences)
 
 
-def of_split(trials: Trials, split: Split, limits: object, alone: str) -> str:
+def of_split(trials: Trials, split: Split, price: float | None, alone: str) -> str:
     """The verdict where two deployments need fewer GPUs than one; then that of the best single one."""
     parts = [
         f"{_what(one)} on {_gpus(one.place.gpus_of(count), None)} for {share(part)} of the requests"
         for one, count, part in zip(split.candidates, split.replicas, split.shares, strict=True)
     ]
     together = Trial(sum(split.replicas), 0.0, 1.0, split.pressures, split.latencies)
-    cost = _gpus(split.gpus, getattr(limits, "price", None))
-    return f"Two deployments, {cost}: {'; '.join(parts)}. {_objectives(trials, together)} One alone: {alone}"
+    return (
+        f"Two deployments, {_gpus(split.gpus, price)}: {'; '.join(parts)}. {_objectives(trials, together)} One alone: {alone}"
+    )
 
 
 def _what(candidate: Candidate) -> str:
@@ -112,9 +112,10 @@ def _others(good: Sequence[Found], price: float | None) -> list[str]:
 
 
 def _sources(trials: Trials, method: Method, trial: Trial) -> str:
-    parts = [f"{'step times' if what == 'step' else what} {tag}" for what, tag in method.tags.items()]
+    tags = {**method.tags, **({} if trials.server.kv_tokens is None else {"kv_tokens": "assumed"})}
+    parts = [f"{SOURCES.get(what, what)} {tag}" for what, tag in tags.items()]
     if trial.extrapolated > NEGLIGIBLE:
         parts[0] += f" ({share(trial.extrapolated)} of the time beyond what was measured)"
-    parts.append("traffic assumed" if not hasattr(trials.traffic, "arrival_seconds") else "traffic from a trace")
+    parts.append("traffic assumed" if isinstance(trials.traffic, Traffic) else "traffic from a trace")
     text = ", ".join(parts)
     return f"{text[0].upper()}{text[1:]}."

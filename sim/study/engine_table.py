@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 import numpy as np
 
-from sim.engines.identify import Hardware, as_profile, identify
+from sim.engines.identify import as_profile, identify
 from sim.engines.run import EngineRun
 from sim.setup.acceptance import Rate
 from sim.setup.profiles import measured_acceptance, measured_system
@@ -211,10 +211,10 @@ class Means:
 class _Machine:
     """The runs of one target on one machine, and what was found in those to calibrate on."""
 
-    def __init__(self, runs: Sequence[EngineRun], hardware: Hardware | None = None) -> None:
+    def __init__(self, runs: Sequence[EngineRun]) -> None:
         self.runs = runs
         self._fitted = calibrated(runs)
-        identified = identify(self._fitted, hardware)
+        identified = identify(self._fitted)
         self._profiles = {group: as_profile(identified, ours) for group, ours in _groups(self._fitted).items()}
         self._delays = {group: self._delays_of(ours) for group, ours in _groups(self._fitted).items()}
 

@@ -122,7 +122,7 @@ def test_bad_rows_are_refused_by_their_number(tmp_path: Path, row: str, told: st
     assert told in str(refused.value)
 
 
-PUBLISHED = Path("/work/shared/data/published/vllm_h100_draft_eagle3_by_concurrency.csv")
+PUBLISHED = Path(__file__).resolve().parents[3] / "shared/data/published/vllm_h100_draft_eagle3_by_concurrency.csv"
 
 
 @pytest.mark.skipif(not PUBLISHED.is_file(), reason="the published table is not here")

@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 from numpy.typing import ArrayLike
 
+from sim.planning.check import check
 from sim.planning.emit import emit
 from sim.planning.methods import Method, Place, apart
+from sim.planning.objectives import objectives_of
 from sim.planning.report import Plan
 from sim.planning.study import Limits, plan
+from sim.planning.trials import Trials
 from sim.setup.acceptance import PerPosition, Rate
 from sim.setup.arrays import Floats
 from sim.setup.latency import Constant
@@ -120,12 +123,16 @@ class Crowded:
         return np.where(rows > 0, TARGET * np.maximum(1.0, rows / 8), 0.0)
 
 
-def crowded(limits: Mapping[str, str], rate: float, chance: float, longest: int) -> Plan:
+def crowded_methods(chance: float, longest: int) -> list[Method]:
     """Without guesses, 8 sequences share a forward: 800 tokens a second, 10 ms each."""
     shared = System(Crowded(), shared=True)
     head = Method("eagle3", (Place("shared", shared),), Rate(chance), longest, "head")
+    return [Method("ar", (Place("shared", shared),)), head]
+
+
+def crowded(limits: Mapping[str, str], rate: float, chance: float, longest: int, most: int = 64) -> Plan:
     traffic = Traffic(Arrivals(rate), Lengths(1), Lengths(ANSWER), 600)
-    return plan([Method("ar", (Place("shared", shared),)), head], traffic, limits, batches=(8,))
+    return plan(crowded_methods(chance, longest), traffic, limits, batches=(8,), limits=Limits(gpus=most))
 
 
 def test_guesses_stop_where_rows_are_no_longer_free() -> None:
@@ -145,11 +152,24 @@ def test_two_deployments_win_where_the_mean_must_be_fast() -> None:
     """
     found = crowded({"tpot-mean": "9.2ms"}, 60.0, 0.3, 1)
     best, single = found.plans[0], found.plans[1]
-    assert [part.method for part in best.parts] == ["eagle3", "ar"]
+    assert {part.method for part in best.parts} == {"eagle3", "ar"}
     assert best.gpus < single.gpus
     assert sum(part.gpus for part in best.parts) == best.gpus
     assert sum(part.share for part in best.parts) == pytest.approx(1)
     assert best.tpot_ms <= 9.2
-    assert found.verdict.startswith(f"Two deployments, {best.gpus} GPUs: EAGLE-3, k = 1 on ")
+    assert found.verdict.startswith(f"Two deployments, {best.gpus} GPUs: ")
     assert emit(replace(found, target="org/target"), "vllm").count("vllm bench serve") == 2
     assert not crowded({"tpot-p99": "10.5ms"}, 60.0, 0.3, 1).plans[0].parts  # all of them must be fast: one deployment
+
+
+def test_two_deployments_are_found_where_no_single_one_is_and_checked_like_one() -> None:
+    limits = {"tpot-mean": "9.2ms"}
+    found = crowded(limits, 60.0, 0.3, 1, most=13)
+    assert found.plans[0].parts
+    assert len(found.plans) == 1
+    assert "One alone: No plan meets" in found.verdict
+    more = Trials(Traffic(Arrivals(60.0), Lengths(1), Lengths(ANSWER), 6000), objectives_of(limits), Server(), seed=9)
+    checked = check(found, more, crowded_methods(0.3, 1), ("speculative",))
+    assert checked.holds
+    assert checked.again is not None
+    assert len(checked.again.parts) == 2

@@ -79,7 +79,18 @@ def test_a_plan_from_a_data_sheet_is_tagged_so(run: Run) -> None:
     best = found["plans"][0]
     assert best["tags"]["step"] == "table"
     assert found["kv_pools"]["ar"] > found["kv_pools"]["draft_model"] > 100_000
+    assert best["tags"]["kv_tokens"] == "table"
     assert "Step times table" in found["verdict"]
+    fewer = answer(run, "plan", *GPU, *TRAFFIC, "--no-schedules", "--kv-tokens", "9000")
+    assert set(fewer["kv_pools"].values()) == {9000}
+    assert fewer["plans"][0]["tags"]["kv_tokens"] == "assumed"
+
+
+def test_a_head_that_fits_beside_no_target_leaves_the_target_alone(run: Run) -> None:
+    tight = ("--gpu", "H100", "--target-config", "qwen3-32b", "--draft-config", "qwen3-8b", "--acceptance", "0.7")
+    found = answer(run, "plan", *tight, *TRAFFIC, "--method", "eagle3", "--no-schedules")
+    assert {one["method"] for one in found["plans"]} == {"ar"}
+    assert "do not fit" in found["provenance"]["shared placement"]
 
 
 def test_placements_are_those_that_were_asked_for(run: Run) -> None:
@@ -115,6 +126,15 @@ def test_what_nothing_meets_is_said_with_how_far_it_is_missed(run: Run, runs: st
         ((*GPU, "--arrivals", "poisson:8/s", "--requests", "50"), "50 requests do not show a percentile"),
         (("--check", "plan.json", "--price", "1"), "--price has no effect with --check"),
         (("--check", "nowhere.json"), "nowhere.json cannot be read"),
+        (("--check", "plan.json", "--emit", "vllm"), "--emit has no effect with --check"),
+        (("--check", "plan.json", "--save", "other.json"), "--save has no effect with --check"),
+        ((*GPU, *TRAFFIC, "--network", "1ms"), "--network is not for plans"),
+        ((*GPU, *TRAFFIC, "--together", "1.2,1.5"), "--together is not for plans"),
+        ((*GPU, *TRAFFIC, "--antiphase"), "--antiphase is not for plans"),
+        ((*GPU, *TRAFFIC, "--method", "ar"), "--method ar drafts nothing"),
+        (("--from", "x.json", *TRAFFIC, "--jitter", "0.1"), "--jitter has no effect with --from"),
+        (("--profile", "x.json", *TRAFFIC, "--overhead", "1ms"), "--overhead has no effect with --profile"),
+        (("--from", "x.json", *TRAFFIC, "--batches-are-free"), "--batches-are-free has no effect with --from"),
         (("--gpu", "Z9", *GPU[2:], *TRAFFIC), "unknown GPU 'Z9'"),
         (("--gpu", "L4", "--target-config", "llama-3.1-70b", *GPU[4:], *TRAFFIC), "do not fit"),
         (("--draft-step", "1ms", "--target-step", "5ms", "--acceptance", "0.8", *TRAFFIC), "--batches-are-free"),
