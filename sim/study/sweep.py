@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 
-from sim.study.sweep_backend import end_with_parent
+from sim.study.sweep_backend import end_with
 from sim.study.sweep_file import Results
 from sim.study.sweep_point import Point, Refused, Swept, solved
 from sim.traffic.workload import Workload
@@ -142,7 +142,7 @@ def sweep(
 def _results(waiting: dict[str, Point], workers: int | None) -> Generator[Swept | Refused]:
     """The results of points in the order in which they finish; on ray, a few of them at a time, since it returns lists."""
     from joblib import Parallel, delayed, effective_n_jobs
-    from joblib.parallel import get_active_backend
+    from joblib.parallel import LokyBackend, get_active_backend
 
     served = [point for point in waiting.values() if point.traffic is not None]
     if served and workers != 1:
@@ -150,20 +150,15 @@ def _results(waiting: dict[str, Point], workers: int | None) -> Generator[Swept 
     parallel: Any = Parallel
     backend: Any = get_active_backend()[0]
     many: Any = workers or -1
-    work = [delayed(_worked)(point, key, os.getpid()) for key, point in waiting.items()]
+    work = [delayed(solved)(point, key) for key, point in waiting.items()]
     if backend.supports_return_generator:
-        yield from parallel(n_jobs=many, return_as="generator_unordered")(work)
+        watched = {"initializer": end_with, "initargs": (os.getpid(),)} if isinstance(backend, LokyBackend) else {}
+        yield from parallel(n_jobs=many, return_as="generator_unordered", **watched)(work)
         return
     cores: Any = effective_n_jobs(many)
     few = FEW * cores
     for first in range(0, len(work), few):
         yield from parallel(n_jobs=many)(work[first : first + few])
-
-
-def _worked(point: Point, key: str, owner: int) -> Swept | Refused:
-    if os.getpid() != owner:
-        end_with_parent()
-    return solved(point, key)
 
 
 def _compile(point: Point) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
-from functools import cache
 from importlib import import_module
 from threading import Thread
 from time import sleep
@@ -65,10 +64,8 @@ def _imported(module: str, name: str) -> Any:
         raise InputError(f"{name} is not installed ({error}): pip install 'pearl-specdec[{name}]'") from error
 
 
-@cache
-def end_with_parent() -> None:
-    """Let this process end soon after the one that started it was killed, instead of working on for nobody."""
-    parent = os.getppid()
+def end_with(parent: int) -> None:
+    """Let this worker end soon after the process that started it was killed, instead of working or waiting on for nobody."""
 
     def watch() -> None:
         while os.getppid() == parent:
