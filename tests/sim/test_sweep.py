@@ -70,7 +70,7 @@ KILLED = """
     sys.path.insert(0, {here!r})
     import test_sweep
     if __name__ == "__main__":
-        test_sweep.sweep(test_sweep.points(3000), output={path!r}, workers=2)
+        test_sweep.sweep(test_sweep.points(12_000), output={path!r}, workers=2)
 """
 
 
@@ -93,12 +93,12 @@ def test_killed_and_run_again_it_loses_and_repeats_nothing(tmp_path: Path, monke
     assert 2 <= len(before) < 12
     path.write_bytes(path.read_bytes() + before[0][:200].encode())  # a line that the kill cut off
     done: list[str] = []
-    sweep(points(3000), output=path, workers=1, progress=lambda steps, total: [done.append(str(total)) or s for s in steps])
+    sweep(points(12_000), output=path, workers=1, progress=lambda steps, total: [done.append(str(total)) or s for s in steps])
     assert done == [str(12 - len(before))] * (12 - len(before))
     after = lines(path)
     assert after[: len(before)] == before
-    assert sorted(json.loads(line)["key"] for line in after) == sorted(point.key() for point in points(3000))
-    assert sorted(after) == sorted(_written(points(3000), tmp_path / "whole.jsonl"))
+    assert sorted(json.loads(line)["key"] for line in after) == sorted(point.key() for point in points(12_000))
+    assert sorted(after) == sorted(_written(points(12_000), tmp_path / "whole.jsonl"))
 
 
 def _written(wanted: list[Point], path: Path) -> list[str]:
