@@ -295,11 +295,16 @@ class Fork(Effect[Forks]):
     `length`      how many tokens to draft behind each foreseen outcome, at least 1
 
     An *outcome* of verifying `window` is how many of its tokens are accepted, and which token the target adds after them. The
-    draft foresees those tokens with the highest `q`, the lowest ids among equals, and none with `q = 0`. The next token of the
-    window is left out, since a rejection there commits another one. For each foreseen outcome the draft samples a continuation.
+    draft foresees tokens that it finds likely, and none with `q = 0`. The next token of the window is left out, since a
+    rejection there commits another one. For each foreseen outcome the draft samples a continuation.
 
-    Foresee outcomes by the draft's rows alone, and choose the continuation by the outcome alone. A choice that looks at the
-    target's rows, or at the tokens of a continuation, would bias the output.
+    In the runtime, the draft foresees the tokens with the highest `q` over noise, and the target's own token is the one with
+    the highest weight over the same noise (`specdec.sampling.raced`). So the draft foresees more of what the target samples.
+    In greedy decoding there is no noise.
+
+    A continuation is drawn by random numbers that nothing else has used, and is chosen by the outcome alone. So its tokens have
+    the law `q` after every outcome, whichever outcomes are foreseen. A choice that looks at the target's rows, or at the tokens
+    of a continuation, would bias the output.
     """
 
     committed: Committed

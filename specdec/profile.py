@@ -9,22 +9,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from itertools import pairwise
 from math import isfinite
 from statistics import mean, median
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from specdec.acceptance import MeasuredAcceptance, Tag
 from specdec.errors import InputError
 from specdec.report import Report, milliseconds, share, table, three_digits
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
-
-
-Tag: TypeAlias = Literal["measured", "fitted", "extrapolated", "table", "assumed"]
-"""How a number came about: measured; on a curve that was fitted to measurements; on that curve beyond the measurements;
-computed from a table or data sheet of the hardware; or assumed, since nobody measured it."""
 
 
 @dataclass(frozen=True)
@@ -85,11 +80,12 @@ class TargetTiming(Report):
 class DraftTiming(Report):
     """A drafted token, timed alone, sampling included.
 
-    `batch`     number of sequences; each gets one token
-    `context`   tokens before the drafted one
-    `mean`      mean seconds of a token; of several passes, the median of their means
-    `cv`        coefficient of variation of single tokens
-    `tag`       how the number came about
+    `batch`      number of sequences; each gets one token
+    `context`    tokens before the drafted one
+    `mean`       mean seconds of a token; of several passes, the median of their means
+    `cv`         coefficient of variation of single tokens
+    `tag`        how the number came about
+    `branches`   branches of a `Fork` that get one token each, in one forward
     """
 
     batch: int
@@ -97,9 +93,13 @@ class DraftTiming(Report):
     mean: float
     cv: float = 0.0
     tag: Tag = "measured"
+    branches: int = 1
 
     def __post_init__(self) -> None:
-        _check(self, f"a drafted token of batch {self.batch}, context {self.context}")
+        name = f"a drafted token of batch {self.batch}, context {self.context}"
+        if self.branches < 1:
+            raise InputError(f"{name} for {self.branches} branches is not possible: measure the pair again")
+        _check(self, name)
 
 
 def _check(timing: TargetTiming | DraftTiming, name: str) -> None:
@@ -133,69 +133,6 @@ class Slowdown(Report):
 
 
 @dataclass(frozen=True)
-class FileAcceptance(Report):
-    """Acceptance on the prompts of one file.
-
-    `rate`        mean over positions of sum_x min(p(x), q(x))
-    `positions`   number of positions in the mean
-    """
-
-    rate: float
-    positions: int
-
-
-@dataclass(frozen=True)
-class MeasuredAcceptance(Report):
-    """How often a drafted token is accepted. `specdec profile` measures it with the token rule at temperature 1.
-
-    `rate`          mean over positions of sum_x min(p(x), q(x)); null where it was not measured
-    `run_lengths`   number of runs by their length; a run is the accepted tokens between two rejections
-    `by_file`       the rate on the prompts of each file
-    `by_position`   chance that each guess of a round is accepted, given that those before it were; empty where it was not
-                    counted. Engines report shares of all rounds: each of these is one share over the one before it
-    `tag`           how these numbers came about
-    """
-
-    rate: float | None = None
-    run_lengths: Mapping[int, int] = field(default_factory=dict[int, int])
-    by_file: Mapping[str, FileAcceptance] = field(default_factory=dict[str, FileAcceptance])
-    by_position: tuple[float, ...] = ()
-    tag: Tag = "measured"
-
-    def __post_init__(self) -> None:
-        if self.rate is not None and not 0 <= self.rate <= 1:
-            raise InputError(f"acceptance rate {self.rate} is no probability: measure the pair again")
-        if any(length < 0 or count < 0 for length, count in self.run_lengths.items()):
-            raise InputError("run_lengths hold a negative number: measure the pair again")
-        if any(not 0 <= chance <= 1 for chance in self.by_position):
-            raise InputError(f"by_position {list(self.by_position)} holds a number that is no probability: give 0 to 1")
-
-    @property
-    def sentence(self) -> str:
-        """The rate and that of each file, for people; empty where nothing was measured."""
-        if self.rate is None:
-            return ""
-        by_file = ", ".join(f"{name} {share(found.rate)}" for name, found in self.by_file.items())
-        return f"{share(self.rate)} of drafted tokens (temperature 1)" + (f": {by_file}" if by_file else "")
-
-    @property
-    def runs(self) -> int:
-        """How many runs were recorded."""
-        return sum(self.run_lengths.values())
-
-    def chances(self) -> list[float]:
-        """`chances()[r]`: how often the guess after `r` accepted ones in sequence was accepted, up to the longest run.
-
-        Raises `InputError` if no run was recorded.
-        """
-        if not self.runs:
-            raise InputError("the profile holds no run of accepted tokens: measure acceptance on more prompts")
-        longest = max(length for length, count in self.run_lengths.items() if count)
-        at_least = [sum(n for length, n in self.run_lengths.items() if length >= run) for run in range(longest + 2)]
-        return [more / these for these, more in pairwise(at_least)]
-
-
-@dataclass(frozen=True)
 class Profile(Report):
     """A measured pair; what `specdec profile --json` writes.
 
@@ -204,7 +141,7 @@ class Profile(Report):
     `versions`                    versions of Python and of the packages that matter, by name
     `date`                        when it was measured, in UTC
     `target_seconds`              forwards of the target alone, by width, batch and context
-    `draft_seconds`               drafted tokens of the draft alone, by batch and context
+    `draft_seconds`               drafted tokens of the draft alone, by batch, context and branches
     `draft_start_seconds`         fixed cost of one draft request: transport there and back, and a slow first step
     `in_turn`                     slowdown of models that work in turn
     `together`                    slowdown while both models work at once; null where both work in one thread and so cannot
@@ -232,7 +169,7 @@ class Profile(Report):
     together: Slowdown | None = Slowdown()
     round_overhead_seconds: float = 0.0
     drafting_overhead_seconds: float | None = None
-    acceptance: MeasuredAcceptance = MeasuredAcceptance()
+    acceptance: MeasuredAcceptance = field(default_factory=MeasuredAcceptance)
     kv_tokens: int | None = None
     busy: float = 0.0
     tags: Mapping[str, Tag] = field(default_factory=dict[str, Tag])
@@ -272,7 +209,7 @@ class Profile(Report):
             draft_start_seconds=middle("draft_start_seconds"),
             round_overhead_seconds=middle("round_overhead_seconds"),
             drafting_overhead_seconds=middle("drafting_overhead_seconds"),
-            acceptance=MeasuredAcceptance(mean(rates) if rates else None, dict(runs)),
+            acceptance=MeasuredAcceptance(mean(rates) if rates else None, dict(runs), foresight=first.acceptance.foresight),
             busy=max(busy_share(profiles), middle("busy")),
         )
 
@@ -280,7 +217,7 @@ class Profile(Report):
     def _grid(self) -> tuple[Any, ...]:
         """What was timed: the same for all profiles that can be merged."""
         targets = tuple((timing.width, timing.batch, timing.context) for timing in self.target_seconds)
-        drafts = tuple((timing.batch, timing.context) for timing in self.draft_seconds)
+        drafts = tuple((timing.batch, timing.context, timing.branches) for timing in self.draft_seconds)
         return self.pair, targets, drafts, self.together is None, self.drafting_overhead_seconds is None
 
     def __rich__(self) -> RenderableType:
@@ -302,7 +239,7 @@ class Profile(Report):
             *(Text.assemble((name.ljust(12), "bold"), text) for name, text in lines.items() if text),
             "",
             _table("Target forwards", ("width", "batch", "context"), self.target_seconds),
-            _table("Draft steps", ("batch", "context"), self.draft_seconds),
+            _table("Draft steps", ("batch", "branches", "context"), self.draft_seconds),
         )
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from specdec.acceptance import Foresight
+
 
 @dataclass
 class Statistics:
@@ -24,6 +26,8 @@ class Statistics:
     `tested_tokens`         guesses that were tested: those after a rejected one are not
     `outcomes`              verdicts that were looked up among the outcomes that a draft foresaw (`Fork`)
     `foreseen_outcomes`     those that were among them (hits)
+    `complete_outcomes`     looked up after a window of which all guesses were accepted
+    `foreseen_complete`     those of them that were hits
     `target_forwards`       forwards of the target, without those that read the prompt
     `prefill_seconds`       wall seconds in which both models read the prompt
     `decode_seconds`        wall seconds after that; in a batch, those in which other prompts are read count too
@@ -44,6 +48,8 @@ class Statistics:
     tested_tokens: int = 0
     outcomes: int = 0
     foreseen_outcomes: int = 0
+    complete_outcomes: int = 0
+    foreseen_complete: int = 0
     target_forwards: int = 0
     prefill_seconds: float = 0.0
     decode_seconds: float = 0.0
@@ -70,6 +76,13 @@ class Statistics:
         self.tested_tokens += min(accepted + 1, guessed)
         self.drafted_tokens += certain
         self.accepted_in_round[accepted] += 1
+
+    def count_outcome(self, complete: bool, foreseen: bool) -> None:
+        """Add one verdict that was looked up."""
+        self.outcomes += 1
+        self.foreseen_outcomes += foreseen
+        self.complete_outcomes += complete
+        self.foreseen_complete += complete and foreseen
 
     def __add__(self, other: Statistics) -> Statistics:
         ours, theirs = vars(self), vars(other)
@@ -104,6 +117,15 @@ class Statistics:
     def hit_rate(self) -> float:
         """Foreseen outcomes / outcomes, from 0 to 1: how often a branch was ready."""
         return self.foreseen_outcomes / self.outcomes if self.outcomes else 0.0
+
+    @property
+    def foresight(self) -> Foresight | None:
+        """How often outcomes were foreseen, whatever the fan-out was; `None` where one of both kinds was not looked up."""
+        rejected = self.outcomes - self.complete_outcomes
+        if not (rejected and self.complete_outcomes):
+            return None
+        foreseen = self.foreseen_outcomes - self.foreseen_complete
+        return Foresight((foreseen / rejected,), (self.foreseen_complete / self.complete_outcomes,))
 
     @property
     def acceptance_histogram(self) -> dict[int, int]:

@@ -4,8 +4,8 @@ While the target verifies the pending window, the draft prepares a continuation 
 accepted, and which token the target adds. If the outcome was foreseen, the next window is ready at once, and the bonus token of
 speculative decoding is kept. If not, there is nothing to verify: the draft makes a window now, or the next round has none.
 
-Which outcomes are foreseen depends on the draft's rows alone, and the continuation is chosen by the outcome alone. So each of
-its tokens has the law `q` that it was sampled from, and the output law is the target's.
+The continuation is chosen by the outcome alone, whichever outcomes are foreseen. So each of its tokens has the law `q` that it
+was sampled from, and the output law is the target's.
 """
 
 from __future__ import annotations

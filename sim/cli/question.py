@@ -240,7 +240,8 @@ class Question:
     def _from_setup(self) -> tuple[Method, ...]:
         """The methods of a profile, of a GPU, or of constants."""
         from sim.planning.methods import LONGEST, methods_of, methods_of_systems
-        from specdec.profile import Profile, Tag
+        from specdec.acceptance import Tag
+        from specdec.profile import Profile
 
         setup, name = self.setup, self.sources.method or "draft_model"
         acceptance = setup.acceptance_model()

@@ -15,8 +15,8 @@ import numpy as np
 from scipy.optimize import nnls
 
 from sim.setup.acceptance import marginal
+from specdec.acceptance import MeasuredAcceptance
 from specdec.errors import InputError
-from specdec.profile import MeasuredAcceptance
 
 
 def golden(model: str, mode: str = "") -> MeasuredAcceptance:

@@ -31,8 +31,9 @@ from sim.setup.acceptance import mean_length
 from sim.setup.arrays import Floats
 from sim.setup.gpus import GPUS, gpu_name
 from sim.setup.model_size import read_model
+from specdec.acceptance import MeasuredAcceptance, Tag
 from specdec.errors import InputError
-from specdec.profile import DraftTiming, MeasuredAcceptance, PairNames, Profile, Tag, TargetTiming
+from specdec.profile import DraftTiming, PairNames, Profile, TargetTiming
 
 SHARPNESS = 4
 REACHED = 0.7

@@ -25,9 +25,9 @@ from sim.planning.curves import Curves
 from sim.planning.methods import WORST_FIRST
 from sim.planning.report import SHOWN, Plan, Planned
 from sim.planning.trials import NEGLIGIBLE
+from specdec.acceptance import Tag
 from specdec.errors import InputError
 from specdec.pictures import save, themed, writing
-from specdec.profile import Tag
 from specdec.report import share, three_digits
 
 NARROW, WIDE, PANEL = 350, 900, 440

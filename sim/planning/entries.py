@@ -13,7 +13,7 @@ from sim.planning.split import Split
 from sim.planning.trials import NEGLIGIBLE, Trial, Trials
 from sim.setup.acceptance import Acceptance
 from sim.traffic.workload import Traffic
-from specdec.profile import Tag
+from specdec.acceptance import Tag
 
 
 def marginals(acceptance: Acceptance, draft_length: int) -> tuple[float, ...]:

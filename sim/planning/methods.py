@@ -22,8 +22,9 @@ from sim.setup.model_size import read_model
 from sim.setup.profiles import measured_acceptance, measured_system
 from sim.setup.roofline import Roofline
 from sim.setup.system import System
+from specdec.acceptance import Tag
 from specdec.errors import InputError
-from specdec.profile import Profile, Tag
+from specdec.profile import Profile
 
 PlaceName: TypeAlias = Literal["shared", "own device", "draft pool", "as measured"]
 """Where the draft runs: on the target's GPUs, on its own, on its own for several replicas, or as a pair was measured that works

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from sim.planning.candidates import Tier
 from sim.planning.objectives import Objective
 from sim.planning.trials import NEGLIGIBLE
-from specdec.profile import Tag
+from specdec.acceptance import Tag
 from specdec.report import Report, share, table, three_digits
 
 if TYPE_CHECKING:

@@ -30,30 +30,7 @@ from scipy.optimize import brentq
 
 from sim.setup.arrays import Counts, Flags, Floats, Int32s
 from specdec import InputError
-
-
-@dataclass(frozen=True)
-class Foresight:
-    """How often the target's own token is among the 1, 2, ... likeliest tokens of the draft; the last chance holds for more.
-
-    `after_rejection`    the token in place of a rejected guess; that guess is not among them
-    `after_acceptance`   the token after a window of which all guesses were accepted
-    """
-
-    after_rejection: tuple[float, ...]
-    after_acceptance: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        for name, chances in vars(self).items():
-            for chance in chances:
-                probability(chance, name)
-            if not chances or any(more < fewer for fewer, more in pairwise(chances)):
-                raise InputError(f"{name} {chances} is not possible: give the chances for 1, 2, ... tokens, which never fall")
-
-    def __call__(self, fan_out: int, complete: bool) -> float:
-        chances = self.after_acceptance if complete else self.after_rejection
-        return chances[min(fan_out, len(chances)) - 1]
-
+from specdec.acceptance import Foresight
 
 RANK_AFTER_REJECTION = 0.6
 """Chance of each further token after a rejection where no `Foresight` is given: the bundled pair's, greedy."""

@@ -19,8 +19,8 @@ from numpy.typing import ArrayLike
 from sim.setup.arrays import Floats
 from sim.setup.rows import RowsCurve
 from specdec import InputError
+from specdec.acceptance import Tag
 from specdec.inputs import at_least_one
-from specdec.profile import Tag
 
 INSTALL = "pip install 'pearl-specdec[aiconfigurator]'"
 PACKAGE = "aiconfigurator_core"

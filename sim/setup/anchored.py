@@ -17,8 +17,8 @@ from numpy.typing import ArrayLike
 from sim.setup.arrays import Floats
 from sim.setup.latency import Latency, parse_seconds
 from specdec import InputError
+from specdec.acceptance import Tag
 from specdec.inputs import at_least_one
-from specdec.profile import Tag
 
 Model: TypeAlias = Literal["target", "draft"]
 USUAL_CONTEXT = 256

@@ -62,6 +62,16 @@ def fork_seconds(
     return latency.draft_seconds(np.where(np.asarray(branches) > 0, np.asarray(steps) + 1, 0), batch, context)
 
 
+def branched(factors: Mapping[int, float], rows: ArrayLike, branches: ArrayLike, steps: ArrayLike) -> Floats:
+    """Plain draft steps that a fork takes as long as: a forward over `rows` positions, then `steps` over all branches.
+
+    `factors` holds a step over so many rows or branches, in plain steps; linear in between.
+    """
+    at, each = sorted(factors), [factors[number] for number in sorted(factors)]
+    first, further = np.interp(np.asarray(rows, float), at, each), np.interp(np.asarray(branches, float), at, each)
+    return np.where(np.asarray(branches) > 0, first + np.asarray(steps) * further, 0.0)
+
+
 def parse_seconds(text: str, what: str = "duration") -> float:
     """Seconds of '1ms', '300us', '0.005s'. Anything else, and a negative time, is refused by an `InputError` about `what`."""
     match = _DURATION.fullmatch(text)
@@ -124,11 +134,7 @@ class Constant:
     def fork_seconds(
         self, rows: ArrayLike, branches: ArrayLike, steps: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0
     ) -> Floats:
-        points = {1: 1.0, **self.branched}
-        at, factors = sorted(points), [points[branches] for branches in sorted(points)]
-        first, each = np.interp(np.asarray(rows, float), at, factors), np.interp(np.asarray(branches, float), at, factors)
-        forwards = first + np.asarray(steps) * each
-        return np.where(np.asarray(branches) > 0, forwards, 0.0) * self.draft_step
+        return branched({1: 1.0, **self.branched}, rows, branches, steps) * self.draft_step
 
     def target_seconds(self, width: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
         width = np.asarray(width, float)
@@ -257,11 +263,16 @@ class Measured:
         if not (isfinite(draft_start) and draft_start >= 0):
             raise InputError(f"{source}: draft_start_seconds {draft_start} is not possible: give 0 or more")
         forwards = {(one.width, one.batch, one.context): one.mean for one in target}
-        tokens = {(1, one.batch, one.context): one.mean for one in draft}
+        tokens = {(1, one.batch, one.context): one.mean for one in draft if one.branches == 1}
         self._source = source
         self._target = Forwards(forwards, f"{source}: target_seconds", cells)
         self._draft = Forwards(tokens, f"{source}: draft_seconds", cells) if tokens else None
         self._draft_start = draft_start
+        self._branched = {1: 1.0} | {
+            one.branches: one.mean / float(self.draft_seconds(1, 1, one.context) - draft_start)
+            for one in draft
+            if one.branches > 1
+        }
         self.reach = max((one.width * one.batch for one in target if one.tag != "extrapolated"), default=0)
 
     def draft_seconds(self, tokens: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
@@ -273,6 +284,13 @@ class Measured:
                 )
             return np.zeros(np.broadcast(tokens, batch, context).shape)
         return tokens * self._draft(1, batch, context) + self._draft_start * (tokens > 0)
+
+    def fork_seconds(
+        self, rows: ArrayLike, branches: ArrayLike, steps: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0
+    ) -> Floats:
+        """A step over several branches takes what was measured, over a plain step; a forward over `rows` takes as long."""
+        forwards = branched(self._branched, rows, branches, steps)
+        return forwards * (self.draft_seconds(1, batch, context) - self._draft_start) + self._draft_start * (forwards > 0)
 
     def target_seconds(self, width: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
         return np.where(np.asarray(width) > 0, self._target(width, batch, context), 0.0)

@@ -9,6 +9,7 @@ from sim.setup.acceptance import recorded as recorded_runs
 from sim.setup.latency import Measured
 from sim.setup.system import Jitter, System
 from specdec import InputError
+from specdec.acceptance import MeasuredAcceptance
 from specdec.profile import DraftTiming, Profile, TargetTiming
 
 
@@ -44,6 +45,11 @@ def measured_acceptance(profile: Profile, *, recorded: bool = False, source: str
     Raises `InputError` where the profile does not hold it; `source` is what the error calls the profile.
     """
     measured = profile.acceptance
+    model = _model(measured, recorded, source)
+    return model if measured.foresight is None else model.foreseeing(measured.foresight)
+
+
+def _model(measured: MeasuredAcceptance, recorded: bool, source: str) -> Acceptance:
     if recorded and measured.runs:
         return recorded_runs(measured.run_lengths)
     if not recorded and measured.by_position:
@@ -56,5 +62,5 @@ def measured_acceptance(profile: Profile, *, recorded: bool = False, source: str
 
 def _mean_cv(timings: Sequence[TargetTiming | DraftTiming]) -> float:
     """Mean coefficient of variation at batch 1, where a single stream is timed."""
-    spreads = [one.cv for one in timings if one.batch == 1]
+    spreads = [one.cv for one in timings if one.batch == 1 and getattr(one, "branches", 1) == 1]
     return sum(spreads) / len(spreads) if spreads else 0.0

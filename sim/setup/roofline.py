@@ -20,8 +20,8 @@ from sim.setup.arrays import Floats
 from sim.setup.gpus import GPUS, Gpu, gpu_name
 from sim.setup.model_size import BYTES, ModelSize
 from specdec import InputError
+from specdec.acceptance import Tag
 from specdec.inputs import at_least_one
-from specdec.profile import Tag
 
 LAUNCH_SECONDS = 40e-6
 KNEE = 4.0

@@ -15,10 +15,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from specdec.acceptance import MeasuredAcceptance
 from specdec.bench.values import BASELINE, Steps
 from specdec.errors import SpecdecError
 from specdec.plugins import Plugins
-from specdec.profile import DraftTiming, MeasuredAcceptance, Profile, TargetTiming
+from specdec.profile import DraftTiming, Profile, TargetTiming
 from specdec.statistics import Statistics
 from specdec.strategy import DecodingStrategy
 from specdec.synthetic import synthetic
@@ -78,7 +79,7 @@ def profile_at(steps: Steps, profile: Profile | None, context: int) -> Profile:
 
     A profile needs a draft, so one that never worked then gets the time of the target.
     """
-    acceptance = MeasuredAcceptance(steps.acceptance_rate or 0.0)
+    acceptance = MeasuredAcceptance(steps.acceptance_rate or 0.0, foresight=steps.foresight)
     if profile is not None:
         return replace(profile, acceptance=acceptance)
     windows = steps.target_window_seconds
@@ -96,4 +97,5 @@ def steps_of(statistics: Statistics) -> Steps:
         target_window_seconds={width: by_width[width] / forwards[width] for width in sorted(forwards)},
         draft_step_seconds=statistics.draft_busy_seconds / drafted if drafted and statistics.draft_busy_seconds else None,
         acceptance_rate=statistics.acceptance_rate if statistics.tested_tokens else None,
+        foresight=statistics.foresight,
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import reduce
 from operator import add
@@ -130,7 +129,7 @@ def _of_ours(benchmark: Benchmark, contender: Contender, decoder: Ours, total: S
     context = round(mean(len(prompt) for prompt in benchmark.prompts)) + tokens // 2
     question = Question(strategy, benchmark.verification, context, tokens)
     assert before is not None  # the pair is measured before anything is decoded
-    at_temperature = replace(before, acceptance_rate=before.rate_at(contender.temperature))
+    at_temperature = before.at(contender.temperature)
     return {
         "drafted_at_once": drafted,
         "measured": own,

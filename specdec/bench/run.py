@@ -21,7 +21,7 @@ from specdec.decoding import decode
 from specdec.errors import InputError
 from specdec.inputs import at_least_one
 from specdec.machine import OtherWork
-from specdec.measure import measure_acceptance, profile
+from specdec.measure import SampledAcceptance, measure_acceptance, profile
 from specdec.measure.pair import needed_cores
 from specdec.pair import Pair
 from specdec.profile import Profile
@@ -256,14 +256,16 @@ def measured(pair: Pair, prompts: Sequence[Sequence[int]], temperatures: Sequenc
         draft_seconds = None if draft is None else step_seconds(draft, context=context)  # first, so that its process runs
         widths = window_seconds(target, WIDTHS, context=context)
         asked = () if draft is None else {1.0, *temperatures}
-        rates = {t: (forced or measure_acceptance(pair, prompts, temperature=t)).rate for t in asked}
+        found = {t: forced or measure_acceptance(pair, prompts, temperature=t) for t in sorted(asked)}
+        foreseen = {t: one.foreseen.foresight for t, one in found.items() if isinstance(one, SampledAcceptance)}
         return PairSteps(
             target_step_seconds=step_seconds(target, context=context),
             target_window_seconds=widths,
             draft_step_seconds=draft_seconds,
             speed_ratio=None if draft is None else pair.speed_ratio(),
-            acceptance_rate=rates.get(1.0),
-            acceptance_rate_by_temperature={f"{t:g}": rates[t] for t in sorted(rates)},
+            acceptance_rate=found[1.0].rate if found else None,
+            acceptance_rate_by_temperature={f"{t:g}": one.rate for t, one in found.items()},
+            foresight_by_temperature={f"{t:g}": one for t, one in foreseen.items() if one is not None},
             profile=None if draft is None else _timings(pair, context),
         )
 

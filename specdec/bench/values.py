@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 from pydantic import Field
 
+from specdec.acceptance import Foresight
 from specdec.profile import Hardware, Profile
 from specdec.report import Parameter, Report, named
 from specdec.summary import DecodeSummary, StrategySetting
@@ -99,11 +100,13 @@ class Steps(Report):
     `target_window_seconds`   seconds of a forward of the target, by its width in positions
     `draft_step_seconds`      seconds of a drafted token; null if no draft worked
     `acceptance_rate`         accepted / tested guesses; null without any. Guesses after a rejected one were not tested
+    `foresight`               how well the draft foresees the target's own tokens; null where nothing says so
     """
 
     target_window_seconds: Mapping[int, float]
     draft_step_seconds: float | None
     acceptance_rate: float | None
+    foresight: Foresight | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +118,7 @@ class PairSteps(Steps):
     `target_step_seconds`              seconds of a greedy token of the target
     `speed_ratio`                      target step / draft step, both models at work; null without a draft
     `acceptance_rate_by_temperature`   the same rate at each temperature; at 0, how often both models choose the same token
+    `foresight_by_temperature`         the foresight at each temperature
     `profile`                          the models timed alone, in turn and together; null without a draft
 
     The profile times the same steps once more, with another estimator: means of sampled steps without outliers, for the
@@ -125,10 +129,13 @@ class PairSteps(Steps):
     speed_ratio: float | None
     acceptance_rate_by_temperature: Mapping[str, float]
     profile: Profile | None = None
+    foresight_by_temperature: Mapping[str, Foresight] = field(default_factory=dict[str, Foresight])
 
-    def rate_at(self, temperature: float) -> float | None:
-        """The acceptance rate at one of the benchmark's temperatures; `None` without a draft."""
-        return self.acceptance_rate_by_temperature.get(f"{temperature:g}")
+    def at(self, temperature: float) -> PairSteps:
+        """The same with the acceptance at one of the benchmark's temperatures; `None` without a draft."""
+        key = f"{temperature:g}"
+        rate, foresight = self.acceptance_rate_by_temperature.get(key), self.foresight_by_temperature.get(key)
+        return replace(self, acceptance_rate=rate, foresight=foresight)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,17 @@
 
 from specdec.law.exact import Exact, law
 from specdec.law.oracle import Oracle, branches
-from specdec.law.pair import ExactLaw, ExactPair, ExactRow, Scattered, Schedule, target_law, total_variation
+from specdec.law.pair import (
+    ExactLaw,
+    ExactPair,
+    ExactRow,
+    Hits,
+    Scattered,
+    ScatteredHits,
+    Schedule,
+    target_law,
+    total_variation,
+)
 from specdec.law.proof import Case, Proof, assert_lossless, cases, prove
 from specdec.law.suite import Proofs, prove_all
 
@@ -12,10 +22,12 @@ __all__ = [
     "ExactLaw",
     "ExactPair",
     "ExactRow",
+    "Hits",
     "Oracle",
     "Proof",
     "Proofs",
     "Scattered",
+    "ScatteredHits",
     "Schedule",
     "assert_lossless",
     "branches",

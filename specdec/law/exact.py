@@ -4,7 +4,8 @@
 
 A round is run once for each branch (`specdec.law.oracle`). Between rounds, equal states merge. A drafted token is drawn when
 its value is first read, so a pending window, or a continuation of a `Fork` that is not used, costs nothing. A `Race` has no
-clock here: a `Schedule` says how many tokens the draft makes, and the law must be right under every schedule.
+clock here: a `Schedule` says how many tokens the draft makes, and the law must be right under every schedule. Nor is there the
+noise by which a `Fork` foresees what the target samples: `Hits` say which outcomes it foresees; the law must be right for all.
 
 Models are functions (`ExactPair`) whose rows may depend on the whole history.
 """
@@ -38,7 +39,7 @@ from specdec.effects import (
 from specdec.ending import Ending, committed
 from specdec.errors import NotLossless, StrategyError
 from specdec.law.oracle import Oracle, branches
-from specdec.law.pair import SCATTERED, ExactLaw, ExactPair, ExactRow, Schedule, Tokens
+from specdec.law.pair import SCATTERED, ExactLaw, ExactPair, ExactRow, Hits, Schedule, Tokens
 from specdec.state import SPEED_RATIO, KnownFacts
 from specdec.strategy import DecodingStrategy, require_strategy
 from specdec.verification import Row, Rule, rule
@@ -113,10 +114,10 @@ class ExactWindow:
 class Exact:
     """The exact interpreter: answers the effects of one round on one branch."""
 
-    def __init__(self, pair: ExactPair, verification: Rule, schedule: Schedule = SCATTERED) -> None:
+    def __init__(self, pair: ExactPair, verification: Rule, schedule: Schedule = SCATTERED, hits: Hits | None = None) -> None:
         self.pair = pair
         self._rule = verification
-        self._schedule = schedule
+        self._schedule, self.hits = schedule, hits
         self._oracle = Oracle()
         self._drawn: dict[int, tuple[Undrawn, int]] = {}
         self._serial = self._asked = 0
@@ -242,18 +243,20 @@ class ExactForks:
 
     def _drafted(self, accepted: int, last: int) -> Guess:
         fork = self.fork
-        if accepted > len(fork.window) or last not in self._foreseen(accepted):
+        if accepted > len(fork.window) or not self._foresees(accepted, last):
             return Guess.empty
         text = Committed((*fork.committed.tokens, *fork.window[:accepted].tokens, last))
         return self.interpreter.answer(Draft(text, Guess.empty, fork.length))
 
-    def _foreseen(self, accepted: int) -> list[int]:
-        """The tokens of the target that are foreseen after so many accepted ones."""
+    def _foresees(self, accepted: int, last: int) -> bool:
+        """Whether the target's own token is foreseen after so many accepted ones: by `hits`, or one of the likeliest."""
         fork = self.fork
+        if self.interpreter.hits is not None:
+            return bool(fork.fan_outs[accepted]) and self.interpreter.hits(fork.committed, accepted, last)
         q = self.interpreter.pair.q(fork.committed.tokens + fork.window[:accepted].tokens)
         left_out = [drafted.token for drafted in fork.window[accepted : accepted + 1].drafted]
         likeliest = sorted(range(len(q)), key=lambda token: -q[token])  # a stable sort: of equals, the lowest comes first
-        return [token for token in likeliest if q[token] and token not in left_out][: fork.fan_outs[accepted]]
+        return last in [token for token in likeliest if q[token] and token not in left_out][: fork.fan_outs[accepted]]
 
 
 def law(
@@ -264,6 +267,7 @@ def law(
     verification: str | Rule = "token",
     speed_ratio: float = SPEED_RATIO,
     schedule: Schedule = SCATTERED,
+    hits: Hits | None = None,
 ) -> ExactLaw:
     """The exact output law of `strategy` on `pair`: the probability of every output.
 
@@ -272,10 +276,11 @@ def law(
     `verification`     a rule or its name
     `speed_ratio`      target step / draft step, which `draft_length="auto"` asks for
     `schedule`         how many tokens the draft of a `Race` makes
+    `hits`             which outcomes a `Fork` foresees; the likeliest by `q`, as many as it asks for, unless given
     """
     require_strategy(strategy)
     start = Committed(prompt)
-    interpreter = Exact(pair, rule(verification), schedule)
+    interpreter = Exact(pair, rule(verification), schedule, hits)
     ending = Ending(max_new_tokens, () if pair.eos is None else (pair.eos,))
     done: ExactLaw = {}
     open_states: dict[int, dict[Any, Fraction]] = {0: {strategy.init(start, KnownFacts(speed_ratio)): Fraction(1)}}

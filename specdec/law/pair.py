@@ -54,6 +54,20 @@ class Scattered:
 SCATTERED: Schedule = Scattered()
 
 
+Hits: TypeAlias = Callable[[Committed, int, int], bool]
+"""Whether a `Fork` foresees `last` after so many `accepted` guesses behind `committed`: `hits(committed, accepted, last)`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScatteredHits:
+    """Outcomes that look random, about half of all. They depend on the target's own token too, as those of a race do."""
+
+    name: str = ""
+
+    def __call__(self, committed: Committed, accepted: int, last: int) -> bool:
+        return Random(f"{self.name} {committed.tokens} {accepted} {last}").random() < 0.5
+
+
 def target_law(pair: ExactPair, prompt: Tokens = (0,), max_new_tokens: int = 3) -> ExactLaw:
     """The target's own law of outputs: products of its rows, written without any strategy."""
     laws: ExactLaw = {(): Fraction(1)}

@@ -28,7 +28,18 @@ from specdec.errors import NotLossless
 from specdec.inputs import at_least_one
 from specdec.law.exact import law
 from specdec.law.long import NEW_TOKENS, PAIRS, long_pairs
-from specdec.law.pair import ExactLaw, ExactPair, ExactRow, Scattered, Schedule, Tokens, target_law, total_variation
+from specdec.law.pair import (
+    ExactLaw,
+    ExactPair,
+    ExactRow,
+    Hits,
+    Scattered,
+    ScatteredHits,
+    Schedule,
+    Tokens,
+    target_law,
+    total_variation,
+)
 from specdec.law.sampled import TOKENS, sample
 from specdec.report import Report, spelled
 from specdec.strategy import DecodingStrategy
@@ -69,6 +80,7 @@ class Case:
     `kind`          kind of its rows, of `KINDS`
     `speed_ratio`   target step / draft step, which `draft_length="auto"` asks for
     `schedule`      ends the drafts of races
+    `hits`          which outcomes a `Fork` foresees; `None`: the likeliest
     """
 
     p: TabledModel
@@ -79,6 +91,7 @@ class Case:
     kind: str
     speed_ratio: float
     schedule: Schedule
+    hits: Hits | None = None
 
     @property
     def pair(self) -> ExactPair:
@@ -90,7 +103,7 @@ class Case:
 
     def law(self, strategy: DecodingStrategy, verification: str | Rule) -> ExactLaw:
         """The strategy's law."""
-        return law(strategy, self.pair, PROMPT, self.new_tokens, verification, self.speed_ratio, self.schedule)
+        return law(strategy, self.pair, PROMPT, self.new_tokens, verification, self.speed_ratio, self.schedule, self.hits)
 
 
 @dataclass(frozen=True)
@@ -150,7 +163,8 @@ def _cases(count: int, seed: int) -> Iterator[Case]:
         eos = vocabulary - 1 if number // len(KINDS) % 2 else None
         name = f"{seed} {number}"
         schedule = Scattered(name, by_tokens=number // 4 % 2 == 1)
-        yield generated_case(vocabulary, new_tokens, eos, next(kinds), name, 1.0 + number % 4, schedule)
+        case = generated_case(vocabulary, new_tokens, eos, next(kinds), name, 1.0 + number % 4, schedule)
+        yield replace(case, hits=ScatteredHits(name) if number // 8 % 2 else None)
 
 
 @lru_cache(maxsize=4)
@@ -160,7 +174,8 @@ def long_cases(count: int = PAIRS, seed: int = 0, new_tokens: int = NEW_TOKENS) 
     for number, (pair, length) in enumerate(long_pairs(count, seed, len(PROMPT), new_tokens)):
         p, q = (TabledModel(partial(pair.row, model)) for model in "pq")
         schedule = Scattered(pair.name, by_tokens=number % 2 == 1)
-        found.append(Case(p, q, pair.vocabulary, length, pair.eos, "long", 1.0 + number % 4, schedule))
+        hits = ScatteredHits(pair.name) if number // 2 % 2 else None
+        found.append(Case(p, q, pair.vocabulary, length, pair.eos, "long", 1.0 + number % 4, schedule, hits))
     return tuple(found)
 
 

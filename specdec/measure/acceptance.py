@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from statistics import mean
 from typing import Any
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from specdec.acceptance import ForesightSums, foresight_sums
 from specdec.errors import InputError, ModelError
 from specdec.pair import Pair
 from specdec.runtime.lane import Lane
@@ -33,11 +34,13 @@ class SampledAcceptance:
     `rate`          mean over positions of sum_x min(p(x), q(x)); 0.0 without any position
     `run_lengths`   number of runs by their length; a run is the accepted tokens between two rejections
     `positions`     number of positions in the mean
+    `foreseen`      how well the draft foresees the target's own tokens, as sums over positions
     """
 
     rate: float
     run_lengths: dict[int, int]
     positions: int
+    foreseen: ForesightSums = field(default_factory=ForesightSums)
 
 
 @torch.inference_mode()
@@ -54,6 +57,7 @@ def measure_acceptance(
     rng = random.Random(seed)
     rates: list[float] = []
     bits: list[bool] = []
+    foreseen = ForesightSums()
     with pair.turn(drafts=True) as (target, draft):
         if draft is None:
             raise InputError("acceptance needs a draft model: give the pair one")
@@ -70,12 +74,17 @@ def measure_acceptance(
                 raise ModelError(written.failure)
             text = [*prompt, *written.tokens]
             p, q = (_rows(lane, text[:-1], len(written.tokens), pair.vocabulary) for lane in (target, draft))
+            ranking = q
+            if chosen.greedy:
+                draft.submit("begin", replace(chosen, temperature=1.0, top_k=None, top_p=None, min_p=None), ())()
+                ranking = _rows(draft, text[:-1], len(written.tokens), pair.vocabulary)
+            foreseen += foresight_sums(p, q, ranking, *([0] if chosen.greedy else []))
             rates += torch.minimum(p, q).sum(-1).tolist()
             fresh = torch.tensor(written.tokens).unsqueeze(-1)
             keep = (q.gather(1, fresh) / p.gather(1, fresh)).squeeze(-1).tolist()
             bits += [rng.random() < chance for chance in keep]
     runs = Counter(_complete_runs(bits))
-    return SampledAcceptance(mean(rates) if rates else 0.0, dict(sorted(runs.items())), len(rates))
+    return SampledAcceptance(mean(rates) if rates else 0.0, dict(sorted(runs.items())), len(rates), foreseen)
 
 
 def _rows(lane: Lane, context: Sequence[int], positions: int, vocabulary: int) -> Tensor:

@@ -14,21 +14,13 @@ from datetime import UTC, datetime
 
 import torch
 
+from specdec.acceptance import FileAcceptance, ForesightSums, MeasuredAcceptance
 from specdec.errors import InputError
 from specdec.machine import OtherWork, available_cores, cpu_name, versions
 from specdec.measure.acceptance import measure_acceptance
 from specdec.measure.contention import LENGTHS, Alone, in_turn, round_overhead_seconds, together
 from specdec.pair import Pair
-from specdec.profile import (
-    DraftTiming,
-    FileAcceptance,
-    Hardware,
-    MeasuredAcceptance,
-    PairNames,
-    Profile,
-    Slowdown,
-    TargetTiming,
-)
+from specdec.profile import DraftTiming, Hardware, PairNames, Profile, Slowdown, TargetTiming
 from specdec.report import Progress, no_progress
 from specdec.runtime.lane import InlineLane, Lane, ProcessLane
 from specdec.runtime.timing import (
@@ -37,6 +29,7 @@ from specdec.runtime.timing import (
     Timing,
     timed_batched_drafts,
     timed_batches,
+    timed_branches,
     timed_drafts,
     timed_prompts,
     timed_windows,
@@ -55,6 +48,7 @@ def profile(
     batch_widths: Sequence[int] = (1, 4, 8),
     contexts: Sequence[int] = (64, 256, 768),
     prompt_tokens: Sequence[int] = (),
+    branches: Sequence[int] = (2, 4, 8, 16),
     slots: int = 1,
     repeats: int = 20,
     new_tokens: int = 64,
@@ -72,6 +66,7 @@ def profile(
     `batch_widths`    positions of a window in each of these forwards
     `contexts`        tokens before a window
     `prompt_tokens`   lengths of prompts whose reading is timed; they stand in the profile as windows after no context
+    `branches`        numbers of branches of a fork whose draft steps are timed, at the first context
     `slots`           sequences that the caches are made for; a batch that is not full, and one sequence, are timed in these
     `repeats`         repeats of each timing
     `new_tokens`      tokens that the target samples after each prompt, to measure acceptance
@@ -86,7 +81,9 @@ def profile(
         contexts = [context for context in contexts if context + max(widths) < limit] or [timing_context(limit)]
         batches = [batch for batch in batches if batch > 1]
         several = [(batch, width) for batch in batches for width in batch_widths if contexts[0] + width < limit]
-        plan = _Plan(widths, several, batches, contexts, [tokens for tokens in prompt_tokens if 1 < tokens < limit], slots)
+        prompt_tokens = [tokens for tokens in prompt_tokens if 1 < tokens < limit]
+        branches = [number for number in branches if 1 < number <= pair.vocabulary]
+        plan = _Plan(widths, several, batches, contexts, prompt_tokens, branches, slots)
         others = OtherWork(needed_cores(pair))
         steps = [f"timing both models, pass {number + 1}" for number in range(-(-repeats // BLOCK))]
         passes: list[Profile] = []
@@ -118,6 +115,7 @@ class _Plan:
     batches: Sequence[int]
     contexts: Sequence[int]
     prompt_tokens: Sequence[int]
+    branches: Sequence[int]
     slots: int
 
 
@@ -161,6 +159,9 @@ def _timed_alone(
     for (batch, width), seconds in timed_batches(target_lane, plan.several, BLOCK, first, plan.slots).items():
         timing = Timing.of(seconds)
         target.append(TargetTiming(width, batch, first, timing.mean, timing.cv))
+    for branches, seconds in timed_branches(draft_lane, plan.branches, BLOCK, first, Sampling(), plan.slots).items():
+        timing = Timing.of(seconds)
+        draft.append(DraftTiming(1, first, timing.mean, timing.cv, branches=branches))
     for batch, seconds in timed_batched_drafts(draft_lane, plan.batches, BLOCK, first, plan.slots).items():
         timing = Timing.of(seconds)
         draft.append(DraftTiming(batch, first, timing.mean, timing.cv))
@@ -178,6 +179,7 @@ def _acceptance(pair: Pair, prompts: Mapping[str, Sequence[Sequence[int]]], new_
         sum(measured.rate * measured.positions for measured in by_file.values()) / positions if positions else 0.0,
         dict(sorted(runs.items())),
         {name: FileAcceptance(measured.rate, measured.positions) for name, measured in by_file.items()},
+        foresight=sum((measured.foreseen for measured in by_file.values()), ForesightSums()).foresight,
     )
 
 

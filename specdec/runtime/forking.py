@@ -1,6 +1,7 @@
 """A fork at work: which outcomes the draft foresees, and the branch of each, one token of all branches at a time.
 
-`OpenFork` holds one sequence's. The forwards are the worker's. Which outcomes are foreseen depends on the draft's rows alone.
+`OpenFork` holds one sequence's. The forwards are the worker's. Which outcomes are foreseen depends on the draft's rows, and on
+the noise that the target's own token will be picked by. The tokens of a branch are drawn by other random numbers.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from specdec.runtime.branches import Branches, Feed
 from specdec.runtime.messages import Forking, ForkRequest
 from specdec.runtime.sequences import Wanted
 from specdec.runtime.vocabulary import Known
-from specdec.sampling import NOT_A_TOKEN, Sampler, greedy_choice, not_a_distribution, picked
+from specdec.sampling import NOT_A_TOKEN, Sampler, greedy_choice, not_a_distribution, picked, race_noise
 
 
 class OpenFork:
@@ -33,12 +34,18 @@ class OpenFork:
         self._first = len(self._text) - window
         scores = sampler.processed(logits, self._text)
         self.broken = bool((scores.amax(-1) < torch.inf).logical_not().any())  # NaN too
-        self.outcomes = [] if self.broken else foreseen(scores, self._text[self._first :], request.fan_outs)
+        self.outcomes = [] if self.broken else self._foreseen(scores)
         self.tails: list[list[int]] = [[] for _ in self.outcomes]
         self.rows: list[Tensor] = []
         self._ended = [False] * len(self.outcomes)
         uniforms = torch.tensor(request.uniforms[: request.length * len(self.outcomes)], dtype=torch.float64)
         self._uniforms = None if sampler.greedy else uniforms.to(scores.device).view(-1, request.length)
+
+    def _foreseen(self, scores: Tensor) -> list[tuple[int, int]]:
+        """The outcomes that come first in the race by which the target will pick its token; when greedy, the likeliest."""
+        if self.request.race is not None:
+            scores = scores - race_noise(self.request.race, scores.shape[-1]).log().to(scores)
+        return foreseen(scores, self._text[self._first :], self.request.fan_outs)
 
     @property
     def branches(self) -> Branches:
@@ -106,7 +113,7 @@ def grow_one_by_one(forks: Sequence[OpenFork], logits: Callable[[Sequence[Wanted
 
 
 def foreseen(scores: Tensor, window: Sequence[int], fan_outs: Sequence[int]) -> list[tuple[int, int]]:
-    """The outcomes that a draft foresees: after each prefix of the window its likeliest tokens, the lowest ids among equals.
+    """The outcomes that a draft foresees: after each prefix of the window the first by score, the lowest ids among equals.
 
     `scores` has a row for each prefix, shape (`len(window)` + 1, vocabulary). The window's own next token is left out, and so
     is a token that the draft would never draw.

@@ -41,8 +41,7 @@ class PreparedForks:
         outcome = verdict.accepted, verdict.tokens.tokens[-1]
         if outcome not in self._found:
             self._found[outcome] = self._continuation(outcome)
-            self.statistics.outcomes += 1
-            self.statistics.foreseen_outcomes += outcome in self.tails
+            self.statistics.count_outcome(verdict.complete, outcome in self.tails)
         return self._found[outcome]
 
     def _continuation(self, outcome: tuple[int, int]) -> Guess:

@@ -202,7 +202,8 @@ class DraftSide:
         if length < 1 or self.failure:
             return None
         uniforms = asked.slot.uniforms(length * sum(effect.fan_outs))
-        return ForkRequest(asked.slot.index, context, effect.fan_outs, length, uniforms)
+        race = None if asked.slot.sampling.greedy else asked.slot.dice.race()
+        return ForkRequest(asked.slot.index, context, effect.fan_outs, length, uniforms, race)
 
     def _answer_fork(self, asked: AskedFork, forking: Forking) -> None:
         asked.slot.statistics.drafted_tokens += sum(map(len, forking.tails))

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from specdec.errors import InputError
 from specdec.runtime.lane import Lane
-from specdec.runtime.messages import DraftRequest, ScoreRequest
+from specdec.runtime.messages import DraftRequest, ForkRequest, ScoreRequest
 from specdec.sampling import Sampling
 
 CONTEXT_TOKENS = 128
@@ -145,6 +145,25 @@ def timed_drafts(lane: Lane, repeats: int, context: int, sampling: Sampling, slo
             yield drafting.busy_seconds / len(drafting.tokens)
 
     return interleaved([4], repeats, drafts)[4]
+
+
+def timed_branches(
+    lane: Lane, branches: Sequence[int], repeats: int, context: int, sampling: Sampling, slots: int = 1
+) -> dict[int, list[float]]:
+    """By number of branches: seconds in which each branch of a fork gets one more token."""
+    base = made_up_context(context)
+    lane.submit("begin", sampling, base, 0, slots)()
+
+    def forks(number: int) -> Iterator[float]:
+        for grown in count(1):
+            text = [*base, *[0] * grown]
+            seconds = [
+                lane.submit("fork", [ForkRequest(0, text, (number,), tokens, [0.5] * number * tokens)])()[0].busy_seconds
+                for tokens in (1, 1 + BLOCK)
+            ]
+            yield max(0.0, seconds[1] - seconds[0]) / BLOCK
+
+    return interleaved(branches, repeats, forks)
 
 
 def timed_batches(

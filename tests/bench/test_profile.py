@@ -10,16 +10,8 @@ from typing import Any
 import pytest
 
 from specdec import InputError
-from specdec.profile import (
-    DraftTiming,
-    FileAcceptance,
-    Hardware,
-    MeasuredAcceptance,
-    PairNames,
-    Profile,
-    Slowdown,
-    TargetTiming,
-)
+from specdec.acceptance import FileAcceptance, MeasuredAcceptance
+from specdec.profile import DraftTiming, Hardware, PairNames, Profile, Slowdown, TargetTiming
 
 FULL = Profile(
     target_seconds=(TargetTiming(1, 1, 64, 0.0116, 0.04), TargetTiming(4, 1, 64, 0.0125, 0.05)),
@@ -146,7 +138,7 @@ def test_profiles_of_other_pairs_lanes_or_sizes_are_not_merged(change: dict[str,
 
 
 def test_a_part_of_a_report_prints_its_fields() -> None:
-    assert str(FULL.draft_seconds[0]) == "DraftTiming(batch=1, context=64, mean=0.00159, cv=0.1, tag='measured')"
+    assert str(FULL.draft_seconds[0]) == "DraftTiming(batch=1, context=64, mean=0.00159, cv=0.1, tag='measured', branches=1)"
 
 
 def test_chances_are_those_of_the_token_after_a_run() -> None:
@@ -167,7 +159,7 @@ def test_a_profile_prints_milliseconds_of_three_digits() -> None:
         "Rounds      0.213 ms outside the forwards without a draft, 0.272 ms with one",
     ]
     assert [line.split() for line in lines if "11.6" in line] == [["1", "1", "64", "11.6", "4", "%"]]
-    assert [line.split() for line in lines if "1.59" in line] == [["1", "64", "1.59", "10", "%"]]
+    assert [line.split() for line in lines if "1.59" in line] == [["1", "1", "64", "1.59", "10", "%"]]
 
 
 def test_what_a_profile_does_not_know_it_does_not_print() -> None:

@@ -16,11 +16,11 @@ from tiny_models import minuscule
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from specdec import Decoding, InputError, Pair, PairError, Statistics, assert_lossless, available, create, decode
+from specdec.acceptance import MeasuredAcceptance
 from specdec.bench import bench
 from specdec.bench.chart import speedup_chart
 from specdec.law import Oracle, branches
 from specdec.measure import profile
-from specdec.profile import MeasuredAcceptance
 from specdec.shapes import SHAPES, build
 from specdec.synthetic import Synthetic, rule_of, synthetic
 from specdec.testing.models import byte_tokenizer, resembling

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from fractions import Fraction
 from functools import partial
+from random import Random
 
 import pytest
 from exact_pairs import uniform_pair
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from specdec import Committed, DecodingStrategy, Fork, Guess, StrategyError, Verdict
-from specdec.law import Exact, ExactPair, ExactRow, cases
+from specdec.law import Exact, ExactPair, ExactRow, cases, law
 from specdec.verification import rules
 from strategies import Hedged, Saguaro
 
@@ -79,3 +82,30 @@ def test_a_fork_answers_outcomes_and_nothing_else() -> None:
     forks = world.answer(Fork(Committed((0,)), Guess.certain([1]), 2, 2))
     assert not forks.after(Verdict(Committed((1,)), 1, True))  # no bonus: it ends with a guess
     assert not forks.after(Verdict(Committed((1, 0, 1)), 2, True))  # more than the window
+
+
+STRATEGIES = [Saguaro(2, 1), Saguaro(2, 1, "none"), Saguaro(1, 2), Hedged(2, 1), Hedged(3, 2)]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.sampled_from(STRATEGIES), st.sampled_from(sorted(rules())), st.integers(0, 99), st.randoms(use_true_random=False))
+def test_forks_are_exact_whichever_outcomes_are_foreseen(
+    strategy: DecodingStrategy, verification: str, number: int, random: Random
+) -> None:
+    """Drawn for each outcome, so that they may depend on the target's own token in any way, as those of a race do."""
+    drawn: dict[tuple[tuple[int, ...], int, int], bool] = {}
+
+    def hits(committed: Committed, accepted: int, last: int) -> bool:
+        return drawn.setdefault((committed.tokens, accepted, last), random.random() < 0.5)
+
+    case = cases(100, seed=4)[number]
+    found = law(strategy, case.pair, (0,), case.new_tokens, verification, hits=hits)
+    assert found == case.target_law, case
+
+
+def test_hits_say_what_is_foreseen() -> None:
+    pair = uniform_pair(3)
+    world = Exact(pair, rules()["token"], hits=lambda _, accepted, last: (accepted, last) == (0, 2))
+    forks = world.answer(Fork(Committed((0,)), Guess.certain([1]), 1, 2))
+    ready = [len(forks.after(Verdict(Committed((last,)), 0, complete=False))) for last in (0, 2)]
+    assert ready == [0, 2]

@@ -22,7 +22,8 @@ from sim.setup.system import System
 from sim.traffic.record import Server
 from sim.traffic.workload import Arrivals, Lengths, Traffic, Workload
 from specdec import InputError
-from specdec.profile import DraftTiming, MeasuredAcceptance, PairNames, Profile, TargetTiming
+from specdec.acceptance import MeasuredAcceptance
+from specdec.profile import DraftTiming, PairNames, Profile, TargetTiming
 
 STEP = 0.010
 SHARED = System(Constant(0.001, STEP, batches_are_free=True), shared=True)
