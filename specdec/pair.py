@@ -113,8 +113,8 @@ class Pair:
 
         `tensor_parallel`   whether all processes (ranks) that torchrun started share the target. Rank 0 goes on with the pair.
                         On other ranks this call does not return: they serve, and end with code 0 when rank 0 closes its pair
-        `vocabularies`  how the draft's tokens become the target's: `"same"` ids, `"common"` tokens, or `"text"`. `"auto"` chooses
-                        by the tokenizers (`specdec.vocabularies`), and says so where they differ
+        `vocabularies`  how the draft's tokens become the target's: `"same"` ids, `"common"` tokens, or `"text"`. `"auto"`
+                        chooses by the tokenizers (`specdec.vocabularies`), and says so where they differ
         `options`       those of `from_pretrained` that `specdec.source` lists: plain for the target, with `draft_` before them
                         for the draft (`draft_revision="main"`); `trust_remote_code`, `attn_implementation` and the like are, as
                         `device` is, the same for the draft unless given

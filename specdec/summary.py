@@ -31,7 +31,7 @@ class DescribedPair(Report):
     `draft_parameters`    number of its weights; null without a draft
     `quantization`        method that quantised the target by its config.json, such as torchao; null without one
     `draft_quantization`  the same for the draft
-    `vocabularies`        how the draft's tokens become the target's: by the `same` ids, `common` tokens, or `text`; null without
+    `vocabularies`        how the draft's tokens become the target's: `same` ids, `common` tokens or `text`; null without
     """
 
     target: str
