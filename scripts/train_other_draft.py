@@ -3,8 +3,8 @@
 Its tokenizer is a BPE of characters with `▁` for spaces and bytes for what is rare (as Llama 2 has), of another size than the
 bundled byte-level one, and trained on the same documents (`pair_documents`). Its layers begin as those of the bundled draft,
 and the embedding of each new token as the mean of the bundled tokens that spell it. Then it learns the documents by
-cross-entropy, in minutes on one core. The bundled draft was trained for 80 minutes to agree with the target, so this one accepts less for two
-reasons: its tokens, and its training. `benchmarks/families.py` tells them apart, and measures.
+cross-entropy, in minutes on one core. The bundled draft was trained for 80 minutes to agree with the target, and this one was
+not, so it accepts less for two reasons: its tokens, and its training. `benchmarks/families.py` measures it.
 
     python scripts/train_other_draft.py --data DIR --out other --minutes 8
 """

@@ -69,8 +69,8 @@ class DescribedPair(Report):
             name + (f" ({method})" if method else "")
             for name, method in ((self.target, self.quantization), (self.draft or "no draft", self.draft_quantization))
         ]
-        by = "" if self.vocabularies in (None, "same") else f", drafts by {self.vocabularies}"
-        return f"{' + '.join(names)}, {self.dtype}{by}"
+        drafts = {"common": ", drafts common tokens", "text": ", drafts text"}.get(self.vocabularies or "", "")
+        return f"{' + '.join(names)}, {self.dtype}{drafts}"
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,13 @@ class Matching:
     vocabularies: Vocabularies | None = None
     share: float = 1.0
 
+    def require_rows(self, what: str) -> None:
+        """Refuse `what`, by its name, for a draft that has no rows over the target's tokens."""
+        if self.way == "text":
+            raise InputError(
+                f"{what} is measured by the rows of a draft, and one that writes text has none: draft common tokens"
+            )
+
     def __str__(self) -> str:
         match self.way:
             case "same":

@@ -178,6 +178,7 @@ class DraftSide:
         else:
             asked.slot.give_back(request.uniforms[len(answer.tokens) :])
             asked.slot.statistics.drafted_tokens += len(answer.tokens)
+            asked.slot.written = answer.certain
             asked.answer = Guess.certain(answer.tokens) if answer.certain else guess_of(answer.tokens, answer.q)
 
     def _request(self, asked: AskedDraft) -> DraftRequest | None:

@@ -91,7 +91,10 @@ def spelling_of(tokenizer: PreTrainedTokenizerBase, name: str) -> Spelling:
             f"the tokens of {name} have no spelling, since its tokenizer is of a kind that is not known here: "
             "take a draft of the target's own family"
         )
-    added = {token: bool(one.special) for token, one in tokenizer.added_tokens_decoder.items() if token in names}
+    single = frozenset(token for token, text in names.items() if BYTE.fullmatch(text) and len(tokens[token]) == 1)
+    added = {
+        token: bool(one.special) for token, one in tokenizer.added_tokens_decoder.items() if token in names.keys() - single
+    }
     tokens |= {token: names[token].encode() for token in added}
     special = {token: names[token] for token, is_special in added.items() if is_special}
     bare, whole = (backend.encode("a", add_special_tokens=opened).ids for opened in (False, True))
@@ -99,7 +102,7 @@ def spelling_of(tokenizer: PreTrainedTokenizerBase, name: str) -> Spelling:
     return Spelling(
         backend,
         {token: spelt for token, spelt in tokens.items() if spelt and token not in special},
-        frozenset(token for token, text in names.items() if BYTE.fullmatch(text)),
+        single,
         special,
         opening=tuple(whole[: len(whole) - len(bare)] if bare and whole[-len(bare) :] == bare else ()),
         ends=ends,

@@ -64,7 +64,7 @@ class TextDrafter:
         """Refused: what the target will say is foreseen by rows over its own tokens."""
         raise StrategyError(
             "a draft that writes text foresees no tokens of the target's, which this strategy's Fork asks for: "
-            "take a strategy without forks, or vocabularies='common'"
+            "take a strategy without forks, or draft common tokens"
         )
 
     def branch(self, slot: int, number: int, branch: int) -> list[Drafting]:
