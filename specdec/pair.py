@@ -1,6 +1,7 @@
-"""A target and a draft whose token ids mean the same, and the lanes they work on.
+"""A target and a draft, and the lanes they work on.
 
-The vocabulary and the context are the target's. A draft that knows fewer tokens, or holds a shorter context, proposes less.
+The vocabulary and the context are the target's. A draft that knows fewer tokens, or holds a shorter context, proposes less. One
+with another tokenizer needs a `specdec.vocabularies.Matching`.
 
 Many decodes may use one pair, also in threads: each step of a decode is one `Turn`.
 """
@@ -18,19 +19,23 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from specdec.errors import InputError, PairError
-from specdec.loading import load_model, load_tokenizer, require_equal_tokenizers
+from specdec.loading import load_model, load_tokenizer
 from specdec.machine import available_cores
 from specdec.runtime.admission import admit
 from specdec.runtime.cache import context_limit
 from specdec.runtime.crossing import CannotCross
+from specdec.runtime.drafter import NewDrafter
 from specdec.runtime.lane import InlineLane, Lane, ProcessLane, ThreadLane
 from specdec.runtime.parallel import is_split, ranks_of, serves, split_options
 from specdec.runtime.sequences import new_batch_runner
 from specdec.runtime.timing import CONTEXT_TOKENS, speed_ratio
 from specdec.runtime.vocabulary import head_size
 from specdec.runtime.watch import Evaluation, Watch
+from specdec.runtime.worker import NewWorker
+from specdec.runtime.written import NewTextDrafter
 from specdec.shapes import is_shape
 from specdec.source import sources
+from specdec.vocabularies import SAME, Matching, match_tokenizers, require_way
 
 LANES = ("auto", "inline", "thread", "process")
 
@@ -40,7 +45,8 @@ class Pair:
 
     `target`, `draft`   the models; without a draft, only strategies that need none can run. They work in evaluation mode, and
                         are left in the mode that they were in. A decode sees the weights that they have when it starts
-    `tokenizer`         shared by both; may be missing when prompts are token ids
+    `tokenizer`         the target's; may be missing when prompts are token ids
+    `matching`          how the draft's tokens become the target's; their ids mean the same unless given
     `revisions`         those of the hub that target and draft were loaded from, as far as they were named
     `lane`              where the draft works: `"inline"`, `"thread"`, `"process"`, or `"auto"` (a thread when the draft is on
                         CUDA, a process when it is on a CPU of two cores or more, else inline)
@@ -57,6 +63,7 @@ class Pair:
         *,
         lane: str = "auto",
         eager: bool = False,
+        matching: Matching = SAME,
     ) -> None:
         if lane not in LANES:
             raise InputError(f"unknown lane {lane!r}: choose one of {', '.join(LANES)}")
@@ -71,7 +78,7 @@ class Pair:
                 "token at a time only; use it as the draft, or as a target without one"
             )
         self.target, self.draft = target, draft
-        self.tokenizer = tokenizer
+        self.tokenizer, self.matching = tokenizer, matching
         self.lane, self.eager = lane, eager
         self.revisions: tuple[str | None, str | None] = (None, None)
         self._speed_ratio: float | None = None
@@ -95,6 +102,7 @@ class Pair:
         lane: str = "auto",
         eager: bool = False,
         tensor_parallel: bool = False,
+        vocabularies: str = "auto",
         **options: Any,
     ) -> Pair:
         """Load a pair from directories or hub names, or make one of random weights (`shape:NAME`), without a tokenizer.
@@ -105,6 +113,8 @@ class Pair:
 
         `tensor_parallel`   whether all processes (ranks) that torchrun started share the target. Rank 0 goes on with the pair.
                         On other ranks this call does not return: they serve, and end with code 0 when rank 0 closes its pair
+        `vocabularies`  how the draft's tokens become the target's: `"same"` ids, `"common"` tokens, or `"text"`. `"auto"`
+                        chooses by the tokenizers (`specdec.vocabularies`), and says so where they differ
         `options`       those of `from_pretrained` that `specdec.source` lists: plain for the target, with `draft_` before them
                         for the draft (`draft_revision="main"`); `trust_remote_code`, `attn_implementation` and the like are, as
                         `device` is, the same for the draft unless given
@@ -117,10 +127,12 @@ class Pair:
         if "distributed_config" in options and serves():
             found = found[:1]  # the draft works on rank 0
         tokenizers = [] if any(is_shape(source.name) for source in found) else [load_tokenizer(source) for source in found]
+        require_way(vocabularies, tokenizers=draft is not None and bool(tokenizers))
+        matching = SAME
         if len(tokenizers) == 2:
-            require_equal_tokenizers(tokenizers[0], tokenizers[1], str(target), str(draft))
+            matching = match_tokenizers(tokenizers[0], tokenizers[1], vocabularies, str(target), str(draft))
         models = [load_model(source) for source in found]
-        pair = cls(*models, tokenizer=tokenizers[0] if tokenizers else None, lane=lane, eager=eager)
+        pair = cls(*models, tokenizer=tokenizers[0] if tokenizers else None, lane=lane, eager=eager, matching=matching)
         pair.revisions = (options.get("revision"), options.get("draft_revision"))
         return pair
 
@@ -148,17 +160,20 @@ class Pair:
 
     @property
     def draft_context_limit(self) -> int:
-        """Tokens that both models hold. Nothing is drafted beyond; the target goes on alone."""
-        return self.context_limit if self.draft is None else min(self.context_limit, context_limit(self.draft))
+        """Tokens that both models hold. Nothing is drafted beyond; the target goes on alone.
+
+        A draft with tokens of its own reads the last ones that it holds, so it drafts as long as the target goes on.
+        """
+        if self.draft is None or self.matching.way != "same":
+            return self.context_limit
+        return min(self.context_limit, context_limit(self.draft))
 
     def target_lane(self) -> Lane:
         """Where the target works, in the caller's thread. The first call makes the lane, which may copy weights."""
         if self._target_lane is None:
             self._watches["target"] = Watch(self.target)
             new_runner = new_batch_runner if self._ranks is None else self._ranks.new_runner
-            self._target_lane = InlineLane(
-                self.target, self.vocabulary, eager=self.eager, plan=self._plan, new_runner=new_runner
-            )
+            self._target_lane = InlineLane(NewWorker(self.target, self.vocabulary, self.eager, self._plan, new_runner))
         return self._target_lane
 
     def draft_lane(self) -> Lane | None:
@@ -173,14 +188,21 @@ class Pair:
 
     def _new_draft_lane(self, draft: PreTrainedModel) -> Lane:
         kinds = {"inline": InlineLane, "thread": ThreadLane, "process": ProcessLane}
+        new_drafter = self._new_drafter(draft)
         try:
-            return kinds[self._chosen_lane](draft, self.vocabulary, eager=self.eager, plan=self._draft_plan)
+            return kinds[self._chosen_lane](new_drafter)
         except CannotCross as error:
             if self.lane != "auto":
                 raise
             said = str(error).partition(": ")[0]
             warnings.warn(f"{said}: it works inline, in turn with the target", RuntimeWarning, stacklevel=3)
-            return InlineLane(draft, self.vocabulary, eager=self.eager, plan=self._draft_plan)
+            return InlineLane(new_drafter)
+
+    def _new_drafter(self, draft: PreTrainedModel) -> NewDrafter:
+        both, given = self.matching.vocabularies, (self.eager, self._draft_plan)
+        if both is not None and self.matching.way == "text":
+            return NewTextDrafter(draft, self.vocabulary, both, *given)
+        return NewWorker(draft, self.vocabulary, *given, vocabularies=both)
 
     def refresh(self, *, draft: bool) -> None:
         """End the lane of the target, and with `draft` also that of the draft, if its model has changed since it was made."""

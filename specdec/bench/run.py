@@ -249,10 +249,12 @@ class Benchmark:
 def measured(pair: Pair, prompts: Sequence[Sequence[int]], temperatures: Sequence[float], verification: str) -> PairSteps:
     """Seconds of single steps of both models, and how often a drafted token is accepted, at 1 and at each of `temperatures`.
 
-    Forced acceptance is not measured, since its rate is known.
+    Forced acceptance is not measured, since its rate is known. A draft that writes text has neither: its steps are not of the
+    target's tokens, and it has no rows.
     """
     forced, context = synthetic(verification), timing_context(pair.draft_context_limit)
     with pair.turn(drafts=True) as (target, draft):
+        draft = None if pair.matching.way == "text" else draft
         draft_seconds = None if draft is None else step_seconds(draft, context=context)  # first, so that its process runs
         widths = window_seconds(target, WIDTHS, context=context)
         asked = () if draft is None else {1.0, *temperatures}

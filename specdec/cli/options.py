@@ -29,6 +29,13 @@ class LaneName(StrEnum):
     process = "process"
 
 
+class Vocabulary(StrEnum):
+    auto = "auto"
+    same = "same"
+    common = "common"
+    text = "text"
+
+
 class DType(StrEnum):
     float64 = "float64"
     float32 = "float32"
@@ -135,8 +142,14 @@ class ModelOptions:
         ),
     ] = None
     draft: Annotated[
-        str | None, typer.Option(help="Draft model, with the target's own tokenizer.", rich_help_panel=_MODELS)
+        str | None, typer.Option(help="Draft model, with the target's own tokenizer or another.", rich_help_panel=_MODELS)
     ] = None
+    vocabularies: Annotated[
+        Vocabulary,
+        typer.Option(
+            help="How the draft's tokens become the target's: by ids, common tokens or text.", rich_help_panel=_MODELS
+        ),
+    ] = Vocabulary.auto
     device: Annotated[
         str | None, typer.Option(help="Device of the target, such as cpu, cuda or cuda:1.", rich_help_panel=_MODELS)
     ] = None
@@ -215,6 +228,8 @@ class ModelOptions:
             raise InputError(f"--draft-device {self.draft_device} is for a draft, and there is none: give --draft too")
         if not self.drafts and self.lane is not LaneName.auto:
             raise InputError(f"--lane {self.lane.value} is for a draft, and there is none: give --draft too")
+        if self.draft is None and self.vocabularies is not Vocabulary.auto:
+            raise InputError(f"--vocabularies {self.vocabularies.value} is for a draft of your own: give --draft too")
         for name in self._loading():
             option = "--" + name.replace("_", "-")
             if self.target is None:
@@ -249,7 +264,8 @@ class ModelOptions:
         where = {"device": self.device, "draft_device": self.draft_device, "dtype": self.dtype and self.dtype.value}
         if self.target is None:
             return Pair.bundled(**where, lane=self.lane.value, eager=eager)
-        return Pair.load(self.target, self.draft, **where, lane=self.lane.value, eager=eager, **self._loading())
+        own = {"lane": self.lane.value, "vocabularies": self.vocabularies.value}
+        return Pair.load(self.target, self.draft, **where, **own, eager=eager, **self._loading())
 
 
 def _mapping(option: str, text: str | None) -> dict[str, Any] | None:

@@ -61,6 +61,7 @@ def measure_acceptance(
     with pair.turn(drafts=True) as (target, draft):
         if draft is None:
             raise InputError("acceptance needs a draft model: give the pair one")
+        pair.matching.require_rows("acceptance")
         for number, prompt in enumerate(prompts):
             count = min(new_tokens, pair.draft_context_limit - len(prompt))
             if count < 1:

@@ -76,6 +76,7 @@ def profile(
     with pair.turn(drafts=True) as (target_lane, draft_lane):
         if pair.draft is None or draft_lane is None:
             raise InputError("a profile needs a draft model too: give the pair one")
+        pair.matching.require_rows("a profile")
         widths = sorted({1, *widths, *(length + 1 for length in LENGTHS)})
         limit = pair.draft_context_limit
         contexts = [context for context in contexts if context + max(widths) < limit] or [timing_context(limit)]

@@ -139,6 +139,6 @@ class Engine:
         else:
             assert scoring.p is not None
             decision = slot.rule(TensorWindow(guess, scoring.p), bonus, slot.dice)
-        certain = sum([drafted.q is None for drafted in guess.drafted])
+        certain = 0 if slot.written else sum([drafted.q is None for drafted in guess.drafted])  # those are counted already
         slot.statistics.count_round(decision.accepted, len(tokens), certain)
         return Verdict.of(guess, decision.accepted, decision.token)

@@ -6,13 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from specdec.effects import StopRule
-from specdec.runtime.cache import CachePlan
 from specdec.verification import Row
 
 ARGMAX = "argmax"
@@ -63,15 +60,17 @@ class Drafting:
     """The answer to a `DraftRequest`.
 
     `tokens`        the drafted tokens
-    `q`             the rows they were sampled from, shape (tokens, vocabulary); `None` when greedy
+    `q`             the rows they were sampled from, shape (tokens, vocabulary); `None` when greedy, or `certain`
     `busy_seconds`  wall seconds since the request began, until this draft was done
     `failure`       why there is no token at all; empty otherwise
+    `certain`       whether they were computed, not sampled: the `q` of each is one-hot
     """
 
     tokens: list[int]
     q: Row | None
     busy_seconds: float
     failure: str = ""
+    certain: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,18 +107,6 @@ class Scoring:
     busy_seconds: float
 
 
-@dataclass(frozen=True)
-class Hosted:
-    """What a worker process needs: the model, and the shape (`rows`, `vocabulary`) and type of the shared memory for `q`."""
-
-    model: PreTrainedModel
-    vocabulary: int
-    rows: int
-    dtype: torch.dtype
-    eager: bool
-    plan: CachePlan | None
-
-
 def with_ticket(ticket: int, request: bytes) -> bytes:
     """A request with the number by which its answer is known."""
     return ticket.to_bytes(TICKET, "little") + request
@@ -136,19 +123,19 @@ TICKET = 8
 SHARED = "shared"
 """Stands for rows that lie in the shared memory."""
 
-Packed: TypeAlias = tuple[tuple[list[int], Row | None, float, str], ...]
+Packed: TypeAlias = tuple[tuple[list[int], Row | None, float, str, bool], ...]
 
 
 def packed(draftings: Sequence[Drafting], shared: NDArray[Any]) -> Packed:
     """Draftings whose rows were written to `shared`, one draft after another. A draft whose rows do not fit keeps them."""
     end = 0
-    found: list[tuple[list[int], Row | None, float, str]] = []
+    found: list[tuple[list[int], Row | None, float, str, bool]] = []
     for drafting in draftings:
         q = drafting.q
         if q is not None and end + len(q) <= len(shared):
             shared[end : end + len(q)] = q
             end, q = end + len(q), SHARED
-        found.append((drafting.tokens, q, drafting.busy_seconds, drafting.failure))
+        found.append((drafting.tokens, q, drafting.busy_seconds, drafting.failure, drafting.certain))
     return tuple(found)
 
 
@@ -156,9 +143,9 @@ def unpacked(draftings: Packed, shared: NDArray[Any]) -> list[Drafting]:
     """The inverse of `packed`. It copies the rows, since the next request overwrites `shared`."""
     end = 0
     found: list[Drafting] = []
-    for tokens, q, seconds, failure in draftings:
+    for tokens, q, seconds, failure, certain in draftings:
         if isinstance(q, str):
             start, end = end, end + len(tokens)
             q = shared[start:end].copy()
-        found.append(Drafting(tokens, q, seconds, failure))
+        found.append(Drafting(tokens, q, seconds, failure, certain))
     return found

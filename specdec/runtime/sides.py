@@ -131,7 +131,7 @@ class DraftSide:
         self.overlaps = lane is not None and lane.overlaps
 
     def begin(self, slot: Slot, prompt: Sequence[int], size: int) -> Wait | None:
-        """Start a sequence (`Worker.begin`). A prompt that leaves no room for a draft is not read."""
+        """Start a sequence (`Drafter.begin`). A prompt that leaves no room for a draft is not read."""
         return self.submit("begin", slot.sampling, prompt if len(prompt) < self._context_limit else (), slot.index, size)
 
     def submit(self, method: str, *arguments: Any) -> Wait | None:
@@ -178,7 +178,8 @@ class DraftSide:
         else:
             asked.slot.give_back(request.uniforms[len(answer.tokens) :])
             asked.slot.statistics.drafted_tokens += len(answer.tokens)
-            asked.answer = guess_of(answer.tokens, answer.q)
+            asked.slot.written = answer.certain
+            asked.answer = Guess.certain(answer.tokens) if answer.certain else guess_of(answer.tokens, answer.q)
 
     def _request(self, asked: AskedDraft) -> DraftRequest | None:
         """The request to the lane; `None` where it cannot answer."""

@@ -98,7 +98,7 @@ def speed_ratio(
         [scoring] = target.submit("score", [ScoreRequest(0, window, 1)])()
         [drafting] = wait()
         if repeat >= WARM_UP:
-            ratios.append(scoring.busy_seconds * len(drafting.tokens) / drafting.busy_seconds)
+            ratios.append(scoring.busy_seconds * max(1, len(drafting.tokens)) / drafting.busy_seconds)
     return median(ratios)
 
 
