@@ -20,6 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from specdec.errors import InputError, PairError
 from specdec.loading import load_model, load_tokenizer, require_equal_tokenizers
 from specdec.machine import available_cores
+from specdec.own_layers import is_self_draft, self_draft
 from specdec.runtime.admission import admit
 from specdec.runtime.cache import context_limit
 from specdec.runtime.crossing import CannotCross
@@ -99,6 +100,8 @@ class Pair:
     ) -> Pair:
         """Load a pair from directories or hub names, or make one of random weights (`shape:NAME`), without a tokenizer.
 
+        A draft `layers:8` is made of the target's first 8 layers, `layers:0-3,8-11` of these (`self_draft`).
+
         `device`        CUDA where there is one, else the CPU, unless given
         `draft_device`  the same as `device` unless given
         `dtype`         the checkpoint's unless given (bfloat16 for a shape); float32 on a CPU without instructions for it
@@ -120,6 +123,8 @@ class Pair:
         if len(tokenizers) == 2:
             require_equal_tokenizers(tokenizers[0], tokenizers[1], str(target), str(draft))
         models = [load_model(source) for source in found]
+        if is_self_draft(draft):
+            models.append(self_draft(models[0], str(draft)))
         pair = cls(*models, tokenizer=tokenizers[0] if tokenizers else None, lane=lane, eager=eager)
         pair.revisions = (options.get("revision"), options.get("draft_revision"))
         return pair

@@ -135,7 +135,11 @@ class ModelOptions:
         ),
     ] = None
     draft: Annotated[
-        str | None, typer.Option(help="Draft model, with the target's own tokenizer.", rich_help_panel=_MODELS)
+        str | None,
+        typer.Option(
+            help="Draft model, with the target's own tokenizer; layers:8 for the target's own first 8 layers.",
+            rich_help_panel=_MODELS,
+        ),
     ] = None
     device: Annotated[
         str | None, typer.Option(help="Device of the target, such as cpu, cuda or cuda:1.", rich_help_panel=_MODELS)
