@@ -91,7 +91,7 @@ def test_arrows_in_the_direction_are_allowed() -> None:
 ROOMS: dict[str, dict[str, str]] = {
     "specdec": {
         "base": "errors inputs importing clashes plugins statistics machine effects verification state lengths handover "
-        "strategy installed ending report profile",
+        "strategy installed ending report profile suffixes",
         "tools": "sampling processors stopping synthetic shapes pictures prompts",
         "law": "law",
         "runtime": "runtime",
