@@ -30,6 +30,7 @@ from specdec.runtime.sequences import new_batch_runner
 from specdec.runtime.timing import CONTEXT_TOKENS, speed_ratio
 from specdec.runtime.vocabulary import head_size
 from specdec.runtime.watch import Evaluation, Watch
+from specdec.runtime.worker import NewWorker
 from specdec.shapes import is_shape
 from specdec.source import sources
 
@@ -161,9 +162,7 @@ class Pair:
         if self._target_lane is None:
             self._watches["target"] = Watch(self.target)
             new_runner = new_batch_runner if self._ranks is None else self._ranks.new_runner
-            self._target_lane = InlineLane(
-                self.target, self.vocabulary, eager=self.eager, plan=self._plan, new_runner=new_runner
-            )
+            self._target_lane = InlineLane(NewWorker(self.target, self.vocabulary, self.eager, self._plan, new_runner))
         return self._target_lane
 
     def draft_lane(self) -> Lane | None:
@@ -178,14 +177,15 @@ class Pair:
 
     def _new_draft_lane(self, draft: PreTrainedModel) -> Lane:
         kinds = {"inline": InlineLane, "thread": ThreadLane, "process": ProcessLane}
+        new_drafter = NewWorker(draft, self.vocabulary, self.eager, self._draft_plan)
         try:
-            return kinds[self._chosen_lane](draft, self.vocabulary, eager=self.eager, plan=self._draft_plan)
+            return kinds[self._chosen_lane](new_drafter)
         except CannotCross as error:
             if self.lane != "auto":
                 raise
             said = str(error).partition(": ")[0]
             warnings.warn(f"{said}: it works inline, in turn with the target", RuntimeWarning, stacklevel=3)
-            return InlineLane(draft, self.vocabulary, eager=self.eager, plan=self._draft_plan)
+            return InlineLane(new_drafter)
 
     def refresh(self, *, draft: bool) -> None:
         """End the lane of the target, and with `draft` also that of the draft, if its model has changed since it was made."""

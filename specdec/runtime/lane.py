@@ -1,4 +1,4 @@
-"""A lane is one model on one executor: inline, in a thread, or in a process. It answers requests in order.
+"""A lane is one drafter, or the target, on one executor: inline, in a thread, or in a process. It answers requests in order.
 
     inline    works in the caller's thread, when the caller waits for the answer
     thread    works on a thread of its own and, on CUDA, a stream of its own: for two models on one GPU, or on two devices
@@ -23,17 +23,14 @@ from functools import partial
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
 
 from specdec.errors import LaneError, PairError, SpecdecError
 from specdec.machine import available_cores
-from specdec.runtime.cache import CachePlan
 from specdec.runtime.channel import Channel
 from specdec.runtime.crossing import CannotCross, nameless_file, rows_and_answered, send
-from specdec.runtime.fused import why_eager
-from specdec.runtime.messages import Drafting, DraftRequest, Hosted, unpacked, with_ticket
-from specdec.runtime.sequences import NewRunner, new_batch_runner
-from specdec.runtime.worker import Worker
+from specdec.runtime.drafter import NewDrafter
+from specdec.runtime.host import Hosted
+from specdec.runtime.messages import Drafting, DraftRequest, unpacked, with_ticket
 
 SHARED_ROWS = 512
 """Rows of `q` that a process lane hands over through shared memory. Further rows of the same request come by its channel."""
@@ -76,7 +73,7 @@ class Lane(ABC):
 
     @abstractmethod
     def submit(self, method: str, *arguments: Any) -> Wait:
-        """Start a method of the lane's `Worker`."""
+        """Start a method of the lane's `Drafter`, or of the target's `Worker`."""
 
     @abstractmethod
     def target_answered(self, seconds: float) -> None:
@@ -92,16 +89,8 @@ class InlineLane(Lane):
 
     overlaps = False
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        vocabulary: int,
-        *,
-        eager: bool = False,
-        plan: CachePlan | None = None,
-        new_runner: NewRunner = new_batch_runner,
-    ) -> None:
-        self._worker = Worker(model, vocabulary, eager=eager, plan=plan, new_runner=new_runner)
+    def __init__(self, new_drafter: NewDrafter) -> None:
+        self._worker = new_drafter()
         self.asks_mode = self._worker.asks_mode
         self._racing_seconds = 0.0
 
@@ -128,12 +117,13 @@ class InlineLane(Lane):
 class ThreadLane(Lane):
     """Works on its own thread and, on CUDA, its own stream."""
 
-    def __init__(self, model: PreTrainedModel, vocabulary: int, *, eager: bool = False, plan: CachePlan | None = None) -> None:
-        self._worker = Worker(model, vocabulary, eager=eager, plan=plan)
+    def __init__(self, new_drafter: NewDrafter) -> None:
+        self._worker = new_drafter()
         self.asks_mode = self._worker.asks_mode
         self._submitted = self._answered = 0
         self._executor = ThreadPoolExecutor(1, "draft-lane")
-        self._stream = torch.cuda.Stream(model.device) if model.device.type == "cuda" else None
+        device = new_drafter.models[0].device
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def submit(self, method: str, *arguments: Any) -> Wait:
         self._submitted += 1
@@ -170,14 +160,14 @@ class ProcessLane(Lane):
 
     asks_mode = False
 
-    def __init__(self, model: PreTrainedModel, vocabulary: int, *, eager: bool = False, plan: CachePlan | None = None) -> None:
-        self._why_eager = why_eager(model, eager=eager)
-        dtype = torch.float64 if model.dtype == torch.float64 else torch.float32
+    def __init__(self, new_drafter: NewDrafter) -> None:
+        self._why_eager = new_drafter.why_eager
+        dtype = torch.float64 if any(model.dtype == torch.float64 for model in new_drafter.models) else torch.float32
         ours, theirs = socket.socketpair()
         with nameless_file() as hosted, nameless_file() as shared, theirs:
-            self._shared, self._answered = rows_and_answered(shared.fileno(), SHARED_ROWS, vocabulary, dtype)
+            self._shared, self._answered = rows_and_answered(shared.fileno(), SHARED_ROWS, new_drafter.vocabulary, dtype)
             try:
-                send(Hosted(model, vocabulary, SHARED_ROWS, dtype, eager, plan), hosted)
+                send(Hosted(new_drafter, SHARED_ROWS, dtype), hosted)
                 self._process = _started(theirs.fileno(), hosted.fileno(), shared.fileno())
             except BaseException:
                 ours.close()
@@ -267,7 +257,7 @@ def _started(*descriptors: int) -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(
             # -P: a file of the current folder must not take the place of a module
-            [sys.executable, "-P", "-m", "specdec.runtime.worker", *map(str, descriptors)],
+            [sys.executable, "-P", "-m", "specdec.runtime.host", *map(str, descriptors)],
             pass_fds=descriptors,
             start_new_session=True,  # Ctrl-C is for the caller; the worker ends when its socket closes
             env={**os.environ, "PYTHONPATH": path},

@@ -6,13 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from specdec.effects import StopRule
-from specdec.runtime.cache import CachePlan
 from specdec.verification import Row
 
 ARGMAX = "argmax"
@@ -104,18 +101,6 @@ class Scoring:
     best: list[int] | None
     positions: int
     busy_seconds: float
-
-
-@dataclass(frozen=True)
-class Hosted:
-    """What a worker process needs: the model, and the shape (`rows`, `vocabulary`) and type of the shared memory for `q`."""
-
-    model: PreTrainedModel
-    vocabulary: int
-    rows: int
-    dtype: torch.dtype
-    eager: bool
-    plan: CachePlan | None
 
 
 def with_ticket(ticket: int, request: bytes) -> bytes:

@@ -131,7 +131,7 @@ class DraftSide:
         self.overlaps = lane is not None and lane.overlaps
 
     def begin(self, slot: Slot, prompt: Sequence[int], size: int) -> Wait | None:
-        """Start a sequence (`Worker.begin`). A prompt that leaves no room for a draft is not read."""
+        """Start a sequence (`Drafter.begin`). A prompt that leaves no room for a draft is not read."""
         return self.submit("begin", slot.sampling, prompt if len(prompt) < self._context_limit else (), slot.index, size)
 
     def submit(self, method: str, *arguments: Any) -> Wait | None:

@@ -1,45 +1,29 @@
-"""What a lane runs: one model that drafts or scores for a batch of sequences, and the process that hosts it.
-
-`python -m specdec.runtime.worker SOCKET MODEL SHARED` answers requests on an inherited socket until the other side closes it.
-It is a plain subprocess, so the user's script needs no `if __name__ == "__main__"`, and the worker ends with its parent.
-"""
+"""One model that drafts or scores for a batch of sequences: the `Drafter` of most pairs, and the target's side of all."""
 
 from __future__ import annotations
 
-import os
-import pickle
-import socket
-import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from specdec.errors import LaneError, ModelError, PairError, SpecdecError, StrategyError
+from specdec.errors import ModelError, StrategyError
 from specdec.runtime.branches import why_not_forked
 from specdec.runtime.cache import CachePlan
-from specdec.runtime.channel import Channel
-from specdec.runtime.crossing import received, rows_and_answered
 from specdec.runtime.forking import OpenFork, grow, grow_one_by_one
-from specdec.runtime.fused import FusedForward, new_forward
+from specdec.runtime.fused import FusedForward, new_forward, why_eager
 from specdec.runtime.messages import (
     Drafting,
     DraftRequest,
     Forking,
     ForkRequest,
-    Hosted,
     ScoreRequest,
     Scoring,
-    packed,
-    read_ticket,
 )
 from specdec.runtime.sequences import NewRunner, Wanted, new_batch_runner
 from specdec.runtime.vocabulary import Known
@@ -282,67 +266,25 @@ class Worker:
         return found
 
 
-def unpickled(request: bytes | memoryview) -> tuple[str, tuple[Any, ...]]:
-    """A request. What it names must be importable here."""
-    try:
-        return pickle.loads(request)
-    except (AttributeError, ImportError) as error:  # a class of the user's own script
-        raise PairError(f"the draft process cannot load what it was sent ({error}): use lane='thread' or 'inline'") from error
+@dataclass(frozen=True, eq=False)
+class NewWorker:
+    """What a lane makes a `Worker` from, as a `NewDrafter`; the fields are its arguments."""
 
+    model: PreTrainedModel
+    vocabulary: int
+    eager: bool = False
+    plan: CachePlan | None = None
+    new_runner: NewRunner = new_batch_runner
 
-def serve(channel: Channel, worker: Worker, shared: NDArray[Any], answered: NDArray[np.int64]) -> None:
-    """Answer `(ticket, method, arguments)` with `(ticket, result or error)` until the other side is gone.
+    @property
+    def models(self) -> tuple[PreTrainedModel, ...]:
+        """The one model."""
+        return (self.model,)
 
-    Rows of `q` go through `shared`, of shape (rows, vocabulary), as far as they fit. All else goes through the channel.
-    `answered` holds the ticket of a request: the target has answered, and racing drafts of requests up to that ticket end.
-    """
-    while True:
-        try:
-            message = channel.receive()
-        except (EOFError, OSError):
-            return
-        assert message is not None
-        ticket, request = read_ticket(message)
-        try:
-            method, arguments = unpickled(request)
-            if method == "draft":
-                requests = [DraftRequest(*request) for request in arguments]
-                answer = packed(worker.draft(requests, answered=lambda ticket=ticket: answered[0] >= ticket), shared)
-            elif method == "fork":
-                answer = worker.fork([ForkRequest(*request) for request in arguments])
-            elif method == "branch":
-                answer = packed(worker.branch(*arguments), shared)
-            else:
-                answer = getattr(worker, method)(*arguments)
-        except SpecdecError as error:
-            answer = error
-        except Exception as error:  # its class may be unknown on the other side
-            answer = LaneError(f"the draft worker failed with {type(error).__name__}: {error}")
-        channel.send(pickle.dumps((ticket, answer)))
+    @property
+    def why_eager(self) -> str | None:
+        """What the worker will answer."""
+        return why_eager(self.model, eager=self.eager)
 
-
-def main(*descriptors: str) -> None:
-    """Host a model: on the socket, with the model and the shared memory, of these descriptors. Says first what went wrong."""
-    connection, model, memory = map(int, descriptors)
-    torch.set_num_threads(1)
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    with closing(Channel(socket.socket(fileno=connection))) as channel, suppress(OSError):  # the other side is gone
-        try:
-            with os.fdopen(model, "rb") as file:
-                hosted: Hosted = received(file)
-            shared, answered = rows_and_answered(memory, hosted.rows, hosted.vocabulary, hosted.dtype)
-            worker = Worker(hosted.model.eval(), hosted.vocabulary, eager=hosted.eager, plan=hosted.plan)
-        except Exception as error:  # what the user's own classes may raise, too
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
-            refusal = PairError(f"the draft process cannot take the draft ({reason}): use lane='thread' or 'inline'")
-            channel.send(pickle.dumps(refusal))
-        else:
-            channel.send(pickle.dumps("ready"))
-            serve(channel, worker, shared, answered)
-
-
-if __name__ == "__main__":
-    from specdec.runtime import worker as importable  # pickled classes must have their importable names
-
-    importable.main(*sys.argv[1:])
+    def __call__(self) -> Worker:
+        return Worker(self.model, self.vocabulary, eager=self.eager, plan=self.plan, new_runner=self.new_runner)

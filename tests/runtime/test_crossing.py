@@ -20,11 +20,12 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from specdec import Pair, PairError, create, decode
-from specdec.runtime import worker
+from specdec.runtime import host
 from specdec.runtime.channel import Channel
 from specdec.runtime.crossing import CannotCross, nameless_file, received, rows_and_answered, send
+from specdec.runtime.host import Hosted
 from specdec.runtime.lane import SHARED_ROWS, ProcessLane
-from specdec.runtime.messages import Hosted
+from specdec.runtime.worker import NewWorker
 from specdec.testing.models import greedy_tokens, resembling
 
 VOCABULARY = 12
@@ -184,11 +185,11 @@ def test_a_worker_that_cannot_take_its_model_says_so_in_one_line(
     ours, theirs = socket.socketpair()
     with nameless_file() as model, nameless_file() as shared:
         made: Any = Layer()
-        send(Hosted(made, VOCABULARY, SHARED_ROWS, torch.float32, False, None), model)
+        send(Hosted(NewWorker(made, VOCABULARY), SHARED_ROWS, torch.float32), model)
         importable.write_text(fault)
         monkeypatch.delitem(sys.modules, "importable_layer")
         importlib.invalidate_caches()
-        worker.main(str(theirs.detach()), str(os.dup(model.fileno())), str(shared.fileno()))
+        host.main(str(theirs.detach()), str(os.dup(model.fileno())), str(shared.fileno()))
     message = Channel(ours).receive(1)
     ours.close()
     assert message is not None
@@ -200,7 +201,7 @@ def test_a_worker_that_cannot_take_its_model_says_so_in_one_line(
 
 
 def test_a_refusal_of_the_worker_comes_out_of_the_lane(draft: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    lane = ProcessLane(draft, VOCABULARY)
+    lane = ProcessLane(NewWorker(draft, VOCABULARY))
     monkeypatch.setattr(lane, "_receive", lambda _: PairError("the draft process cannot take the draft"))
     with pytest.raises(PairError, match="cannot take the draft"):
         lane.submit("forget")
@@ -213,7 +214,7 @@ def test_a_process_that_cannot_start_is_no_traceback(draft: Any, target: Any, mo
 
     monkeypatch.setattr(subprocess, "Popen", full)
     with pytest.raises(CannotCross, match=r"cannot be started .*temporarily unavailable"):
-        ProcessLane(draft, VOCABULARY)
+        ProcessLane(NewWorker(draft, VOCABULARY))
 
 
 def test_no_file_of_the_current_folder_takes_the_place_of_a_module(
@@ -229,6 +230,6 @@ def test_no_file_of_the_current_folder_takes_the_place_of_a_module(
     monkeypatch.setattr(sys, "path", ["", *sys.path])  # as in an interactive session, where it is meant
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CannotCross):
-        ProcessLane(draft, VOCABULARY)
+        ProcessLane(NewWorker(draft, VOCABULARY))
     assert "-P" in asked["command"]
     assert asked["env"]["PYTHONPATH"].split(os.pathsep) == [str(tmp_path), *sys.path[1:]]

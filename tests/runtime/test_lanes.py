@@ -22,7 +22,7 @@ import specdec
 from specdec import Decoding, LaneError, ModelError, Pair, PairError, create, decode
 from specdec.runtime.lane import SHARED_ROWS, InlineLane, Lane, ProcessLane, ThreadLane
 from specdec.runtime.messages import Drafting, DraftRequest, ScoreRequest
-from specdec.runtime.worker import Worker
+from specdec.runtime.worker import NewWorker, Worker
 from specdec.sampling import Sampling
 from specdec.testing.models import greedy_tokens, resembling
 
@@ -77,7 +77,7 @@ def lane(request: pytest.FixtureRequest, draft: Any, process_pair: Pair) -> Iter
         assert shared is not None
         yield shared
         return
-    made = {"inline": InlineLane, "thread": ThreadLane}[request.param](draft, VOCABULARY)
+    made = {"inline": InlineLane, "thread": ThreadLane}[request.param](NewWorker(draft, VOCABULARY))
     yield made
     made.close()
 
@@ -109,7 +109,7 @@ def test_rows_of_drafts_that_fill_the_shared_memory_come_along_too(lane: Lane, d
     lengths = SHARED_ROWS - 10, 20, 5
     requests = [DraftRequest(slot, [slot], length, uniforms(length)) for slot, length in enumerate(lengths)]
     found: list[list[Drafting]] = []
-    for one in (lane, InlineLane(draft, VOCABULARY)):
+    for one in (lane, InlineLane(NewWorker(draft, VOCABULARY))):
         for slot in range(len(lengths)):
             one.submit("begin", Sampling(), [slot], slot, len(lengths))()
         found.append(one.submit("draft", requests)())
@@ -275,14 +275,14 @@ def worker_of(lane: Lane | None) -> int:
 @needs_pidfd
 def test_closing_ends_the_worker_and_removes_its_files(draft: Any) -> None:
     before = shared_files()
-    lane = ProcessLane(draft, VOCABULARY)
+    lane = ProcessLane(NewWorker(draft, VOCABULARY))
     lane.submit("begin", Sampling(), [1, 2])()
     assert shared_files() == before  # nothing lies there even while it works
     pid = worker_of(lane)
     lane.close()
     lane.close()
     assert gone(pid)
-    unused = ProcessLane(draft, VOCABULARY)
+    unused = ProcessLane(NewWorker(draft, VOCABULARY))
     unused.close()
     assert gone(worker_of(unused))
     assert shared_files() == before
