@@ -252,6 +252,13 @@ class Worker:
     def score(self, requests: Sequence[ScoreRequest]) -> list[Scoring]:
         """Score the positions of every request, all in one forward."""
         start = time.perf_counter()
+        for request in requests:
+            most = max(request.context[1 - request.positions :], default=0) if request.positions > 1 else 0
+            if most >= self._known.proposed:
+                raise StrategyError(
+                    f"a strategy guesses token {most}, and the target knows {self._known.proposed} tokens: "
+                    "let it guess tokens of the target's own vocabulary"
+                )
         with torch.inference_mode():
             logits = self._logits(requests)
             greedy = self._samplers[requests[0].slot].greedy
