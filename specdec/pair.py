@@ -18,15 +18,18 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from specdec.errors import InputError, PairError
-from specdec.loading import load_model, load_tokenizer, require_equal_tokenizers
+from specdec.inputs import at_least_one
+from specdec.loading import load_model, load_small_draft, load_tokenizer, require_equal_tokenizers
 from specdec.machine import available_cores
 from specdec.own_layers import is_self_draft, self_draft
 from specdec.runtime.admission import admit
 from specdec.runtime.cache import context_limit
 from specdec.runtime.crossing import CannotCross
+from specdec.runtime.drafter import NewDrafter
 from specdec.runtime.lane import InlineLane, Lane, ProcessLane, ThreadLane
 from specdec.runtime.parallel import is_split, ranks_of, serves, split_options
 from specdec.runtime.sequences import new_batch_runner
+from specdec.runtime.staged import AHEAD, NewStaged
 from specdec.runtime.timing import CONTEXT_TOKENS, speed_ratio
 from specdec.runtime.vocabulary import head_size
 from specdec.runtime.watch import Evaluation, Watch
@@ -44,6 +47,8 @@ class Pair:
                         are left in the mode that they were in. A decode sees the weights that they have when it starts
     `tokenizer`         shared by both; may be missing when prompts are token ids
     `revisions`         those of the hub that target and draft were loaded from, as far as they were named
+    `small_draft`       a third model, which drafts for the draft (`specdec.runtime.staged`); it guesses `small_draft_length`
+                        tokens for each forward of the draft
     `lane`              where the draft works: `"inline"`, `"thread"`, `"process"`, or `"auto"` (a thread when the draft is on
                         CUDA, a process when it is on a CPU of two cores or more, else inline)
     `eager`             whether forwards are transformers' own, operation by operation. Otherwise they are replayed as graphs on
@@ -59,20 +64,29 @@ class Pair:
         *,
         lane: str = "auto",
         eager: bool = False,
+        small_draft: PreTrainedModel | None = None,
+        small_draft_length: int = AHEAD,
     ) -> None:
+        at_least_one(small_draft_length=small_draft_length)
         if lane not in LANES:
             raise InputError(f"unknown lane {lane!r}: choose one of {', '.join(LANES)}")
         self._ranks = ranks_of(target)
         if draft is not None and is_split(draft):
             raise PairError("the draft is split over ranks, and it works on rank 0 alone: load it whole")
+        if small_draft is not None and draft is None:
+            raise InputError("small_draft drafts for a draft, and there is none: give it as the draft")
         self._plan = admit(target)
         self._draft_plan = None if draft is None else admit(draft)
+        self._small_plan = None if small_draft is None else admit(small_draft)
+        if small_draft is not None and self._draft_plan is not None and self._draft_plan.widest == 1:
+            raise PairError("the draft reads one token at a time, so nothing can draft for it: leave small_draft out")
         if draft is not None and self._plan.widest == 1:
             raise PairError(
                 f"{target.config.model_type} cannot verify drafts: on a cache, its forward in transformers is right for one "
                 "token at a time only; use it as the draft, or as a target without one"
             )
         self.target, self.draft = target, draft
+        self.small_draft, self.small_draft_length = small_draft, small_draft_length
         self.tokenizer = tokenizer
         self.lane, self.eager = lane, eager
         self.revisions: tuple[str | None, str | None] = (None, None)
@@ -97,6 +111,8 @@ class Pair:
         lane: str = "auto",
         eager: bool = False,
         tensor_parallel: bool = False,
+        small_draft: str | Path | None = None,
+        small_draft_length: int = AHEAD,
         **options: Any,
     ) -> Pair:
         """Load a pair from directories or hub names, or make one of random weights (`shape:NAME`), without a tokenizer.
@@ -109,6 +125,8 @@ class Pair:
 
         `tensor_parallel`   whether all processes (ranks) that torchrun started share the target. Rank 0 goes on with the pair.
                         On other ranks this call does not return: they serve, and end with code 0 when rank 0 closes its pair
+        `small_draft`   a third model with the same tokenizer, which drafts for the draft on its device; `layers:2` for the
+                        draft's own first 2 layers. It guesses `small_draft_length` tokens for each forward of the draft
         `options`       those of `from_pretrained` that `specdec.source` lists: plain for the target, with `draft_` before them
                         for the draft (`draft_revision="main"`); `trust_remote_code`, `attn_implementation` and the like are, as
                         `device` is, the same for the draft unless given
@@ -117,6 +135,8 @@ class Pair:
         """
         if tensor_parallel:
             options |= split_options()
+        if small_draft is not None and draft is None:
+            raise InputError(f"small_draft {small_draft} drafts for a draft, and there is none: give it as the draft")
         found = sources(target, draft, device=device, draft_device=draft_device, dtype=dtype, options=options)
         if "distributed_config" in options and serves():
             found = found[:1]  # the draft works on rank 0
@@ -126,7 +146,10 @@ class Pair:
         models = [load_model(source) for source in found]
         if is_self_draft(draft):
             models.append(self_draft(models[0], str(draft)))
-        pair = cls(*models, tokenizer=tokenizers[0] if tokenizers else None, lane=lane, eager=eager)
+        small: dict[str, Any] = {"small_draft_length": small_draft_length}
+        if small_draft is not None and len(models) == 2:
+            small["small_draft"] = load_small_draft(small_draft, models[1], found[0], tokenizers)
+        pair = cls(*models, tokenizer=tokenizers[0] if tokenizers else None, lane=lane, eager=eager, **small)
         pair.revisions = (options.get("revision"), options.get("draft_revision"))
         return pair
 
@@ -171,13 +194,21 @@ class Pair:
         The first call makes the lane, and may start a process. A lane whose process was lost is replaced by a new one.
         """
         if self.draft is not None and (self._draft_lane is None or self._draft_lane.ended):
-            self._watches["draft"] = Watch(self.draft)
-            self._draft_lane = self._new_draft_lane(self.draft)
+            new_drafter = self._new_drafter(self.draft)
+            self._watches |= {f"draft {number}": Watch(model) for number, model in enumerate(new_drafter.models)}
+            self._draft_lane = self._new_draft_lane(new_drafter)
         return self._draft_lane
 
-    def _new_draft_lane(self, draft: PreTrainedModel) -> Lane:
+    def _new_drafter(self, draft: PreTrainedModel) -> NewDrafter:
+        middle = NewWorker(draft, self.vocabulary, self.eager, self._draft_plan)
+        if self.small_draft is None:
+            return middle
+        return NewStaged(
+            middle, NewWorker(self.small_draft, self.vocabulary, self.eager, self._small_plan), self.small_draft_length
+        )
+
+    def _new_draft_lane(self, new_drafter: NewDrafter) -> Lane:
         kinds = {"inline": InlineLane, "thread": ThreadLane, "process": ProcessLane}
-        new_drafter = NewWorker(draft, self.vocabulary, self.eager, self._draft_plan)
         try:
             return kinds[self._chosen_lane](new_drafter)
         except CannotCross as error:
@@ -192,7 +223,7 @@ class Pair:
         if self._target_lane is not None and self._watches["target"].changed():
             self._target_lane.close()
             self._target_lane = None
-        if draft and self._draft_lane is not None and self._watches["draft"].changed():
+        if draft and self._draft_lane is not None and any(watch.changed() for watch in self._drafting()):
             self._draft_lane.close()
             self._draft_lane = None
 
@@ -202,8 +233,14 @@ class Pair:
 
     def evaluation(self) -> Evaluation:
         """Evaluation mode of the models whose modules are called here: not of fused ones, and not of those in a process."""
-        lanes = {"target": self._target_lane, "draft": self._draft_lane}
-        return Evaluation([self._watches[name].modules for name, lane in lanes.items() if lane is not None and lane.asks_mode])
+        target = self._target_lane is not None and self._target_lane.asks_mode
+        draft = self._draft_lane is not None and self._draft_lane.asks_mode
+        watches = ([self._watches["target"]] if target else []) + (self._drafting() if draft else [])
+        return Evaluation([watch.modules for watch in watches])
+
+    def _drafting(self) -> list[Watch]:
+        """The watches of all models that draft."""
+        return [watch for name, watch in self._watches.items() if name != "target"]
 
     def why_eager(self) -> dict[str, str | None]:
         """Why each model runs operation by operation, as transformers wrote it; `None` where it does not. Makes both lanes."""

@@ -141,6 +141,16 @@ class ModelOptions:
             rich_help_panel=_MODELS,
         ),
     ] = None
+    small_draft: Annotated[
+        str | None,
+        typer.Option(
+            help="A third model that drafts for the draft; layers:2 for its own first 2 layers.", rich_help_panel=_MODELS
+        ),
+    ] = None
+    small_draft_length: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Tokens that it guesses for each forward of the draft.", rich_help_panel=_MODELS),
+    ] = None
     device: Annotated[
         str | None, typer.Option(help="Device of the target, such as cpu, cuda or cuda:1.", rich_help_panel=_MODELS)
     ] = None
@@ -219,6 +229,10 @@ class ModelOptions:
             raise InputError(f"--draft-device {self.draft_device} is for a draft, and there is none: give --draft too")
         if not self.drafts and self.lane is not LaneName.auto:
             raise InputError(f"--lane {self.lane.value} is for a draft, and there is none: give --draft too")
+        if self.small_draft is not None and self.draft is None:
+            raise InputError(f"--small-draft {self.small_draft} drafts for a draft of your own: give --target and --draft too")
+        if self.small_draft_length is not None and self.small_draft is None:
+            raise InputError("--small-draft-length is for a third model, and there is none: give --small-draft too")
         for name in self._loading():
             option = "--" + name.replace("_", "-")
             if self.target is None:
@@ -240,6 +254,8 @@ class ModelOptions:
             "attn_implementation": self.attn_implementation,
             "trust_remote_code": self.trust_remote_code or None,
             "tensor_parallel": self.tensor_parallel or None,
+            "small_draft": self.small_draft,
+            "small_draft_length": self.small_draft_length,
         }
         return {name: value for name, value in found.items() if value is not None}
 

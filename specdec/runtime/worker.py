@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 @dataclass(slots=True)
-class _OpenDraft:
+class OpenDraft:
     """A draft under way. Its tokens are added to `context`.
 
     `rows`      the row that each token was sampled from; empty when greedy, or when it was drafted at once
@@ -126,7 +126,7 @@ class Worker:
         draft without any token is a failure.
         """
         start = time.perf_counter()
-        drafts = [_OpenDraft(request, list(request.context)) for request in requests]
+        drafts = [OpenDraft(request, list(request.context)) for request in requests]
         with torch.inference_mode():
             going_on = [draft for draft in drafts if not self._drafted_at_once(draft, start)]
             while going_on:
@@ -138,7 +138,7 @@ class Worker:
                 going_on = [draft for draft in going_on if not draft.ended]
         return [Drafting(draft.tokens, draft.q, draft.seconds, draft.failure) for draft in drafts]
 
-    def _drafted_at_once(self, draft: _OpenDraft, start: float) -> bool:
+    def _drafted_at_once(self, draft: OpenDraft, start: float) -> bool:
         """Draft all tokens at once if nothing must look at one before the next is drawn. Returns whether that was possible."""
         slot, context, length, uniforms, stop, racing = draft.request
         sampler, readable = self._samplers[slot], self._known.readable(context)
@@ -155,7 +155,7 @@ class Worker:
         draft.seconds = time.perf_counter() - start
         return True
 
-    def _step(self, drafts: Sequence[_OpenDraft]) -> None:
+    def _step(self, drafts: Sequence[OpenDraft]) -> None:
         """Add one token to every draft."""
         wanted = [(draft.request.slot, draft.context, 1) for draft in drafts]
         logits = self._logits(wanted)
@@ -175,7 +175,7 @@ class Worker:
                 draft.add(inverted(row[0], draft.request.uniforms[len(draft.rows)]), row[0])
                 draft.rows.append(row[0])
 
-    def _has_no_such_token(self, draft: _OpenDraft, logits: Tensor) -> bool:
+    def _has_no_such_token(self, draft: OpenDraft, logits: Tensor) -> bool:
         """Whether processors leave only tokens that this model does not know. It then proposes nothing, and is not broken."""
         if self._known.whole or not bool(logits[:, : self._known.proposed].isfinite().all()):
             return False
