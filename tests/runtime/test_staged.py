@@ -143,7 +143,7 @@ def test_three_models_composed_have_the_law_of_the_target(seed: int) -> None:
                 own(text, chance * (1 - accept), [share / sum(rest) for share in rest])
             chance *= accept
             text = (*text, token)
-        law[text[0], text[1]] += chance
+        law[drafting.tokens[0], drafting.tokens[1]] += chance
     first_two = {(a, b): pa * pb for a, pa in enumerate(target[()]) for b, pb in enumerate(target[(a,)])}
     assert {text: chance for text, chance in law.items() if chance} == {text: p for text, p in first_two.items() if p}
 
