@@ -17,9 +17,9 @@ SHAPES: dict[str, dict[str, Any]] = {  # deep and narrow against shallow: eager 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def build(name: str) -> LlamaForCausalLM:
+def build(name: str, vocabulary: int = VOCAB) -> LlamaForCausalLM:
     config = LlamaConfig(
-        vocab_size=VOCAB, max_position_embeddings=CONTEXT, tie_word_embeddings=True,
+        vocab_size=vocabulary, max_position_embeddings=CONTEXT, tie_word_embeddings=True,
         bos_token_id=0, eos_token_id=0, **SHAPES[name],
     )  # fmt: skip
     model: Any = LlamaForCausalLM(config)

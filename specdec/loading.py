@@ -197,17 +197,16 @@ def require_equal_tokenizers(
     Either may have tokens that the other lacks, and added ones, such as special tokens, may have other names: what the draft
     proposes is verified, whatever it means to the draft. A `RuntimeWarning` says so.
     """
-    ours, theirs = ({number: token for token, number in tokenizer.get_vocab().items()} for tokenizer in (target, draft))
+    ours, theirs = _by_number(target), _by_number(draft)
     if ours == theirs:
         return
+    token = renumbered(target, draft)
+    if token is not None:
+        raise PairError(
+            f"{draft_name} has another tokenizer than {target_name} (they differ at token {token!r}): "
+            "choose a draft of the target's own family, or set vocabularies to 'auto'"
+        )
     renamed = [number for number in sorted(ours.keys() & theirs.keys()) if ours[number] != theirs[number]]
-    added = target.added_tokens_decoder.keys() & draft.added_tokens_decoder.keys()
-    for number in renamed:
-        if number not in added:
-            raise PairError(
-                f"{draft_name} has another tokenizer than {target_name} (they differ at token {ours[number]!r}): "
-                "choose a draft of the target's own family"
-            )
     differences = [
         *(f"token {number} is {ours[number]!r} in the target and {theirs[number]!r} in the draft" for number in renamed[:1]),
         *(_only("target", ours, theirs), _only("draft", theirs, ours)),
@@ -218,6 +217,18 @@ def require_equal_tokenizers(
         RuntimeWarning,
         stacklevel=3,
     )
+
+
+def renumbered(target: PreTrainedTokenizerBase, draft: PreTrainedTokenizerBase) -> str | None:
+    """The first ordinary token of the target whose number means another one to the draft; `None` where there is none."""
+    ours, theirs = _by_number(target), _by_number(draft)
+    added = target.added_tokens_decoder.keys() & draft.added_tokens_decoder.keys()
+    both = sorted(ours.keys() & theirs.keys())
+    return next((ours[number] for number in both if ours[number] != theirs[number] and number not in added), None)
+
+
+def _by_number(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
+    return {number: token for token, number in tokenizer.get_vocab().items()}
 
 
 def _only(name: str, tokens: Mapping[int, str], others: Mapping[int, str]) -> str:

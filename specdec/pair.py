@@ -1,6 +1,7 @@
-"""A target and a draft whose token ids mean the same, and the lanes they work on.
+"""A target and a draft, and the lanes they work on.
 
-The vocabulary and the context are the target's. A draft that knows fewer tokens, or holds a shorter context, proposes less.
+The vocabulary and the context are the target's. A draft that knows fewer tokens, or holds a shorter context, proposes less. One
+with another tokenizer needs a `specdec.vocabularies.Matching`.
 
 Many decodes may use one pair, also in threads: each step of a decode is one `Turn`.
 """
@@ -17,9 +18,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from specdec.drafters import SmallDraft, drafter_of
 from specdec.errors import InputError, PairError
-from specdec.inputs import at_least_one
-from specdec.loading import load_model, load_small_draft, load_tokenizer, require_equal_tokenizers
+from specdec.loading import load_model, load_small_draft, load_tokenizer
 from specdec.machine import available_cores
 from specdec.own_layers import is_self_draft, self_draft
 from specdec.runtime.admission import admit
@@ -29,13 +30,14 @@ from specdec.runtime.drafter import NewDrafter
 from specdec.runtime.lane import InlineLane, Lane, ProcessLane, ThreadLane
 from specdec.runtime.parallel import is_split, ranks_of, serves, split_options
 from specdec.runtime.sequences import new_batch_runner
-from specdec.runtime.staged import AHEAD, NewStaged
+from specdec.runtime.staged import AHEAD
 from specdec.runtime.timing import CONTEXT_TOKENS, speed_ratio
 from specdec.runtime.vocabulary import head_size
 from specdec.runtime.watch import Evaluation, Watch
 from specdec.runtime.worker import NewWorker
 from specdec.shapes import is_shape
 from specdec.source import sources
+from specdec.vocabularies import SAME, Matching, match_tokenizers, require_way
 
 LANES = ("auto", "inline", "thread", "process")
 
@@ -45,7 +47,8 @@ class Pair:
 
     `target`, `draft`   the models; without a draft, only strategies that need none can run. They work in evaluation mode, and
                         are left in the mode that they were in. A decode sees the weights that they have when it starts
-    `tokenizer`         shared by both; may be missing when prompts are token ids
+    `tokenizer`         the target's; may be missing when prompts are token ids
+    `matching`          how the draft's tokens become the target's; their ids mean the same unless given
     `revisions`         those of the hub that target and draft were loaded from, as far as they were named
     `small_draft`       a third model, which drafts for the draft (`specdec.runtime.staged`); it guesses `small_draft_length`
                         tokens for each forward of the draft
@@ -64,30 +67,26 @@ class Pair:
         *,
         lane: str = "auto",
         eager: bool = False,
+        matching: Matching = SAME,
         small_draft: PreTrainedModel | None = None,
         small_draft_length: int = AHEAD,
     ) -> None:
-        at_least_one(small_draft_length=small_draft_length)
         if lane not in LANES:
             raise InputError(f"unknown lane {lane!r}: choose one of {', '.join(LANES)}")
         self._ranks = ranks_of(target)
         if draft is not None and is_split(draft):
             raise PairError("the draft is split over ranks, and it works on rank 0 alone: load it whole")
-        if small_draft is not None and draft is None:
-            raise InputError("small_draft drafts for a draft, and there is none: give it as the draft")
         self._plan = admit(target)
         self._draft_plan = None if draft is None else admit(draft)
-        self._small_plan = None if small_draft is None else admit(small_draft)
-        if small_draft is not None and self._draft_plan is not None and self._draft_plan.widest == 1:
-            raise PairError("the draft reads one token at a time, so nothing can draft for it: leave small_draft out")
+        small = (small_draft_length, self._draft_plan, matching)
+        self._small = None if small_draft is None else SmallDraft.admitted(small_draft, *small)
         if draft is not None and self._plan.widest == 1:
             raise PairError(
                 f"{target.config.model_type} cannot verify drafts: on a cache, its forward in transformers is right for one "
                 "token at a time only; use it as the draft, or as a target without one"
             )
         self.target, self.draft = target, draft
-        self.small_draft, self.small_draft_length = small_draft, small_draft_length
-        self.tokenizer = tokenizer
+        self.tokenizer, self.matching = tokenizer, matching
         self.lane, self.eager = lane, eager
         self.revisions: tuple[str | None, str | None] = (None, None)
         self._speed_ratio: float | None = None
@@ -111,6 +110,7 @@ class Pair:
         lane: str = "auto",
         eager: bool = False,
         tensor_parallel: bool = False,
+        vocabularies: str = "auto",
         small_draft: str | Path | None = None,
         small_draft_length: int = AHEAD,
         **options: Any,
@@ -125,6 +125,8 @@ class Pair:
 
         `tensor_parallel`   whether all processes (ranks) that torchrun started share the target. Rank 0 goes on with the pair.
                         On other ranks this call does not return: they serve, and end with code 0 when rank 0 closes its pair
+        `vocabularies`  how the draft's tokens become the target's: `"same"` ids, `"common"` tokens, or `"text"`. `"auto"`
+                        chooses by the tokenizers (`specdec.vocabularies`), and says so where they differ
         `small_draft`   a third model with the same tokenizer, which drafts for the draft on its device; `layers:2` for the
                         draft's own first 2 layers. It guesses `small_draft_length` tokens for each forward of the draft
         `options`       those of `from_pretrained` that `specdec.source` lists: plain for the target, with `draft_` before them
@@ -141,15 +143,17 @@ class Pair:
         if "distributed_config" in options and serves():
             found = found[:1]  # the draft works on rank 0
         tokenizers = [] if any(is_shape(source.name) for source in found) else [load_tokenizer(source) for source in found]
+        require_way(vocabularies, tokenizers=draft is not None and not is_self_draft(draft) and bool(tokenizers))
+        matching = SAME
         if len(tokenizers) == 2:
-            require_equal_tokenizers(tokenizers[0], tokenizers[1], str(target), str(draft))
+            matching = match_tokenizers(tokenizers[0], tokenizers[1], vocabularies, str(target), str(draft))
         models = [load_model(source) for source in found]
         if is_self_draft(draft):
             models.append(self_draft(models[0], str(draft)))
-        small: dict[str, Any] = {"small_draft_length": small_draft_length}
+        more: dict[str, Any] = {"matching": matching, "small_draft_length": small_draft_length}
         if small_draft is not None and len(models) == 2:
-            small["small_draft"] = load_small_draft(small_draft, models[1], found[0], tokenizers)
-        pair = cls(*models, tokenizer=tokenizers[0] if tokenizers else None, lane=lane, eager=eager, **small)
+            more["small_draft"] = load_small_draft(small_draft, models[1], found[0], tokenizers)
+        pair = cls(*models, tokenizer=tokenizers[0] if tokenizers else None, lane=lane, eager=eager, **more)
         pair.revisions = (options.get("revision"), options.get("draft_revision"))
         return pair
 
@@ -158,6 +162,11 @@ class Pair:
         """The small trained pair inside the package; `options` as for `load`."""
         folder = Path(str(files("specdec") / "bundled"))
         return cls.load(folder / "target", folder / "draft", **options)
+
+    @property
+    def small_draft(self) -> PreTrainedModel | None:
+        """The third model, which drafts for the draft."""
+        return None if self._small is None else self._small.model
 
     @property
     def eos(self) -> frozenset[int]:
@@ -177,8 +186,13 @@ class Pair:
 
     @property
     def draft_context_limit(self) -> int:
-        """Tokens that both models hold. Nothing is drafted beyond; the target goes on alone."""
-        return self.context_limit if self.draft is None else min(self.context_limit, context_limit(self.draft))
+        """Tokens that both models hold. Nothing is drafted beyond; the target goes on alone.
+
+        A draft with tokens of its own reads the last ones that it holds, so it drafts as long as the target goes on.
+        """
+        if self.draft is None or self.matching.way != "same":
+            return self.context_limit
+        return min(self.context_limit, context_limit(self.draft))
 
     def target_lane(self) -> Lane:
         """Where the target works, in the caller's thread. The first call makes the lane, which may copy weights."""
@@ -194,18 +208,11 @@ class Pair:
         The first call makes the lane, and may start a process. A lane whose process was lost is replaced by a new one.
         """
         if self.draft is not None and (self._draft_lane is None or self._draft_lane.ended):
-            new_drafter = self._new_drafter(self.draft)
+            given = self._draft_plan, self.vocabulary, self.matching, self._small
+            new_drafter = drafter_of(self.draft, *given, eager=self.eager)
             self._watches |= {f"draft {number}": Watch(model) for number, model in enumerate(new_drafter.models)}
             self._draft_lane = self._new_draft_lane(new_drafter)
         return self._draft_lane
-
-    def _new_drafter(self, draft: PreTrainedModel) -> NewDrafter:
-        middle = NewWorker(draft, self.vocabulary, self.eager, self._draft_plan)
-        if self.small_draft is None:
-            return middle
-        return NewStaged(
-            middle, NewWorker(self.small_draft, self.vocabulary, self.eager, self._small_plan), self.small_draft_length
-        )
 
     def _new_draft_lane(self, new_drafter: NewDrafter) -> Lane:
         kinds = {"inline": InlineLane, "thread": ThreadLane, "process": ProcessLane}

@@ -31,6 +31,7 @@ class DescribedPair(Report):
     `draft_parameters`    number of its weights; null without a draft
     `quantization`        method that quantised the target by its config.json, such as torchao; null without one
     `draft_quantization`  the same for the draft
+    `vocabularies`        how the draft's tokens become the target's: `same` ids, `common` tokens or `text`; null without
     """
 
     target: str
@@ -41,6 +42,7 @@ class DescribedPair(Report):
     draft_parameters: int | None = None
     quantization: str | None = None
     draft_quantization: str | None = None
+    vocabularies: str | None = None
 
     @classmethod
     def of(cls, pair: Pair) -> Self:
@@ -59,6 +61,7 @@ class DescribedPair(Report):
             dtype=str(pair.target.dtype).removeprefix("torch."),
             quantization=_quantization(pair.target),
             draft_quantization=None if pair.draft is None else _quantization(pair.draft),
+            vocabularies=None if pair.draft is None else pair.matching.way,
         )
 
     def __str__(self) -> str:
@@ -66,7 +69,8 @@ class DescribedPair(Report):
             name + (f" ({method})" if method else "")
             for name, method in ((self.target, self.quantization), (self.draft or "no draft", self.draft_quantization))
         ]
-        return f"{' + '.join(names)}, {self.dtype}"
+        by = "" if self.vocabularies in (None, "same") else f", drafts by {self.vocabularies}"
+        return f"{' + '.join(names)}, {self.dtype}{by}"
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ class Suffix(DecodingStrategy):
     name: ClassVar[str] = "suffix"
     drafts: ClassVar[bool] = False
     draft_length: int = 16
-    growth: float = 1.0
+    growth: float = 4.0
     least_chance: float = 0.1
     corpus: str = ""
 

@@ -98,10 +98,13 @@ COUNTERPARTS = {HuggingFaceGenerate.name: BASELINE, HuggingFaceAssisted.name: "s
 def hugging_face(pair: Pair, draft_lengths: Sequence[int] = (), *, full: bool = False) -> list[Decoder]:
     """Plain generation, and assisted generation at its default length and at constant ones (1 to 8 when `full`).
 
-    Without a draft, plain generation only. Raises `InputError` if the heads of the two models have different sizes.
+    Without a draft, plain generation only. Raises `InputError` if the two models have other tokens, or heads of
+    different sizes.
     """
     if pair.draft is None:
         return [HuggingFaceGenerate()]
+    if pair.matching.way != "same":
+        raise InputError("assisted generation is compared for drafts with the target's own tokens: leave --against hf out")
     heads = head_size(pair.target), head_size(pair.draft)
     if heads[0] != heads[1]:
         raise InputError(

@@ -160,7 +160,7 @@ class Exact:
             case Verify():
                 decision = self._rule(ExactWindow(self.pair, effect), effect.bonus, self._oracle)
                 return Verdict.of(effect.guess, decision.accepted, decision.token)
-            case Fork():
+            case Fork() if self.pair.written is None:
                 return ExactForks(self, effect)
             case _:
                 raise StrategyError(f"the exact law cannot answer {type(effect).__name__}: ask for effects of specdec.effects")
@@ -172,6 +172,10 @@ class Exact:
         return self._drawn[id(undrawn)][1]
 
     def _draft(self, effect: Draft) -> Guess:
+        if self.pair.written is not None:
+            texts = self.pair.written(effect.committed.tokens + effect.after.tokens)
+            chosen = self._oracle.choose(tuple(texts.values()))
+            return Guess.certain(list(texts)[chosen][: effect.length])
         made: list[Drafted] = []
         context, before = self._known(effect.committed.tokens, effect.after.drafted)
         for _ in range(effect.length):

@@ -23,12 +23,15 @@ class ExactPair:
     `vocabulary`   number of tokens
     `p`, `q`       the target and the draft; a row is `vocabulary` fractions that sum to 1
     `eos`          the token that ends an output, if there is one
+    `written`      for a draft that writes text: the law of the certain tokens that it answers after a context. `q` is not used
+                   then, nor is a stop rule
     """
 
     vocabulary: int
     p: Callable[[Tokens], ExactRow]
     q: Callable[[Tokens], ExactRow]
     eos: int | None = None
+    written: Callable[[Tokens], Mapping[Tokens, Fraction]] | None = None
 
 
 Schedule: TypeAlias = Callable[[Committed, Guess], int]

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from specdec.runtime.branches import Branches, Feed
 from specdec.runtime.messages import Forking, ForkRequest
-from specdec.runtime.sequences import Wanted
-from specdec.runtime.vocabulary import Known
+from specdec.runtime.vocabulary import Known, Wanted
 from specdec.sampling import NOT_A_TOKEN, Sampler, greedy_choice, not_a_distribution, picked
 
 

@@ -58,15 +58,17 @@ class Drafting:
     """The answer to a `DraftRequest`.
 
     `tokens`        the drafted tokens
-    `q`             the rows they were sampled from, shape (tokens, vocabulary); `None` when greedy
+    `q`             the rows they were sampled from, shape (tokens, vocabulary); `None` when greedy, or `certain`
     `busy_seconds`  wall seconds since the request began, until this draft was done
     `failure`       why there is no token at all; empty otherwise
+    `certain`       whether they were computed, not sampled: the `q` of each is one-hot
     """
 
     tokens: list[int]
     q: Row | None
     busy_seconds: float
     failure: str = ""
+    certain: bool = False
 
 
 @dataclass(frozen=True)
@@ -119,19 +121,19 @@ TICKET = 8
 SHARED = "shared"
 """Stands for rows that lie in the shared memory."""
 
-Packed: TypeAlias = tuple[tuple[list[int], Row | None, float, str], ...]
+Packed: TypeAlias = tuple[tuple[list[int], Row | None, float, str, bool], ...]
 
 
 def packed(draftings: Sequence[Drafting], shared: NDArray[Any]) -> Packed:
     """Draftings whose rows were written to `shared`, one draft after another. A draft whose rows do not fit keeps them."""
     end = 0
-    found: list[tuple[list[int], Row | None, float, str]] = []
+    found: list[tuple[list[int], Row | None, float, str, bool]] = []
     for drafting in draftings:
         q = drafting.q
         if q is not None and end + len(q) <= len(shared):
             shared[end : end + len(q)] = q
             end, q = end + len(q), SHARED
-        found.append((drafting.tokens, q, drafting.busy_seconds, drafting.failure))
+        found.append((drafting.tokens, q, drafting.busy_seconds, drafting.failure, drafting.certain))
     return tuple(found)
 
 
@@ -139,9 +141,9 @@ def unpacked(draftings: Packed, shared: NDArray[Any]) -> list[Drafting]:
     """The inverse of `packed`. It copies the rows, since the next request overwrites `shared`."""
     end = 0
     found: list[Drafting] = []
-    for tokens, q, seconds, failure in draftings:
+    for tokens, q, seconds, failure, certain in draftings:
         if isinstance(q, str):
             start, end = end, end + len(tokens)
             q = shared[start:end].copy()
-        found.append(Drafting(tokens, q, seconds, failure))
+        found.append(Drafting(tokens, q, seconds, failure, certain))
     return found

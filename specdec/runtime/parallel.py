@@ -34,7 +34,8 @@ from specdec.runtime.admission import admit
 from specdec.runtime.branches import Branches, Feed
 from specdec.runtime.cache import CachePlan
 from specdec.runtime.runner import Forward
-from specdec.runtime.sequences import BatchRunner, Wanted, new_batch_runner
+from specdec.runtime.sequences import BatchRunner, new_batch_runner
+from specdec.runtime.vocabulary import Wanted
 
 PATIENCE_SECONDS = 60.0
 """How long a rank waits for the others within a forward."""

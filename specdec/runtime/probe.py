@@ -34,7 +34,8 @@ from specdec.runtime.cache import CachePlan, context_limit, forward_parameters, 
 from specdec.runtime.placement import device_of
 from specdec.runtime.recurrent import recurrent_states
 from specdec.runtime.runner import Forward, Runner, common_prefix, takes_positions
-from specdec.runtime.sequences import Batched, Wanted
+from specdec.runtime.sequences import Batched
+from specdec.runtime.vocabulary import Wanted
 
 REJOINED = 6
 """The step after which recurrent states are compared: the last that goes on from a copy."""

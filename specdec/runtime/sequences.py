@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from itertools import count
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -22,10 +22,8 @@ from specdec.runtime.cache import LENGTH, CachePlan, StaticCache, padded, why_no
 from specdec.runtime.graph import GraphRunner, new_runner, why_stepwise
 from specdec.runtime.placement import device_of
 from specdec.runtime.runner import PREFILL_CHUNK, Forward, common_prefix
+from specdec.runtime.vocabulary import Wanted
 from specdec.sampling import Sampler
-
-Wanted: TypeAlias = tuple[int, Sequence[int], int]
-"""A slot, the whole context of its sequence, and how many of its last positions to give logits for. A `ScoreRequest` is one."""
 
 LONGEST_PADDED = 8
 """The most unscored tokens of a sequence that a common forward reads. If there are more, its own forwards read them first."""

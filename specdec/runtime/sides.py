@@ -178,7 +178,7 @@ class DraftSide:
         else:
             asked.slot.give_back(request.uniforms[len(answer.tokens) :])
             asked.slot.statistics.drafted_tokens += len(answer.tokens)
-            asked.answer = guess_of(answer.tokens, answer.q)
+            asked.answer = Guess.certain(answer.tokens) if answer.certain else guess_of(answer.tokens, answer.q)
 
     def _request(self, asked: AskedDraft) -> DraftRequest | None:
         """The request to the lane; `None` where it cannot answer."""

@@ -1,4 +1,4 @@
-"""How many tokens a model knows: those it has a logit for, and those it can read.
+"""Which of the target's tokens a model knows: those it has a logit for, and those it can read.
 
 A draft may know fewer tokens than its target. It never proposes the others (`q` is 0 there). Where a text holds them, it reads
 another token instead. Proposals are verified, so neither changes the output law.
@@ -6,12 +6,19 @@ another token instead. Proposals are verified, so neither changes the output law
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+
+Wanted: TypeAlias = tuple[int, Sequence[int], int]
+"""A slot, the whole context of its sequence, and how many of its last positions to give logits for. A `ScoreRequest` is one."""
+
+Rows: TypeAlias = Callable[[Sequence[Wanted]], list[Tensor]]
+"""Logits of shape (positions, own vocabulary) for each of the wanted, whose contexts are in the model's own tokens."""
 
 STAND_IN = 0
 """The token that is read in place of one that the model does not know."""
@@ -55,3 +62,14 @@ class Known:
     def widened(self, rows: Tensor, filling: float = -torch.inf) -> Tensor:
         """Rows over the whole vocabulary, from rows over the proposed tokens: logits, or probabilities by a `filling` of 0."""
         return rows if self.whole else F.pad(rows, (0, self._missing), value=filling)
+
+    def own(self, rows: Tensor) -> Tensor:
+        """The inverse of `widened`: the columns of the tokens that the model proposes."""
+        return rows[:, : self.proposed]
+
+    def logits(self, rows: Rows, wanted: Sequence[Wanted]) -> list[Tensor]:
+        """Logits over the whole vocabulary, of the model whose `rows` are given."""
+        if self.whole:
+            return rows(wanted)
+        readable = [(slot, self.readable(context), positions) for slot, context, positions in wanted]
+        return [self.widened(own) for own in rows(readable)]

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from specdec.errors import ModelError, StrategyError
 from specdec.runtime.branches import why_not_forked
 from specdec.runtime.cache import CachePlan
+from specdec.runtime.common import Common
 from specdec.runtime.forking import OpenFork, grow, grow_one_by_one
 from specdec.runtime.fused import FusedForward, new_forward, why_eager
 from specdec.runtime.messages import (
@@ -25,8 +26,9 @@ from specdec.runtime.messages import (
     ScoreRequest,
     Scoring,
 )
-from specdec.runtime.sequences import NewRunner, Wanted, new_batch_runner
-from specdec.runtime.vocabulary import Known
+from specdec.runtime.sequences import NewRunner, new_batch_runner
+from specdec.runtime.translation import Vocabularies
+from specdec.runtime.vocabulary import Known, Wanted
 from specdec.sampling import Sampler, Sampling, inverted
 
 T = TypeVar("T")
@@ -71,7 +73,8 @@ class OpenDraft:
 class Worker:
     """One model at work for the decodes of one batch at a time. It draws no random numbers: requests bring them.
 
-    Rows have `vocabulary` entries. A model may know fewer tokens than that; see `specdec.runtime.vocabulary`.
+    Rows have `vocabulary` entries. A model may know fewer tokens than that; see `specdec.runtime.vocabulary`. One with tokens
+    of its own needs `vocabularies`; see `specdec.runtime.common`.
     """
 
     def __init__(
@@ -82,9 +85,10 @@ class Worker:
         eager: bool = False,
         plan: CachePlan | None = None,
         new_runner: NewRunner = new_batch_runner,
+        vocabularies: Vocabularies | None = None,
     ) -> None:
         self._eager, self._plan, self._new_runner = eager, plan, new_runner
-        self._known = Known(model, vocabulary)
+        self._known = Known(model, vocabulary) if vocabularies is None else Common(model, vocabulary, vocabularies)
         self._forward = new_forward(model, eager=eager)
         self.asks_mode = not isinstance(self._forward, FusedForward)
         self._runner = new_runner(model, self._known.proposed, 1, self._forward, eager=eager, plan=plan)
@@ -141,9 +145,11 @@ class Worker:
     def _drafted_at_once(self, draft: OpenDraft, start: float) -> bool:
         """Draft all tokens at once if nothing must look at one before the next is drawn. Returns whether that was possible."""
         slot, context, length, uniforms, stop, racing = draft.request
+        if racing or not isinstance(self._known, Known):
+            return False
         sampler, readable = self._samplers[slot], self._known.readable(context)
         try:
-            found = None if racing else self._runner.draft(slot, readable, length, stop, sampler, uniforms)
+            found = self._runner.draft(slot, readable, length, stop, sampler, uniforms)
         except ModelError as error:
             draft.fail(str(error))
             return True
@@ -177,17 +183,13 @@ class Worker:
 
     def _has_no_such_token(self, draft: OpenDraft, logits: Tensor) -> bool:
         """Whether processors leave only tokens that this model does not know. It then proposes nothing, and is not broken."""
-        if self._known.whole or not bool(logits[:, : self._known.proposed].isfinite().all()):
+        if self._known.whole or not bool(self._known.own(logits).isfinite().all()):
             return False
         scores = self._samplers[draft.request.slot].processed(logits, draft.context)
         return bool((scores == -torch.inf).all())
 
     def _logits(self, wanted: Sequence[Wanted]) -> list[Tensor]:
-        known = self._known
-        if known.whole:
-            return self._failing_by_name(self._runner.logits, wanted)
-        readable = [(slot, known.readable(context), positions) for slot, context, positions in wanted]
-        return [known.widened(rows) for rows in self._failing_by_name(self._runner.logits, readable)]
+        return self._known.logits(partial(self._failing_by_name, self._runner.logits), wanted)
 
     def _failing_by_name(self, forward: Callable[[T], list[Tensor]], given: T) -> list[Tensor]:
         """What a forward gives. Raises `ModelError` where it fails."""
@@ -230,7 +232,7 @@ class Worker:
                 OpenFork(request, self._samplers[request.slot], own) for request, own in zip(requests, logits, strict=True)
             ]
             growing = [fork for fork in forks if fork.outcomes]
-            if self._forks_at_once and growing:
+            if self._forks_at_once and growing and isinstance(self._known, Known):
                 feed = self._runner.branches([fork.branches for fork in growing])
                 grow(growing, partial(self._failing_by_name, feed), self._known)
             else:
@@ -282,6 +284,7 @@ class NewWorker:
     eager: bool = False
     plan: CachePlan | None = None
     new_runner: NewRunner = new_batch_runner
+    vocabularies: Vocabularies | None = None
 
     @property
     def models(self) -> tuple[PreTrainedModel, ...]:
@@ -294,4 +297,5 @@ class NewWorker:
         return why_eager(self.model, eager=self.eager)
 
     def __call__(self) -> Worker:
-        return Worker(self.model, self.vocabulary, eager=self.eager, plan=self.plan, new_runner=self.new_runner)
+        options: dict[str, Any] = {"eager": self.eager, "plan": self.plan, "new_runner": self.new_runner}
+        return Worker(self.model, self.vocabulary, **options, vocabularies=self.vocabularies)

@@ -145,19 +145,19 @@ def after(strategy: Any, state: Any, tokens: Tokens) -> Any:
     ],
 )
 def test_suffix_guesses_what_followed_most_often(text: str, guess: str) -> None:
-    strategy = create("suffix", draft_length=8, least_chance=0.4)
+    strategy = create("suffix", draft_length=8, growth=1.0, least_chance=0.4)
     state = strategy.init(Committed(tuple(map(ord, text))), KnownFacts())
     assert "".join(map(chr, guess_of(strategy, state))) == guess
 
 
 def test_growth_and_least_chance_bound_the_guess() -> None:
     text = Committed((1, 2, 3, 4, 5, 9, 1, 2))
-    for parameters, guess in (({}, (3, 4)), ({"growth": 2}, (3, 4, 5, 9)), ({"growth": 2, "draft_length": 3}, (3, 4, 5))):
+    for parameters, guess in (({"growth": 1}, (3, 4)), ({"growth": 2}, (3, 4, 5, 9)), ({"growth": 2, "draft_length": 3}, (3, 4, 5))):
         strategy = create("suffix", **parameters)
         assert guess_of(strategy, strategy.init(text, KnownFacts())) == guess
     forked = Committed((1, 2, 1, 3, 1))
     for least, guess in ((0.5, (3,)), (0.51, ())):
-        strategy = create("suffix", least_chance=least)
+        strategy = create("suffix", growth=1, least_chance=least)
         assert guess_of(strategy, strategy.init(forked, KnownFacts())) == guess
 
 
@@ -197,7 +197,7 @@ def test_a_decode_adds_each_token_to_the_index_once(monkeypatch: pytest.MonkeyPa
 def test_a_corpus_is_read_once(tmp_path: Path) -> None:
     file = tmp_path / "ids"
     file.write_text("4 5 6 7\n8 9\n")
-    strategy = create("suffix", corpus=str(file))
+    strategy = create("suffix", growth=1, corpus=str(file))
     file.unlink()
     for text, guess in (((1, 5), (6,)), ((1, 4, 5), (6, 7)), ((7,), ()), ((6, 7), ()), ((3,), ())):
         assert guess_of(strategy, strategy.init(Committed(text), KnownFacts())) == guess

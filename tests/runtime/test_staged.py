@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from specdec import Confident, InputError, Pair, PairError, create, decode
+from specdec import Confident, InputError, ModelError, Pair, PairError, create, decode
 from specdec.runtime.messages import Drafting, DraftRequest, ScoreRequest, Scoring
 from specdec.runtime.staged import NewStaged, Staged
 from specdec.runtime.worker import NewWorker, Worker
@@ -38,6 +38,8 @@ def staged_pair(request: pytest.FixtureRequest, target: Any, draft: Any, small: 
 
 # --- exact: on tables, as fractions ----------------------------------------------------------------------------------
 
+UNEVEN = (0.1, 0.9, 0.4, 0.6, 0.9, 0.1, 0.6, 0.6)
+
 Table = dict[tuple[int, ...], tuple[Fraction, ...]]
 
 
@@ -58,22 +60,24 @@ class Tabled:
     def __init__(self, rows: Table) -> None:
         self.rows = rows
         self.asks_mode, self.why_eager = False, None
-        self.forwards = 0
+        self.forwards = self.positions = 0
 
     def row(self, text: Sequence[int]) -> torch.Tensor:
         return torch.tensor([float(share) for share in self.rows[tuple(text)]], dtype=torch.float64)
 
-    def draft(self, requests: Sequence[DraftRequest]) -> list[Drafting]:
+    def draft(self, requests: Sequence[DraftRequest], answered: Any = None) -> list[Drafting]:
         found: list[Drafting] = []
         for request in requests:
-            text = list(request.context)
+            text, rows = list(request.context), list[torch.Tensor]()
             for uniform in request.uniforms[: request.length]:
-                text.append(inverted(self.row(text), uniform))
-            found.append(Drafting(text[len(request.context) :], None, 0.0))
+                rows.append(self.row(text))
+                text.append(inverted(rows[-1], uniform))
+            found.append(Drafting(text[len(request.context) :], torch.stack(rows), 0.0))
         return found
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Scoring]:
         self.forwards += 1
+        self.positions += sum(request.positions for request in requests)
         return [
             Scoring(
                 torch.stack([self.row(text[: len(text) - back]) for back in reversed(range(positions))]), None, positions, 0.0
@@ -152,11 +156,34 @@ def test_a_forward_serves_all_tokens_that_were_guessed_right() -> None:
     same = table(1, 9)
     for ahead, forwards in ((1, 4), (3, 2), (7, 1), (9, 1)):
         drafter = staged(same, same, ahead)
-        drafter.draft([DraftRequest(0, (), 8, (0.1, 0.9, 0.4, 0.6) * 2)])
-        assert cast(Any, drafter)._middle.forwards == forwards
+        drafter.draft([DraftRequest(0, (), 8, UNEVEN)])
+        middle = cast(Any, drafter)._middle
+        assert middle.forwards == forwards
+        assert middle.positions == 8  # no guess was made for nothing
     beyond = staged(same, same, 3, limit=4)  # the small model holds 4 tokens; then the middle one works alone
-    beyond.draft([DraftRequest(0, (), 8, (0.1, 0.9, 0.4, 0.6) * 2)])
+    beyond.draft([DraftRequest(0, (), 8, UNEVEN)])
     assert cast(Any, beyond)._middle.forwards == 5
+
+
+def test_a_row_that_is_no_distribution_costs_no_token_before_it() -> None:
+    """The middle model goes on token by token, from the rest of the request's uniforms."""
+    middle, little = table(2, 9), table(3, 9)
+    request = DraftRequest(0, (), 8, UNEVEN)
+    drafter: Any = staged(middle, little, 2)
+    score = drafter._middle.score
+
+    def failing(requests: Sequence[ScoreRequest]) -> list[Scoring]:
+        if drafter._middle.forwards == 2:
+            raise ModelError("NaN")
+        return score(requests)
+
+    (expected,) = drafter._middle.draft([request])
+    drafter._middle.score = failing
+    (found,) = drafter.draft([request])
+    assert drafter._middle.forwards == 2
+    assert found.tokens == expected.tokens
+    assert found.q is not None
+    assert torch.equal(found.q, expected.q)
 
 
 # --- real models -----------------------------------------------------------------------------------------------------
