@@ -152,7 +152,11 @@ def test_suffix_guesses_what_followed_most_often(text: str, guess: str) -> None:
 
 def test_growth_and_least_chance_bound_the_guess() -> None:
     text = Committed((1, 2, 3, 4, 5, 9, 1, 2))
-    for parameters, guess in (({"growth": 1}, (3, 4)), ({"growth": 2}, (3, 4, 5, 9)), ({"growth": 2, "draft_length": 3}, (3, 4, 5))):
+    for parameters, guess in (
+        ({"growth": 1}, (3, 4)),
+        ({"growth": 2}, (3, 4, 5, 9)),
+        ({"growth": 2, "draft_length": 3}, (3, 4, 5)),
+    ):
         strategy = create("suffix", **parameters)
         assert guess_of(strategy, strategy.init(text, KnownFacts())) == guess
     forked = Committed((1, 2, 1, 3, 1))
