@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from specdec.batch import Batch, Result, Round
     from specdec.decoding import Decoding, decode
     from specdec.law.proof import assert_lossless
+    from specdec.own_layers import self_draft
     from specdec.pair import Pair
     from specdec.sampling import Sampling
     from specdec.statistics import Statistics
@@ -57,6 +58,7 @@ _LATER = {
     "Statistics": "specdec.statistics",
     "assert_lossless": "specdec.law.proof",
     "decode": "specdec.decoding",
+    "self_draft": "specdec.own_layers",
 }
 
 
@@ -118,4 +120,5 @@ __all__ = [
     "decode",
     "installed",
     "rules",
+    "self_draft",
 ]

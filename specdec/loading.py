@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,9 @@ from transformers.utils.peft_utils import find_adapter_config_file
 
 from specdec.diagnosis import in_the_folder, several, why_misfit, why_not_loaded
 from specdec.errors import PairError
+from specdec.own_layers import is_self_draft, self_draft
 from specdec.shapes import build, is_shape
-from specdec.source import Source
+from specdec.source import OF_BOTH, Source
 
 HUB = ("revision", "subfolder", "token", "cache_dir")
 """Options that say where files lie."""
@@ -42,6 +43,21 @@ def load_model(source: Source) -> PreTrainedModel:
         return _checkpoint(source).eval()
     except torch.OutOfMemoryError as error:
         raise _no_device(source.device, error) from error
+
+
+def load_small_draft(
+    name: str | Path, draft: PreTrainedModel, target: Source, tokenizers: Sequence[PreTrainedTokenizerBase]
+) -> PreTrainedModel:
+    """A third model, which drafts for `draft`: on its device, in its format, with the options of all checkpoints of the pair.
+
+    Its tokenizer must be the target's, the first of `tokenizers`. Raises `PairError`, and `InputError` for layers of the draft.
+    """
+    if is_self_draft(name):
+        return self_draft(draft, str(name))
+    source = Source(str(name), str(draft.device), draft.dtype, {} if is_shape(name) else target.some(*OF_BOTH))
+    if tokenizers and not is_shape(name):
+        require_equal_tokenizers(tokenizers[0], load_tokenizer(source), target.name, source.name)
+    return load_model(source)
 
 
 def require_device(device: str) -> None:

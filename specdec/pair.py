@@ -18,9 +18,11 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from specdec.drafters import SmallDraft, drafter_of
 from specdec.errors import InputError, PairError
-from specdec.loading import load_model, load_tokenizer
+from specdec.loading import load_model, load_small_draft, load_tokenizer
 from specdec.machine import available_cores
+from specdec.own_layers import is_self_draft, self_draft
 from specdec.runtime.admission import admit
 from specdec.runtime.cache import context_limit
 from specdec.runtime.crossing import CannotCross
@@ -28,11 +30,11 @@ from specdec.runtime.drafter import NewDrafter
 from specdec.runtime.lane import InlineLane, Lane, ProcessLane, ThreadLane
 from specdec.runtime.parallel import is_split, ranks_of, serves, split_options
 from specdec.runtime.sequences import new_batch_runner
+from specdec.runtime.staged import AHEAD
 from specdec.runtime.timing import CONTEXT_TOKENS, speed_ratio
 from specdec.runtime.vocabulary import head_size
 from specdec.runtime.watch import Evaluation, Watch
 from specdec.runtime.worker import NewWorker
-from specdec.runtime.written import NewTextDrafter
 from specdec.shapes import is_shape
 from specdec.source import sources
 from specdec.vocabularies import SAME, Matching, match_tokenizers, require_way
@@ -48,6 +50,8 @@ class Pair:
     `tokenizer`         the target's; may be missing when prompts are token ids
     `matching`          how the draft's tokens become the target's; their ids mean the same unless given
     `revisions`         those of the hub that target and draft were loaded from, as far as they were named
+    `small_draft`       a third model, which drafts for the draft (`specdec.runtime.staged`); it guesses `small_draft_length`
+                        tokens for each forward of the draft
     `lane`              where the draft works: `"inline"`, `"thread"`, `"process"`, or `"auto"` (a thread when the draft is on
                         CUDA, a process when it is on a CPU of two cores or more, else inline)
     `eager`             whether forwards are transformers' own, operation by operation. Otherwise they are replayed as graphs on
@@ -64,6 +68,8 @@ class Pair:
         lane: str = "auto",
         eager: bool = False,
         matching: Matching = SAME,
+        small_draft: PreTrainedModel | None = None,
+        small_draft_length: int = AHEAD,
     ) -> None:
         if lane not in LANES:
             raise InputError(f"unknown lane {lane!r}: choose one of {', '.join(LANES)}")
@@ -72,6 +78,8 @@ class Pair:
             raise PairError("the draft is split over ranks, and it works on rank 0 alone: load it whole")
         self._plan = admit(target)
         self._draft_plan = None if draft is None else admit(draft)
+        small = (small_draft_length, self._draft_plan, matching)
+        self._small = None if small_draft is None else SmallDraft.admitted(small_draft, *small)
         if draft is not None and self._plan.widest == 1:
             raise PairError(
                 f"{target.config.model_type} cannot verify drafts: on a cache, its forward in transformers is right for one "
@@ -103,9 +111,13 @@ class Pair:
         eager: bool = False,
         tensor_parallel: bool = False,
         vocabularies: str = "auto",
+        small_draft: str | Path | None = None,
+        small_draft_length: int = AHEAD,
         **options: Any,
     ) -> Pair:
         """Load a pair from directories or hub names, or make one of random weights (`shape:NAME`), without a tokenizer.
+
+        A draft `layers:8` is made of the target's first 8 layers, `layers:0-3,8-11` of these (`self_draft`).
 
         `device`        CUDA where there is one, else the CPU, unless given
         `draft_device`  the same as `device` unless given
@@ -115,6 +127,8 @@ class Pair:
                         On other ranks this call does not return: they serve, and end with code 0 when rank 0 closes its pair
         `vocabularies`  how the draft's tokens become the target's: `"same"` ids, `"common"` tokens, or `"text"`. `"auto"`
                         chooses by the tokenizers (`specdec.vocabularies`), and says so where they differ
+        `small_draft`   a third model with the same tokenizer, which drafts for the draft on its device; `layers:2` for the
+                        draft's own first 2 layers. It guesses `small_draft_length` tokens for each forward of the draft
         `options`       those of `from_pretrained` that `specdec.source` lists: plain for the target, with `draft_` before them
                         for the draft (`draft_revision="main"`); `trust_remote_code`, `attn_implementation` and the like are, as
                         `device` is, the same for the draft unless given
@@ -123,16 +137,23 @@ class Pair:
         """
         if tensor_parallel:
             options |= split_options()
+        if small_draft is not None and draft is None:
+            raise InputError(f"small_draft {small_draft} drafts for a draft, and there is none: give it as the draft")
         found = sources(target, draft, device=device, draft_device=draft_device, dtype=dtype, options=options)
         if "distributed_config" in options and serves():
             found = found[:1]  # the draft works on rank 0
         tokenizers = [] if any(is_shape(source.name) for source in found) else [load_tokenizer(source) for source in found]
-        require_way(vocabularies, tokenizers=draft is not None and bool(tokenizers))
+        require_way(vocabularies, tokenizers=draft is not None and not is_self_draft(draft) and bool(tokenizers))
         matching = SAME
         if len(tokenizers) == 2:
             matching = match_tokenizers(tokenizers[0], tokenizers[1], vocabularies, str(target), str(draft))
         models = [load_model(source) for source in found]
-        pair = cls(*models, tokenizer=tokenizers[0] if tokenizers else None, lane=lane, eager=eager, matching=matching)
+        if is_self_draft(draft):
+            models.append(self_draft(models[0], str(draft)))
+        more: dict[str, Any] = {"matching": matching, "small_draft_length": small_draft_length}
+        if small_draft is not None and len(models) == 2:
+            more["small_draft"] = load_small_draft(small_draft, models[1], found[0], tokenizers)
+        pair = cls(*models, tokenizer=tokenizers[0] if tokenizers else None, lane=lane, eager=eager, **more)
         pair.revisions = (options.get("revision"), options.get("draft_revision"))
         return pair
 
@@ -141,6 +162,11 @@ class Pair:
         """The small trained pair inside the package; `options` as for `load`."""
         folder = Path(str(files("specdec") / "bundled"))
         return cls.load(folder / "target", folder / "draft", **options)
+
+    @property
+    def small_draft(self) -> PreTrainedModel | None:
+        """The third model, which drafts for the draft."""
+        return None if self._small is None else self._small.model
 
     @property
     def eos(self) -> frozenset[int]:
@@ -182,13 +208,14 @@ class Pair:
         The first call makes the lane, and may start a process. A lane whose process was lost is replaced by a new one.
         """
         if self.draft is not None and (self._draft_lane is None or self._draft_lane.ended):
-            self._watches["draft"] = Watch(self.draft)
-            self._draft_lane = self._new_draft_lane(self.draft)
+            given = self._draft_plan, self.vocabulary, self.matching, self._small
+            new_drafter = drafter_of(self.draft, *given, eager=self.eager)
+            self._watches |= {f"draft {number}": Watch(model) for number, model in enumerate(new_drafter.models)}
+            self._draft_lane = self._new_draft_lane(new_drafter)
         return self._draft_lane
 
-    def _new_draft_lane(self, draft: PreTrainedModel) -> Lane:
+    def _new_draft_lane(self, new_drafter: NewDrafter) -> Lane:
         kinds = {"inline": InlineLane, "thread": ThreadLane, "process": ProcessLane}
-        new_drafter = self._new_drafter(draft)
         try:
             return kinds[self._chosen_lane](new_drafter)
         except CannotCross as error:
@@ -198,18 +225,12 @@ class Pair:
             warnings.warn(f"{said}: it works inline, in turn with the target", RuntimeWarning, stacklevel=3)
             return InlineLane(new_drafter)
 
-    def _new_drafter(self, draft: PreTrainedModel) -> NewDrafter:
-        both, given = self.matching.vocabularies, (self.eager, self._draft_plan)
-        if both is not None and self.matching.way == "text":
-            return NewTextDrafter(draft, self.vocabulary, both, *given)
-        return NewWorker(draft, self.vocabulary, *given, vocabularies=both)
-
     def refresh(self, *, draft: bool) -> None:
         """End the lane of the target, and with `draft` also that of the draft, if its model has changed since it was made."""
         if self._target_lane is not None and self._watches["target"].changed():
             self._target_lane.close()
             self._target_lane = None
-        if draft and self._draft_lane is not None and self._watches["draft"].changed():
+        if draft and self._draft_lane is not None and any(watch.changed() for watch in self._drafting()):
             self._draft_lane.close()
             self._draft_lane = None
 
@@ -219,8 +240,14 @@ class Pair:
 
     def evaluation(self) -> Evaluation:
         """Evaluation mode of the models whose modules are called here: not of fused ones, and not of those in a process."""
-        lanes = {"target": self._target_lane, "draft": self._draft_lane}
-        return Evaluation([self._watches[name].modules for name, lane in lanes.items() if lane is not None and lane.asks_mode])
+        target = self._target_lane is not None and self._target_lane.asks_mode
+        draft = self._draft_lane is not None and self._draft_lane.asks_mode
+        watches = ([self._watches["target"]] if target else []) + (self._drafting() if draft else [])
+        return Evaluation([watch.modules for watch in watches])
+
+    def _drafting(self) -> list[Watch]:
+        """The watches of all models that draft."""
+        return [watch for name, watch in self._watches.items() if name != "target"]
 
     def why_eager(self) -> dict[str, str | None]:
         """Why each model runs operation by operation, as transformers wrote it; `None` where it does not. Makes both lanes."""

@@ -13,6 +13,7 @@ from huggingface_hub.errors import HFValidationError
 
 from specdec.errors import InputError, PairError
 from specdec.inputs import did_you_mean
+from specdec.own_layers import is_self_draft
 from specdec.shapes import is_shape
 
 OF_ONE = (
@@ -79,7 +80,10 @@ def sources(
     dtype: str | torch.dtype | None,
     options: Mapping[str, Any],
 ) -> list[Source]:
-    """The models of a pair, the target first. Raises `InputError` for options that are unknown or make no sense."""
+    """The models of a pair that are loaded, the target first. A draft of the target's own layers is not among them.
+
+    Raises `InputError` for options that are unknown or make no sense.
+    """
     given = {name: value for name, value in options.items() if value is not None}
     for name in options:
         if name.removeprefix(DRAFT) not in (*OF_ONE, *OF_BOTH):
@@ -90,12 +94,16 @@ def sources(
     for_draft = [*(name for name in given if name.startswith(DRAFT)), *(["draft_device"] if draft_device else [])]
     if draft is None and for_draft:
         raise InputError(f"{for_draft[0]} is for a draft, and there is none: give a draft too")
+    if is_self_draft(target):
+        raise InputError(f"{target} names layers of a target, and stands for the target: give it as the draft")
+    if is_self_draft(draft) and for_draft:
+        raise InputError(f"{for_draft[0]} is for a draft that is loaded, and {draft} is made of the target: leave it out")
     targets = {name: value for name, value in given.items() if not name.startswith(DRAFT)}
     drafts = {name.removeprefix(DRAFT): value for name, value in given.items() if name.startswith(DRAFT)}
     _check(str(target), device, targets)
     usual, number_format = device or ("cuda" if torch.cuda.is_available() else "cpu"), _dtype(dtype)
     found = [Source(str(target), usual, number_format, targets)]
-    if draft is not None:
+    if draft is not None and not is_self_draft(draft):
         _check(str(draft), draft_device, drafts, prefix=DRAFT)
         shared = {} if is_shape(draft) else {name: targets[name] for name in OF_BOTH if name in targets}
         found.append(Source(str(draft), draft_device or usual, number_format, shared | drafts))

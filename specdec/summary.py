@@ -31,6 +31,7 @@ class DescribedPair(Report):
     `draft_parameters`    number of its weights; null without a draft
     `quantization`        method that quantised the target by its config.json, such as torchao; null without one
     `draft_quantization`  the same for the draft
+    `small_draft`         where the model was loaded from that drafts for the draft; null without one
     `vocabularies`        how the draft's tokens become the target's: `same` ids, `common` tokens or `text`; null without
     """
 
@@ -42,6 +43,7 @@ class DescribedPair(Report):
     draft_parameters: int | None = None
     quantization: str | None = None
     draft_quantization: str | None = None
+    small_draft: str | None = None
     vocabularies: str | None = None
 
     @classmethod
@@ -61,6 +63,7 @@ class DescribedPair(Report):
             dtype=str(pair.target.dtype).removeprefix("torch."),
             quantization=_quantization(pair.target),
             draft_quantization=None if pair.draft is None else _quantization(pair.draft),
+            small_draft=None if pair.small_draft is None else model_name(pair.small_draft) or "unnamed",
             vocabularies=None if pair.draft is None else pair.matching.way,
         )
 
@@ -70,7 +73,8 @@ class DescribedPair(Report):
             for name, method in ((self.target, self.quantization), (self.draft or "no draft", self.draft_quantization))
         ]
         drafts = {"common": ", drafts common tokens", "text": ", drafts text"}.get(self.vocabularies or "", "")
-        return f"{' + '.join(names)}, {self.dtype}{drafts}"
+        small = "" if self.small_draft is None else f" ({self.small_draft} drafts for it)"
+        return f"{' + '.join(names)}{small}, {self.dtype}{drafts}"
 
 
 @dataclass(frozen=True)

@@ -7,5 +7,6 @@ from strategies.pearl import Pearl
 from strategies.prompt_lookup import PromptLookup
 from strategies.saguaro import Saguaro
 from strategies.speculative import Speculative
+from strategies.suffix import Suffix
 
-__all__ = ["Autoregressive", "Elastic", "Hedged", "Pearl", "PromptLookup", "Saguaro", "Speculative"]
+__all__ = ["Autoregressive", "Elastic", "Hedged", "Pearl", "PromptLookup", "Saguaro", "Speculative", "Suffix"]

@@ -14,7 +14,8 @@ from sim.cli.options import Seed, SystemOptions
 from sim.cli.parsing import numbers, refuse
 from sim.cli.traffic import MOST_AT_ONCE, MOST_REPLICAS, TrafficOptions
 from specdec.cli.console import Terminal
-from specdec.cli.options import Json, Parameters, parameters, parsed_counts, parsed_lengths
+from specdec.cli.options import Json, Parameters
+from specdec.cli.parsing import parameters, parsed_counts, parsed_lengths
 from specdec.errors import InputError
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ import typer
 from sim.cli.options import MOST_TOKENS, Seed, SystemOptions
 from specdec.cli.completion import parameter_names, strategy_names
 from specdec.cli.console import Terminal
-from specdec.cli.options import Json, PictureOptions, parsed_grid, parsed_lengths, several
+from specdec.cli.options import Json, PictureOptions
+from specdec.cli.parsing import parsed_grid, parsed_lengths, several
 from specdec.errors import InputError
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ import typer
 
 from specdec.cli.completion import strategy_names
 from specdec.cli.console import LOADING, Terminal
-from specdec.cli.options import Json, ModelOptions, PictureOptions, Seed, VerificationOption, parsed_lengths, several
+from specdec.cli.options import Json, ModelOptions, PictureOptions, Seed, VerificationOption
+from specdec.cli.parsing import parsed_lengths, several
 from specdec.errors import InputError
 from specdec.synthetic import rule_of, synthetic
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -12,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from specdec.cli.completion import draft_lengths, parameter_names, rule_names, strategy_names
+from specdec.cli.parsing import parameters
 from specdec.errors import InputError
 from specdec.inputs import number_or_text
-from specdec.lengths import LONGEST_DRAFT
 from specdec.pictures import PICTURES
 
 if TYPE_CHECKING:
@@ -50,8 +49,6 @@ class Theme(StrEnum):
 
 _MODELS = "Models"
 _LOADING = "Loading of checkpoints"
-DIGITS = 9
-"""Of a draft length; Python refuses to read thousands of them."""
 SAMPLING = "Sampling"
 """The panel of options that say how tokens are drawn."""
 
@@ -142,7 +139,22 @@ class ModelOptions:
         ),
     ] = None
     draft: Annotated[
-        str | None, typer.Option(help="Draft model, with the target's own tokenizer or another.", rich_help_panel=_MODELS)
+        str | None,
+        typer.Option(
+            help="Draft model, with the target's own tokenizer or another; layers:8 for the target's first 8 layers.",
+            rich_help_panel=_MODELS,
+        ),
+    ] = None
+    small_draft: Annotated[
+        str | None,
+        typer.Option(
+            help="A third model, which drafts for the draft; layers:2 for the draft's own first 2 layers.",
+            rich_help_panel=_MODELS,
+        ),
+    ] = None
+    small_draft_length: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Tokens that it guesses for each forward of the draft.", rich_help_panel=_MODELS),
     ] = None
     vocabularies: Annotated[
         Vocabulary,
@@ -228,6 +240,10 @@ class ModelOptions:
             raise InputError(f"--draft-device {self.draft_device} is for a draft, and there is none: give --draft too")
         if not self.drafts and self.lane is not LaneName.auto:
             raise InputError(f"--lane {self.lane.value} is for a draft, and there is none: give --draft too")
+        if self.small_draft is not None and self.draft is None:
+            raise InputError(f"--small-draft {self.small_draft} drafts for a draft of your own: give --target and --draft too")
+        if self.small_draft_length is not None and self.small_draft is None:
+            raise InputError("--small-draft-length is for a third model, and there is none: give --small-draft too")
         if self.draft is None and self.vocabularies is not Vocabulary.auto:
             raise InputError(f"--vocabularies {self.vocabularies.value} is for a draft of your own: give --draft too")
         for name in self._loading():
@@ -251,6 +267,8 @@ class ModelOptions:
             "attn_implementation": self.attn_implementation,
             "trust_remote_code": self.trust_remote_code or None,
             "tensor_parallel": self.tensor_parallel or None,
+            "small_draft": self.small_draft,
+            "small_draft_length": self.small_draft_length,
         }
         return {name: value for name, value in found.items() if value is not None}
 
@@ -279,54 +297,6 @@ def _mapping(option: str, text: str | None) -> dict[str, Any] | None:
     if not isinstance(found, dict):
         raise InputError(f'{option} {text[:40]!r} is no object: write JSON such as {{"name": "value"}}')
     return found
-
-
-def parameters(settings: Sequence[str] | None) -> dict[str, Any]:
-    """Parameters of a strategy from `NAME=VALUE` texts."""
-    return {name: number_or_text(text) for name, text in map(_named, settings or ())}
-
-
-def parsed_grid(settings: Sequence[str] | None) -> dict[str, list[int | float | str]]:
-    """Values by parameter from `NAME=VALUES` texts: `few=1-3` is 1, 2 and 3; `rule=a,b` is both. A policy is one value."""
-    found: dict[str, list[int | float | str]] = {}
-    for name, text in (_named(setting) for setting in settings or ()):
-        for part in [text] if ":" in text else text.split(","):
-            first, dash, last = part.strip().partition("-")
-            whole = dash and first.isdecimal() and last.isdecimal() and len(last) < 4
-            values = range(int(first), int(last) + 1) if whole else [number_or_text(part.strip())]
-            found.setdefault(name, []).extend(values)
-        if not found.get(name):
-            raise InputError(f"--set {name}={text} holds no value: write NAME=1-3, or NAME=2,4")
-    return found
-
-
-def _named(setting: str) -> tuple[str, str]:
-    name, equals, text = setting.partition("=")
-    if not equals or not name:
-        raise InputError(f"--set {setting!r} is no parameter: write NAME=VALUE")
-    return name, text
-
-
-def parsed_lengths(text: str | None) -> list[int]:
-    """`"1,2,4-6"` as `[1, 2, 4, 5, 6]`."""
-    return parsed_counts("draft length", text, LONGEST_DRAFT)
-
-
-def parsed_counts(what: str, text: str | None, most: int) -> list[int]:
-    """Whole numbers from 1 to `most`, and ranges of them; each once. `what` is what errors call them."""
-    counts: list[int] = []
-    for part in text.split(",") if text is not None else ():
-        first, dash, last = part.strip().partition("-")
-        possible = first.isdecimal() and (last.isdecimal() or not dash)
-        if not possible or max(len(first), len(last)) > DIGITS or not 1 <= int(first) <= int(last or first) <= most:
-            raise InputError(f"{what} {part!r} is not possible: give integers from 1 to {most}, such as 1,2,4 or 1-8")
-        counts += range(int(first), int(last or first) + 1)
-    return list(dict.fromkeys(counts))
-
-
-def several(texts: Sequence[str] | None) -> list[str]:
-    """The names in options that may be repeated and may hold lists: `["a,b", "c"]` as `["a", "b", "c"]`."""
-    return [part.strip() for text in texts or () for part in text.split(",")]
 
 
 def picture_paths(paths: list[str] | None, *others: str) -> list[Path]:

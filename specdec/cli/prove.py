@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from specdec.cli import options
+from specdec.cli import options, parsing
 from specdec.cli.completion import rule_names, strategy_names
 from specdec.cli.console import Terminal
 from specdec.errors import InputError
@@ -61,10 +61,10 @@ def prove(
     terminal = Terminal(json)
     if every == bool(strategy):
         raise InputError("nothing to prove: name one or more strategies, or give --all (not both)")
-    chosen = options.parameters(settings)
+    chosen = parsing.parameters(settings)
     if isinstance(length := chosen.get("draft_length"), int) and length > LONGEST_PROVED:
         raise InputError(f"draft length {length} has too many branches to follow: prove at most {LONGEST_PROVED}")
-    strategies = [variant for name in options.several(strategy) or available() for variant in variants(name, **chosen)]
+    strategies = [variant for name in parsing.several(strategy) or available() for variant in variants(name, **chosen)]
     proofs = prove_all(strategies, verification or (), pairs, seed, new_tokens or NEW_TOKENS, progress=terminal.follow)
     terminal.console.print(proofs)
     terminal.write(proofs.to_dict())

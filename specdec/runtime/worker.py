@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 @dataclass(slots=True)
-class _OpenDraft:
+class OpenDraft:
     """A draft under way. Its tokens are added to `context`.
 
     `rows`      the row that each token was sampled from; empty when greedy, or when it was drafted at once
@@ -130,7 +130,7 @@ class Worker:
         draft without any token is a failure.
         """
         start = time.perf_counter()
-        drafts = [_OpenDraft(request, list(request.context)) for request in requests]
+        drafts = [OpenDraft(request, list(request.context)) for request in requests]
         with torch.inference_mode():
             going_on = [draft for draft in drafts if not self._drafted_at_once(draft, start)]
             while going_on:
@@ -142,7 +142,7 @@ class Worker:
                 going_on = [draft for draft in going_on if not draft.ended]
         return [Drafting(draft.tokens, draft.q, draft.seconds, draft.failure) for draft in drafts]
 
-    def _drafted_at_once(self, draft: _OpenDraft, start: float) -> bool:
+    def _drafted_at_once(self, draft: OpenDraft, start: float) -> bool:
         """Draft all tokens at once if nothing must look at one before the next is drawn. Returns whether that was possible."""
         slot, context, length, uniforms, stop, racing = draft.request
         if racing or not isinstance(self._known, Known):
@@ -161,7 +161,7 @@ class Worker:
         draft.seconds = time.perf_counter() - start
         return True
 
-    def _step(self, drafts: Sequence[_OpenDraft]) -> None:
+    def _step(self, drafts: Sequence[OpenDraft]) -> None:
         """Add one token to every draft."""
         wanted = [(draft.request.slot, draft.context, 1) for draft in drafts]
         logits = self._logits(wanted)
@@ -181,7 +181,7 @@ class Worker:
                 draft.add(inverted(row[0], draft.request.uniforms[len(draft.rows)]), row[0])
                 draft.rows.append(row[0])
 
-    def _has_no_such_token(self, draft: _OpenDraft, logits: Tensor) -> bool:
+    def _has_no_such_token(self, draft: OpenDraft, logits: Tensor) -> bool:
         """Whether processors leave only tokens that this model does not know. It then proposes nothing, and is not broken."""
         if self._known.whole or not bool(self._known.own(logits).isfinite().all()):
             return False
@@ -254,6 +254,13 @@ class Worker:
     def score(self, requests: Sequence[ScoreRequest]) -> list[Scoring]:
         """Score the positions of every request, all in one forward."""
         start = time.perf_counter()
+        for request in requests:
+            most = max(request.context[1 - request.positions :], default=0) if request.positions > 1 else 0
+            if most >= self._known.proposed:
+                raise StrategyError(
+                    f"a strategy guesses token {most}, and the target knows {self._known.proposed} tokens: "
+                    "let it guess tokens of the target's own vocabulary"
+                )
         with torch.inference_mode():
             logits = self._logits(requests)
             greedy = self._samplers[requests[0].slot].greedy

@@ -91,11 +91,11 @@ def test_arrows_in_the_direction_are_allowed() -> None:
 ROOMS: dict[str, dict[str, str]] = {
     "specdec": {
         "base": "errors inputs importing clashes plugins statistics machine effects verification state lengths handover "
-        "strategy installed ending report acceptance profile",
+        "strategy installed ending report acceptance profile suffixes",
         "tools": "sampling processors stopping synthetic shapes pictures prompts",
         "law": "law",
         "runtime": "runtime",
-        "pair": "source diagnosis loading vocabularies pair settings summary",
+        "pair": "own_layers source diagnosis loading vocabularies drafters pair settings summary",
         "decoding": "encoded chat text batch decoding generated",
         "huggingface": "huggingface",
         "measure": "measure",
