@@ -245,7 +245,7 @@ class ExactForks:
         if accepted > len(fork.window) or last not in self._foreseen(accepted):
             return Guess.empty
         text = Committed((*fork.committed.tokens, *fork.window[:accepted].tokens, last))
-        return self.interpreter.answer(Draft(text, Guess.empty, fork.length))
+        return self.interpreter.answer(Draft(text, Guess.empty, fork.length, fork.stop))
 
     def _foreseen(self, accepted: int) -> list[int]:
         """The tokens of the target that are foreseen after so many accepted ones."""

@@ -10,8 +10,9 @@ import pytest
 from command_line import Ran, assert_one_line
 
 import specdec
-from specdec import Confident, Fixed, InputError, SpeedRatio
+from specdec import Fixed, InputError, SpeedRatio
 from specdec.lengths import as_draft_length
+from strategies.lengths import Confident
 
 COMMON = ("--acceptance", "80%", "--draft-step", "1ms", "--target-step", "5ms")
 OWN = '''
