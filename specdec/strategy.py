@@ -92,11 +92,12 @@ class DraftingStrategy(DecodingStrategy):
         policy = as_draft_length(self.draft_length)
         object.__setattr__(self, "draft_length", policy.tokens if isinstance(policy, Fixed) else self.draft_length)
 
-    def closed_form(self, acceptance: float, speed_ratio: float, length: int) -> float:
+    def closed_form(self, acceptance: float, speed_ratio: float, length: int, hit: float | None = None) -> float:
         """Tokens for each step of the target in the long run, with drafts of `length` tokens.
 
         Each guess is accepted with probability `acceptance`, independently of all others. A window costs the target a step, and
-        nothing else takes time. Policies and strategies that compute what to do next need it; a strategy without one refuses.
+        nothing else takes time. `hit` is how often a fork foresees the outcome, where that was counted; only strategies that
+        fork use it. Policies and strategies that compute what to do next need this form; a strategy without one refuses.
         """
         raise InputError(
             f"{self.name} has no closed form, which {self.draft_length} computes with: take another draft length, or give "

@@ -27,9 +27,9 @@ class Hedged(DraftingStrategy):
         super().__post_init__()
         at_least_one(fan_out=self.fan_out)
 
-    def closed_form(self, acceptance: float, speed_ratio: float, length: int) -> float:
+    def closed_form(self, acceptance: float, speed_ratio: float, length: int, hit: float | None = None) -> float:
         """A forked token is assumed to be the target's as often as a guess is accepted."""
-        hit = 1 - (1 - acceptance) ** self.fan_out
+        hit = 1 - (1 - acceptance) ** self.fan_out if hit is None else hit
         full = hit / (1 + hit - acceptance**length * hit)
         tokens = 1 - full + full * sum(acceptance**i for i in range(length + 1))
         return tokens / max((length + 1) / speed_ratio, 1)

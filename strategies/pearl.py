@@ -24,7 +24,7 @@ class Pearl(DraftingStrategy):
 
     name: ClassVar[str] = "pearl"
 
-    def closed_form(self, acceptance: float, speed_ratio: float, length: int) -> float:
+    def closed_form(self, acceptance: float, speed_ratio: float, length: int, hit: float | None = None) -> float:
         tokens = sum(acceptance**i for i in range(length)) / (1 + acceptance - acceptance**length)
         return tokens / max(length / speed_ratio, 1)
 

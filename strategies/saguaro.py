@@ -40,11 +40,11 @@ class Saguaro(DraftingStrategy):
         if self.on_a_miss not in ON_A_MISS:
             raise InputError(f"on_a_miss {self.on_a_miss!r} is not possible: give one of {', '.join(ON_A_MISS)}")
 
-    def closed_form(self, acceptance: float, speed_ratio: float, length: int) -> float:
+    def closed_form(self, acceptance: float, speed_ratio: float, length: int, hit: float | None = None) -> float:
         """What a fork foresees is assumed as the simulator does without a measured `Foresight`."""
-        after_all = 1 - (1 - acceptance) ** self.fan_out
-        hit = acceptance**length * after_all
-        hit += (1 - acceptance**length) * (1 - (1 - RANK_AFTER_REJECTION) ** self.fan_out)
+        complete, after_all = acceptance**length, 1 - (1 - acceptance) ** self.fan_out
+        if hit is None:
+            hit = complete * after_all + (1 - complete) * (1 - (1 - RANK_AFTER_REJECTION) ** self.fan_out)
         full = sum(acceptance**i for i in range(length + 1))
         if self.on_a_miss == "draft":
             return full / (max((length + 1) / speed_ratio, 1) + (1 - hit) * length / speed_ratio)

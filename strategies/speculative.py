@@ -18,7 +18,7 @@ class Speculative(DraftingStrategy):
     name: ClassVar[str] = "speculative"
     draft_length: AnyDraftLength = 4
 
-    def closed_form(self, acceptance: float, speed_ratio: float, length: int) -> float:
+    def closed_form(self, acceptance: float, speed_ratio: float, length: int, hit: float | None = None) -> float:
         return sum(acceptance**i for i in range(length + 1)) / (length / speed_ratio + 1)
 
     def step(self, state: State) -> Program[State]:

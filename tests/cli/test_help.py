@@ -54,7 +54,7 @@ def test_names_are_completed() -> None:
     assert strategy_names("pea") == ["pearl"]
     assert strategy_names("pearl,spec") == ["pearl,speculative"]
     assert rule_names("bl") == ["block"]
-    assert draft_lengths("") == ["auto", "confident"]
+    assert draft_lengths("") == ["auto", "adaedl", "bandit", "closed_form", "confident", "heuristic", "svip"]
 
 
 @pytest.mark.parametrize(

@@ -210,8 +210,16 @@ def test_confident_takes_the_point_of_the_roc_curve_with_the_least_cost() -> Non
         memory = policy.update(memory, verdict(accepted, len(q), q))
     assert memory == ((0.9, True), (0.8, True), (0.5, False), (0.7, True), (0.2, False), (0.6, True), (0.55, False))
     assert policy.stop(memory) == BelowConfidence(0.6)
-    memory = policy.update(memory, verdict(1, 2, (0.3, 0.95)))  # 0.6 costs 1/4 + 3/5 now, and 0.3 costs 3/4
+    memory = policy.update(
+        memory, verdict(1, 3, (0.3, 0.95, 0.99))
+    )  # the last was not tested; 0.6 costs 1/4 + 3/5 now, and 0.3 costs 3/4
     assert policy.stop(memory) == BelowConfidence(0.3)
+
+
+def test_confident_takes_the_highest_of_equal_thresholds() -> None:
+    accepted, rejected = (0.9, 0.8, 0.7, 0.65, 0.6, 0.5), (0.55, 0.1)  # 0.6 costs 3/6, and 0.5 costs 1/2
+    memory = (*((q, True) for q in accepted), *((q, False) for q in rejected))
+    assert Confident().stop(memory) == BelowConfidence(0.6)
 
 
 def test_confident_forgets_and_ignores_tokens_without_a_row() -> None:
@@ -219,6 +227,7 @@ def test_confident_forgets_and_ignores_tokens_without_a_row() -> None:
     memory = policy.update((), verdict(2, 3, (0.9, 0.8, 0.5)))
     assert memory == ((0.8, True), (0.5, False))
     assert policy.update(memory, Verdict.of(Guess((Known(1), Known(2, "argmax"))), 1, 0)) == memory
+    assert Confident().update((), verdict(0, 3, (0.9, 0.8, 0.5))) == ((0.9, False),)  # the others were not tested
     assert Confident(samples=0).update((), verdict(1, 1)) == ()
 
 
