@@ -42,7 +42,7 @@ def test_short_help_leaves_out_special_options_and_names_their_panels(run: Calla
         ({"strategy": "prompt_lookup"}, "", ["draft_length=", "longest_match="]),
         ({"strategy": ["pearl,prompt_lookup"]}, "lo", ["longest_match="]),
         ({"strategy": "nothing"}, "", []),
-        ({}, "most", ["most_drafted="]),
+        ({}, "most_", ["most_drafted="]),
     ],
 )
 def test_parameters_of_the_chosen_strategies_are_completed(given: dict[str, Any], incomplete: str, expected: list[str]) -> None:

@@ -30,7 +30,7 @@ def fixed() -> list[DecodingStrategy]:
 
 @pytest.mark.parametrize("foresight", [None, SAMPLED], ids=["greedy", "sampled"])
 def test_twelve_regimes_that_change_in_the_middle_of_an_answer(foresight: Foresight | None) -> None:
-    """At most 3 % slower than the best choice of each regime, and faster than any one choice over all; in steps of the target."""
+    """At most 3 % slower than the best choice of each regime, and faster than any one over all, in target steps."""
 
     def seen(acceptance: Acceptance) -> Acceptance:
         return acceptance if foresight is None else acceptance.foreseeing(foresight)
