@@ -1,10 +1,11 @@
 """Throughput and memory of many sequences at once: `specdec.Batch` at several sizes, on the bundled pair or any other.
 
 What it does
-    Decodes the same prompts with every strategy at every batch size, in turn and repeatedly. All answers have one length and no
-    end of sequence, so that no batch runs empty early. Throughput is new tokens over all seconds of the batch, prefill
-    included; ratios are taken within a repeat. Memory is the peak of this process over what it held when both models were
-    loaded and warm; on a GPU, that of the device.
+    Decodes the same prompts with every strategy at every batch size, in turn and repeatedly; speculative decoding in antiphase
+    too. All answers have one length and no end of sequence, so that no batch runs empty early. Throughput is new tokens over
+    all seconds of the batch, prefill included; ratios are taken within a repeat. What is predicted comes from the simulator,
+    by a profile that the same run takes; nothing is fitted to the throughput. Memory is the peak of this process over what it
+    held when both models were loaded and warm; on a GPU, that of the device.
 
 How to run, on an otherwise idle machine
     python benchmarks/batch.py
@@ -18,25 +19,55 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
+import numpy as np
 import torch
 
-from specdec import Batch, Pair, SpecdecError, create
+import strategies
+from sim.setup.profiles import measured_acceptance, measured_system
+from sim.stream.chain import compile_strategy
+from sim.traffic.record import Server
+from sim.traffic.serving import simulate_serving
+from sim.traffic.workload import Workload
+from specdec import Batch, DecodingStrategy, Pair, SpecdecError
 from specdec.cli.console import Terminal
 from specdec.cli.options import parsed_lengths
 from specdec.machine import available_cores, cpu_name, versions
-from specdec.measure import hardware
+from specdec.measure import hardware, profile
+from specdec.profile import Profile
 from specdec.prompts import bundled
-from specdec.report import table
+from specdec.report import named, table
 from specdec.runtime.lane import leave_a_core_to_the_draft
 from specdec.summary import DescribedPair
 from specdec.text import prompt_tokens
 
-STRATEGIES = (("autoregressive", {}), ("speculative", {"draft_length": 4}), ("pearl", {"draft_length": "auto"}))
+
+@dataclass(frozen=True)
+class Contender:
+    """A strategy, and whether its batches are two halves in antiphase."""
+
+    strategy: DecodingStrategy
+    antiphase: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.strategy}{' in antiphase' * self.antiphase}"
+
+
+CONTENDERS = (
+    Contender(strategies.Autoregressive()),
+    Contender(strategies.Speculative(4)),
+    Contender(strategies.Speculative(4), antiphase=True),
+    Contender(strategies.Pearl(4)),
+    Contender(strategies.Pearl("auto")),
+)
+SEEDS = 10
+"""Simulations whose mean is predicted."""
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -76,44 +107,83 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def measured(pair: Pair, sizes: Sequence[int], options: argparse.Namespace, output: Terminal) -> list[dict[str, Any]]:
-    """A result for each strategy and size, medians over repeats."""
+    """A result for each contender and size, medians over repeats."""
     prompts = [prompt_tokens(pair, text) for text in bundled()]
     prompts = (prompts * max(sizes))[: 2 * max(sizes)]
-    runs = [(name, parameters, size) for name, parameters in STRATEGIES for size in sizes]
-    speeds: dict[tuple[str, int], list[float]] = {}
-    memory: dict[tuple[str, int], int] = {}
-    decode(pair, "pearl", {"draft_length": "auto"}, prompts, 1, 4)
+    contenders = [Contender(one.strategy.resolved(pair), one.antiphase) for one in CONTENDERS]
+    runs = [(one, size) for one in dict.fromkeys(contenders) for size in sizes if size > 1 or not one.antiphase]
+    speeds: dict[tuple[Contender, int], list[float]] = {run: [] for run in runs}
+    memory: dict[tuple[Contender, int], int] = {}
+    output.console.print("Measuring the models", highlight=False)
+    models = profiled(pair, prompts, sizes, options.max_new_tokens)
     own = forget_peak(pair)
     steps = [(repeat, run) for repeat in range(options.repeats + 1) for run in runs]
-    for repeat, (name, parameters, size) in output.follow(steps, len(steps)):
-        speed = decode(pair, name, parameters, prompts, size, options.max_new_tokens if repeat else 8)
+    for repeat, run in output.follow(steps, len(steps)):
+        speed = decode(pair, *run, prompts, options.max_new_tokens if repeat else 8)
         if repeat:  # the first round warms up
-            speeds.setdefault((name, size), []).append(speed)
-            memory[name, size] = max(memory.get((name, size), 0), peak_bytes(pair) - own)
+            speeds[run].append(speed)
+            memory[run] = max(memory.get(run, 0), peak_bytes(pair) - own)
         forget_peak(pair)
+    alone, in_phase = runs[0][0], [(replace(one, antiphase=False), size) for one, size in runs]
     return [
         {
-            "strategy": name,
-            "parameters": parameters,
-            "batch_size": size,
-            "tokens_per_second": median(speeds[name, size]),
-            "times_batch_1": median(a / b for a, b in zip(speeds[name, size], speeds[name, sizes[0]], strict=True)),
-            "times_autoregressive": median(
-                a / b for a, b in zip(speeds[name, size], speeds["autoregressive", size], strict=True)
-            ),
-            "peak_bytes_over_models": memory[name, size],
+            "strategy": run[0].strategy.name,
+            "parameters": run[0].strategy.parameters,
+            "antiphase": run[0].antiphase,
+            "batch_size": run[1],
+            "tokens_per_second": median(speeds[run]),
+            "predicted_tokens_per_second": predicted(models, *run, prompts, options.max_new_tokens),
+            "times_autoregressive": paired(speeds[run], speeds[alone, run[1]]),
+            "times_in_phase": paired(speeds[run], speeds[other]) if run[0].antiphase else None,
+            "peak_bytes_over_models": memory[run],
         }
-        for name, parameters, size in runs
+        for run, other in zip(runs, in_phase, strict=True)
     ]
 
 
-def decode(pair: Pair, name: str, parameters: dict[str, Any], prompts: Any, size: int, tokens: int) -> float:
+def paired(speeds: Sequence[float], others: Sequence[float]) -> float:
+    """The median ratio within a repeat."""
+    return median(a / b for a, b in zip(speeds, others, strict=True))
+
+
+def decode(pair: Pair, contender: Contender, size: int, prompts: Any, tokens: int) -> float:
     """Tokens per second of all prompts."""
     options: dict[str, Any] = {"max_new_tokens": tokens, "temperature": 1, "eos": (), "stop_strings": ()}
-    batch = Batch(pair, create(name, **parameters), prompts, batch_size=size, seed=0, **options)
+    batch = Batch(
+        pair, contender.strategy, prompts[: 2 * size], batch_size=size, antiphase=contender.antiphase, seed=0, **options
+    )
     for _ in batch:
         pass
     return sum(len(output.tokens) for output in batch.outputs) / batch.seconds
+
+
+def profiled(pair: Pair, prompts: Sequence[Sequence[int]], sizes: Sequence[int], tokens: int) -> Profile:
+    """The times and the acceptance that the simulator needs."""
+    lengths = sorted({len(prompt) for prompt in prompts})
+    return profile(
+        pair,
+        {"prompts": prompts[: 4 * len(bundled())]},
+        widths=range(1, 10),
+        batches=sorted({*sizes, *(size // 2 for size in sizes)} - {0, 1}),
+        batch_widths=(1, 2, 5, 8),
+        contexts=(round(mean(lengths) + tokens / 2), 2 * (lengths[-1] + tokens)),
+        prompt_tokens=sorted({lengths[0], lengths[len(lengths) // 2], lengths[-1]}),
+        slots=max(sizes),
+        new_tokens=tokens,
+        seed=1000,
+    )
+
+
+def predicted(models: Profile, contender: Contender, size: int, prompts: Sequence[Sequence[int]], tokens: int) -> float:
+    """Tokens per second of the same requests, simulated."""
+    lengths = np.array([len(prompt) for prompt in prompts[: 2 * size]])
+    requests = Workload(np.zeros(len(lengths)), lengths, np.full(len(lengths), tokens))
+    system = measured_system(models, round(float(np.mean(lengths)) + tokens / 2), cells=size > 1)
+    acceptance = measured_acceptance(models, recorded=models.acceptance.runs > 0)
+    chain = compile_strategy(contender.strategy, system)
+    server = Server(max_batch=size, runtime="specdec", antiphase=contender.antiphase)
+    ends = [simulate_serving(chain, acceptance, system, requests, server, seed).finish_seconds.max() for seed in range(SEEDS)]
+    return float(requests.output_tokens.sum() / mean(ends))
 
 
 def peak_bytes(pair: Pair) -> int:
@@ -135,12 +205,15 @@ def forget_peak(pair: Pair) -> int:
 
 def show(output: Terminal, results: Sequence[dict[str, Any]]) -> None:
     """Print the table."""
-    numbers = ("batch", "tok/s", "over batch 1", "over autoregressive", "peak MB over the models")
+    numbers = ("batch", "tok/s", "predicted", "over autoregressive", "over in phase", "peak MB over the models")
     made = table("strategy", numbers=numbers, title="Batches")
     for result in results:
-        ratios = (f"{result[key]:.2f}x" for key in ("times_batch_1", "times_autoregressive"))
-        size, memory = str(result["batch_size"]), f"{result['peak_bytes_over_models'] / 1e6:.0f}"
-        made.add_row(result["strategy"], size, f"{result['tokens_per_second']:.0f}", *ratios, memory)
+        speed, expected = result["tokens_per_second"], result["predicted_tokens_per_second"]
+        ratios = ("" if result[key] is None else f"{result[key]:.2f}x" for key in ("times_autoregressive", "times_in_phase"))
+        name = named(result["strategy"], result["parameters"]) + " in antiphase" * result["antiphase"]
+        memory = f"{result['peak_bytes_over_models'] / 1e6:.0f}"
+        error = f"{100 * (expected / speed - 1):+.1f} %"
+        made.add_row(name, str(result["batch_size"]), f"{speed:.0f}", error, *ratios, memory)
     output.console.print(made)
 
 

@@ -1,7 +1,8 @@
 """The decoding loop: rounds of one strategy for many prompts, several sequences at a time.
 
 Rounds of all sequences begin together, and prompts are read before. So sequences that are submitted while others run share
-their forwards from the first round on, and do not split the batch in halves that draft and verify at different times.
+their forwards from the first round on. In *antiphase* (MineDraft, arXiv 2603.18016), a batch is two halves, and the rounds of
+each half begin together: the draft works for one half while the target verifies the other.
 
 `Batch` runs the rounds of all sequences. `specdec.ending` decides where an output ends, and `specdec.runtime` runs the forward
 passes. Neither knows a strategy.
@@ -15,15 +16,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import Any
 
 from specdec.effects import Committed, drive
 from specdec.ending import Ending, Stop, TimeLimit, committed
-from specdec.errors import InputError
+from specdec.errors import InputError, StrategyError
 from specdec.inputs import at_least_one
-from specdec.pair import Pair
+from specdec.pair import Pair, Turn
 from specdec.processors import require_no_memory
 from specdec.runtime.engine import Engine
 from specdec.runtime.sides import Waiting
@@ -108,6 +109,22 @@ class Output:
         return Result(self.tokens, self._text.of(self.tokens), self.finished_by, self.slot.statistics, self.strategy)
 
 
+@dataclass(eq=False)
+class _Half:
+    """Sequences whose rounds begin together, and slots that are free for more; the whole batch where there is one half.
+
+    Its slots are neighbours, since a forward reads all slots in between.
+    """
+
+    free: list[int]
+    running: list[Output] = field(default_factory=list[Output])
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether no round is under way."""
+        return all(output.round is None for output in self.running)
+
+
 class Batch(Iterator[tuple[int, Round]]):
     """Many decodes, up to `batch_size` at a time. Yields every round as it ends, with the number of its prompt.
 
@@ -116,6 +133,10 @@ class Batch(Iterator[tuple[int, Round]]):
 
     `submit` adds a prompt at any moment. A batch that is made without prompts waits for these; one that begins with fewer
     prompts than `batch_size` has only so many slots. Iterating ends when nothing is left to do, and may be taken up again.
+
+    `antiphase`  whether to decode in two halves: the draft works for one while the target verifies the other. Tokens are the
+                 same. It is for strategies whose rounds draft first and verify then, and pays where a forward of the target
+                 takes clearly longer for the whole batch than for half of it
 
     Several batches may take turns on one pair, also in threads. After a turn of another one, texts are read again.
 
@@ -130,6 +151,7 @@ class Batch(Iterator[tuple[int, Round]]):
         prompts: Sequence[Prompt] | Mapping[str, Any] = (),
         *,
         batch_size: int = 8,
+        antiphase: bool = False,
         stop: Stop | None = None,
         verification: str | Rule = "token",
         seed: int | None = None,
@@ -152,12 +174,11 @@ class Batch(Iterator[tuple[int, Round]]):
         self.outputs: list[Output] = []
         self.seconds = 0.0
         self._turn = pair.turn(drafts=strategy.drafts)
+        self._halves = _halves(self._size, antiphase, self._turn, strategy)
         self._claims = 0
         self._engine: Engine | None = None
         self._queued: deque[Output] = deque()
         self._submitting = threading.Lock()
-        self._free = list(range(self._size))
-        self._running: list[Output] = []
         self._ended: deque[tuple[Output, tuple[int, ...]]] = deque()
         for prompt in prompts:
             self.submit(prompt)
@@ -207,19 +228,30 @@ class Batch(Iterator[tuple[int, Round]]):
         """Run one target and one draft call for all sequences, without making texts. Returns whether work remained."""
         with self._turn:
             self._ended.clear()
-            if all(output.round is None for output in self._running):
-                self._begin_rounds()
+            self._begin_rounds()
             if self._running:
                 self._work()
             return bool(self._ended or self._running)
 
+    @property
+    def _running(self) -> list[Output]:
+        return [output for half in self._halves for output in half.running]
+
     def _begin_rounds(self) -> None:
-        """Admit prompts while slots are free, and begin a round of every sequence."""
-        while self._queued and self._free:
-            self._admit(self._queued.popleft())
+        """Admit prompts to a half at rest, and begin a round of each of its sequences: one half in each step, both in turn."""
+        for half in tuple(self._halves):
+            if half.at_rest:
+                self._admit(half)
+                if half.running:
+                    self._halves.remove(half)
+                    self._halves.append(half)  # so that the other one is next where rounds have one step
+                    self._begin_round(half)
+                    return
+
+    def _begin_round(self, half: _Half) -> None:
         begin = time.perf_counter()
         answer = self._ready().answer
-        for output in self._running:
+        for output in half.running:
             output.start(drive(self._strategy.step(output.state), partial(answer, output.slot)))
             self._resume(output)
         self._charge(time.perf_counter() - begin)
@@ -235,15 +267,22 @@ class Batch(Iterator[tuple[int, Round]]):
         self._claims = self._turn.claims
         return self._engine
 
-    def _admit(self, output: Output) -> None:
-        """Give an output a slot, and read its prompt. All other sequences wait."""
+    def _admit(self, half: _Half) -> None:
+        """Admit prompts to the free slots of a half, at most its share of all sequences."""
+        share = -(-(len(self._running) + len(self._queued)) // len(self._halves))
+        while self._queued and half.free and len(half.running) < share:
+            output = self._queued.popleft()
+            output.slot.index = heapq.heappop(half.free)
+            self._read(output)
+            half.running.append(output)
+
+    def _read(self, output: Output) -> None:
+        """Read the prompt of an output into its slot. All other sequences wait."""
         output.strategy = self._strategy = self._strategy.resolved(self._pair)
         output.state = self._strategy.init(output.prompt, self._pair)
-        output.slot.index = heapq.heappop(self._free)  # neighbours, since a forward reads all slots in between
         output.ending.start()
         self._ready().begin(output.slot, output.prompt.tokens)
         self._charge(output.slot.statistics.prefill_seconds)
-        self._running.append(output)
 
     def _work(self) -> None:
         """Let both lanes work once, and resume all rounds that waited."""
@@ -256,8 +295,9 @@ class Batch(Iterator[tuple[int, Round]]):
         self._charge(time.perf_counter() - begin)
         for output, _ in self._ended:
             if output.finished_by is not None:
-                self._running.remove(output)
-                heapq.heappush(self._free, output.slot.index)
+                half = next(half for half in self._halves if output in half.running)
+                half.running.remove(output)
+                heapq.heappush(half.free, output.slot.index)
 
     def _resume(self, output: Output) -> None:
         """Run a round until it waits again or ends."""
@@ -266,9 +306,30 @@ class Batch(Iterator[tuple[int, Round]]):
             output.waiting = next(output.round)
         except StopIteration as finished:
             self._ended.append((output, output.end(finished.value)))
+            return
+        if len(self._halves) > 1 and output.waiting.scores and (output.waiting.drafts or output.waiting.forks):
+            name = self._strategy.name
+            raise StrategyError(f"{name} drafts while it verifies, and needs no antiphase: leave it out, or use speculative")
 
     def _charge(self, seconds: float) -> None:
         """Add wall seconds to the batch, and in full to each of its sequences."""
         self.seconds += seconds
         for output in self._running:
             output.slot.statistics.decode_seconds += seconds
+
+
+def _halves(size: int, antiphase: bool, turn: Turn, strategy: DecodingStrategy) -> list[_Half]:
+    """The slots of a batch, as one half or two. Raises `InputError` where two make no sense."""
+    slots = list(range(size))
+    if not antiphase:
+        return [_Half(slots)]
+    if size < 2:
+        raise InputError("antiphase needs two sequences at least: give a batch_size of 2 or more, and as many prompts")
+    if not strategy.drafts:
+        raise InputError(f"antiphase hides the time of a draft, and {strategy.name} has none: leave antiphase out")
+    with turn as (_, draft):
+        in_turn = draft is not None and not draft.overlaps
+    if in_turn:
+        raise InputError("antiphase needs a draft that works beside the target: give lane 'thread' or 'process'")
+    middle = -(-size // 2)
+    return [_Half(slots[:middle]), _Half(slots[middle:])]

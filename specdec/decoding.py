@@ -76,6 +76,7 @@ def decode(
     `verification`        a rule's name, such as `"token"`, `"match"` or `"block"`, or a `specdec.verification.Rule`; or forced
                           acceptance, for speed only, as in `specdec.synthetic`. At temperature 0 all rules are the same, and
                           none is called
+    `antiphase`           with a `batch_size`: decode in two halves, one drafted while the other is verified (see `Batch`)
     `seed`                the same seed gives the same tokens, on every lane and in every batch; exactly in float64, and up to
                           rounding in other types. Prompt `i` of a list is decoded with `seed + i`. A strategy that asks for a
                           `Race` (elastic) is the exception: the clock decides how long its drafts are, so its tokens differ

@@ -86,10 +86,13 @@ def serve(
         chain = chain_at[len(replica["running"])]
         schedule(replica, chain, chain_at, acceptance, server, found, draws)
         drafts = any(chain.strategy.drafts for chain in chain_at)
-        seconds = seconds_in_specdec if server.runtime == "specdec" else seconds_of
-        if server.antiphase and len(replica["running"]) > 1:
-            seconds = seconds_in_halves
-        replica["end"] = now + seconds(replica, chain, system, drafts)
+        if server.runtime == "specdec":
+            seconds = seconds_in_specdec(replica, chain, system, drafts, server.antiphase)
+        elif server.antiphase and len(replica["running"]) > 1:
+            seconds = seconds_in_halves(replica, chain, system, drafts)
+        else:
+            seconds = seconds_of(replica, chain, system, drafts)
+        replica["end"] = now + seconds
         replica["step"] += 1
         replica["busy"] = True
         replica["chain"] = chain
@@ -158,8 +161,8 @@ def verdict_of(one: Sequence, chain: Compiled, acceptance: Acceptance, draws: li
     return int(chain.columns()[int(acceptance.accepted(draws[one.number], one.done, tested))])
 
 
-def seconds_in_specdec(replica: Replica, chain: Compiled, system: System, drafts: bool) -> float:
-    """Prompts first, each alone; then a round whose forwards are padded."""
+def seconds_in_specdec(replica: Replica, chain: Compiled, system: System, drafts: bool, antiphase: bool) -> float:
+    """Prompts first, each alone; then a round whose forwards are padded. In antiphase, two rounds of half as many."""
     running, latency = replica["running"], system.latency
     works: list[tuple[float, float]] = []
     for one in running:
@@ -168,11 +171,15 @@ def seconds_in_specdec(replica: Replica, chain: Compiled, system: System, drafts
             works.append((read / system.speed_ratio if drafts else 0.0, read))
     places = [one.place for one in running]
     span, context = max(places) - min(places) + 1, max(one.prompt + one.done for one in running)
+    halves = antiphase and len(running) > 1
+    stages: list[tuple[float, float]] = []
     for stage in range(chain.positions.shape[-1]):
         width = max(int(chain.positions[one.node, one.column, stage]) for one in running)
         steps = max(int(chain.draft_steps[one.node, one.column, stage]) for one in running)
-        draft = float(latency.draft_seconds(steps, span, context)) if steps else 0.0
-        works.append((draft, float(latency.target_seconds(width, span, context)) if width else 0.0))
+        size = max(1.0, span / 2) if halves else span
+        draft = float(latency.draft_seconds(steps, size, context)) if steps else 0.0
+        stages.append((draft, float(latency.target_seconds(width, size, context)) if width else 0.0))
+    works += 2 * [tuple(map(sum, zip(*stages, strict=True)))] if halves else stages  # type: ignore[list-item]
     total = system.overhead_seconds * len(running)
     for work in works:
         draft, target = (float(busy) for busy in system.busy_seconds(*work))
@@ -218,11 +225,11 @@ def seconds_in_halves(replica: Replica, chain: Compiled, system: System, drafts:
         class latency:
             @staticmethod
             def draft_seconds(steps: float, batch: float, context: float) -> Floats:
-                return system.latency.draft_seconds(steps, batch / 2, context)
+                return system.latency.draft_seconds(steps, max(1.0, batch / 2), context)
 
             @staticmethod
             def target_seconds(width: float, batch: float, context: float) -> Floats:
-                return system.latency.target_seconds(width, batch / 2, context)
+                return system.latency.target_seconds(width, max(1.0, batch / 2), context)
 
         @staticmethod
         def busy_seconds(draft: float, target: float) -> tuple[float, float]:
@@ -230,7 +237,7 @@ def seconds_in_halves(replica: Replica, chain: Compiled, system: System, drafts:
             return draft, target
 
     seconds_of(replica, chain, Half, drafts)  # type: ignore[arg-type]
-    draft, target = (sum(work[i] for work in works) for i in range(2))
+    draft, target = system.busy_seconds(*(sum(work[i] for work in works) for i in range(2)))
     return 2 * max(draft + (2 * system.network_seconds if draft else 0.0), target) + system.overhead_seconds
 
 

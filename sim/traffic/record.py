@@ -78,8 +78,6 @@ class Server:
             raise InputError(f"unknown routing {self.routing!r}: give shortest-queue or round-robin")
         if self.runtime not in ("vllm", "specdec"):
             raise InputError(f"unknown runtime {self.runtime!r}: give vllm or specdec")
-        if self.runtime == "specdec" and self.antiphase:
-            raise InputError("specdec's runtime has no antiphase halves: leave antiphase out, or give runtime vllm")
         if self.runtime == "specdec" and (self.kv_tokens or self.cached_share or self.iteration_tokens != ITERATION_TOKENS):
             raise InputError("specdec has no kv_tokens, cached_share or iteration_tokens: leave them out, or give runtime vllm")
 

@@ -113,17 +113,25 @@ def padded_seconds(
             total, target_busy, draft_busy = total + seconds, target_busy + target, draft_busy + draft
             all_rows += chunk
     span = last - first + 1
+    halves, drafting, scoring = limits.antiphase and sequences > 1, 0.0, 0.0
+    together = 0.5 * span if halves else 1.0 * span
     for stage in range(len(rounds.positions)):
         width = steps = 0
         for i in range(begin, begin + sequences):
             width = max(width, rounds.positions[stage, slots.edge[i]])
             steps = max(steps, rounds.draft_steps[stage, slots.edge[i]])
-        target = target_seconds(costs, span, span * width, span * longest) if width else 0.0
-        draft = draft_seconds(costs, span, steps, span * longest) if steps else 0.0
+        target = target_seconds(costs, together, together * width, together * longest) if width else 0.0
+        draft = draft_seconds(costs, together, steps, together * longest) if steps else 0.0
         target, draft = varied(target * slower, costs.varies[1], 1.0), varied(draft, costs.varies[0], steps)
-        seconds, draft, target = stage_seconds(costs, draft, target)
-        total, target_busy, draft_busy = total + seconds, target_busy + target, draft_busy + draft
+        if halves:
+            drafting, scoring = drafting + draft, scoring + target
+        else:
+            seconds, draft, target = stage_seconds(costs, draft, target)
+            total, target_busy, draft_busy = total + seconds, target_busy + target, draft_busy + draft
         all_rows += span * width
+    if halves:
+        seconds, draft, target = stage_seconds(costs, drafting, scoring)
+        total, target_busy, draft_busy = total + 2 * seconds, target_busy + 2 * target, draft_busy + 2 * draft
     return total + costs.overhead * sequences, target_busy, draft_busy, all_rows
 
 
@@ -164,6 +172,6 @@ def iteration_seconds(
         total, target_busy, draft_busy = total + seconds, target_busy + target, draft_busy + draft
         all_rows += rows
     if halves:
-        total = 2 * max(draft_busy + (costs.network if draft_busy else 0.0), target_busy)
-        target_busy, draft_busy = 2 * target_busy, 2 * draft_busy
+        seconds, draft, target = stage_seconds(costs, draft_busy, target_busy)
+        total, target_busy, draft_busy = 2 * seconds, 2 * target, 2 * draft
     return total + costs.overhead, target_busy, draft_busy, all_rows

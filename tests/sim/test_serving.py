@@ -71,7 +71,7 @@ ENGINES: dict[str, Any] = {
     "lag_iterations": st.integers(0, 2),
     "routing": st.sampled_from(["shortest-queue", "round-robin"]),
 }
-servers = st.builds(Server, **ENGINES, runtime=st.just("specdec")) | st.builds(
+servers = st.builds(Server, **ENGINES, runtime=st.just("specdec"), antiphase=st.booleans()) | st.builds(
     Server,
     kv_tokens=st.sampled_from([None, 900, 1200, 2000]),
     block_tokens=st.sampled_from([1, 16]),
