@@ -94,6 +94,17 @@ def test_another_strategy_must_be_better_by_the_margin() -> None:
     assert rival != Adaptive(margin=0.5).choice(replace(counts, used="speculative"))[0] == "speculative"
 
 
+def test_a_switch_drops_what_is_pending_and_nothing_else_does() -> None:
+    """Speculative decoding would draft behind the pending window, and score without it: exact, and useless."""
+    pending, counts = Guess.certain((1, 2)), Counts(2.0, "pearl", 0.5e6, 1e6, 0.0, 1e6)
+    state = State(Committed(PROMPT), pending, counts)
+    kept: Any = next(Adaptive(among="pearl").step(state))
+    assert kept.left.guess == kept.right.after == pending
+    faster = replace(state, memory=replace(counts, ratio=10.0))  # there the bonus token is worth more than not to wait
+    dropped: Any = next(Adaptive(among="speculative+pearl").step(faster))
+    assert dropped.after == Guess.empty
+
+
 def test_counts_fade_and_misses_are_seen() -> None:
     guess = Guess.certain((1, 2, 3))
 
