@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from sim.setup.model_size import ModelSize, read_model
     from sim.setup.profiles import measured_acceptance, measured_system
     from sim.setup.roofline import Roofline
+    from sim.setup.segments import Segments
     from sim.setup.system import Jitter, System
     from sim.stream.chain import Compiled, compile_strategy
     from sim.stream.events import run_stream
@@ -94,6 +95,7 @@ _NAMES = {
     "setup.model_size": "ModelSize read_model",
     "setup.profiles": "measured_acceptance measured_system",
     "setup.roofline": "Roofline",
+    "setup.segments": "Segments",
     "setup.system": "Jitter System",
     "stream.chain": "Compiled compile_strategy",
     "stream.events": "run_stream",
@@ -161,6 +163,7 @@ __all__ = [
     "Roofline",
     "Run",
     "Schedule",
+    "Segments",
     "Served",
     "Server",
     "Simulation",

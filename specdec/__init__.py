@@ -34,7 +34,7 @@ from specdec.errors import (
     StrategyError,
 )
 from specdec.installed import Strategies, installed
-from specdec.lengths import AnyDraftLength, Confident, DraftLength, Fixed, SpeedRatio
+from specdec.lengths import AnyDraftLength, DraftLength, Fixed, LengthFacts, SpeedRatio
 from specdec.state import Facts, KnownFacts, State
 from specdec.strategy import DecodingStrategy, DraftingStrategy, available, create
 from specdec.verification import Chance, Decision, Rule, Window, rules
@@ -75,7 +75,6 @@ __all__ = [
     "Chance",
     "CheckFailed",
     "Committed",
-    "Confident",
     "Decision",
     "Decoding",
     "DecodingStrategy",
@@ -91,6 +90,7 @@ __all__ = [
     "InputError",
     "KnownFacts",
     "LaneError",
+    "LengthFacts",
     "ModelError",
     "NotLossless",
     "Pair",

@@ -152,17 +152,19 @@ class Verdict:
     `tokens`    the accepted guesses, then the target's own token (after a rejection, or as a bonus)
     `accepted`  how many guesses were accepted
     `complete`  whether all were
+    `guess`     what was tested; its rows are the draft's own, which a draft-length policy may learn from
     """
 
     tokens: Committed
     accepted: int
     complete: bool
+    guess: Guess = Guess.empty
 
     @classmethod
     def of(cls, guess: Guess, accepted: int, token: int | None) -> Verdict:
         """The first `accepted` tokens of `guess`, then the target's own `token`, if there is one."""
         own = () if token is None else (token,)
-        return cls(Committed(guess[:accepted].tokens + own), accepted, accepted == len(guess))
+        return cls(Committed(guess[:accepted].tokens + own), accepted, accepted == len(guess), guess)
 
 
 class Effect(Generic[T]):
@@ -293,6 +295,7 @@ class Fork(Effect[Forks]):
     `fan_out`     how many tokens of the target's are foreseen after each number of accepted guesses: one number for all, or one
                   for each of 0, 1, ... `len(window)` accepted guesses, of which some may be 0
     `length`      how many tokens to draft behind each foreseen outcome, at least 1
+    `stop`        called after each token of a continuation, as in `Draft`
 
     An *outcome* of verifying `window` is how many of its tokens are accepted, and which token the target adds after them. The
     draft foresees tokens that it finds likely, and none with `q = 0`. The next token of the window is left out, since a
@@ -311,6 +314,7 @@ class Fork(Effect[Forks]):
     window: Guess
     fan_out: int | tuple[int, ...]
     length: int
+    stop: StopRule | None = None
 
     def __post_init__(self) -> None:
         per_number = self.fan_out if isinstance(self.fan_out, tuple) else (self.fan_out,)

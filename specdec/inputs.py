@@ -31,6 +31,13 @@ def at_most(limit: int, **numbers: int) -> None:
             raise InputError(f"{name} {value} is not possible: give at most {limit}")
 
 
+def between(low: float, high: float, **numbers: float) -> None:
+    """Refuse by name every value that is not a number from `low` to `high`. `True` is no number here."""
+    for name, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+            raise InputError(f"{name} {value!r} is not possible: give a number from {low:g} to {high:g}")
+
+
 def number_or_text(text: str) -> int | float | str:
     """The text as an integer or a number if it is one."""
     for kind in (int, float):

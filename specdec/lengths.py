@@ -1,8 +1,10 @@
 """Draft-length policies: how many tokens to draft next.
 
 A policy is separate from the strategies that use it, as step-size control is separate from solvers in an ODE library. It is a
-frozen value. What it learns is its *memory*, which the strategy carries in its state. A policy sees verdicts, and its stop rule
-sees the draft's own rows. Neither sees the target's probabilities.
+frozen value. What it learns is its *memory*, which the strategy carries in its state. A policy sees verdicts with the guesses
+that were tested, and its stop rule sees the draft's own rows. Neither sees the target's probabilities.
+
+Policies that learn are in `strategies.lengths`, one a file, and are found through the entry-point group `specdec.lengths`.
 """
 
 from __future__ import annotations
@@ -11,12 +13,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable
 from dataclasses import dataclass, fields, is_dataclass
 from inspect import isabstract
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
 
 from specdec.effects import Draft, StopRule, Verdict
 from specdec.errors import InputError
 from specdec.importing import found_at, is_place
-from specdec.inputs import did_you_mean, number_or_text
+from specdec.inputs import at_least_one, at_most, did_you_mean, number_or_text
 from specdec.plugins import Plugins
 from specdec.state import Facts, State
 
@@ -24,19 +28,26 @@ LONGEST_DRAFT = 1000
 """The longest draft that can be asked for: far beyond what can pay, and small enough for every interpreter."""
 
 
+class LengthFacts(Facts, Protocol):
+    """What a policy may know before it starts: the facts, and what the strategy says of its own speed."""
+
+    def closed_form(self, acceptance: float, length: int) -> float:
+        """Tokens of the strategy for each step of the target, with drafts of `length` tokens; see `DraftingStrategy`."""
+        ...
+
+
 class DraftLength(ABC):
     """How many tokens to draft next. A policy is given its memory, and returns the next one; it keeps none itself."""
 
-    @property
-    def stop(self) -> StopRule | None:
-        """The rule that may end a draft early; none unless a policy brings one."""
+    def stop(self, memory: Any) -> StopRule | None:
+        """The rule that may end the next draft early; none unless a policy brings one."""
         return None
 
     def resolved(self, facts: Facts) -> DraftLength:
         """The policy with what it asks `facts` for as a number; most ask for nothing, and are as they are."""
         return self
 
-    def init(self, facts: Facts) -> Hashable:
+    def init(self, facts: LengthFacts) -> Hashable:
         """The memory to start with."""
         return None
 
@@ -48,9 +59,13 @@ class DraftLength(ABC):
         """The memory after a round."""
         return memory
 
+    def next(self, memory: Any) -> tuple[int, StopRule | None]:
+        """The length of the next draft, and the rule that may end it early: the last two fields of a `Draft` or `Fork`."""
+        return self.length(memory), self.stop(memory)
+
     def draft(self, state: State) -> Draft:
         """The effect that continues the draft after `state`, pending guesses included."""
-        return Draft(state.committed, state.pending, self.length(state.memory), self.stop)
+        return Draft(state.committed, state.pending, *self.next(state.memory))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +94,7 @@ class SpeedRatio(DraftLength):
     From PEARL, section 4.3. A ratio beyond the longest draft gives that one.
     """
 
-    def init(self, facts: Facts) -> Hashable:
+    def init(self, facts: Facts) -> int:
         ratio = facts.speed_ratio()
         if not ratio > 0:
             raise InputError(f"speed ratio {ratio} gives no draft length: give the times of both models, or a draft length")
@@ -106,18 +121,26 @@ class BelowConfidence:
 
 
 @dataclass(frozen=True, slots=True)
-class Confident(DraftLength):
-    """Draft up to `most` tokens; end after a token whose `q` is below `threshold` (transformers' dynamic speculation)."""
+class AboveEntropy:
+    """A stop rule: true where the row that the token was sampled from has an entropy above `nats`."""
 
-    most: int = 8
-    threshold: float = 0.4
+    nats: float
 
-    @property
-    def stop(self) -> StopRule:
-        return BelowConfidence(self.threshold)
+    def __call__(self, q: Any, token: int) -> bool:
+        return entropy(q) > self.nats
 
-    def length(self, memory: Any) -> int:
-        return self.most
+
+def entropy(q: Any) -> float:
+    """Entropy of a row in nats. The row may be a torch tensor, an array, or a sequence of fractions."""
+    row = np.asarray(q.cpu() if hasattr(q, "cpu") else q, dtype=float)
+    positive = row[row > 0]
+    return float(-(positive * np.log(positive)).sum())
+
+
+def longest_draft(most: int) -> None:
+    """Refuse a policy's longest draft unless it is an integer from 1 to `LONGEST_DRAFT`."""
+    at_least_one(most=most)
+    at_most(LONGEST_DRAFT, most=most)
 
 
 AnyDraftLength: TypeAlias = "int | str | DraftLength"

@@ -92,6 +92,18 @@ class DraftingStrategy(DecodingStrategy):
         policy = as_draft_length(self.draft_length)
         object.__setattr__(self, "draft_length", policy.tokens if isinstance(policy, Fixed) else self.draft_length)
 
+    def closed_form(self, acceptance: float, speed_ratio: float, length: int, hit: float | None = None) -> float:
+        """Tokens for each step of the target in the long run, with drafts of `length` tokens.
+
+        Each guess is accepted with probability `acceptance`, independently of all others. A window costs the target a step, and
+        nothing else takes time. `hit` is how often a fork foresees the outcome, where that was counted; only strategies that
+        fork use it. Policies and strategies that compute what to do next need this form; a strategy without one refuses.
+        """
+        raise InputError(
+            f"{self.name} has no closed form, which {self.draft_length} computes with: take another draft length, or give "
+            f"{type(self).__name__} a method closed_form"
+        )
+
     @cached_property
     def policy(self) -> DraftLength:
         """The draft length as a policy."""
@@ -102,7 +114,21 @@ class DraftingStrategy(DecodingStrategy):
         return self if policy == self.policy else replace(self, draft_length=policy)
 
     def init(self, prompt: Committed, facts: Facts) -> State:
-        return State(prompt, memory=self.policy.init(facts))
+        return State(prompt, memory=self.policy.init(_OwnFacts(facts, self)))
+
+
+@dataclass(frozen=True)
+class _OwnFacts:
+    """The facts that a policy may ask for when this strategy uses it (`LengthFacts`)."""
+
+    facts: Facts
+    strategy: DraftingStrategy
+
+    def speed_ratio(self) -> float:
+        return self.facts.speed_ratio()
+
+    def closed_form(self, acceptance: float, length: int) -> float:
+        return self.strategy.closed_form(acceptance, self.speed_ratio(), length)
 
 
 def _is_strategy(name: str, thing: Any) -> bool:

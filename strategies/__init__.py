@@ -1,5 +1,6 @@
 """The built-in strategies, one file each."""
 
+from strategies.adaptive import Adaptive
 from strategies.autoregressive import Autoregressive
 from strategies.elastic import Elastic
 from strategies.hedged import Hedged
@@ -9,4 +10,4 @@ from strategies.saguaro import Saguaro
 from strategies.speculative import Speculative
 from strategies.suffix import Suffix
 
-__all__ = ["Autoregressive", "Elastic", "Hedged", "Pearl", "PromptLookup", "Saguaro", "Speculative", "Suffix"]
+__all__ = ["Adaptive", "Autoregressive", "Elastic", "Hedged", "Pearl", "PromptLookup", "Saguaro", "Speculative", "Suffix"]

@@ -27,9 +27,16 @@ class Hedged(DraftingStrategy):
         super().__post_init__()
         at_least_one(fan_out=self.fan_out)
 
+    def closed_form(self, acceptance: float, speed_ratio: float, length: int, hit: float | None = None) -> float:
+        """A forked token is assumed to be the target's as often as a guess is accepted."""
+        hit = 1 - (1 - acceptance) ** self.fan_out if hit is None else hit
+        full = hit / (1 + hit - acceptance**length * hit)
+        tokens = 1 - full + full * sum(acceptance**i for i in range(length + 1))
+        return tokens / max((length + 1) / speed_ratio, 1)
+
     def step(self, state: State) -> Program[State]:
         at_the_end = (0,) * len(state.pending) + (self.fan_out,)
-        fork = Fork(state.committed, state.pending, at_the_end, self.policy.length(state.memory))
+        fork = Fork(state.committed, state.pending, at_the_end, *self.policy.next(state.memory))
         scores, forks = yield from Both(Score(state.committed, state.pending), fork)
         verdict = yield from Verify(scores, state.pending, bonus=True)
         return state.then(verdict, forks.after(verdict), self.policy.update(state.memory, verdict))

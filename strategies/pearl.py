@@ -24,6 +24,10 @@ class Pearl(DraftingStrategy):
 
     name: ClassVar[str] = "pearl"
 
+    def closed_form(self, acceptance: float, speed_ratio: float, length: int, hit: float | None = None) -> float:
+        tokens = sum(acceptance**i for i in range(length)) / (1 + acceptance - acceptance**length)
+        return tokens / max(length / speed_ratio, 1)
+
     def step(self, state: State) -> Program[State]:
         scores, fresh = yield from Both(Score(state.committed, state.pending), self.policy.draft(state))
         verdict = yield from Verify(scores, state.pending + fresh[:1])

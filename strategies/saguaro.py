@@ -18,6 +18,9 @@ from specdec.inputs import at_least_one
 
 ON_A_MISS = ("draft", "none")
 
+RANK_AFTER_REJECTION = 0.6
+"""Chance of each further token after a rejection: the bundled pair's, greedy."""
+
 
 @dataclass(frozen=True)
 class Saguaro(DraftingStrategy):
@@ -37,12 +40,23 @@ class Saguaro(DraftingStrategy):
         if self.on_a_miss not in ON_A_MISS:
             raise InputError(f"on_a_miss {self.on_a_miss!r} is not possible: give one of {', '.join(ON_A_MISS)}")
 
+    def closed_form(self, acceptance: float, speed_ratio: float, length: int, hit: float | None = None) -> float:
+        """What a fork foresees is assumed as the simulator does without a measured `Foresight`."""
+        complete, after_all = acceptance**length, 1 - (1 - acceptance) ** self.fan_out
+        if hit is None:
+            hit = complete * after_all + (1 - complete) * (1 - (1 - RANK_AFTER_REJECTION) ** self.fan_out)
+        full = sum(acceptance**i for i in range(length + 1))
+        if self.on_a_miss == "draft":
+            return full / (max((length + 1) / speed_ratio, 1) + (1 - hit) * length / speed_ratio)
+        share = after_all / (1 + after_all - hit)
+        return (1 - share + share * full) / max((length + 1) / speed_ratio, 1)
+
     def step(self, state: State) -> Program[State]:
-        length = self.policy.length(state.memory)
-        fork = Fork(state.committed, state.pending, self.fan_out, length)
+        length, stop = self.policy.next(state.memory)
+        fork = Fork(state.committed, state.pending, self.fan_out, length, stop)
         scores, forks = yield from Both(Score(state.committed, state.pending), fork)
         verdict = yield from Verify(scores, state.pending, bonus=True)
         after = state.then(verdict, forks.after(verdict), self.policy.update(state.memory, verdict))
         if after.pending or self.on_a_miss == "none":
             return after
-        return State(after.committed, (yield from Draft(after.committed, Guess.empty, length)), after.memory)
+        return State(after.committed, (yield from Draft(after.committed, Guess.empty, length, stop)), after.memory)

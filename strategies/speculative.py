@@ -18,6 +18,9 @@ class Speculative(DraftingStrategy):
     name: ClassVar[str] = "speculative"
     draft_length: AnyDraftLength = 4
 
+    def closed_form(self, acceptance: float, speed_ratio: float, length: int, hit: float | None = None) -> float:
+        return sum(acceptance**i for i in range(length + 1)) / (length / speed_ratio + 1)
+
     def step(self, state: State) -> Program[State]:
         guess = yield from self.policy.draft(state)
         scores = yield from Score(state.committed, guess)

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 import specdec
-from specdec import Confident, DecodingStrategy, Pair
+from specdec import DecodingStrategy, Pair
+from strategies.lengths import Confident
 
 Tokens = tuple[int, ...]
 

@@ -57,6 +57,10 @@ class Acceptance(ABC):
         rate = np.asarray(self.accept(accepted)).sum(axis=-1) @ self.start if complete else np.asarray(RANK_AFTER_REJECTION)
         return 1 - (1 - rate) ** fan_out
 
+    def foreseen_at(self, position: int, accepted: int, fan_out: int, complete: bool) -> Floats:
+        """`foreseen`, for a window that begins at `position` of an answer."""
+        return self.foreseen(accepted, fan_out, complete)
+
     def foreseeing(self, foresight: Foresight) -> Self:
         """The same acceptance with a measured foresight."""
         twin = copy.copy(self)

@@ -9,8 +9,8 @@ The table has one *node* for each point where a verdict is awaited: a round with
 and the simulation of serving add them. Only the length of a draft that races the target depends on time. The mean seconds of
 the system decide it here (with jitter, an approximation).
 
-Drafts run to their full length, since a `stop` rule looks at `q`, which is not known here. A strategy whose memory never
-repeats (the counts of a bandit) has no finite table, and is refused.
+A draft that a `stop` rule may end is refused, since the rule looks at `q`, which is not known here. A strategy whose memory
+never repeats (the counts of a bandit) has no finite table, and is refused too: events simulate it.
 """
 
 from __future__ import annotations

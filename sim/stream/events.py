@@ -126,7 +126,7 @@ class _Machine:
         fan_out = foreseen_at(effect, accepted, self._fork)
         if not fan_out:
             return False
-        chance = self._acceptance.foreseen(accepted, fan_out, accepted == len(effect.guess))
+        chance = self._acceptance.foreseen_at(position, accepted, fan_out, accepted == len(effect.guess))
         return bool(self._foresight[position + accepted] < chance)
 
     def _done(self, effect: Effect[Any], stage: Stage) -> Any:

@@ -6,7 +6,7 @@ continuation is right is left to the acceptance model, as for any other guess. T
 a bonus, is `TARGET_TOKEN`, or `FORESEEN_TOKEN` where a `Fork` has prepared for it. Both equal no guess.
 
 Between rounds a state is normalised: its committed prefix is put back to `PREFIX`, and guesses move with it. So states of equal
-shape are equal. The rows `q` are not known (`None`): a draft's `stop` rule is never asked, and drafts run to their full length.
+shape are equal. The rows `q` are not known (`None`), so a draft that a `stop` rule may end is refused (`sim.stream.stage`).
 """
 
 from __future__ import annotations

@@ -56,9 +56,15 @@ class Outcome:
 def stage_of(effect: Effect[Any]) -> Stage:
     """The stage of an effect that occupies devices; for a race, the longest that it can be.
 
-    Raises `StrategyError` for two `Score`s or two `Fork`s at once, and for an effect that the simulator has no answer to.
+    Raises `StrategyError` for two `Score`s or two `Fork`s at once, for a stop rule, since it looks at `q`, which is not known
+    here, and for an effect that the simulator has no answer to.
     """
     match effect:
+        case Draft() | Fork() if effect.stop is not None:
+            raise StrategyError(
+                f"a draft that {effect.stop} ends depends on the draft's probabilities, which a simulation does not know: give "
+                "draft_length an integer, auto, or a policy that counts, such as heuristic, bandit or closed_form"
+            )
         case Draft():
             return Stage(draft_steps=effect.length)
         case Score():

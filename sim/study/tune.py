@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import partial
+from functools import cache, partial
 from itertools import product
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
@@ -27,7 +27,7 @@ from sim.study.search import (
     candidates,
     speed_ratio_flips,
 )
-from specdec.errors import InputError
+from specdec.errors import InputError, StrategyError
 from specdec.report import Progress, Report, no_progress, spelled, table, three_digits
 from specdec.strategy import DecodingStrategy, DraftingStrategy, available, create
 
@@ -192,12 +192,21 @@ def _in_order(strategies: Iterable[Tunable] | None) -> list[Tunable]:
 
 
 def _drafting() -> list[str]:
-    """The installed strategies that draft and do not fork: how often a fork foresees the target's token is a measurement.
+    """The installed strategies that draft, can be compiled, and do not fork.
 
-    Without one, a comparison would rest on an assumption. So such strategies are compared where they are named.
+    How often a fork foresees the target's token is a measurement. Without one, a comparison would rest on an assumption. So
+    strategies that fork are compared where they are named.
     """
-    drafting = [cls for cls in available().values() if cls.drafts and not compile_strategy(cls()).forks.any()]
+    drafting = [cls for cls in available().values() if cls.drafts and _is_compared(cls)]
     return [cls.name for cls in sorted(drafting, key=lambda cls: not issubclass(cls, DraftingStrategy))]
+
+
+@cache
+def _is_compared(cls: type[DecodingStrategy]) -> bool:
+    try:
+        return not compile_strategy(cls()).forks.any()
+    except StrategyError:  # a memory that does not repeat
+        return False
 
 
 def _candidates(one: Tunable, lengths: Sequence[int], system: System) -> list[Candidate]:

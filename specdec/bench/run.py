@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from specdec.batch import Result
 from specdec.bench.values import BASELINE, PairSteps
 from specdec.decoding import decode
+from specdec.effects import Committed
 from specdec.errors import InputError
 from specdec.inputs import at_least_one
 from specdec.machine import OtherWork
@@ -132,7 +133,7 @@ def _lengths(pair: Pair, strategy: DraftingStrategy, draft_lengths: Sequence[int
 
 def drafted_at_once(strategy: DraftingStrategy, pair: Pair) -> int:
     """The draft length with which a policy, such as `"auto"`, starts on this pair."""
-    return strategy.policy.length(strategy.policy.init(pair))
+    return strategy.policy.length(strategy.init(Committed(), pair).memory)
 
 
 def distinct(pair: Pair, strategies: Sequence[DecodingStrategy]) -> list[Ours]:

@@ -250,7 +250,7 @@ class ExactForks:
         if accepted > len(fork.window) or not self._foresees(accepted, last):
             return Guess.empty
         text = Committed((*fork.committed.tokens, *fork.window[:accepted].tokens, last))
-        return self.interpreter.answer(Draft(text, Guess.empty, fork.length))
+        return self.interpreter.answer(Draft(text, Guess.empty, fork.length, fork.stop))
 
     def _foresees(self, accepted: int, last: int) -> bool:
         """Whether the target's own token is foreseen after so many accepted ones: by `hits`, or one of the likeliest."""

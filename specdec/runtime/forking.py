@@ -22,7 +22,7 @@ class OpenFork:
 
     `outcomes`   that are foreseen
     `tails`      drafted so far, one list for each outcome
-    `rows`       that each step's tokens were sampled from, shape (branches, vocabulary); none when greedy
+    `rows`       of each step's tokens, shape (branches, vocabulary); none when greedy without a stop rule
     `broken`     whether a row was no distribution
     """
 
@@ -58,6 +58,11 @@ class OpenFork:
         return [tail[-1] if tail else head for tail, (_, head) in zip(self.tails, self.outcomes, strict=True)]
 
     @property
+    def ended(self) -> bool:
+        """Whether every branch has ended before its full length."""
+        return all(self._ended)
+
+    @property
     def texts(self) -> list[list[int]]:
         """The whole text of each branch."""
         branches = zip(self.outcomes, self.tails, strict=True)
@@ -69,16 +74,18 @@ class OpenFork:
         if step == self.request.length:
             return
         scores = self._processed(logits)
-        if self._uniforms is None:
-            tokens = greedy_choice(scores)
-        else:
+        stop = self.request.stop
+        if self._uniforms is not None or stop is not None:
             self.rows.append(scores.softmax(-1))
-            tokens = picked(self.rows[-1], self._uniforms[:, step])
+        tokens = greedy_choice(scores) if self._uniforms is None else picked(self.rows[-1], self._uniforms[:, step])
         for number, token in enumerate(tokens.tolist()):
-            self._ended[number] |= token == NOT_A_TOKEN
-            self.broken |= token == NOT_A_TOKEN
-            if not self._ended[number]:
-                self.tails[number].append(token)
+            if self._ended[number]:
+                continue
+            if token == NOT_A_TOKEN:
+                self._ended[number] = self.broken = True
+                continue
+            self.tails[number].append(token)
+            self._ended[number] = stop is not None and stop(self.rows[-1][number], token)
 
     def _processed(self, logits: Tensor) -> Tensor:
         if self._sampler.context_free:
@@ -91,7 +98,7 @@ class OpenFork:
         return Forking(number, self.outcomes, self.tails, seconds, failure)
 
     def q(self, branch: int) -> Tensor | None:
-        """The rows that the tokens of a branch were sampled from, shape (tokens, vocabulary); `None` when greedy."""
+        """The rows of the tokens of a branch, shape (tokens, vocabulary); `None` when greedy without a stop rule."""
         tail = self.tails[branch]
         return torch.stack([rows[branch] for rows in self.rows[: len(tail)]]) if self.rows and tail else None
 
@@ -99,6 +106,8 @@ class OpenFork:
 def grow(forks: Sequence[OpenFork], feed: Feed, known: Known) -> None:
     """Draft all branches of all forks, a token of each in one forward. `known` is what the model knows of the vocabulary."""
     for _ in range(max(fork.request.length for fork in forks)):
+        if all(fork.ended for fork in forks):
+            return
         logits = feed([known.readable(fork.newest) for fork in forks])
         for fork, own in zip(forks, logits, strict=True):
             fork.add(known.widened(own))
@@ -108,6 +117,8 @@ def grow_one_by_one(forks: Sequence[OpenFork], logits: Callable[[Sequence[Wanted
     """The same by a forward for each token of each branch, where the model's attention takes no mask of ours."""
     for fork in forks:
         for _ in range(fork.request.length):
+            if fork.ended:
+                break
             fork.add(torch.cat([logits([(fork.request.slot, text, 1)])[0] for text in fork.texts]))
 
 

@@ -35,8 +35,8 @@ class ForkRequest(NamedTuple):
     """Prepare for the outcomes of verifying the last `len(fan_outs) - 1` tokens of `context`, the whole context of `slot`.
 
     After each number of accepted tokens, as many tokens of the target's are foreseen as `fan_outs` says, and each gets a branch
-    of `length` tokens. They are sampled by `uniforms`, branch after branch; those of a greedy fork by none. `race` is the seed
-    of the noise by which the target will pick its token; `None` when greedy.
+    of `length` tokens, or fewer where `stop` ends it. They are sampled by `uniforms`, branch after branch; those of a greedy
+    fork by none. `race` is the seed of the noise by which the target will pick its token; `None` when greedy.
     """
 
     slot: int
@@ -44,6 +44,7 @@ class ForkRequest(NamedTuple):
     fan_outs: Sequence[int]
     length: int
     uniforms: Sequence[float] = ()
+    stop: StopRule | None = None
     race: int | None = None
 
 

@@ -204,11 +204,12 @@ class DraftSide:
             return None
         uniforms = asked.slot.uniforms(length * sum(effect.fan_outs))
         race = None if asked.slot.sampling.greedy else asked.slot.dice.race()
-        return ForkRequest(asked.slot.index, context, effect.fan_outs, length, uniforms, race)
+        return ForkRequest(asked.slot.index, context, effect.fan_outs, length, uniforms, effect.stop, race)
 
     def _answer_fork(self, asked: AskedFork, forking: Forking) -> None:
         asked.slot.statistics.drafted_tokens += sum(map(len, forking.tails))
-        fetch = None if asked.slot.sampling.greedy else partial(self._branch, asked.slot.index, forking.number)
+        rows_are_read = not asked.slot.sampling.greedy or asked.effect.stop is not None
+        fetch = partial(self._branch, asked.slot.index, forking.number) if rows_are_read else None
         tails = dict(zip(forking.outcomes, enumerate(forking.tails), strict=True))
         asked.answer = PreparedForks(tails, fetch, asked.slot.statistics)
 

@@ -176,6 +176,8 @@ class Worker:
                 draft.fail("" if self._has_no_such_token(draft, own) else reason)
             elif token is not None:
                 draft.add(int(token), None if row is None else row[0])
+                if draft.request.stop is not None and row is not None:
+                    draft.rows.append(row[0])  # what the rule looked at, so that a policy can learn from it
             else:
                 assert row is not None
                 draft.add(inverted(row[0], draft.request.uniforms[len(draft.rows)]), row[0])

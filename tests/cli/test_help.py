@@ -42,7 +42,7 @@ def test_short_help_leaves_out_special_options_and_names_their_panels(run: Calla
         ({"strategy": "prompt_lookup"}, "", ["draft_length=", "longest_match="]),
         ({"strategy": ["pearl,prompt_lookup"]}, "lo", ["longest_match="]),
         ({"strategy": "nothing"}, "", []),
-        ({}, "most", ["most_drafted="]),
+        ({}, "most_", ["most_drafted="]),
     ],
 )
 def test_parameters_of_the_chosen_strategies_are_completed(given: dict[str, Any], incomplete: str, expected: list[str]) -> None:
@@ -54,7 +54,7 @@ def test_names_are_completed() -> None:
     assert strategy_names("pea") == ["pearl"]
     assert strategy_names("pearl,spec") == ["pearl,speculative"]
     assert rule_names("bl") == ["block"]
-    assert draft_lengths("") == ["auto", "confident"]
+    assert draft_lengths("") == ["auto", "adaedl", "bandit", "closed_form", "confident", "heuristic", "svip"]
 
 
 @pytest.mark.parametrize(

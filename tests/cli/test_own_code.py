@@ -10,8 +10,9 @@ import pytest
 from command_line import Ran, assert_one_line
 
 import specdec
-from specdec import Confident, Fixed, InputError, SpeedRatio
+from specdec import Fixed, InputError, SpeedRatio
 from specdec.lengths import as_draft_length
+from strategies.lengths import Confident
 
 COMMON = ("--acceptance", "80%", "--draft-step", "1ms", "--target-step", "5ms")
 OWN = '''
@@ -85,9 +86,9 @@ def test_tune_takes_lists_of_strategies_and_of_parameters(run: Callable[..., Ran
         "mine few=2": [2, 3],
         "pearl": [2, 3],
     }
-    policies = ("--set", "draft_length=confident:most=3", "--set", "draft_length=5")
+    policies = ("--set", "draft_length=heuristic:most=3", "--set", "draft_length=5")
     names = run("tune", *COMMON, "--tokens", "0", "--strategy", "pearl", *policies, "--json", "-").json["curves"]
-    assert list(names) == ["autoregressive", "pearl draft_length=confident:most=3", "pearl draft_length=5"]
+    assert list(names) == ["autoregressive", "pearl draft_length=heuristic:most=3", "pearl draft_length=5"]
     assert_one_line(run(*options[:-2], "--set", "fwe=1"), "no strategy that is compared has a parameter 'fwe'")
     assert_one_line(run(*options[:-2], "--set", "few=3-1"), "--set few=3-1 holds no value")
 
@@ -122,8 +123,8 @@ def test_a_draft_length_is_a_policy_by_its_name_or_place(own: Path) -> None:
     ("text", "message"),
     [
         ("confidnet", "'confidnet' is not possible: .* did you mean confident"),
-        ("many", "give an integer of at least 1, 'auto', or a policy: confident"),
-        ("confident:mots=3", "confident has no parameter 'mots': it takes most, threshold"),
+        ("many", "give an integer of at least 1, 'auto', or a policy: adaedl, bandit"),
+        ("confident:mots=3", "confident has no parameter 'mots': it takes most, threshold, samples"),
         ("own_code:Mine", "is no dataclass of DraftLength"),
     ],
 )

@@ -16,7 +16,6 @@ import specdec
 from specdec import (
     Chance,
     CheckFailed,
-    Confident,
     Decision,
     DecodingStrategy,
     Draft,
@@ -38,6 +37,7 @@ from specdec import (
 )
 from specdec.testing import assert_lossless, checks, run_checks
 from strategies import Pearl, Speculative
+from strategies.lengths import Confident
 
 # --- a strategy ------------------------------------------------------------------------------------------------------
 
@@ -136,8 +136,7 @@ def test_a_strategy_may_change_its_mind_from_round_to_round() -> None:
 class MyPolicy(DraftLength):
     """Two tokens after a full acceptance, else one; ends behind a token of probability above 0.9."""
 
-    @property
-    def stop(self) -> StopRule:
+    def stop(self, memory: int) -> StopRule:
         return above
 
     def init(self, facts: Facts) -> Hashable:
@@ -162,7 +161,7 @@ def test_a_policy_ends_drafts_only_if_it_says_so() -> None:
     state = State(specdec.Committed((1,)), memory=2)
     assert MyPolicy().draft(state).stop is above
     assert specdec.Fixed(2).draft(state).stop is None
-    stop = Confident(threshold=0.5).draft(state).stop
+    stop = Confident(threshold=0.5).draft(State(state.committed, memory=())).stop
     assert stop is not None
     assert [stop([0.4, 0.6], token) for token in (0, 1)] == [True, False]
 

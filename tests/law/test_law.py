@@ -20,7 +20,6 @@ import specdec
 from specdec import (
     Both,
     Committed,
-    Confident,
     DecodingStrategy,
     Draft,
     Guess,
@@ -33,6 +32,7 @@ from specdec import (
 from specdec.law import ExactLaw, ExactPair, assert_lossless, cases, law, target_law, total_variation
 from specdec.law.proof import PROMPT
 from specdec.verification import rules
+from strategies.lengths import Confident
 
 
 def every_strategy(lengths: range) -> list[Any]:

@@ -29,13 +29,13 @@ from specdec import (
     create,
     decode,
 )
-from specdec.lengths import Confident
 from specdec.runtime.cache import LENGTH
 from specdec.runtime.fused import new_forward
 from specdec.runtime.messages import DraftRequest
 from specdec.runtime.sequences import LONGEST_PADDED, Batched, new_batch_runner
 from specdec.runtime.worker import Worker
 from specdec.testing.models import fresh_logits, model, resembling
+from strategies.lengths import Confident
 
 VOCABULARY = 12
 ARCHITECTURES = ["gpt2", "llama", "qwen3", "gemma2"]

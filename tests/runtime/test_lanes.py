@@ -25,6 +25,7 @@ from specdec.runtime.messages import Drafting, DraftRequest, ScoreRequest
 from specdec.runtime.worker import NewWorker, Worker
 from specdec.sampling import Sampling
 from specdec.testing.models import greedy_tokens, resembling
+from strategies.lengths import Confident
 
 VOCABULARY = 12
 STRATEGIES = {
@@ -52,7 +53,7 @@ def decoded(pair: Pair) -> list[tuple[int, ...]]:
         ("saguaro", {"temperature": 0}),
         ("hedged", {"temperature": 0.7, "top_p": 0.9, "repetition_penalty": 1.3}),
     ]
-    confident = specdec.create("speculative", draft_length=specdec.Confident(4, 0.3))
+    confident = specdec.create("speculative", draft_length=Confident(4, 0.3))
     outputs = [
         decode(pair, specdec.create(name, draft_length=3), [1, 2, 1, 2], max_new_tokens=12, seed=seed, **options).tokens
         for name, options in runs

@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 from tiny_models import Broken
 
-from specdec import Batch, Committed, Confident, Decoding, ModelError, Pair, State, create, decode
+from specdec import Batch, Committed, Decoding, ModelError, Pair, State, create, decode
 from specdec.runtime.channel import Channel
 from specdec.runtime.lane import ProcessLane
 from specdec.runtime.slot import Slot
 from specdec.sampling import Sampler, Sampling
 from specdec.testing.models import greedy_tokens
 from strategies import Speculative
+from strategies.lengths import Confident
 
 SPECULATIVE, PEARL = create("speculative", draft_length=3), create("pearl", draft_length=2)
 PROMPTS = [[1, 2, 3], [4], [5, 6, 5, 6, 5], [7, 8]]

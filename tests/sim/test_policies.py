@@ -1,0 +1,84 @@
+"""Draft-length policies in the simulator: those that count are simulated, those that read `q` are refused by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import strategies
+from sim.setup.acceptance import Rate
+from sim.setup.latency import Constant
+from sim.setup.system import System
+from sim.stream.chain import compile_strategy
+from sim.stream.events import run_stream
+from sim.stream.speed import long_run_speed
+from specdec import DecodingStrategy, DraftingStrategy, StrategyError, create
+
+DRAFTING = ("speculative", "pearl", "hedged", "saguaro")
+
+
+def system(ratio: float) -> System:
+    return System(Constant(1.0, ratio))
+
+
+def exact(strategy: DecodingStrategy, rate: float, ratio: float) -> float:
+    """Tokens for each step of the target, by the compiled chain."""
+    on = system(ratio)
+    return ratio * float(long_run_speed(compile_strategy(strategy, on), Rate(rate), on).tokens_per_second)
+
+
+def simulated(strategy: DecodingStrategy, rate: float, ratio: float, tokens: int = 10_000) -> float:
+    return ratio * run_stream(strategy, Rate(rate), system(ratio), tokens=tokens).tokens_per_second
+
+
+@pytest.mark.parametrize("length", [1, 3, 7])
+@pytest.mark.parametrize(
+    "of",
+    [
+        strategies.Speculative,
+        strategies.Pearl,
+        lambda length: strategies.Hedged(length, 2),
+        lambda length: strategies.Saguaro(length, 2),
+        lambda length: strategies.Saguaro(length, 3, on_a_miss="none"),
+    ],
+    ids=["speculative", "pearl", "hedged", "saguaro", "saguaro none"],
+)
+def test_closed_forms_are_those_of_the_compiled_chains(of: Any, length: int) -> None:
+    strategy: DraftingStrategy = of(length)
+    for rate in (0.0, 0.3, 0.8, 1.0):
+        for ratio in (0.7, 2.0, 5.0, 10.0):
+            assert strategy.closed_form(rate, ratio, length) == pytest.approx(exact(strategy, rate, ratio))
+
+
+@pytest.mark.parametrize("name", DRAFTING)
+def test_heuristic_is_compiled_and_its_events_agree(name: str) -> None:
+    strategy = create(name, draft_length="heuristic:most=6")
+    for rate in (0.5, 0.9):
+        assert simulated(strategy, rate, 5.0) == pytest.approx(exact(strategy, rate, 5.0), rel=0.04)
+
+
+@pytest.mark.parametrize(("policy", "least"), [("bandit", 0.87), ("closed_form", 0.97)])
+@pytest.mark.parametrize("name", DRAFTING)
+def test_policies_that_learn_come_close_to_the_best_fixed_length(name: str, policy: str, least: float) -> None:
+    for rate, ratio in ((0.5, 3.0), (0.85, 8.0)):
+        best = max(exact(create(name, draft_length=length), rate, ratio) for length in range(1, 13))
+        found = simulated(create(name, draft_length=policy), rate, ratio, tokens=4000)
+        assert least * best < found < 1.03 * best, (rate, ratio)
+
+
+def test_memories_that_never_repeat_are_refused_by_the_chain_alone() -> None:
+    for policy in ("bandit", "closed_form"):
+        with pytest.raises(StrategyError, match="memory does not repeat; simulate it by events"):
+            compile_strategy(create("speculative", draft_length=policy))
+
+
+@pytest.mark.parametrize("policy", ["svip", "adaedl", "confident"])
+@pytest.mark.parametrize("name", DRAFTING)
+def test_policies_that_read_q_are_refused_by_name(name: str, policy: str) -> None:
+    strategy = create(name, draft_length=policy)
+    rule = "BelowConfidence" if policy == "confident" else "AboveEntropy"
+    with pytest.raises(StrategyError, match=f"{rule}.*probabilities, which a simulation does not know.*heuristic"):
+        compile_strategy(strategy)
+    with pytest.raises(StrategyError, match=rule):
+        run_stream(strategy, Rate(0.5), system(5.0), tokens=10)
