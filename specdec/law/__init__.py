@@ -1,6 +1,7 @@
 """Computes the exact output law of any strategy by enumeration, in fractions, and compares it with the target's law."""
 
 from specdec.law.exact import Exact, law
+from specdec.law.lossy import MeasuredLoss, OneStep, how_lossy, measured_loss, one_step
 from specdec.law.oracle import Oracle, branches
 from specdec.law.pair import ExactLaw, ExactPair, ExactRow, Scattered, Schedule, target_law, total_variation
 from specdec.law.proof import Case, Proof, assert_lossless, cases, prove
@@ -12,6 +13,8 @@ __all__ = [
     "ExactLaw",
     "ExactPair",
     "ExactRow",
+    "MeasuredLoss",
+    "OneStep",
     "Oracle",
     "Proof",
     "Proofs",
@@ -20,7 +23,10 @@ __all__ = [
     "assert_lossless",
     "branches",
     "cases",
+    "how_lossy",
     "law",
+    "measured_loss",
+    "one_step",
     "prove",
     "prove_all",
     "target_law",

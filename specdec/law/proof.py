@@ -32,7 +32,7 @@ from specdec.law.pair import ExactLaw, ExactPair, ExactRow, Scattered, Schedule,
 from specdec.law.sampled import TOKENS, sample
 from specdec.report import Report, spelled
 from specdec.strategy import DecodingStrategy
-from specdec.verification import Rule, name_of, rules
+from specdec.verification import Rule, is_lossless, name_of, rules
 
 PROMPT: Tokens = (0,)
 
@@ -100,9 +100,9 @@ class Proof(Report):
     `strategy`              its name
     `parameters`            its parameters by name
     `verification`          name of the rule
-    `lossless_claimed`      whether the strategy claims to be lossless
+    `lossless_claimed`      whether the strategy and the rule claim to be lossless
     `pairs`                 how many pairs were tried for outputs of up to 4 tokens: all, or those up to the first on which the
-                            laws differ
+                            laws differ though they are claimed to be equal
     `max_total_variation`   the largest distance between the two laws; `None` if the law could not be computed
     `exact`                 whether the laws were equal, as fractions, on every pair
     `seconds`               seconds it took
@@ -111,6 +111,7 @@ class Proof(Report):
     `new_tokens`            most tokens of an output that was enumerated: the horizon
     `sampled_tokens`        tokens in still longer outputs, which were sampled; 0 where the law was refuted before
     `sampled_deviation`     largest difference of a count among them from its expectation, in standard errors; 6 refutes
+    `mean_total_variation`  mean distance over all pairs, where no claim is made: how lossy it is; else `None`
     """
 
     strategy: str
@@ -126,10 +127,11 @@ class Proof(Report):
     new_tokens: int = 0
     sampled_tokens: int = 0
     sampled_deviation: float = 0.0
+    mean_total_variation: float | None = None
 
     @property
     def refuted(self) -> bool:
-        """Whether the strategy claims to be lossless and is not."""
+        """Whether it is claimed to be lossless and is not."""
         return self.lossless_claimed and not self.exact
 
     def __str__(self) -> str:
@@ -230,7 +232,7 @@ def prove(
         strategy.name,
         strategy.parameters,
         name_of(verification),
-        strategy.lossless,
+        strategy.lossless and is_lossless(verification),
         tried[False],
         float(distance),
         text is None,
@@ -252,7 +254,7 @@ def assert_lossless(
 ) -> list[Proof]:
     """Raise `NotLossless`, with a smallest counterexample, unless the law is the target's on every generated pair.
 
-    `verification` is a rule or its name; every installed rule is tried unless it is given. Another `seed` gives other pairs.
+    `verification` is a rule or its name; every installed rule that claims to be lossless is tried unless it is given. Another `seed` gives other pairs.
     `new_tokens` is the longest output that is enumerated. Returns the proofs. Use small draft lengths: the work grows with the
     power of the length.
     """
