@@ -207,7 +207,7 @@ def name_of(verification: str | Rule) -> str:
     return getattr(verification, "__name__", type(verification).__name__)
 
 
-def description_of(verification: Rule) -> tuple[str, dict[str, Any]]:
-    """The first line of a rule's docstring, and its parameters by name."""
-    parameters = {field.name: getattr(verification, field.name) for field in fields(verification)} if is_dataclass(verification) else {}
-    return (getdoc(verification) or "").partition("\n")[0], parameters
+def description_of(verification: Rule) -> tuple[dict[str, Any], str]:
+    """The parameters of a rule by name, and the first line of its docstring."""
+    own = fields(verification) if is_dataclass(verification) else ()
+    return {field.name: getattr(verification, field.name) for field in own}, (getdoc(verification) or "").partition("\n")[0]

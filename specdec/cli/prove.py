@@ -13,6 +13,7 @@ from specdec.cli.completion import rule_names, strategy_names
 from specdec.cli.console import Terminal
 from specdec.errors import InputError
 from specdec.strategy import available
+from specdec.synthetic import synthetic
 from specdec.verification import rules
 
 if TYPE_CHECKING:
@@ -83,6 +84,9 @@ def prove(
     if isinstance(length := chosen.get("draft_length"), int) and length > LONGEST_PROVED:
         raise InputError(f"draft length {length} has too many branches to follow: prove at most {LONGEST_PROVED}")
     strategies = [variant for name in options.several(strategy) or available() for variant in variants(name, **chosen)]
+    for name in verification or ():
+        if synthetic(name):
+            raise InputError(f"{name} forces acceptance, so there is no law to prove: name a rule")
     if not on_pair and models != options.ModelOptions():
         raise InputError("--target and what else says which models to take is for --on-pair: give it too")
     proofs = prove_all(strategies, verification or (), pairs, seed, new_tokens or NEW_TOKENS, progress=terminal.follow)
