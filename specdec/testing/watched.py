@@ -17,11 +17,8 @@ from specdec.strategy import DecodingStrategy
 if TYPE_CHECKING:
     from typing import Self
 
-TOLERANCE = 1e-5
-"""Of rows, which are float32: far above rounding, far below any wrong row."""
-
-MOST_COPIED = 8
-"""So many certain guesses that all equal a sampled one are copies of it; fewer may be a coincidence."""
+TOLERANCE = 1e-3
+"""Of rows, which are float32 and made of large logits here: far above rounding, far below any wrong row."""
 
 TOKENS = 24
 PROMPT = (1, 2, 3, 1, 2)
@@ -32,15 +29,12 @@ class Record:
     """What was seen of a decode.
 
     `models`   the target and the draft
-    `drafted`  every token that a draft made, by its identity, so that no other one can have the same
-    `sampled`  what was sampled: a context, and the token after it
+    `drafted`  the tokens that drafts made, by the identity of the row that each was sampled from
+    `raced`    whether a draft was ended by the clock
     """
 
     models: tuple[Any, Any]
     drafted: dict[int, Drafted] = field(default_factory=dict[int, Drafted])
-    sampled: set[tuple[tuple[int, ...], int]] = field(default_factory=set[tuple[tuple[int, ...], int]])
-    certain: int = 0
-    copied: int = 0
     raced: bool = False
 
     def see(self, effect: Effect[Any], answer: Any) -> Any:
@@ -53,8 +47,8 @@ class Record:
                 self.see_draft((*committed.tokens, *after.tokens), answer)
             case Score():
                 self.see_scores(answer)
-            case Verify(scores, guess):
-                self.see_verified(scores.committed, guess)
+            case Verify(guess=guess):
+                self.see_verified(guess)
             case Fork():
                 return WatchedForks(self, effect.committed, answer)
             case _:
@@ -68,8 +62,7 @@ class Record:
             assert distance < TOLERANCE, (
                 f"the draft reports another row behind {context} than it has without a cache: they differ by {distance:.2g}"
             )
-            self.drafted[id(drafted)] = drafted
-            self.sampled.add((context, drafted.token))
+            self.drafted[id(drafted.q)] = drafted
             context = (*context, drafted.token)
 
     def see_scores(self, scores: Scores) -> None:
@@ -81,26 +74,14 @@ class Record:
                 f"row {i} of a Score behind {context} is not the target's without a cache: they differ by {distance:.2g}"
             )
 
-    def see_verified(self, committed: Committed, guess: Guess) -> None:
-        """A guess is one that a draft made, or certain."""
-        context = committed.tokens
+    def see_verified(self, guess: Guess) -> None:
+        """A guess is certain, or has the row that it was sampled from."""
         for i, drafted in enumerate(guess.drafted):
-            if drafted.q is None:
-                self.certain += 1
-                self.copied += (context, drafted.token) in self.sampled
-            else:
-                assert id(drafted) in self.drafted, (
-                    f"guess {i} of a Verify, token {drafted.token}, comes with a row that no draft reported for it: pass drafted "
-                    "tokens on as they are"
-                )
-            context = (*context, drafted.token)
-
-    def check_copies(self) -> None:
-        """Certain guesses are not sampled tokens whose row was thrown away."""
-        assert not self.copied == self.certain >= MOST_COPIED, (
-            f"all of {self.certain} certain guesses are tokens that the draft sampled there: verify them with the row they were "
-            "sampled from, and use Guess.certain for what was computed"
-        )
+            known = self.drafted.get(id(drafted.q))
+            assert drafted.q is None or (known is not None and known.token == drafted.token), (
+                f"guess {i} of a Verify, token {drafted.token}, comes with a row that it was not sampled from: pass drafted tokens "
+                "on as they are"
+            )
 
     def _fresh(self, which: int, context: Sequence[int], guess: Sequence[int]) -> Any:
         from specdec.testing.models import fresh_logits
@@ -166,7 +147,7 @@ def watched_rows(strategy: DecodingStrategy) -> None:
     """An `AssertionError` says which row is not the one it should be."""
     for noise in (0.05, 1.0):
         try:
-            watched(strategy, noise).check_copies()
+            watched(strategy, noise)
         except AssertionError as fault:
             raise AssertionError(f"{strategy}: {fault}") from None
 
