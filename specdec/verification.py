@@ -168,7 +168,8 @@ def rules(*, lossy: bool = False) -> dict[str, Rule]:
 def _named(text: str) -> Rule:
     """Looked up once in a process, since each decode asks."""
     name, settings = with_settings(text)
-    return _made(name, found_at(name) if is_place(name) else RULES.find(name), settings)
+    placed = is_place(name) and not name.startswith("synthetic:")  # forced acceptance, which is no rule
+    return _made(name, found_at(name) if placed else RULES.find(name), settings)
 
 
 def _made(name: str, found: Any, settings: Sequence[tuple[str, str]]) -> Rule:

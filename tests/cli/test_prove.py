@@ -48,7 +48,7 @@ def test_proofs_as_json(run: Callable[..., Ran]) -> None:
     rows = ran.json["proofs"]
     assert ran.code == 0
     assert (ran.json["format"], ran.json["interrupted"]) == ("specdec.prove/1", False)
-    horizon = ["long_pairs", "new_tokens", "sampled_tokens", "sampled_deviation"]
+    horizon = ["long_pairs", "new_tokens", "sampled_tokens", "sampled_deviation", "mean_total_variation"]
     assert all(list(row) == [*keys, "counterexample", *horizon] for row in rows)
     assert {row["new_tokens"] for row in rows} == {24}
     assert [(row["strategy"], row["parameters"], row["verification"]) for row in rows] == [
