@@ -1,4 +1,4 @@
-"""A check of a strategy for `specdec.testing`: its compiled chain and its simulation by events agree, and neither is too fast."""
+"""A check of a strategy for `specdec.testing`: its compiled chain and its simulation agree, and it is not too fast."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """Typical acceptance: a guess is accepted if the target finds it likely enough. LOSSY: the output has not the target's law.
 
-Medusa, Cai et al. 2024 (arXiv 2401.10774), section 2.3.1: accept `x` if `p(x) > min(epsilon, delta exp(-H(p)))`, where `H` is the
-entropy. So a guess need not have a high `p(x)` where many tokens are plausible. `q` is not looked at: what the draft prefers among
-likely tokens is what comes out. Medusa's release has `epsilon = 0.09` and `delta = 0.3`. It takes the first token of a round from
-the target, and greedily unless told otherwise; here the token after the accepted ones is a sample of `p`, as in all other rules.
-At temperature 0 every rule is the greedy one, which is lossless.
+Medusa, Cai et al. 2024 (arXiv 2401.10774), section 2.3.1: accept `x` if `p(x) > min(epsilon, delta exp(-H(p)))`, where `H` is
+the entropy. So a guess need not have a high `p(x)` where many tokens are plausible. `q` is not looked at: what the draft
+prefers among likely tokens is what comes out. Medusa's release has `epsilon = 0.09` and `delta = 0.3`, and treats the first
+token of a round in another way; here the token after the accepted ones is a sample of `p`, as in all other rules. At
+temperature 0 every rule is the greedy one, which is lossless.
 """
 
 from __future__ import annotations

@@ -6,9 +6,9 @@ with arrays of `Fraction`: the rule that is proved is the rule that runs.
 A rule draws no random numbers; its `Chance` does. Each question to it has a known law, and is answered with fresh randomness.
 (The reference code of PEARL uses one uniform number for several positions. Its output is biased.)
 
-Rules are found through the entry-point group `specdec.rules`. The built-in ones are registered there too. A rule claims that the
-output keeps the target's law, unless it has an attribute `lossless = False`. Such a rule is used only where it is asked for, and
-every report says so.
+Rules are found through the entry-point group `specdec.rules`. The built-in ones are registered there too. A rule claims that
+the output keeps the target's law, unless it has an attribute `lossless = False`. Such a rule is used only where it is asked
+for, and every report says so.
 
 Sources: token rule, Leviathan et al. 2023 (arXiv 2211.17192) and Chen et al. 2023 (arXiv 2302.01318); block rule, Sun et al.
 2024 (arXiv 2403.10444), algorithm 2; match rule, the "sample and compare" rule of transformers and llama.cpp.
@@ -179,13 +179,15 @@ def _made(name: str, found: Any, settings: Sequence[tuple[str, str]]) -> Rule:
         if parameter not in parameters:
             takes = f"it takes {', '.join(parameters)}" if parameters else "it takes none"
             raise InputError(f"verification {name} has no parameter {parameter!r}: {takes}")
+    made: Any
     try:
         made = found(**{parameter: number_or_text(value) for parameter, value in settings}) if parameters else found
     except TypeError as error:
         raise InputError(f"verification {name}: {error}: write {name}:NAME=VALUE") from error
-    if not callable(made) or isinstance(made, type):
+    if isinstance(made, type) or not callable(made):
         raise InputError(f"verification {name} is {made!r}, no function (window, bonus, chance): correct it")
-    return made
+    verification: Any = made
+    return verification
 
 
 def rule(verification: str | Rule) -> Rule:

@@ -19,9 +19,9 @@ class KindName(StrEnum):
 
 def new(
     name: Annotated[str, typer.Argument(help="Name of the package, such as my_idea.")],
-    kind: Annotated[KindName, typer.Option(help="What it brings: a strategy, a verification rule or a draft-length policy.")] = (
-        KindName.strategy
-    ),
+    kind: Annotated[
+        KindName, typer.Option(help="What it brings: a strategy, a verification rule or a draft-length policy.")
+    ] = (KindName.strategy),
     json: options.Json = None,
 ) -> None:
     """Write a package of your own into a new folder: a strategy, a rule or a draft-length policy, to be edited.

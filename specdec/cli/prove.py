@@ -55,7 +55,9 @@ def prove(
     seed: Annotated[int, typer.Option(help="Another seed gives other model pairs.")] = 0,
     on_pair: Annotated[
         bool,
-        typer.Option("--on-pair", help="Measure too how lossy each rule is on rows of a real pair: the bundled one, or --target."),
+        typer.Option(
+            "--on-pair", help="Measure too how lossy each rule is on rows of a real pair: the bundled one, or --target."
+        ),
     ] = False,
     json: options.Json = None,
 ) -> None:

@@ -1,7 +1,7 @@
 """Says how lossy a strategy or a rule is that does not claim to keep the target's law.
 
-    how_lossy(Speculative(2), "typical")      exactly, on the generated pairs of the proofs
-    one_step(rule, p, q)                      of one guess, for real rows: the law of the token that is committed first
+how_lossy(Speculative(2), "typical")      exactly, on the generated pairs of the proofs
+one_step(rule, p, q)                      of one guess, for real rows: the law of the token that is committed first
 """
 
 from __future__ import annotations

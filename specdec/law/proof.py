@@ -254,9 +254,9 @@ def assert_lossless(
 ) -> list[Proof]:
     """Raise `NotLossless`, with a smallest counterexample, unless the law is the target's on every generated pair.
 
-    `verification` is a rule or its name; every installed rule that claims to be lossless is tried unless it is given. Another `seed` gives other pairs.
-    `new_tokens` is the longest output that is enumerated. Returns the proofs. Use small draft lengths: the work grows with the
-    power of the length.
+    `verification` is a rule or its name; every installed rule that claims to be lossless is tried unless it is given. Another
+    `seed` gives other pairs. `new_tokens` is the longest output that is enumerated. Returns the proofs. Use small draft
+    lengths: the work grows with the power of the length.
     """
     proofs: list[Proof] = []
     for rule in rules() if verification is None else [verification]:

@@ -205,7 +205,11 @@ def _drafted(parameters: Mapping[str, Any]) -> int:
 def _prove(strategy: DecodingStrategy, verification: str | Rule, pairs: int, seed: int, new_tokens: int) -> Proof:
     claimed = strategy.lossless and is_lossless(verification)
     try:
-        return prove(strategy, verification, pairs, seed, new_tokens) if claimed else how_lossy(strategy, verification, pairs, seed)
+        return (
+            prove(strategy, verification, pairs, seed, new_tokens)
+            if claimed
+            else how_lossy(strategy, verification, pairs, seed)
+        )
     except SpecdecError as error:
         name, fault = name_of(verification), str(error)
         return Proof(strategy.name, strategy.parameters, name, claimed, 0, None, False, 0.0, fault)

@@ -85,6 +85,7 @@ def _decodes(
     strategy: DecodingStrategy, pair: Any, prompt: tuple[int, ...], budget: int, targets: tuple[int, ...] | None
 ) -> None:
     from specdec.decoding import decode
+    from specdec.testing.watched import races
 
     for temperature in (0.0, 1.0):
         options: dict[str, Any] = {"max_new_tokens": budget, "temperature": temperature, "seed": budget}
@@ -99,8 +100,7 @@ def _decodes(
         ended = tokens.index(eos) + 1 if eos in tokens else budget
         _expect(len(tokens) == ended, f"{case} made {tokens}, which does not end at its end-of-sequence token {eos}")
         if budget == max(BUDGETS):
-            at = len(prompt) + budget // 2
-            stopped = decode(pair, strategy, prompt, eos=(), stop=lambda text: "half" if len(text) >= at else None, **options)
+            stopped = decode(pair, strategy, prompt, eos=(), stop=_ends_at(len(prompt) + budget // 2), **options)
             made = stopped.tokens, stopped.finished_by
             _expect(made == (result.tokens[: budget // 2], "half") or races(strategy), f"{case} made {made}, and not the half")
 
@@ -125,6 +125,11 @@ def lanes(strategy: DecodingStrategy) -> None:
     if not races(strategy):
         other = next((lane for lane in made if made[lane] != made["inline"]), "inline")
         _expect(other == "inline", f"{strategy} made {made[other]} with the draft in a {other}, and {made['inline']} without")
+
+
+def _ends_at(length: int) -> Callable[[tuple[int, ...]], str | None]:
+    """A stop condition that ends a text of so many tokens."""
+    return lambda text: "half" if len(text) >= length else None
 
 
 def _expect(condition: bool, fault: str) -> None:

@@ -116,7 +116,12 @@ def new_package(name: str, kind: str = "strategy", parent: str | Path = ".") -> 
     _require_free(name, KINDS[kind])
     folder = Path(parent) / name
     module, lines = f"{name}.py", KINDS[kind].lines(f"./{name}.py:{_thing(name, kind)}")
-    texts = {"pyproject.toml": "pyproject.toml", module: f"{kind}.py", f"test_{name}.py": f"{kind}.test", "README.md": "README.md"}
+    texts = {
+        "pyproject.toml": "pyproject.toml",
+        module: f"{kind}.py",
+        f"test_{name}.py": f"{kind}.test",
+        "README.md": "README.md",
+    }
     words = _words(name, kind, lines)
     try:
         folder.mkdir()

@@ -1,7 +1,7 @@
 """Watches a strategy decode: which rows it was answered with, and which rows it verifies its guesses with.
 
-The watched strategy is one that passes every effect of another on. So it is run by the runtime as it is, with its caches, and each
-row is compared with a forward of the model over the whole context, without a cache.
+The watched strategy is one that passes every effect of another on. So it is run by the runtime as it is, with its caches, and
+each row is compared with a forward of the model over the whole context, without a cache.
 """
 
 from __future__ import annotations
@@ -10,7 +10,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from specdec.effects import Both, Committed, Draft, Drafted, Effect, Fork, Forks, Guess, Program, Race, Score, Scores, Verdict, Verify
+from specdec.effects import (
+    Both,
+    Committed,
+    Draft,
+    Drafted,
+    Effect,
+    Fork,
+    Forks,
+    Guess,
+    Program,
+    Race,
+    Score,
+    Scores,
+    Verdict,
+    Verify,
+)
 from specdec.state import Facts
 from specdec.strategy import DecodingStrategy
 
@@ -79,8 +94,8 @@ class Record:
         for i, drafted in enumerate(guess.drafted):
             known = self.drafted.get(id(drafted.q))
             assert drafted.q is None or (known is not None and known.token == drafted.token), (
-                f"guess {i} of a Verify, token {drafted.token}, comes with a row that it was not sampled from: pass drafted tokens "
-                "on as they are"
+                f"guess {i} of a Verify, token {drafted.token}, comes with a row that it was not sampled from: pass drafted "
+                "tokens on as they are"
             )
 
     def _fresh(self, which: int, context: Sequence[int], guess: Sequence[int]) -> Any:

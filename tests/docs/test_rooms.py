@@ -90,8 +90,8 @@ def test_arrows_in_the_direction_are_allowed() -> None:
 
 ROOMS: dict[str, dict[str, str]] = {
     "specdec": {
-        "base": "errors inputs importing clashes plugins statistics machine effects verification typical state lengths handover "
-        "strategy installed ending report profile",
+        "base": "errors inputs importing clashes plugins statistics machine effects verification typical state lengths "
+        "handover strategy installed ending report profile",
         "tools": "sampling processors stopping synthetic shapes pictures prompts",
         "law": "law",
         "runtime": "runtime",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from fractions import Fraction
 from math import exp, log
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,10 @@ from wrong_rules import absolute_residual, token_at
 
 import specdec
 from specdec import Chance, Decision, InputError, Window
+from specdec.bench import results
+from specdec.bench.peers import HuggingFaceGenerate
+from specdec.bench.run import Contender, Ours
+from specdec.bench.text import lossy_sentence
 from specdec.law import ExactPair, how_lossy, law, one_step, prove, prove_all, target_law, total_variation
 from specdec.law.lossy import OneGuess, measured_loss
 from specdec.law.oracle import branches
@@ -182,3 +188,36 @@ def test_greedy_decoding_has_the_targets_law_under_every_rule() -> None:
     hot = [tuple(Fraction(int(token == hot)) for token in range(3)) for hot in range(3)]
     pair = ExactPair(3, lambda context: hot[sum(context) % 3], lambda _: Q)
     assert law(Speculative(2), pair, (1,), 4, "typical") == target_law(pair, (1,), 4)
+
+
+# --- what people are told ---
+
+
+@pytest.mark.parametrize(
+    ("decoder", "temperature", "verification", "loses"),
+    [
+        (Ours(Speculative(2)), 1.0, "typical", True),
+        (Ours(Speculative(2)), 0.0, "typical", False),
+        (Ours(Autoregressive()), 1.0, "typical", False),
+        (HuggingFaceGenerate(), 1.0, "typical", False),
+        (Ours(Speculative(2)), 1.0, "block", False),
+        (Ours(Speculative(2)), 1.0, "synthetic:0.8", False),
+    ],
+)
+def test_a_benchmark_claims_no_law_where_a_lossy_rule_decided(
+    decoder: Any, temperature: float, verification: str, loses: bool
+) -> None:
+    benchmark: Any = SimpleNamespace(verification=verification)
+    assert results._loses(benchmark, Contender(decoder, temperature)) is loses  # pyright: ignore[reportPrivateUsage]
+
+
+def test_a_benchmark_names_what_is_lossy() -> None:
+    shown: Any = [SimpleNamespace(strategy=name, lossless_claimed=name != "pearl", synthetic="") for name in ("pearl", "ar")]
+    assert lossy_sentence(shown, "typical") == "LOSSY, with verification typical: outputs of pearl have not the target's law."
+    assert lossy_sentence(shown[1:], "typical") == ""
+
+
+def test_installed_rules_are_listed_with_their_claim() -> None:
+    listed = {rule.name: rule for rule in specdec.installed().rules}
+    assert [rule.lossless for rule in listed.values()] == [True, True, True, False]
+    assert listed["typical"].parameters == {"epsilon": 0.09, "delta": 0.3}
