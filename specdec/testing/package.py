@@ -53,7 +53,7 @@ KINDS = {
         "a strategy",
         STRATEGIES,
         "--strategy {}",
-        ("specdec prove {place}", f"specdec simulate {{}} {TIMES}", f"specdec generate {{}} {TEXT}"),
+        ("specdec prove {place} --set draft_length=2", f"specdec simulate {{}} {TIMES}", f"specdec generate {{}} {TEXT}"),
     ),
     "rule": Kind(
         "a verification rule",

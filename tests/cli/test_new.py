@@ -54,7 +54,7 @@ def test_it_says_what_to_do_next(run: Callable[..., Ran], here: Path) -> None:
     ran = run("new", "my_idea")
     assert ran.code == 0
     assert ran.out.splitlines()[0] == "A strategy to edit: my_idea/my_idea.py"
-    assert "specdec prove ./my_idea.py:MyIdea" in ran.out.splitlines()
+    assert "specdec prove ./my_idea.py:MyIdea --set draft_length=2" in ran.out.splitlines()
 
 
 @pytest.mark.parametrize(
