@@ -8,13 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from specdec.errors import InputError
 from specdec.report import Report, share
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 Tag: TypeAlias = Literal["measured", "fitted", "extrapolated", "table", "assumed"]
 """How a number came about: measured; on a curve that was fitted to measurements; on that curve beyond the measurements;
@@ -22,9 +19,6 @@ computed from a table or data sheet of the hardware; or assumed, since nobody me
 
 MOST_FORESEEN = 8
 """How many tokens are counted at most."""
-
-RACES = 16
-"""Races at each position from which foresight is estimated."""
 
 
 @dataclass(frozen=True)
@@ -81,43 +75,6 @@ class ForesightSums:
             tuple(accumulate((min(1.0, part / self.rejected) for part in rejected), max)),  # rounding may let one fall
             tuple(accumulate((min(1.0, part / self.accepted) for part in accepted), max)),
         )
-
-
-def foresight_sums(p: Tensor, q: Tensor, ranking: Tensor, races: int = RACES) -> ForesightSums:
-    """Sums over the positions of one text, by `races` races at each.
-
-    `p`, `q`     rows of target and draft, shape (positions, vocabulary); one-hot when greedy
-    `ranking`    the draft's rows by which it foresees tokens: `q`, or those behind a greedy choice
-    `races`      0: the draft foresees the likeliest tokens, as it does when greedy
-
-    A guess `d` is rejected with the chance of `[q(d) - p(d)]+`, and the token in its place has that of `[p - q]+` (token rule).
-    """
-    import torch
-
-    generator = torch.Generator().manual_seed(len(p))
-    wrong, missing = (q - p).clamp(min=0), (p - q).clamp(min=0)
-    rejected = missing.sum(-1)
-    accepted = torch.cat([torch.ones_like(rejected[:1]), 1 - rejected[:-1]])  # all before, for which the last one stands
-    some, tiny = rejected > 0, torch.finfo(p.dtype).tiny
-    first = min(MOST_FORESEEN, p.shape[-1])
-    sums = torch.zeros(2, MOST_FORESEEN, dtype=p.dtype)
-    for _ in range(max(races, 1)):
-        noise = torch.empty_like(p).exponential_(generator=generator).clamp_(min=tiny) if races else torch.ones_like(p)
-        order = ranking / noise
-        found = order.topk(first).indices == (p / noise).argmax(-1, keepdim=True)
-        sums[1] += _by_number(found, accepted) / max(races, 1)
-        guess = torch.multinomial(wrong[some], 1, generator=generator)
-        found = order[some].scatter(1, guess, -1).topk(first).indices == (missing / noise)[some].argmax(-1, keepdim=True)
-        sums[0] += _by_number(found, rejected[some]) / max(races, 1)
-    return ForesightSums(float(rejected.sum()), float(accepted.sum()), *(tuple(row) for row in sums.tolist()))
-
-
-def _by_number(found: Tensor, weights: Tensor) -> Tensor:
-    """Weights of the positions whose token is among the first 1, 2, ...; shape (`MOST_FORESEEN`,)."""
-    import torch
-
-    sums = (found.double().cumsum(-1) * weights.unsqueeze(-1)).sum(0)
-    return torch.cat([sums, sums[-1:].expand(MOST_FORESEEN - len(sums))])
 
 
 @dataclass(frozen=True)

@@ -95,6 +95,7 @@ class Generated(StrategySetting):
     `settings`      sampling, budget, rule and seed
     `pair`          the two models
     `statistics`    counts, speed and idle times
+    `lossless_claimed`   whether the law of the text is claimed to be the target's
     """
 
     format: ClassVar[str] = "specdec.generate/1"
@@ -107,6 +108,7 @@ class Generated(StrategySetting):
     settings: GenerateSettings
     pair: DescribedPair
     statistics: GenerateStatistics
+    lossless_claimed: bool = True
 
     def __rich__(self) -> RenderableType:
         from rich.text import Text
@@ -121,4 +123,5 @@ class Generated(StrategySetting):
             f"{share(counts.draft_acceptance_rate)} of {counts.drafted_tokens} drafted tokens accepted; "
             f"idle: target {share(counts.target_idle_share)}, draft {share(counts.draft_idle_share)}",
             f"\nsettings of the checkpoint: {own}" if own else "",
+            "" if self.lossless_claimed else ("\nLOSSY: this text has not the target's law", "bold red"),
         )

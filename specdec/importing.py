@@ -1,4 +1,4 @@
-"""Finds what a person names by its place: `module:Name`, or `./file.py:Name`."""
+"""Finds what a person names by its place: `module:Name`, or `./file.py:Name`; and splits parameters off that follow it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,18 @@ from specdec.inputs import did_you_mean
 def is_place(text: str) -> bool:
     """Whether a text names a place, and not something that is installed."""
     return ":" in text
+
+
+def with_settings(text: str) -> tuple[str, list[tuple[str, str]]]:
+    """`NAME` or a place, and the parameters of `NAME:A=1,B=2` or `./file.py:Name:A=1` as texts."""
+    name, _, settings = text.strip().rpartition(":")
+    if "=" not in settings or not name:
+        return text.strip(), []
+    for part in settings.split(","):
+        if not all(part.partition("=")):
+            raise InputError(f"{text}: {part!r} is no parameter: write NAME=VALUE")
+    parts = [part.partition("=") for part in settings.split(",")]
+    return name, [(parameter.strip(), value.strip()) for parameter, _, value in parts]
 
 
 def found_at(place: str) -> Any:

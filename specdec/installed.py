@@ -1,16 +1,19 @@
-"""Lists the installed strategies, and those that are installed but cannot be used."""
+"""Lists the installed strategies and verification rules, and those that are installed but cannot be used."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from inspect import getdoc
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from specdec.report import Report, table
 from specdec.strategy import STRATEGIES, DecodingStrategy
+from specdec.verification import description_of, is_lossless, rules
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.table import Table
 
 
 @dataclass(frozen=True)
@@ -30,35 +33,61 @@ class InstalledStrategy(Report):
 
 
 @dataclass(frozen=True)
+class InstalledRule(Report):
+    """One verification rule. The columns are those of a strategy.
+
+    `name`          its name on the command line
+    `lossless`      whether it claims to keep the target's law
+    `parameters`    its parameters with their defaults
+    `description`   first line of its docstring
+    """
+
+    name: str
+    lossless: bool
+    parameters: dict[str, Any]
+    description: str
+
+
+@dataclass(frozen=True)
 class Strategies(Report):
     """What `specdec strategies` writes.
 
     `strategies`   every installed one that can be used, in order of names
     `broken`       what is wrong with those that were left out, by name
+    `rules`        every installed verification rule that can be used
     """
 
     format: ClassVar[str] = "specdec.strategies/1"
 
     strategies: tuple[InstalledStrategy, ...]
     broken: dict[str, str] = field(default_factory=dict[str, str])
+    rules: tuple[InstalledRule, ...] = ()
 
     def __rich__(self) -> RenderableType:
         from rich.console import Group
         from rich.text import Text
 
-        made = table("strategy", "lossless", "parameters", "description")
-        for column in made.columns[:-1]:
-            column.no_wrap = True
-        for found in self.strategies:
-            parameters = "\n".join(f"{name} = {value}" for name, value in found.parameters.items())
-            made.add_row(found.name, "yes" if found.lossless else "NO", parameters or "-", found.description)
-        return Group(made, *(Text(f"Left out: {fault}", style="bold red") for fault in dict.fromkeys(self.broken.values())))
+        tables = [_table("strategy", self.strategies), _table("verification rule", self.rules)]
+        return Group(*tables, *(Text(f"Left out: {fault}", style="bold red") for fault in dict.fromkeys(self.broken.values())))
+
+
+def _table(kind: str, listed: Sequence[InstalledStrategy | InstalledRule]) -> Table:
+    from rich.markup import escape
+
+    made = table(kind, "lossless", "parameters", "description")
+    for column in made.columns[:-1]:
+        column.no_wrap = True
+    for found in listed:
+        parameters = "\n".join(f"{name} = {value}" for name, value in found.parameters.items())
+        made.add_row(found.name, "yes" if found.lossless else "NO", parameters or "-", escape(found.description))
+    return made
 
 
 def installed() -> Strategies:
-    """Every installed strategy, with its claim, its parameters and what it does; and those that cannot be used."""
+    """Every installed strategy and rule, with its claim, its parameters and what it does; and those that cannot be used."""
     found, faults = STRATEGIES.sorted_out()
-    return Strategies(tuple(_described(cls) for cls in found.values()), faults)
+    listed = [InstalledRule(name, is_lossless(it), *description_of(it)) for name, it in rules(lossy=True).items()]
+    return Strategies(tuple(_described(cls) for cls in found.values()), faults, tuple(listed))
 
 
 def _described(cls: type[DecodingStrategy]) -> InstalledStrategy:

@@ -19,7 +19,7 @@ import numpy as np
 
 from specdec.effects import Draft, StopRule, Verdict
 from specdec.errors import InputError
-from specdec.importing import found_at, is_place
+from specdec.importing import found_at, is_place, with_settings
 from specdec.inputs import at_least_one, at_most, did_you_mean, number_or_text
 from specdec.plugins import Plugins
 from specdec.state import Facts, State
@@ -173,9 +173,7 @@ def as_draft_length(value: AnyDraftLength) -> DraftLength:
 
 def _policy(text: str) -> DraftLength:
     """The policy that a text stands for."""
-    name, colon, settings = text.strip().rpartition(":")
-    if not colon or "=" not in settings:
-        name, settings = text.strip(), ""
+    name, settings = with_settings(text)
     known = POLICIES.names()
     if not is_place(name) and name not in known:
         hint = did_you_mean(name, ("auto", *known)) or f"or a policy: {', '.join(known)}"
@@ -183,12 +181,11 @@ def _policy(text: str) -> DraftLength:
     cls = found_at(name) if is_place(name) else POLICIES.find(name)
     if not _is_policy(name, cls):
         raise InputError(f"draft length {text}: {cls!r} is no {NEEDED}")
-    parts = [part.partition("=") for part in settings.split(",")] if settings else []
     own = [field.name for field in fields(cls)]  # type: ignore[arg-type]
-    for parameter, equals, _ in parts:
-        if not equals or parameter not in own:
+    for parameter, _ in settings:
+        if parameter not in own:
             raise InputError(f"draft length {text}: {name} has no parameter {parameter!r}: it takes {', '.join(own) or 'none'}")
     try:
-        return cls(**{parameter: number_or_text(number) for parameter, _, number in parts})
+        return cls(**{parameter: number_or_text(number) for parameter, number in settings})
     except TypeError as error:
         raise InputError(f"draft length {text}: {error}: write {name}:NAME=VALUE") from error

@@ -6,7 +6,9 @@ with arrays of `Fraction`: the rule that is proved is the rule that runs.
 A rule draws no random numbers; its `Chance` does. Each question to it has a known law, and is answered with fresh randomness.
 (The reference code of PEARL uses one uniform number for several positions. Its output is biased.)
 
-Rules are found through the entry-point group `specdec.rules`. The built-in ones are registered there too.
+Rules are found through the entry-point group `specdec.rules`. The built-in ones are registered there too. A rule claims that
+the output keeps the target's law, unless it has an attribute `lossless = False`. Such a rule is used only where it is asked
+for, and every report says so.
 
 Sources: token rule, Leviathan et al. 2023 (arXiv 2211.17192) and Chen et al. 2023 (arXiv 2302.01318); block rule, Sun et al.
 2024 (arXiv 2403.10444), algorithm 2; match rule, the "sample and compare" rule of transformers and llama.cpp.
@@ -15,10 +17,14 @@ Sources: token rule, Leviathan et al. 2023 (arXiv 2211.17192) and Chen et al. 20
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
+from inspect import getdoc
 from typing import Any, Protocol, TypeAlias
 
+from specdec.errors import InputError
+from specdec.importing import found_at, is_place, with_settings
+from specdec.inputs import number_or_text
 from specdec.plugins import Plugins
 
 Row: TypeAlias = Any
@@ -139,30 +145,62 @@ def greedy_rule(best: Sequence[int], guess: Sequence[int], bonus: bool) -> Decis
     return Decision(accepted, best[accepted] if accepted < len(guess) or bonus else None)
 
 
-RULES: Plugins[Rule] = Plugins(
+RULES: Plugins[Any] = Plugins(
     "specdec.rules",
     "verification",
-    "function (window, bonus, chance)",
+    "function (window, bonus, chance), or dataclass of one",
     lambda _, it: callable(it),
     first=("token", "match", "block"),
 )
 
 
 @cache
-def rules() -> dict[str, Rule]:
-    """Every installed rule by name, read once in a process. A `RuntimeWarning` names those that cannot be used."""
-    return RULES.usable()
+def rules(*, lossy: bool = False) -> dict[str, Rule]:
+    """Every installed rule that claims to be lossless, by name; with `lossy`, those too that do not. Read once in a process.
+
+    A `RuntimeWarning` names those that cannot be used.
+    """
+    found = {name: _made(name, it, []) for name, it in RULES.usable().items()}
+    return {name: it for name, it in found.items() if lossy or is_lossless(it)}
 
 
 @cache
-def _named(name: str) -> Rule:
+def _named(text: str) -> Rule:
     """Looked up once in a process, since each decode asks."""
-    return RULES.find(name)
+    name, settings = with_settings(text)
+    placed = is_place(name) and not name.startswith("synthetic:")  # forced acceptance, which is no rule
+    return _made(name, found_at(name) if placed else RULES.find(name), settings)
+
+
+def _made(name: str, found: Any, settings: Sequence[tuple[str, str]]) -> Rule:
+    """The rule that a registered object stands for: itself, or an object of the class with these parameters."""
+    parameters = [field.name for field in fields(found)] if isinstance(found, type) and is_dataclass(found) else []
+    for parameter, _ in settings:
+        if parameter not in parameters:
+            takes = f"it takes {', '.join(parameters)}" if parameters else "it takes none"
+            raise InputError(f"verification {name} has no parameter {parameter!r}: {takes}")
+    made: Any
+    try:
+        made = found(**{parameter: number_or_text(value) for parameter, value in settings}) if parameters else found
+    except TypeError as error:
+        raise InputError(f"verification {name}: {error}: write {name}:NAME=VALUE") from error
+    if isinstance(made, type) or not callable(made):
+        raise InputError(f"verification {name} is {made!r}, no function (window, bonus, chance): correct it")
+    verification: Any = made
+    return verification
 
 
 def rule(verification: str | Rule) -> Rule:
-    """A rule by name; a rule itself is passed through. An `InputError` refuses an unknown name."""
+    """A rule by its name, its place or its name and parameters (`typical:epsilon=0.2`); a rule itself is passed through.
+
+    An `InputError` refuses a name or a parameter that is not known.
+    """
     return _named(verification) if isinstance(verification, str) else verification
+
+
+def is_lossless(verification: str | Rule) -> bool:
+    """Whether the rule claims to keep the target's law."""
+    return bool(getattr(rule(verification), "lossless", True))
 
 
 def name_of(verification: str | Rule) -> str:
@@ -170,3 +208,9 @@ def name_of(verification: str | Rule) -> str:
     if isinstance(verification, str):
         return verification
     return getattr(verification, "__name__", type(verification).__name__)
+
+
+def description_of(verification: Rule) -> tuple[dict[str, Any], str]:
+    """The parameters of a rule by name, and the first line of its docstring."""
+    own = fields(verification) if is_dataclass(verification) else ()
+    return {field.name: getattr(verification, field.name) for field in own}, (getdoc(verification) or "").partition("\n")[0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from typing import Any, ClassVar
 
 from specdec import (
@@ -20,6 +19,7 @@ from specdec import (
     State,
     Verify,
 )
+from specdec.lengths import BelowConfidence
 
 
 @dataclass(frozen=True)
@@ -84,9 +84,7 @@ class DiscardedToken(Wrong):
     """Drafts while confident, and throws the token away at which confidence ended."""
 
     def step(self, state: State) -> Program[State]:
-        guess = yield from Draft(
-            state.committed, Guess.empty, self.draft_length, stop=lambda q, token: q[token] < Fraction(1, 2)
-        )
+        guess = yield from Draft(state.committed, Guess.empty, self.draft_length, stop=BelowConfidence(0.5))
         if len(guess) < self.draft_length:
             guess = guess[:-1]
         scores = yield from Score(state.committed, guess)
@@ -150,9 +148,7 @@ class KeptToken(Wrong):
     """Stops at low confidence and keeps the token: what `DiscardedToken` should do."""
 
     def step(self, state: State) -> Program[State]:
-        guess = yield from Draft(
-            state.committed, Guess.empty, self.draft_length, stop=lambda q, token: q[token] < Fraction(1, 2)
-        )
+        guess = yield from Draft(state.committed, Guess.empty, self.draft_length, stop=BelowConfidence(0.5))
         scores = yield from Score(state.committed, guess)
         verdict = yield from Verify(scores, guess, bonus=True)
         return state.then(verdict)

@@ -10,6 +10,7 @@ from specdec.bench.text import (
     ForWidth,
     greedy_sentence,
     legend,
+    lossy_sentence,
     more_columns,
     noise_sentence,
     pair_sentence,
@@ -94,6 +95,8 @@ class BenchReport(Report):
         yield ""
         if noise := noise_sentence(self.noise, self.measured):
             yield Text(noise, "bold")
+        if lossy := lossy_sentence(self.results, self.settings.verification):
+            yield Text(lossy, "bold red")
         if self.greedy_check is not None:
             yield greedy_sentence(self.greedy_check)
         yield Text(legend(more), "dim")

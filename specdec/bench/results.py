@@ -18,7 +18,7 @@ from specdec.bench.peers import COUNTERPARTS, SECONDS
 from specdec.bench.prediction import Question, predicted, steps_of
 from specdec.bench.report import BenchReport
 from specdec.bench.run import Benchmark, Contender, Ours, drafted_at_once
-from specdec.bench.values import BenchHardware, BenchResult, BenchSettings, Noise, PeerComparison, Ranking, Slower
+from specdec.bench.values import BASELINE, BenchHardware, BenchResult, BenchSettings, Noise, PeerComparison, Ranking, Slower
 from specdec.machine import versions
 from specdec.measure import hardware
 from specdec.settings import Options, resolve
@@ -26,6 +26,7 @@ from specdec.statistics import Statistics
 from specdec.strategy import DraftingStrategy
 from specdec.summary import DescribedPair
 from specdec.synthetic import synthetic
+from specdec.verification import is_lossless
 
 
 def report_of(benchmark: Benchmark, *, prompts_file: str = "", interrupted: bool = False) -> BenchReport:
@@ -111,7 +112,7 @@ def result(benchmark: Benchmark, contender: Contender) -> BenchResult:
         total,
         strategy=decoder.name,
         parameters=decoder.parameters,
-        lossless_claimed=decoder.lossless,
+        lossless_claimed=decoder.lossless and not _loses(benchmark, contender),
         automatic=isinstance(decoder, Ours) and decoder.automatic,
         temperature=contender.temperature,
         tokens_per_second=speed.tokens_per_second,
@@ -119,6 +120,13 @@ def result(benchmark: Benchmark, contender: Contender) -> BenchResult:
         speedup_over_ar_interval=interval,
         **(_of_ours(benchmark, contender, decoder, total) if isinstance(decoder, Ours) else {}),
     )
+
+
+def _loses(benchmark: Benchmark, contender: Contender) -> bool:
+    """Whether a lossy rule decides on guesses here: not greedily, not for a peer, and not where nothing is guessed."""
+    if synthetic(benchmark.verification) or is_lossless(benchmark.verification):
+        return False
+    return isinstance(contender.decoder, Ours) and contender.decoder.name != BASELINE and contender.temperature > 0
 
 
 def _of_ours(benchmark: Benchmark, contender: Contender, decoder: Ours, total: Statistics) -> dict[str, Any]:

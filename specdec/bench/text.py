@@ -140,6 +140,14 @@ def greedy_sentence(check: GreedyCheck) -> str:
     )
 
 
+def lossy_sentence(results: Sequence[BenchResult], verification: str) -> str:
+    """Which sampled outputs have not the target's law; empty where all are claimed to have it."""
+    names = dict.fromkeys(result.strategy for result in results if not result.lossless_claimed and not result.synthetic)
+    if not names:
+        return ""
+    return f"LOSSY, with verification {verification}: outputs of {', '.join(names)} have not the target's law."
+
+
 def legend(more: Sequence[str]) -> str:
     """What the columns mean."""
     return (

@@ -15,6 +15,7 @@ from specdec.cli.options import SAMPLING, SEED, Json, ModelOptions, StrategyOpti
 from specdec.cli.prompt import PromptOptions, chat_hint, shown
 from specdec.errors import InputError
 from specdec.synthetic import require_text
+from specdec.verification import is_lossless
 
 if TYPE_CHECKING:
     from specdec.batch import Result
@@ -143,6 +144,7 @@ def reported(prompt: str, result: Result, strategy: DecodingStrategy, pair: Pair
     from specdec.summary import DescribedPair
 
     counts, ran = result.statistics, result.strategy or strategy
+    keeps = settings.temperature == 0 or is_lossless(settings.verification)
     return Generated(
         strategy=ran.name,
         parameters=ran.parameters,
@@ -156,6 +158,7 @@ def reported(prompt: str, result: Result, strategy: DecodingStrategy, pair: Pair
         statistics=GenerateStatistics.of(
             counts, tokens_per_second=counts.tokens_per_second, drafted_tokens=counts.drafted_tokens
         ),
+        lossless_claimed=ran.lossless and keeps,
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,12 +13,22 @@ from specdec.cli.completion import rule_names, strategy_names
 from specdec.cli.console import Terminal
 from specdec.errors import InputError
 from specdec.strategy import available
+from specdec.synthetic import synthetic
+from specdec.verification import rules
+
+if TYPE_CHECKING:
+    from specdec.law import MeasuredLoss
 
 LONGEST_PROVED = 12
 """Draft length; every further token trebles the branches that are followed."""
 
 
+ROW_TOKENS = 16
+"""Tokens that the target samples after each bundled prompt, on whose rows rules are measured."""
+
+
 def prove(
+    models: options.ModelOptions,
     strategy: Annotated[
         list[str] | None,
         typer.Argument(
@@ -31,7 +43,8 @@ def prove(
         typer.Option(
             metavar="RULE",
             autocompletion=rule_names,
-            help="Rule to prove, such as token, match or block; may be repeated. All unless given.",
+            help="Rule to prove, such as token, match or block, or your ./file.py:function; may be repeated. All lossless ones "
+            "unless given.",
         ),
     ] = None,
     pairs: Annotated[int, typer.Option(help="Generated model pairs for each proof.")] = 200,
@@ -40,6 +53,12 @@ def prove(
         typer.Option(min=1, max=1000, help="The longest outputs to enumerate, where few positions are open; 24 unless given."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Another seed gives other model pairs.")] = 0,
+    on_pair: Annotated[
+        bool,
+        typer.Option(
+            "--on-pair", help="Measure too how lossy each rule is on rows of a real pair: the bundled one, or --target."
+        ),
+    ] = False,
     json: options.Json = None,
 ) -> None:
     """Prove that strategies are lossless, in exact fractions.
@@ -47,13 +66,15 @@ def prove(
     Every branch of every random choice is followed on small generated model pairs, and the law of outputs of 1 to 4 tokens is
     compared with the target's; where few positions are open, that of outputs of up to 24. Outputs of 64 tokens are sampled.
     What begins later is not seen. Strategies with a draft length are tried with 1 to 4. Exits with 1, and shows a smallest
-    counterexample, if a strategy that claims to be lossless is not.
+    counterexample, if a strategy and a rule that claim to be lossless are not. Of those that claim nothing, such as
+    --verification typical, it says how lossy they are.
 
     Examples:
       specdec prove --all
       specdec prove pearl --verification block --pairs 1000
       specdec prove speculative --set draft_length=5 --json proof.json
       specdec prove pearl --set draft_length=2 --new-tokens 100
+      specdec prove speculative --verification typical --on-pair
     """
     from specdec.law.long import NEW_TOKENS
     from specdec.law.suite import prove_all, variants
@@ -65,10 +86,28 @@ def prove(
     if isinstance(length := chosen.get("draft_length"), int) and length > LONGEST_PROVED:
         raise InputError(f"draft length {length} has too many branches to follow: prove at most {LONGEST_PROVED}")
     strategies = [variant for name in parsing.several(strategy) or available() for variant in variants(name, **chosen)]
+    for name in verification or ():
+        if synthetic(name):
+            raise InputError(f"{name} forces acceptance, so there is no law to prove: name a rule")
+    if not on_pair and models != options.ModelOptions():
+        raise InputError("--target and what else says which models to take is for --on-pair: give it too")
     proofs = prove_all(strategies, verification or (), pairs, seed, new_tokens or NEW_TOKENS, progress=terminal.follow)
+    if on_pair and not proofs.interrupted:
+        proofs = replace(proofs, measured=measured(models, verification or list(rules())))
     terminal.console.print(proofs)
     terminal.write(proofs.to_dict())
     if proofs.interrupted:
         raise KeyboardInterrupt
     if proofs.refuted:
         raise typer.Exit(1)
+
+
+def measured(models: options.ModelOptions, verifications: Sequence[str]) -> tuple[MeasuredLoss, ...]:
+    """How lossy the rules are on the pair that the options name."""
+    from specdec.measure.loss import measure_loss
+    from specdec.prompts import bundled
+    from specdec.text import prompt_tokens
+
+    with models.load() as pair:
+        prompts = [prompt_tokens(pair, text) for text in bundled()]
+        return measure_loss(pair, verifications, prompts, ROW_TOKENS)

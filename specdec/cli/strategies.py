@@ -7,10 +7,10 @@ from specdec.cli.console import Terminal
 
 
 def strategies(json: options.Json = None) -> None:
-    """List the installed strategies and their parameters.
+    """List the installed strategies and verification rules, and their parameters.
 
-    Lossless: the strategy claims that its output has the target's own law, which `specdec prove` checks exactly. Packages bring
-    more strategies by the entry-point group specdec.strategies. One that cannot be used is listed with the reason.
+    Lossless: it claims that the output has the target's own law, which `specdec prove` checks exactly. Packages bring more by
+    the entry-point groups specdec.strategies and specdec.rules. A strategy that cannot be used is listed with the reason.
 
     Examples:
       specdec strategies

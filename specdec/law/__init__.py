@@ -1,6 +1,7 @@
 """Computes the exact output law of any strategy by enumeration, in fractions, and compares it with the target's law."""
 
 from specdec.law.exact import Exact, law
+from specdec.law.lossy import MeasuredLoss, OneStep, how_lossy, measured_loss, one_step
 from specdec.law.oracle import Oracle, branches
 from specdec.law.pair import (
     ExactLaw,
@@ -23,6 +24,8 @@ __all__ = [
     "ExactPair",
     "ExactRow",
     "Hits",
+    "MeasuredLoss",
+    "OneStep",
     "Oracle",
     "Proof",
     "Proofs",
@@ -32,7 +35,10 @@ __all__ = [
     "assert_lossless",
     "branches",
     "cases",
+    "how_lossy",
     "law",
+    "measured_loss",
+    "one_step",
     "prove",
     "prove_all",
     "target_law",

@@ -43,7 +43,7 @@ from specdec.law.pair import (
 from specdec.law.sampled import TOKENS, sample
 from specdec.report import Report, spelled
 from specdec.strategy import DecodingStrategy
-from specdec.verification import Rule, name_of, rules
+from specdec.verification import Rule, is_lossless, name_of, rules
 
 PROMPT: Tokens = (0,)
 
@@ -113,9 +113,9 @@ class Proof(Report):
     `strategy`              its name
     `parameters`            its parameters by name
     `verification`          name of the rule
-    `lossless_claimed`      whether the strategy claims to be lossless
+    `lossless_claimed`      whether the strategy and the rule claim to be lossless
     `pairs`                 how many pairs were tried for outputs of up to 4 tokens: all, or those up to the first on which the
-                            laws differ
+                            laws differ though they are claimed to be equal
     `max_total_variation`   the largest distance between the two laws; `None` if the law could not be computed
     `exact`                 whether the laws were equal, as fractions, on every pair
     `seconds`               seconds it took
@@ -124,6 +124,7 @@ class Proof(Report):
     `new_tokens`            most tokens of an output that was enumerated: the horizon
     `sampled_tokens`        tokens in still longer outputs, which were sampled; 0 where the law was refuted before
     `sampled_deviation`     largest difference of a count among them from its expectation, in standard errors; 6 refutes
+    `mean_total_variation`  mean distance over all pairs, where no claim is made: how lossy it is; else `None`
     """
 
     strategy: str
@@ -139,10 +140,11 @@ class Proof(Report):
     new_tokens: int = 0
     sampled_tokens: int = 0
     sampled_deviation: float = 0.0
+    mean_total_variation: float | None = None
 
     @property
     def refuted(self) -> bool:
-        """Whether the strategy claims to be lossless and is not."""
+        """Whether it is claimed to be lossless and is not."""
         return self.lossless_claimed and not self.exact
 
     def __str__(self) -> str:
@@ -245,7 +247,7 @@ def prove(
         strategy.name,
         strategy.parameters,
         name_of(verification),
-        strategy.lossless,
+        strategy.lossless and is_lossless(verification),
         tried[False],
         float(distance),
         text is None,
@@ -267,15 +269,15 @@ def assert_lossless(
 ) -> list[Proof]:
     """Raise `NotLossless`, with a smallest counterexample, unless the law is the target's on every generated pair.
 
-    `verification` is a rule or its name; every installed rule is tried unless it is given. Another `seed` gives other pairs.
-    `new_tokens` is the longest output that is enumerated. Returns the proofs. Use small draft lengths: the work grows with the
-    power of the length.
+    `verification` is a rule or its name; every installed rule that claims to be lossless is tried unless it is given. Another
+    `seed` gives other pairs. `new_tokens` is the longest output that is enumerated. Returns the proofs. Use small draft
+    lengths: the work grows with the power of the length.
     """
-    chosen = rules() if verification is None else [verification]
-    proofs = [prove(strategy, rule, pairs, seed, new_tokens) for rule in chosen]
-    for proof in proofs:
-        if proof.counterexample:
-            raise NotLossless(proof.counterexample)
+    proofs: list[Proof] = []
+    for rule in rules() if verification is None else [verification]:
+        proofs.append(prove(strategy, rule, pairs, seed, new_tokens))
+        if fault := proofs[-1].counterexample:
+            raise NotLossless(fault)
     return proofs
 
 
@@ -314,7 +316,9 @@ def simplified(strategy: DecodingStrategy, verification: str | Rule, case: Case)
         )
         return replace(case, p=p, q=q)
 
-    contexts = sorted({*case.p.rows, *case.q.rows}, key=lambda context: (len(context), context))
+    asked = with_rows()
+    _differs(strategy, verification, asked)  # the tables of `case` may hold rows that only other strategies have asked for
+    contexts = sorted({*asked.p.rows, *asked.q.rows}, key=lambda context: (len(context), context))
     for context in contexts[:64]:
         for model in "pq" if case.kind != "long" or max(case.p(context)) < 1 else "":
             for row in (*one_hot, uniform):

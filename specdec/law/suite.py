@@ -23,11 +23,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 from specdec.errors import InputError, SpecdecError
 from specdec.inputs import at_least_one
 from specdec.law.long import NEW_TOKENS
+from specdec.law.lossy import MeasuredLoss, how_lossy
 from specdec.law.proof import SIZES, Proof, prove
 from specdec.law.sampled import TEXT_TOKENS
 from specdec.report import Progress, Report, no_progress, spelled, table
 from specdec.strategy import DecodingStrategy, create, require_strategy
-from specdec.verification import Rule, name_of, rule, rules
+from specdec.verification import Rule, is_lossless, name_of, rule, rules
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -45,17 +46,24 @@ class Proofs(Report):
 
     `proofs`        those that were done, in the order of the strategies, and of the rules for each strategy
     `interrupted`   whether Ctrl-C ended the work before all were done
+    `measured`      how lossy each rule is on rows of a real pair, where one was given (`--on-pair`)
     """
 
     format: ClassVar[str] = "specdec.prove/1"
 
     proofs: tuple[Proof, ...]
     interrupted: bool = False
+    measured: tuple[MeasuredLoss, ...] = ()
 
     @property
     def refuted(self) -> tuple[Proof, ...]:
         """The proofs that failed although the strategy claims to be lossless."""
         return tuple(proof for proof in self.proofs if proof.refuted)
+
+    @property
+    def lossy(self) -> tuple[Proof, ...]:
+        """The proofs of what claims no losslessness, and has none."""
+        return tuple(proof for proof in self.proofs if not (proof.lossless_claimed or proof.exact))
 
     def __rich__(self) -> RenderableType:
         from rich.console import Group
@@ -73,7 +81,7 @@ class Proofs(Report):
             f"{len(refuted)} claim(s) refuted.",
             style="bold red" if refuted else "bold green",
         )
-        return Group(self._table(), *faults, summary, *self._horizon())
+        return Group(self._table(), *faults, summary, *self._horizon(), *self._losses())
 
     def _horizon(self) -> Iterator[str]:
         """How far the proofs look, in sentences."""
@@ -96,15 +104,25 @@ class Proofs(Report):
             most = lengths[-1]
             yield f"No output of {longest} tokens holds a whole draft of {most}: give --new-tokens {most + 1} or more."
 
+    def _losses(self) -> Iterator[str]:
+        """What is lossy, and on real rows how much, in sentences."""
+        names = dict.fromkeys(f"{proof.strategy} with the {proof.verification} rule" for proof in self.lossy)
+        if names:
+            yield f"LOSSY, and not claimed to be else: {', '.join(names)}. Its output has not the target's law."
+        yield from map(str, self.measured)
+
     def _table(self) -> Table:
-        numbers = ("pairs", "longest\noutput", "largest total\nvariation", "exact", "seconds")
+        means = ("mean total\nvariation",) if self.lossy else ()
+        numbers = ("pairs", "longest\noutput", "largest total\nvariation", *means, "exact", "seconds")
         made = table("strategy", "parameters", "rule", numbers=numbers)
         for proof in self.proofs:
             _, _, parameters = spelled(proof.strategy, proof.parameters).partition(" ")
             distance = "-" if proof.max_total_variation is None else f"{proof.max_total_variation:.3g}"
             exact = "yes" if proof.exact else "NO" if proof.refuted else "no (lossy)"
             seconds = f"{proof.seconds:.3g}" if proof.seconds < 1000 else f"{proof.seconds:.0f}"
-            numbers = (str(proof.pairs + proof.long_pairs), str(proof.new_tokens or "-"), distance, exact, seconds)
+            mean = "-" if proof.mean_total_variation is None else f"{proof.mean_total_variation:.3g}"
+            distances = (distance, mean) if means else (distance,)
+            numbers = (str(proof.pairs + proof.long_pairs), str(proof.new_tokens or "-"), *distances, exact, seconds)
             made.add_row(
                 proof.strategy, parameters or "-", proof.verification, *numbers, style="bold red" if proof.refuted else ""
             )
@@ -119,7 +137,7 @@ def prove_all(
     new_tokens: int = NEW_TOKENS,
     progress: Progress = no_progress,
 ) -> Proofs:
-    """Prove each strategy under each of `verifications` (rules or their names; every installed rule unless some are given).
+    """Prove each strategy under each of `verifications`: rules or their names; every lossless one unless some are given.
 
     Each proof is on `pairs` generated pairs and, for outputs of up to `new_tokens` tokens, on some more; another `seed` gives
     other pairs. A strategy whose law cannot be computed gets a proof that is not exact, with the error as its counterexample.
@@ -185,11 +203,16 @@ def _drafted(parameters: Mapping[str, Any]) -> int:
 
 
 def _prove(strategy: DecodingStrategy, verification: str | Rule, pairs: int, seed: int, new_tokens: int) -> Proof:
+    claimed = strategy.lossless and is_lossless(verification)
     try:
-        return prove(strategy, verification, pairs, seed, new_tokens)
+        return (
+            prove(strategy, verification, pairs, seed, new_tokens)
+            if claimed
+            else how_lossy(strategy, verification, pairs, seed)
+        )
     except SpecdecError as error:
         name, fault = name_of(verification), str(error)
-        return Proof(strategy.name, strategy.parameters, name, strategy.lossless, 0, None, False, 0.0, fault)
+        return Proof(strategy.name, strategy.parameters, name, claimed, 0, None, False, 0.0, fault)
 
 
 def _require_importable(claim: _Claim) -> None:

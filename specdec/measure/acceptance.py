@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from statistics import mean
@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from specdec.acceptance import ForesightSums, foresight_sums
+from specdec.acceptance import ForesightSums
 from specdec.errors import InputError, ModelError
+from specdec.measure.foresight import foresight_sums
 from specdec.pair import Pair
 from specdec.runtime.lane import Lane
 from specdec.runtime.messages import DraftRequest, ScoreRequest
@@ -43,22 +44,52 @@ class SampledAcceptance:
     foreseen: ForesightSums = field(default_factory=ForesightSums)
 
 
-@torch.inference_mode()
+@dataclass(frozen=True)
+class SampledRows:
+    """The rows behind each position of one text that the target sampled, and its tokens.
+
+    `p`, `q`    of shape (tokens, vocabulary); one-hot when greedy
+    `ranking`   the draft's rows behind a greedy choice; `None` when sampled
+    """
+
+    tokens: list[int]
+    p: Tensor
+    q: Tensor
+    ranking: Tensor | None = None
+
+
 def measure_acceptance(
     pair: Pair, prompts: Sequence[Sequence[int]], new_tokens: int = 64, seed: int = 0, **sampling: Any
 ) -> SampledAcceptance:
     """Measure acceptance on text that the target samples after each of `prompts` (token ids).
+
+    The texts are those of `sampled_rows`. Raises `InputError` for a pair without a draft.
+    """
+    rng = random.Random(seed)
+    rates: list[float] = []
+    bits: list[bool] = []
+    foreseen = ForesightSums()
+    for text in sampled_rows(pair, prompts, new_tokens, seed, **sampling):
+        rates += torch.minimum(text.p, text.q).sum(-1).tolist()
+        fresh = torch.tensor(text.tokens).unsqueeze(-1)
+        keep = (text.q.gather(1, fresh) / text.p.gather(1, fresh)).squeeze(-1).tolist()
+        bits += [rng.random() < chance for chance in keep]
+        foreseen += foresight_sums(text.p, text.q, text.ranking)
+    runs = Counter(_complete_runs(bits))
+    return SampledAcceptance(mean(rates) if rates else 0.0, dict(sorted(runs.items())), len(rates), foreseen)
+
+
+def sampled_rows(
+    pair: Pair, prompts: Sequence[Sequence[int]], new_tokens: int = 64, seed: int = 0, **sampling: Any
+) -> Iterator[SampledRows]:
+    """The rows of both models on text that the target samples after each of `prompts` (token ids).
 
     `new_tokens` are sampled after a prompt, or as many as both models hold; a prompt that fills the context is skipped.
     `sampling` are options of `specdec.settings.Options`; the temperature is 1 unless given, and all else is as the checkpoint
     says. Raises `InputError` for a pair without a draft.
     """
     options = Options.of({"temperature": 1.0, "max_new_tokens": new_tokens, **sampling})
-    rng = random.Random(seed)
-    rates: list[float] = []
-    bits: list[bool] = []
-    foreseen = ForesightSums()
-    with pair.turn(drafts=True) as (target, draft):
+    with torch.inference_mode(), pair.turn(drafts=True) as (target, draft):
         if draft is None:
             raise InputError("acceptance needs a draft model: give the pair one")
         pair.matching.require_rows("acceptance")
@@ -75,17 +106,11 @@ def measure_acceptance(
                 raise ModelError(written.failure)
             text = [*prompt, *written.tokens]
             p, q = (_rows(lane, text[:-1], len(written.tokens), pair.vocabulary) for lane in (target, draft))
-            ranking = q
+            ranking = None
             if chosen.greedy:
                 draft.submit("begin", replace(chosen, temperature=1.0, top_k=None, top_p=None, min_p=None), ())()
                 ranking = _rows(draft, text[:-1], len(written.tokens), pair.vocabulary)
-            foreseen += foresight_sums(p, q, ranking, *([0] if chosen.greedy else []))
-            rates += torch.minimum(p, q).sum(-1).tolist()
-            fresh = torch.tensor(written.tokens).unsqueeze(-1)
-            keep = (q.gather(1, fresh) / p.gather(1, fresh)).squeeze(-1).tolist()
-            bits += [rng.random() < chance for chance in keep]
-    runs = Counter(_complete_runs(bits))
-    return SampledAcceptance(mean(rates) if rates else 0.0, dict(sorted(runs.items())), len(rates), foreseen)
+            yield SampledRows(written.tokens, p, q, ranking)
 
 
 def _rows(lane: Lane, context: Sequence[int], positions: int, vocabulary: int) -> Tensor:

@@ -168,3 +168,12 @@ def test_an_interrupt_before_a_round_is_shown_loses_none_of_it(
     assert report["finished_by"] is None
     assert len(report["tokens"]) == 3
     assert ran.out == report["text"] + "\n"
+
+
+@pytest.mark.parametrize(("rule", "temperature", "lossy"), [("typical", 1, True), ("typical", 0, False), ("token", 1, False)])
+def test_a_text_under_a_lossy_rule_says_so(
+    run: Callable[..., Ran], inline: list[str], rule: str, temperature: int, lossy: bool
+) -> None:
+    options = ["--max-new-tokens", 4, "--temperature", temperature, "--verification", rule, "--draft-length", 2]
+    assert ("LOSSY: this text has not the target's law" in run("generate", "hello", *inline, *options).err) is lossy
+    assert run("generate", "hello", *inline, *options, "--json", "-").json["lossless_claimed"] is not lossy

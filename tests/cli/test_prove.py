@@ -48,7 +48,7 @@ def test_proofs_as_json(run: Callable[..., Ran]) -> None:
     rows = ran.json["proofs"]
     assert ran.code == 0
     assert (ran.json["format"], ran.json["interrupted"]) == ("specdec.prove/1", False)
-    horizon = ["long_pairs", "new_tokens", "sampled_tokens", "sampled_deviation"]
+    horizon = ["long_pairs", "new_tokens", "sampled_tokens", "sampled_deviation", "mean_total_variation"]
     assert all(list(row) == [*keys, "counterexample", *horizon] for row in rows)
     assert {row["new_tokens"] for row in rows} == {24}
     assert [(row["strategy"], row["parameters"], row["verification"]) for row in rows] == [
@@ -90,3 +90,21 @@ def test_a_strategy_without_the_claim_is_not_refuted(run: Callable[..., Ran]) ->
     assert ran.code == 0
     rows = ran.json["proofs"]
     assert all(not row["exact"] and row["max_total_variation"] > 0 and not row["lossless_claimed"] for row in rows)
+
+
+def test_a_lossy_rule_is_measured_on_tables_and_on_a_pair(run: Callable[..., Ran], inline: list[str]) -> None:
+    options = ["--set", "draft_length=1", "--verification", "typical", "--pairs", 12, "--on-pair", *inline]
+    shown = run("prove", "speculative", *options)
+    assert shown.code == 0
+    assert "no (lossy)" in shown.out
+    assert "LOSSY, and not claimed to be else: speculative with the typical rule" in shown.out
+    [proof], [measured] = (run("prove", "speculative", *options, "--json", "-").json[key] for key in ("proofs", "measured"))
+    assert proof["lossless_claimed"] is False
+    assert 0 < proof["mean_total_variation"] < proof["max_total_variation"]
+    assert (measured["verification"], measured["contexts"]) == ("typical", 192)
+    assert 0 < measured["mean_total_variation"] < measured["max_total_variation"] <= 1
+
+
+def test_models_without_a_pair_to_measure_on_are_refused(run: Callable[..., Ran], inline: list[str]) -> None:
+    assert_one_line(run("prove", "speculative", *inline, "--pairs", 1), "is for --on-pair: give it too")
+    assert_one_line(run("prove", "speculative", "--verification", "synthetic:0.8"), "there is no law to prove")

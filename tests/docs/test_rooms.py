@@ -90,8 +90,8 @@ def test_arrows_in_the_direction_are_allowed() -> None:
 
 ROOMS: dict[str, dict[str, str]] = {
     "specdec": {
-        "base": "errors inputs importing clashes plugins statistics machine effects verification state lengths handover "
-        "strategy installed ending report acceptance profile suffixes",
+        "base": "errors inputs importing clashes plugins statistics machine effects verification typical state lengths "
+        "handover strategy installed ending report acceptance profile suffixes",
         "tools": "sampling processors stopping synthetic shapes pictures prompts",
         "law": "law",
         "runtime": "runtime",
@@ -117,7 +117,7 @@ SEES: dict[str, dict[str, str]] = {
         "pair": "base tools runtime",
         "decoding": "base tools runtime pair",
         "huggingface": "base tools runtime pair decoding",
-        "measure": "base tools runtime pair",
+        "measure": "base tools law runtime pair",
         "bench": "base tools runtime pair decoding measure",
         "testing": "base tools law runtime pair decoding",
         "cli": "base tools law runtime pair decoding measure bench testing",

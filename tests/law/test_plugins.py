@@ -143,7 +143,7 @@ def test_a_check_that_cannot_be_loaded_is_a_fault_and_the_others_are_made(instal
     with pytest.raises(CheckFailed) as failed:
         run_checks(Autoregressive())
     [heading, fault] = str(failed.value).splitlines()
-    assert heading == "autoregressive fails 1 of 4 checks"
+    assert heading == "autoregressive fails 1 of 6 checks"
     assert fault.startswith("gone: gone of specdec.checks cannot be loaded")
     with pytest.warns(RuntimeWarning, match="gone of specdec.checks"):
-        assert {"lossless", "decodes", "simulates"} <= checks().keys()
+        assert {"lossless", "decodes", "rows", "lanes", "simulates"} <= checks().keys()

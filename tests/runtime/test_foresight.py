@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from specdec import Pair, create, decode
-from specdec.acceptance import ForesightSums, foresight_sums
+from specdec.acceptance import ForesightSums
 from specdec.measure import measure_acceptance
+from specdec.measure.foresight import foresight_sums
 from specdec.sampling import Dice, raced
 from specdec.testing.models import model, resembling
 
@@ -74,7 +75,7 @@ def by_hand(p: Tensor, q: Tensor) -> list[tuple[float, float]]:
 def test_foresight_by_races_is_the_formula_of_one_race() -> None:
     """Daliri, Musco and Suresh: both pick `x` with probability 1 / sum_z max(p_z / p_x, q_z / q_x)."""
     p, q = rows(1), rows(2)
-    found, expected = foresight_sums(p, q, q, races=3000), by_hand(p, q)
+    found, expected = foresight_sums(p, q, races=3000), by_hand(p, q)
     assert found.rejected == pytest.approx(sum(rejected for rejected, _ in expected))
     weights = [1.0, *(1 - rejected for rejected, _ in expected[:-1])]
     assert found.accepted == pytest.approx(sum(weights))
@@ -88,7 +89,7 @@ def test_greedy_foresight_is_the_rank_among_the_drafts_tokens() -> None:
     ranking = torch.tensor([[0.3, 0.2, 0.4, 0.1]]).double().repeat(3, 1)
     p = torch.nn.functional.one_hot(torch.tensor([0, 2, 3]), 4).double()
     q = torch.nn.functional.one_hot(torch.tensor([2, 2, 2]), 4).double()
-    found = foresight_sums(p, q, ranking, races=0)
+    found = foresight_sums(p, q, ranking)
     assert (found.rejected, found.foreseen_rejected[:3]) == (2, (1, 1, 2))
     assert (found.accepted, found.foreseen_accepted[:4]) == (2, (0, 1, 1, 2))  # the third stands behind an accepted token
     assert (found + found).foresight == found.foresight
