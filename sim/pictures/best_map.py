@@ -47,9 +47,9 @@ def map_chart(found: StrategyMap, theme: Theme = "light", width: int = 420, heig
     diamond = alt.Chart(alt.Data(values=pair)).mark_point(
         shape="diamond", size=190, filled=True, opacity=1, color=ink.ground, stroke=ink.text, strokeWidth=2
     )
-    lines = ["Numbers: speed-up over autoregressive decoding."]
+    lines = ["Numbers: speed-up over autoregressive."]
     if inside:
-        lines.append(f"Diamond: you are here. {here.best}, {three_digits(here.best.speedup_over_ar)}x.")
+        lines.append(f"You are here: {here.best}, {three_digits(here.best.speedup_over_ar)}x.")
     title = alt.TitleParams(found.heading(), subtitle=lines, fontSize=14)
     chart = alt.layer(tiles, numbers, diamond.encode(**at))
     return themed(chart.properties(width=width, height=height, title=title), theme)

@@ -82,9 +82,9 @@ class StrategyMap(Report):
         return sorted(dict.fromkeys((self.here.best.strategy, *names)), key=lambda name: -names.count(name))
 
     def heading(self) -> str:
-        """What is compared, in a sentence."""
+        """How much runs, and what is compared, in a few words."""
         load = "one sequence" if self.batch == 1 else f"{self.batch} sequences at once"
-        return f"Best strategy for {load}, by tokens per second{' and device' if self.per == 'device' else ''}"
+        return f"Best strategy, {load}{', per device' if self.per == 'device' else ''}"
 
     def __rich__(self) -> RenderableType:
         from rich.console import Group
@@ -99,7 +99,7 @@ class StrategyMap(Report):
         legend = ", ".join(f"{letter} {name}" for name, letter in letters.items())
         here, second = self.here, self.here.second
         return Group(
-            f"{self.heading()}: acceptance rate across, speed ratio (target step / draft step) down",
+            f"{self.heading()}. Across: acceptance rate. Down: speed ratio (target step / draft step).",
             made,
             f"{legend}. A number is the best draft length.",
             f"You are here: acceptance {three_digits(here.acceptance_rate)}, speed ratio {three_digits(here.speed_ratio)}. "
