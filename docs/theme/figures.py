@@ -10,6 +10,7 @@ import altair as alt
 import polars as pl
 import vl_convert
 from maps import MAPS, map_of
+from measured import DETAILS, detail
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from rounds import PANELS, panel
@@ -37,6 +38,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         "speedup": speedup_chart,
         "plan": plan_chart,
         **{name: partial(panel, name) for name in PANELS},
+        **{f"measured-{name}": partial(detail, name) for name in DETAILS},
         **{f"map-{name}": partial(map_of, name) for name in MAPS},
     }
     for name, draw in drawings.items():
