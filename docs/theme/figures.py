@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 import altair as alt
-import polars as pl
 import vl_convert
 from maps import MAPS, map_of
 from measured import DETAILS, detail
@@ -35,8 +34,8 @@ PALETTES: tuple[Theme, ...] = ("light", "dark")
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add `figures/NAME-PALETTE.svg` to the site."""
     drawings: dict[str, Callable[[Theme], Any]] = {
-        "speedup": speedup_chart,
         "plan": plan_chart,
+        **{f"speedup-{ratio}": partial(speedup_chart, ratio) for ratio in (3, 5, 10)},
         **{name: partial(panel, name) for name in PANELS},
         **{f"measured-{name}": partial(detail, name) for name in DETAILS},
         **{f"map-{name}": partial(map_of, name) for name in MAPS},
@@ -79,27 +78,19 @@ def pearl_speedup(a: float, c: float, g: int) -> float:
     return tokens / max(g / c, 1)
 
 
-def speedup_chart(palette: Theme) -> Any:
-    """Each at its best draft length, for three speed ratios."""
+def speedup_chart(ratio: int, palette: Theme) -> Any:
+    """Each strategy at its best draft length, for one speed ratio."""
+    laws = {"speculative": speculative_speedup, "pearl": pearl_speedup}
     rows = [
-        {"acceptance rate": a / 100, "speed-up over autoregressive": max(law(a / 100, c, g) for g in range(1, 33)), **names}
-        for c in (3, 5, 10)
-        for law, strategy in ((speculative_speedup, "speculative"), (pearl_speedup, "pearl"))
-        for names in [{"strategy": strategy, "ratio": f"speed ratio {c}"}]
+        {"strategy": name, "acceptance rate": a / 100, "speed-up": max(law(a / 100, ratio, g) for g in range(1, 33))}
+        for name, law in laws.items()
         for a in range(30, 96)
     ]
-    scale = strategy_scale(("speculative", "pearl"), palette)
-    lines = (
-        alt.Chart(pl.DataFrame(rows))
-        .mark_line(strokeWidth=2.2)
-        .encode(
-            x=alt.X("acceptance rate:Q", scale=alt.Scale(domain=[0.3, 0.95], nice=False), axis=alt.Axis(tickCount=6)),
-            y=alt.Y("speed-up over autoregressive:Q", scale=alt.Scale(domain=[0.5, 7])),
-            color=alt.Color("strategy:N", title=None, scale=scale, legend=alt.Legend(orient="bottom")),
-        )
-        .properties(width=175, height=190)
-    )
-    return lines.facet(column=alt.Column("ratio:N", title=None, sort=["speed ratio 3", "speed ratio 5", "speed ratio 10"]))
+    color = alt.Color("strategy:N", title=None, scale=strategy_scale(laws, palette), legend=alt.Legend(orient="bottom"))
+    x = alt.X("acceptance rate:Q", scale=alt.Scale(domain=[0.3, 0.95], nice=False), axis=alt.Axis(tickCount=6, grid=False))
+    lines = alt.Chart(alt.Data(values=rows)).mark_line(strokeWidth=2.2)
+    lines = lines.encode(x=x, y=alt.Y("speed-up:Q", scale=alt.Scale(domain=[0.5, 7])), color=color)
+    return lines.properties(width=260, height=200, title=f"Speed ratio {ratio}")
 
 
 # --- a figure of a plan's report
