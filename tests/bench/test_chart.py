@@ -87,6 +87,9 @@ def test_a_place_is_tested_where_all_before_it_passed_in_a_window_that_has_it() 
     assert [row["rate"] for row in alone] == [(counts[1] + counts[2]) / two.rounds, counts[2] / (counts[1] + counts[2])]
     assert [row["place"] for row in values(position_chart(MEASURED, 1.0), 0)] == [1, 2, 3, 4, 5, 6, 7, 8]
     assert all(row["low"] < row["rate"] < row["high"] for row in alone)
+    three = values(position_chart(replace(MEASURED, results=(results[1],)), 1.0), 0)
+    both = values(position_chart(replace(MEASURED, results=(two, results[1])), 1.0), 0)
+    assert both[2]["rate"] == three[2]["rate"], "a window of two guesses does not test a third"
 
 
 def test_every_prediction_stands_beside_its_measurement() -> None:
