@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sim.engines.golden import golden, golden_lengths
     from sim.engines.reading import read_runs
     from sim.engines.run import EngineRun, EngineRuns, Times
+    from sim.pictures.best_map import map_chart
     from sim.pictures.speed import speed_chart
     from sim.pictures.timeline import timeline_chart
     from sim.pictures.trace import chrome_trace
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from sim.stream.speed import Speed, expected_seconds, long_run_speed, plain_tokens_per_second
     from sim.stream.stage import Outcome, Stage
     from sim.stream.timeline import Timeline, timeline
+    from sim.study.best_map import Spot, StrategyMap, strategy_map
     from sim.study.load import Load, simulate_traffic
     from sim.study.one import Simulation, simulate
     from sim.study.predict import predict
@@ -80,6 +82,7 @@ _NAMES = {
     "engines.golden": "golden golden_lengths",
     "engines.reading": "read_runs",
     "engines.run": "EngineRun EngineRuns Times",
+    "pictures.best_map": "map_chart",
     "pictures.speed": "speed_chart",
     "pictures.timeline": "timeline_chart",
     "pictures.trace": "chrome_trace",
@@ -104,6 +107,7 @@ _NAMES = {
     "stream.run": "Run",
     "stream.stage": "Outcome Stage",
     "stream.timeline": "Timeline timeline",
+    "study.best_map": "Spot StrategyMap strategy_map",
     "study.load": "Load simulate_traffic",
     "study.one": "Simulation simulate",
     "study.predict": "predict",
@@ -169,7 +173,9 @@ __all__ = [
     "Simulation",
     "Slowdown",
     "Speed",
+    "Spot",
     "Stage",
+    "StrategyMap",
     "Summary",
     "Sweep",
     "Swept",
@@ -190,6 +196,7 @@ __all__ = [
     "histogram",
     "kv_tokens",
     "long_run_speed",
+    "map_chart",
     "marginal",
     "markov",
     "mean_length",
@@ -213,6 +220,7 @@ __all__ = [
     "simulate_serving",
     "simulate_traffic",
     "speed_chart",
+    "strategy_map",
     "sweep",
     "timeline",
     "timeline_chart",

@@ -47,3 +47,5 @@ def check_pictures(names: list[Path]) -> None:
     assert png.startswith(b"\x89PNG")
     assert b"<html" in html
     assert b'src="http' not in html
+    assert html.index(b"max-width: 100%") < html.index(b"<script"), "an .html fits its window by a style in its head"
+    assert len(png) < 100_000

@@ -9,20 +9,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sim.planning.under_load import Deployed
-from specdec.pictures import INKS
+from specdec.pictures import INKS, OTHERS, STRATEGIES
 
 METHODS: dict[tuple[str, str], tuple[str, str]] = {
-    ("ar", "autoregressive"): ("#6E6E6E", "#A8A8A8"),
-    ("draft_model", "speculative"): ("#0072B2", "#56B4E9"),
-    ("draft_model", "pearl"): ("#C04E00", "#F08A3C"),
-    ("eagle3", "speculative"): ("#007F5F", "#2FC79B"),
-    ("eagle", "speculative"): ("#4A7300", "#A3D14B"),
-    ("mtp", "speculative"): ("#A8457F", "#E29AC4"),
-    ("ngram", "speculative"): ("#946800", "#E6B23C"),
+    ("ar", "autoregressive"): STRATEGIES["autoregressive"],
+    ("draft_model", "speculative"): STRATEGIES["speculative"],
+    ("draft_model", "pearl"): STRATEGIES["pearl"],
+    ("ngram", "speculative"): STRATEGIES["prompt_lookup"],
+    ("eagle3", "speculative"): STRATEGIES["saguaro"],
+    ("eagle", "speculative"): STRATEGIES["hf_assisted"],
+    ("mtp", "speculative"): STRATEGIES["hedged"],
 }
-"""By method and strategy: the colour on a light ground, and on a dark one."""
+"""By method and strategy: the colour on a light ground, and on a dark one. Strategies keep theirs. Heads take
+those of strategies that no plan holds."""
 
-OTHERS = (("#7A4FA3", "#BFA2DD"), ("#9C2F2F", "#E58A8A"), ("#2E6E73", "#7FC7CC"))
 LIMIT, FEWER, MORE = "#B3261E", "#5E81AC", "#B5654A"
 """Of limits and knees; of an input that is a fifth smaller, and of one that is a fifth larger."""
 

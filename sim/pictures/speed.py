@@ -9,7 +9,7 @@ import altair as alt
 
 from sim.study.search import Choice
 from sim.study.tune import Tuning
-from specdec.pictures import INKS, SERIES, Theme, themed
+from specdec.pictures import INKS, Theme, strategy_scale, themed
 from specdec.report import three_digits
 
 
@@ -20,7 +20,7 @@ def speed_chart(tuning: Tuning, measured: Sequence[Choice] = (), theme: Theme = 
     """
     points = [*_points(tuning, measured)]
     names = list(dict.fromkeys(point["strategy"] for point in points))
-    color = alt.Color("strategy:N", title=None, scale=alt.Scale(domain=names, range=[*SERIES][: len(names)]))
+    color = alt.Color("strategy:N", title=None, scale=strategy_scale(names, theme))
     lengths = [point["draft_length"] for point in points if point["draft_length"] is not None] or [1]
     longest = max(max(lengths), min(lengths) + 1)
     level = [

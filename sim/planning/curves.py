@@ -9,7 +9,6 @@ from typing import Generic, TypeVar
 
 from sim.planning.candidates import Candidate
 from sim.planning.frontier import Frontier, LengthCurve, frontiers, length_curve
-from sim.planning.screen import AtBatch
 from sim.planning.sensitivity import Sensitivity, sensitivity
 from sim.planning.study import Decided, Found
 from sim.planning.trials import Trial, Trials
@@ -23,6 +22,7 @@ from sim.planning.under_load import (
     fewer_requests,
     load_curve,
 )
+from sim.setup.latency import AtBatch
 from sim.stream.timeline import Timeline, timeline
 from specdec.report import Progress, Report, no_progress
 from specdec.strategy import create

@@ -15,12 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from sim.planning.candidates import OFF_FACTOR, Candidate
 from sim.planning.objectives import Objective
-from sim.setup.arrays import Floats
-from sim.setup.latency import Latency
+from sim.setup.latency import AtBatch
 from sim.stream.chain import Compiled
 from sim.stream.speed import long_run_speed
 
@@ -33,21 +31,6 @@ class Demand:
 
     prompt: float
     answer: float
-
-
-@dataclass(frozen=True)
-class AtBatch:
-    """A latency at a fixed number of sequences and tokens of context, for the exact speed of one of them."""
-
-    latency: Latency
-    sequences: float
-    held: float
-
-    def draft_seconds(self, tokens: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
-        return self.latency.draft_seconds(tokens, self.sequences, self.held)
-
-    def target_seconds(self, width: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
-        return self.latency.target_seconds(width, self.sequences, self.held)
 
 
 def speed_at(candidate: Candidate, sequences: int, demand: Demand) -> float:

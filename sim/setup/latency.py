@@ -48,6 +48,21 @@ class Latency(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class AtBatch:
+    """A latency at a fixed number of sequences and tokens of context, for the exact speed of one of them."""
+
+    latency: Latency
+    sequences: float
+    held: float
+
+    def draft_seconds(self, tokens: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
+        return self.latency.draft_seconds(tokens, self.sequences, self.held)
+
+    def target_seconds(self, width: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
+        return self.latency.target_seconds(width, self.sequences, self.held)
+
+
 def fork_seconds(
     latency: Latency, rows: ArrayLike, branches: ArrayLike, steps: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0
 ) -> Floats:

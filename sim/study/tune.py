@@ -163,7 +163,7 @@ def tune(
     strategy changes. Raises `StrategyError` for a strategy that cannot be compiled.
     """
     lengths = list(draft_lengths)
-    found = [candidate for one in _in_order(strategies) for candidate in _candidates(one, lengths, system)]
+    found = candidates_of(strategies, lengths, system)
     curves: dict[str, list[Point]] = {}
     for one in progress(found, len(found)):
         exact = float(one.speedup(acceptance, system))
@@ -177,6 +177,11 @@ def tune(
         system.speed_ratio,
         beyond_measured(acceptance, max(int(one.compiled.tested.max()) for one in found)),
     )
+
+
+def candidates_of(strategies: Iterable[Tunable] | None, lengths: Sequence[int], system: System) -> list[Candidate]:
+    """What is compared: the baseline, then every strategy at every draft length."""
+    return [candidate for one in _in_order(strategies) for candidate in _candidates(one, lengths, system)]
 
 
 def _simulated(strategy: DecodingStrategy, acceptance: Acceptance, system: System, tokens: int, seed: int) -> float:

@@ -13,18 +13,14 @@ import altair as alt
 from specdec.bench.report import BenchReport
 from specdec.bench.text import heading
 from specdec.bench.values import BASELINE, BenchResult
-from specdec.pictures import INKS, SERIES, Theme, themed
+from specdec.pictures import INKS, Theme, strategy_scale, themed
 
 
 def speedup_chart(report: BenchReport, theme: Theme = "light") -> Any:
     """The chart of a report that holds results."""
     points = [_point(result, report) for result in report.results]
     names = list(dict.fromkeys(point["strategy"] for point in points))
-    color = alt.Color(
-        "strategy:N",
-        legend=None,
-        scale=alt.Scale(domain=names, range=[SERIES[i % len(SERIES)] for i in range(len(names))]),
-    )
+    color = alt.Color("strategy:N", legend=None, scale=strategy_scale(names, theme))
     labels = list(dict.fromkeys(point["label"] for point in points))
     y = alt.Y("label:N", title=None, sort=labels, axis=alt.Axis(labelLimit=300, ticks=False, domain=False, grid=True))
     ends = [end for point in points for end in (point["low"], point["high"], point["predicted"]) if end is not None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from small_benchmarks import made_up
@@ -10,6 +11,9 @@ from small_benchmarks import made_up
 from specdec import Pair, create
 from specdec.bench import BASELINE, BenchReport, hugging_face, report_of
 from specdec.bench.chart import speedup_chart
+from specdec.bench.details import idle_chart, length_chart, position_chart, predicted_chart
+
+MEASURED = BenchReport.read(next((Path(__file__).parents[2] / "benchmarks/results").glob("*_bench_bfloat16.json")))
 
 
 def drawn(chart: Any) -> list[dict[str, Any]]:
@@ -45,3 +49,52 @@ def test_the_picture_shows_every_contender_with_its_interval(pair: Pair) -> None
         "predicted": 3.0,
     }
     assert rows[3]["predicted"] is None
+
+
+def values(chart: Any, layer: int | None = None) -> list[dict[str, Any]]:
+    """The rows of a chart, or of one of its layers."""
+    found = chart.to_dict()
+    own = {} if layer is None else found["layer"][layer]
+    return own.get("data", found.get("data"))["values"]
+
+
+def test_lengths_have_what_was_measured_and_what_was_predicted() -> None:
+    rows = [row for row in values(length_chart(MEASURED, 1.0), 2) if row["strategy"] == "pearl"]
+    assert [round(row["length"]) for row in rows] == [2, 3, 4, 5, 6, 7, 8]
+    six = next(one for one in MEASURED.results if (one.strategy, one.length, one.temperature) == ("pearl", "6", 1.0))
+    assert (rows[4]["speedup"], rows[4]["low"], rows[4]["high"]) == (six.speedup_over_ar, *(six.speedup_over_ar_interval or ()))
+    plain = next(one for one in MEASURED.results if (one.strategy, one.temperature) == (BASELINE, 1.0))
+    assert rows[4]["predicted"] == (six.predicted_tokens_per_second or 0) / plain.tokens_per_second
+
+
+def test_a_model_works_or_waits() -> None:
+    rows = values(idle_chart(MEASURED, 0.0))
+    shares: dict[tuple[str, str], dict[str, float]] = {}
+    for row in rows:
+        shares.setdefault((row["strategy"], row["model"]), {})[row["state"]] = row["share"]
+    assert all(one["works"] + one["waits"] == 1 for one in shares.values())
+    assert shares["autoregressive", "draft"]["waits"] == 1
+    assert ("pearl 8", "target") in shares, "each strategy stands at its fastest length"
+
+
+def test_a_place_is_tested_where_all_before_it_passed_in_a_window_that_has_it() -> None:
+    results = [one for one in MEASURED.results if one.strategy == "speculative" and one.temperature == 1.0]
+    two, *_ = results
+    assert two.length == "2"
+    assert sum(two.acceptance_histogram.values()) == two.rounds, "no window is cut in two"
+    alone = values(position_chart(replace(MEASURED, results=(two,)), 1.0), 0)
+    counts = two.acceptance_histogram
+    assert [row["rate"] for row in alone] == [(counts[1] + counts[2]) / two.rounds, counts[2] / (counts[1] + counts[2])]
+    assert [row["place"] for row in values(position_chart(MEASURED, 1.0), 0)] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert all(row["low"] < row["rate"] < row["high"] for row in alone)
+    three = values(position_chart(replace(MEASURED, results=(results[1],)), 1.0), 0)
+    both = values(position_chart(replace(MEASURED, results=(two, results[1])), 1.0), 0)
+    assert both[2]["rate"] == three[2]["rate"], "a window of two guesses does not test a third"
+
+
+def test_every_prediction_stands_beside_its_measurement() -> None:
+    rows = values(predicted_chart(MEASURED, 1.0), 1)
+    known = [one for one in MEASURED.results if one.temperature == 1.0 and one.predicted_tokens_per_second is not None]
+    assert [(row["predicted"], row["measured"]) for row in rows] == [
+        (one.predicted_tokens_per_second, one.tokens_per_second) for one in known
+    ]

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from sim_commands import COMMON, Run, answer, check_pictures, printed
+from sim_commands import COMMON, Run, answer, check_pictures, printed, refused
+
+from sim import StrategyMap
 
 
 def test_tune_writes_the_agreed_keys(run: Run) -> None:
@@ -34,3 +36,19 @@ def test_tune_draws_pictures(tmp_path: Path, run: Run) -> None:
     assert "measured" in names[0].read_text()
     assert "Best: pearl" in text
     assert "Without a draft length: autoregressive 1.00x, elastic 2.28x." in text
+
+
+def test_map_writes_prints_and_draws(tmp_path: Path, run: Run) -> None:
+    names = [tmp_path / f"map.{suffix}" for suffix in ("svg", "png", "html")]
+    outputs = [part for name in names for part in ("--output", str(name))]
+    options = ("--strategy", "pearl,speculative", "--draft-lengths", "1-6", "--json", str(tmp_path / "map.json"))
+    text = printed(run, "map", *COMMON, *options, *outputs)
+    check_pictures(names)
+    assert "You are here: acceptance 0.800, speed ratio 5.00. Best: pearl (draft length 5), 2.28x" in text
+    assert "P pearl, S speculative" in text
+    found = StrategyMap.read(tmp_path / "map.json")
+    assert (found.batch, found.per, found.here.best.draft_length) == (1, "sequence", 5)
+
+
+def test_map_refuses_a_batch_of_constant_steps(run: Run) -> None:
+    assert "make batches free" in refused(run, "map", *COMMON, "--batch", "8")

@@ -1,0 +1,141 @@
+"""Charts of a benchmark that explain its speeds: by draft length, by who waits, by position, and beside what was predicted.
+
+Each is a function of a report that `specdec bench --json` wrote, and shows one temperature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import altair as alt
+
+from specdec.bench.report import BenchReport
+from specdec.bench.values import BASELINE, BenchResult
+from specdec.pictures import INKS, Theme, strategy_scale, themed
+
+SIZE = {"width": 330, "height": 230}
+LEGEND = alt.Legend(orient="bottom", symbolOpacity=1)
+BUSY = {"works": ("#00684C", "#2FB58C"), "waits": ("#C8C8C8", "#4A4E57")}
+
+
+def length_chart(report: BenchReport, temperature: float, theme: Theme = "light") -> Any:
+    """Speed-up by draft length: a dot is measured, a bar its 95 % interval, a line what the chain predicts."""
+    plain = next(one for one in _at(report, temperature) if one.strategy == BASELINE)
+    points: list[dict[str, Any]] = [
+        {
+            "strategy": one.strategy,
+            "length": one.drafted_at_once + side,
+            "speedup": one.speedup_over_ar,
+            "low": (one.speedup_over_ar_interval or (None, None))[0],
+            "high": (one.speedup_over_ar_interval or (None, None))[1],
+            "predicted": one.predicted_tokens_per_second and one.predicted_tokens_per_second / plain.tokens_per_second,
+        }
+        for one in _lengths(report, temperature)
+        for side in [0.08 if one.strategy == "pearl" else -0.08]  # so that intervals stand side by side
+    ]
+    base = alt.Chart(alt.Data(values=points))
+    x = alt.X("length:Q", title="draft length (tokens)", axis=alt.Axis(tickMinStep=1, format="d", grid=False))
+    scale = alt.Scale(zero=False)
+    y = alt.Y("speedup:Q", title="speed-up over autoregressive", scale=scale)
+    color = _color([point["strategy"] for point in points], theme)
+    lines = base.mark_line(strokeWidth=2, strokeDash=[5, 3]).encode(x=x, y=alt.Y("predicted:Q", scale=scale), color=color)
+    bars = base.mark_rule(strokeWidth=2, opacity=0.6).encode(x=x, y=alt.Y("low:Q", scale=scale), y2="high:Q", color=color)
+    dots = base.mark_point(size=60, filled=True, opacity=1).encode(x=x, y=y, color=color)
+    return _drawn(
+        alt.layer(lines, bars, dots), "Speed-up by draft length", "Dot: measured. Bar: 95 %. Dashed: predicted.", theme
+    )
+
+
+def predicted_chart(report: BenchReport, temperature: float, theme: Theme = "light") -> Any:
+    """Predicted tokens per second against measured ones; on the line, both are equal."""
+    points: list[dict[str, Any]] = [
+        {"strategy": one.strategy, "predicted": one.predicted_tokens_per_second, "measured": one.tokens_per_second}
+        for one in _at(report, temperature)
+        if one.predicted_tokens_per_second is not None
+    ]
+    values = [value for point in points for value in (point["predicted"], point["measured"])]
+    ends = [0.9 * min(values), 1.05 * max(values)]
+    scale = alt.Scale(domain=ends, nice=False)
+    x = alt.X("predicted:Q", title="predicted (tokens/s)", scale=scale, axis=alt.Axis(grid=False, tickCount=6))
+    y = alt.Y("measured:Q", title="measured (tokens/s)", scale=scale, axis=alt.Axis(tickCount=6))
+    rule: dict[str, Any] = {"color": INKS[theme].text, "strokeDash": [4, 3], "strokeWidth": 1.2}
+    line = alt.Chart(alt.Data(values=[{"predicted": end, "measured": end} for end in ends]))
+    equal = line.mark_line(**rule).encode(x=x, y=y)
+    dots = alt.Chart(alt.Data(values=points)).mark_point(size=60, filled=True, opacity=0.9)
+    dots = dots.encode(x=x, y=y, color=_color([point["strategy"] for point in points], theme))
+    return _drawn(alt.layer(equal, dots), "Predicted and measured", "Above the line: faster than predicted.", theme)
+
+
+def idle_chart(report: BenchReport, temperature: float, theme: Theme = "light") -> Any:
+    """The share of time in which each model works and waits, for every strategy at its fastest length."""
+    rows: list[dict[str, Any]] = [
+        {"strategy": f"{one.strategy} {one.length}".rstrip(" -"), "model": model, "state": state, "share": share}
+        for one in _fastest(report, temperature)
+        for model, idle in (("target", one.target_idle_share), ("draft", one.draft_idle_share))
+        for state, share in (("works", 1 - idle), ("waits", idle))
+    ]
+    scale = alt.Scale(domain=[*BUSY], range=[pair[theme == "dark"] for pair in BUSY.values()])
+    bars = alt.Chart(alt.Data(values=rows)).mark_bar(height=alt.RelativeBandSize(0.8))
+    bars = bars.encode(
+        x=alt.X("share:Q", title="share of the time", axis=alt.Axis(format="%", grid=False, tickCount=5)),
+        y=alt.Y("strategy:N", title=None, sort=list(dict.fromkeys(row["strategy"] for row in rows))),
+        yOffset=alt.YOffset("model:N", sort=["target", "draft"]),
+        color=alt.Color("state:N", title=None, scale=scale, legend=LEGEND),
+        order=alt.Order("state:N", sort="descending"),
+    )
+    return _drawn(bars, "Who waits", "Upper bar: target. Lower bar: draft.", theme)
+
+
+def position_chart(report: BenchReport, temperature: float, theme: Theme = "light", strategy: str = "speculative") -> Any:
+    """How often the guess at each place of a window is accepted, if those before it were; all draft lengths together.
+
+    For a strategy that verifies every window as a whole. PEARL does not: its pre-verify tests one token.
+    """
+    points = [{"strategy": strategy, **rate} for rate in _rates(_lengths(report, temperature), strategy)]
+    base = alt.Chart(alt.Data(values=points))
+    x = alt.X("place:Q", title="place in the window", axis=alt.Axis(tickMinStep=1, format="d", grid=False))
+    scale = alt.Scale(domain=[0.4, 1], clamp=True)
+    y = alt.Y("rate:Q", title="acceptance, if all before passed", scale=scale)
+    color = _color([strategy], theme)
+    bands = base.mark_area(opacity=0.25).encode(x=x, y=alt.Y("low:Q", scale=scale), y2="high:Q", color=color)
+    lines = base.mark_line(strokeWidth=2, point={"size": 45, "filled": True}).encode(x=x, y=y, color=color)
+    return _drawn(alt.layer(bands, lines), "Acceptance by position", "Band: two standard errors.", theme)
+
+
+def _rates(results: Sequence[BenchResult], strategy: str) -> Iterator[dict[str, float]]:
+    """From how many windows had 0, 1, 2, ... accepted guesses. A window of `g` guesses tests no place beyond `g`."""
+    ours = [one for one in results if one.strategy == strategy]
+    for place in range(1, max(one.drafted_at_once or 0 for one in ours) + 1):
+        windows = [one.acceptance_histogram for one in ours if (one.drafted_at_once or 0) >= place]
+        tested = sum(count for window in windows for accepted, count in window.items() if accepted >= place - 1)
+        passed = sum(count for window in windows for accepted, count in window.items() if accepted >= place)
+        rate = passed / tested if tested else 0.0
+        spread = 2 * (rate * (1 - rate) / max(tested, 1)) ** 0.5
+        yield {"place": place, "rate": rate, "low": max(0.0, rate - spread), "high": min(1.0, rate + spread)}
+
+
+def _at(report: BenchReport, temperature: float) -> list[BenchResult]:
+    return [one for one in report.results if one.temperature == temperature]
+
+
+def _lengths(report: BenchReport, temperature: float) -> list[Any]:
+    """Our own strategies that draft a constant number of tokens: those with a prediction and a length."""
+    found = [one for one in _at(report, temperature) if one.predicted_tokens_per_second is not None]
+    return [one for one in found if isinstance(one.parameters.get("draft_length"), int)]
+
+
+def _fastest(report: BenchReport, temperature: float) -> list[BenchResult]:
+    best: dict[str, BenchResult] = {}
+    for one in _at(report, temperature):
+        if one.strategy not in best or one.tokens_per_second > best[one.strategy].tokens_per_second:
+            best[one.strategy] = one
+    return list(best.values())
+
+
+def _color(names: Sequence[str], theme: Theme) -> alt.Color:
+    return alt.Color("strategy:N", title=None, scale=strategy_scale(names, theme), legend=LEGEND)
+
+
+def _drawn(chart: Any, title: str, subtitle: str, theme: Theme) -> Any:
+    return themed(chart.properties(**SIZE, title=alt.TitleParams(title, subtitle=subtitle, fontSize=14)), theme)

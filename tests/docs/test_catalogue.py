@@ -1,0 +1,54 @@
+"""What the site claims of strategies: a row for each built-in one, with the speeds that were measured."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from specdec.bench import BenchReport
+from specdec.pictures import STRATEGIES
+from specdec.strategy import available
+
+ROOT = Path(__file__).resolve().parents[2]
+MEASURED = BenchReport.read(ROOT / "benchmarks/results/cpu_amd_epyc_2_cores_2026-11-24_bench_bfloat16.json")
+CATALOGUE = (ROOT / "docs/strategies/index.md").read_text(encoding="utf-8")
+BENCHMARKS = (ROOT / "docs/reference/benchmarks.md").read_text(encoding="utf-8")
+BUILT_IN = [name for name, cls in available().items() if cls.__module__.startswith("strategies.")]
+ON_THE_PAGE = {
+    "speculative": "speculative",
+    "PEARL": "pearl",
+    "elastic PEARL": "elastic",
+    "prompt lookup": "prompt_lookup",
+    "Hugging Face `generate`": "hf_generate",
+    "Hugging Face, assisted": "hf_assisted",
+}
+
+
+def best(strategy: str, temperature: float) -> tuple[float, float, float]:
+    """The speed-up at the best draft length, and its interval."""
+    found = [one for one in MEASURED.results if (one.strategy, one.temperature) == (strategy, temperature)]
+    top = max(found, key=lambda one: one.speedup_over_ar)
+    assert top.speedup_over_ar_interval is not None
+    return (round(top.speedup_over_ar, 2), *(round(end, 2) for end in top.speedup_over_ar_interval))  # type: ignore[return-value]
+
+
+def row(page: str, name: str) -> str:
+    return next(line for line in page.splitlines() if line.startswith((f"| {name} |", f"| [`{name}`]")))
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_the_catalogue_has_a_row_and_a_page_for_each_strategy(name: str) -> None:
+    found = row(CATALOGUE, name)
+    assert name in STRATEGIES, "and a colour"
+    assert (ROOT / f"docs/strategies/{name}.md").is_file()
+    if "not in this run" in found:
+        assert not any(one.strategy == name for one in MEASURED.results)
+    else:
+        greedy, sampled = map(float, re.findall(r"(\d\.\d\d)x", found))
+        assert (greedy, sampled) == (best(name, 0.0)[0], best(name, 1.0)[0])
+
+
+@pytest.mark.parametrize("name", ON_THE_PAGE)
+def test_the_page_of_benchmarks_says_what_was_measured(name: str) -> None:
+    cells = re.findall(r"(\d\.\d\d) times \((\d\.\d\d) to (\d\.\d\d)\)", row(BENCHMARKS, name))
+    assert [tuple(map(float, cell)) for cell in cells] == [best(ON_THE_PAGE[name], temperature) for temperature in (0.0, 1.0)]
