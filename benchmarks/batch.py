@@ -36,7 +36,7 @@ from sim.traffic.serving import simulate_serving
 from sim.traffic.workload import Workload
 from specdec import Batch, DecodingStrategy, Pair, SpecdecError
 from specdec.cli.console import Terminal
-from specdec.cli.options import parsed_lengths
+from specdec.cli.parsing import parsed_lengths
 from specdec.machine import available_cores, cpu_name, versions
 from specdec.measure import hardware, profile
 from specdec.profile import Profile

@@ -31,7 +31,7 @@ from transformers import PreTrainedModel
 from specdec import InputError, Pair, SpecdecError, available
 from specdec.bench import BASELINE, bench, line_up
 from specdec.cli.console import Terminal
-from specdec.cli.options import parsed_lengths
+from specdec.cli.parsing import parsed_lengths
 from specdec.report import share
 from specdec.runtime.timing import made_up_context
 

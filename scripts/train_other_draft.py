@@ -75,7 +75,7 @@ def train(data: Path, out: Path, minutes: float, size: int) -> None:
             with torch.no_grad():
                 loss = F.cross_entropy(logits_of(model, checked[:, :-1]).float().flatten(0, 1), checked[:, 1:].flatten())
             print(f"{done * minutes:.1f} min, step {step}: held-out loss {loss:.3f}", flush=True)
-    model.to(torch.bfloat16).save_pretrained(out)
+    model.bfloat16().save_pretrained(out)
     tokenizer.save_pretrained(out)
 
 

@@ -10,7 +10,8 @@ import typer
 from sim.cli.options import SystemOptions
 from specdec.cli.completion import strategy_names
 from specdec.cli.console import Terminal
-from specdec.cli.options import Json, PictureOptions, parsed_lengths, several
+from specdec.cli.options import Json, PictureOptions
+from specdec.cli.parsing import parsed_lengths, several
 
 LENGTHS = "1-24"
 
