@@ -32,6 +32,8 @@ STRATEGIES: dict[str, tuple[str, str]] = {
     "saguaro": ("#426E35", "#5CFF0A"),
     "hedged": ("#A30300", "#F42A63"),
     "prompt_lookup": ("#5A2416", "#F9BA90"),
+    "adaptive": ("#050122", "#A9FCC7"),
+    "suffix": ("#0502C2", "#DB985D"),
     "hf_generate": ("#303030", "#EFEFEF"),
     "hf_assisted": ("#16315A", "#B6D7ED"),
 }

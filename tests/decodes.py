@@ -20,9 +20,11 @@ WORDS = ["a", "b", "c", "d", "e", "f", "Ġ", "Ã", "©", "ab", "cd", "Ġe", "bc"
 
 
 def strategies(*lengths: int) -> list[DecodingStrategy]:
-    """Every installed strategy with these draft lengths, and one that stops on confidence."""
+    """Every installed strategy with these draft lengths, and one that stops on confidence; none that chooses among others."""
     chosen: list[DecodingStrategy] = []
     for name, cls in specdec.available().items():
+        if name == "adaptive":
+            continue
         bound = {"autoregressive": None, "elastic": "most_drafted"}.get(name, "draft_length")
         chosen += [cls(**{bound: length}) for length in lengths] if bound else [cls()]
     return [*chosen, specdec.create("speculative", draft_length=Confident(max(lengths), 0.5))]

@@ -26,7 +26,7 @@ def foresight_sums(p: Tensor, q: Tensor, ranking: Tensor | None = None, races: i
     wrong, missing = (q - p).clamp(min=0), (p - q).clamp(min=0)
     rejected = missing.sum(-1)
     accepted = torch.cat([torch.ones_like(rejected[:1]), 1 - rejected[:-1]])  # all before, for which the last one stands
-    some, tiny = rejected > 0, torch.finfo(p.dtype).tiny
+    some, tiny = (rejected > 0) & (wrong.sum(-1) > 0), torch.finfo(p.dtype).tiny
     first = min(MOST_FORESEEN, p.shape[-1])
     sums = torch.zeros(2, MOST_FORESEEN, dtype=p.dtype)
     races = races if ranking is None else 1

@@ -43,7 +43,7 @@ class TensorWindow:
         self.n = len(self._tokens)
 
     def p_at(self, i: int) -> float:
-        return float(self._p[i, self._tokens[i]])
+        return float(self._p[i, self._tokens[i]]) if self._may_come(i) else 0.0
 
     def q_at(self, i: int) -> float:
         q = self._drafted[i].q
@@ -56,15 +56,21 @@ class TensorWindow:
         q = self._drafted[i].q
         if q is None:
             q = 0 * self._p[i]
-            q[self._tokens[i]] = 1
+            if self._may_come(i):
+                q[self._tokens[i]] = 1
         if isinstance(self._p, Tensor):
             return torch.as_tensor(q).to(self._p)
         return (q.cpu().numpy() if isinstance(q, Tensor) else q).astype(self._p.dtype, copy=False)
 
     def without(self, i: int) -> Row:
         row = 1 * self._p[i]
-        row[self._tokens[i]] = 0
+        if self._may_come(i):
+            row[self._tokens[i]] = 0
         return row
+
+    def _may_come(self, i: int) -> bool:
+        """Whether the target has a logit for guess `i`. It may read more tokens than that, and a text may hold them."""
+        return self._tokens[i] < self._p.shape[-1]
 
 
 class Engine:

@@ -45,19 +45,20 @@ class Known:
 
     `proposed`   how many of these tokens, the first ones, it has a logit for
     `whole`      whether these are all
+    `read`       how many tokens it can read
     """
 
     def __init__(self, model: PreTrainedModel, size: int) -> None:
         self.proposed = min(size, head_size(model))
         self.whole = self.proposed == size
         self._missing = size - self.proposed
-        self._read = embedding_size(model)
+        self.read = embedding_size(model)
 
     def readable(self, context: Sequence[int]) -> Sequence[int]:
         """A text as the model can read it."""
-        if self.whole or max(context) < self._read:
+        if self.whole or max(context) < self.read:
             return context
-        return [token if token < self._read else STAND_IN for token in context]
+        return [token if token < self.read else STAND_IN for token in context]
 
     def widened(self, rows: Tensor, filling: float = -torch.inf) -> Tensor:
         """Rows over the whole vocabulary, from rows over the proposed tokens: logits, or probabilities by a `filling` of 0."""

@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 import torch
 
-from specdec import Confident, InputError, ModelError, Pair, PairError, create, decode
+from specdec import InputError, ModelError, Pair, PairError, create, decode
 from specdec.runtime.messages import Drafting, DraftRequest, ScoreRequest, Scoring
 from specdec.runtime.staged import NewStaged, Staged
 from specdec.runtime.worker import NewWorker, Worker
 from specdec.sampling import Sampling, inverted
 from specdec.testing.models import greedy_tokens, model, resembling
+from strategies.lengths import Confident
 
 VOCABULARY = 12
 LANES = ("inline", "thread", "process")

