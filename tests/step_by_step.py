@@ -207,7 +207,7 @@ def seconds_of(replica: Replica, chain: Compiled, system: System, drafts: bool) 
             whole = float(latency.target_seconds((sum(widths) + prompt) / n, n, context / n))
             extra, target, read = whole - target, whole, True
         draft = float(latency.draft_seconds(max(steps), drafting, context / drafting)) if drafting else 0.0
-        if owes and extra and (drafting or last):
+        if owes and extra > 0 and (drafting or last):
             draft, owes = draft + extra / system.speed_ratio, False
         draft, target = system.busy_seconds(draft, target)
         away = 2 * system.network_seconds if draft else 0.0

@@ -258,7 +258,7 @@ class Worker:
         start = time.perf_counter()
         for request in requests:
             most = max(request.context[1 - request.positions :], default=0) if request.positions > 1 else 0
-            if self._known.whole and most >= max(self._known.proposed, self._known.read):
+            if isinstance(self._known, Known) and self._known.whole and most >= max(self._known.proposed, self._known.read):
                 raise StrategyError(
                     f"a strategy guesses token {most}, and the target knows {self._known.proposed} tokens: "
                     "let it guess tokens of the target's own vocabulary"
