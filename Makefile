@@ -12,7 +12,7 @@ help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
 
 demo: .venv/.run  ## decode the bundled pair with every strategy, and print the table
-	$(BIN)/specdec bench
+	$(BIN)/specdec bench --strategy speculative,pearl,elastic,hedged,saguaro
 
 # The hardware by a short name, and the date: another day or machine does not overwrite a result.
 CPU = $(shell sed -n 's/^model name[^:]*: //p' /proc/cpuinfo 2>/dev/null | head -n 1 \

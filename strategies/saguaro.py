@@ -31,7 +31,7 @@ class Saguaro(DraftingStrategy):
 
     name: ClassVar[str] = "saguaro"
     draft_length: AnyDraftLength = 4
-    fan_out: int = 2
+    fan_out: int = 3
     on_a_miss: str = "draft"
 
     def __post_init__(self) -> None:

@@ -16,6 +16,7 @@ from specdec.bench.text import (
     pair_sentence,
     ranking_sentence,
     results_table,
+    summary_table,
 )
 from specdec.bench.values import (
     BenchHardware,
@@ -100,3 +101,5 @@ class BenchReport(Report):
         if self.greedy_check is not None:
             yield greedy_sentence(self.greedy_check)
         yield Text(legend(more), "dim")
+        if any(ranking.against for ranking in self.ranking):
+            yield from ("", summary_table(self.results, self.ranking))

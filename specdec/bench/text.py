@@ -67,11 +67,10 @@ def results_table(results: Sequence[BenchResult], ranking: Ranking, more: Sequen
     made = table("strategy", numbers=(*COLUMNS, *more), title=title, show_edge=False, padding=(0, 1, 0, 0))
     for column in made.columns:
         column.no_wrap = True
-    best = [(leader.strategy, leader.parameters) for leader in (ranking.fastest, *ranking.against)]
+    fastest = ranking.fastest.strategy, ranking.fastest.parameters
     for result in shown:
-        setting = result.strategy, result.parameters
-        marked = setting in best and result.strategy != BASELINE
-        style = "bold green" if setting == best[0] else "bold" if marked else ""
+        marked = _is_best(result, ranking) and result.strategy != BASELINE
+        style = "bold green" if (result.strategy, result.parameters) == fastest else "bold" if marked else ""
         made.add_row(*_texts(result, marked)[: len(made.columns)], style=style)
     return made
 
@@ -93,6 +92,34 @@ def _texts(result: BenchResult, marked: bool) -> list[str]:
         share(result.overhead_share),
         three_digits(predicted) if predicted else "-",
     ]
+
+
+def summary_table(results: Sequence[BenchResult], rankings: Sequence[Ranking]) -> Table:
+    """A row for each strategy, at its best setting for each temperature: times autoregressive decoding, with the interval."""
+    made = table("strategy", numbers=[heading(ranking.temperature) for ranking in rankings], title="Each at its best setting")
+    best = [
+        [result for result in results if result.temperature == ranking.temperature and _is_best(result, ranking)]
+        for ranking in rankings
+    ]
+    for name in dict.fromkeys(result.strategy for result in results):
+        cells = ["".join(_at_best(result) for result in leaders if result.strategy == name) or "-" for leaders in best]
+        made.add_row(name, *cells)
+    return made
+
+
+def _is_best(result: BenchResult, ranking: Ranking) -> bool:
+    """Whether no other setting of its strategy is faster."""
+    return (result.strategy, result.parameters) in [
+        (leader.strategy, leader.parameters) for leader in (ranking.fastest, *ranking.against)
+    ]
+
+
+def _at_best(result: BenchResult) -> str:
+    if result.strategy == BASELINE:
+        return f"{three_digits(result.tokens_per_second)} tok/s"
+    low, high = result.speedup_over_ar_interval or (None, None)
+    interval = "" if low is None else f" ({low:.2f}-{high:.2f})"
+    return f"{result.speedup_over_ar:.2f}x{interval}"
 
 
 def ranking_sentence(ranking: Ranking) -> str:
