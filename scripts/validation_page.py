@@ -169,8 +169,8 @@ def load_section() -> Iterator[str]:
     report = LoadValidation.read(found[-1])
     yield f"""## Our own runtime under load
 
-`specdec validate --load` on the bundled pair. Requests arrive at random at 30, 60
-and 85 % of capacity; the same arrivals are simulated from profiles that were taken in the same run.
+`specdec validate --load` on the bundled pair (`benchmarks/results/{found[-1].name}`). Requests arrive
+at random at 30, 60 and 85 % of capacity; the same arrivals are simulated from profiles that were taken in the same run.
 
 ```text
 {report}

@@ -13,7 +13,7 @@ from specdec.bench import BASELINE, BenchReport, hugging_face, report_of
 from specdec.bench.chart import speedup_chart
 from specdec.bench.details import idle_chart, length_chart, position_chart, predicted_chart
 
-MEASURED = BenchReport.read(next((Path(__file__).parents[2] / "benchmarks/results").glob("*_bench_bfloat16.json")))
+MEASURED = BenchReport.read(next((Path(__file__).parents[2] / "benchmarks/results").glob("*2026-11-24_bench_bfloat16.json")))
 
 
 def drawn(chart: Any) -> list[dict[str, Any]]:

@@ -32,7 +32,7 @@ from specdec.bench.text import noise_sentence, ranking_sentence
 from specdec.bench.values import Noise, Ranking, Slower
 from specdec.summary import StrategySetting
 
-RESULTS = sorted((Path(__file__).parents[2] / "benchmarks/results").glob("*_bench_*.json"))
+RESULTS = sorted((Path(__file__).parents[2] / "benchmarks/results").glob("*2026-11-24_bench_*.json"))
 
 
 @pytest.fixture(scope="module")
