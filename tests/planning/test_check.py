@@ -1,0 +1,46 @@
+"""Checks of saved plans: whether they hold on more requests, and whether one replica fewer would."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from plan_worlds import AR, DRAFT, OBJECTIVES, world
+
+from sim.planning.check import check
+from sim.planning.split import served_apart
+from sim.planning.trials import Trial, Trials
+from sim.traffic.record import Server
+from sim.traffic.workload import Arrivals, Lengths, Traffic
+
+
+def more(seed: int = 9) -> Trials:
+    return Trials(Traffic(Arrivals(18.0), Lengths(20), Lengths(60), 3000), OBJECTIVES, Server(), seed=seed)
+
+
+def test_a_plan_with_a_replica_to_spare_is_told_from_one_without() -> None:
+    _, plan, _ = world()
+    best = plan.plans[0]
+    assert best.replicas > 1
+    tight = check(plan, more(), (AR, DRAFT), ("speculative", "pearl"))
+    assert (tight.holds, tight.fewer_holds) == (True, False)
+    assert tight.words.endswith("One replica fewer would not.")
+    ample = replace(plan, plans=(replace(best, replicas=best.replicas + 1), *plan.plans[1:]))
+    assert check(ample, more(), (AR, DRAFT), ("speculative", "pearl")).fewer_holds
+
+
+def test_each_request_goes_to_one_of_two_deployments(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, _, _ = world()
+    trials, served = more(), list[int]()
+    measured = Trials.measured
+
+    def watched(self: Trials, candidate: Any, replicas: int, workload: Any, load: float) -> Trial:
+        served.append(len(workload))
+        return measured(self, candidate, replicas, workload, load)
+
+    monkeypatch.setattr(Trials, "measured", watched)
+    pair = found.good[0][0], found.good[1][0]
+    served_apart(trials, pair, (8, 8), 0.25)
+    assert sum(served) == len(trials.workload) == 3000
+    assert served[0] == pytest.approx(750, abs=100)
