@@ -32,7 +32,7 @@ def measured_system(profile: Profile, context: int = 256, source: str = "the pro
         shared=profile.together is None,
         together=profile.together,
         overhead_seconds=overhead,
-        jitter=Jitter(_mean_cv(profile.target_seconds), _mean_cv(profile.draft_seconds)),
+        jitter=Jitter(_mean_cv(profile.target_seconds), _mean_cv([one for one in profile.draft_seconds if one.branches == 1])),
         context=context,
         turns=profile.in_turn,
         drafting_overhead_seconds=overhead if drafting is None else drafting,
@@ -62,5 +62,5 @@ def _model(measured: MeasuredAcceptance, recorded: bool, source: str) -> Accepta
 
 def _mean_cv(timings: Sequence[TargetTiming | DraftTiming]) -> float:
     """Mean coefficient of variation at batch 1, where a single stream is timed."""
-    spreads = [one.cv for one in timings if one.batch == 1 and getattr(one, "branches", 1) == 1]
+    spreads = [one.cv for one in timings if one.batch == 1]
     return sum(spreads) / len(spreads) if spreads else 0.0

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sim.setup.acceptance import Acceptance, Foresight, PerPosition, Rate, markov
-from sim.setup.latency import Constant, fork_seconds
+from sim.setup.latency import Constant, Measured, fork_seconds
 from sim.setup.system import Jitter, System
 from sim.stream.chain import compile_strategy
 from sim.stream.events import run_stream
@@ -19,6 +19,7 @@ from sim.stream.stage import Outcome
 from sim.traffic.serving import simulate_serving
 from sim.traffic.workload import Workload
 from specdec import Both, DecodingStrategy, Fork, Guess, InputError, Program, Score, State, StrategyError, Verify
+from specdec.profile import DraftTiming, TargetTiming
 from strategies import Hedged, Pearl, Saguaro
 
 GRID = list(product((0.3, 0.8, 0.95), (3.0, 5.0), (1, 4), (0.2, 0.9), (1.0, 1.5)))
@@ -176,3 +177,12 @@ def test_the_seconds_of_a_fork() -> None:
     for bad in ({0: 1.0}, {2: 0.0}):
         with pytest.raises(InputError, match="branches"):
             Constant(0.1, 1.0, branched=bad)
+
+
+def test_a_draft_step_over_branches_takes_what_was_measured() -> None:
+    """A forward over 3 rows lies between 1 and 4 branches; then two steps over 4 branches, and what a draft costs to start."""
+    draft = [DraftTiming(1, 64, 1e-3), DraftTiming(1, 64, 2e-3, branches=4)]
+    measured = Measured([TargetTiming(1, 1, 64, 5e-3)], draft, draft_start=5e-4)
+    assert float(measured.fork_seconds(3, 4, 2)) == pytest.approx((5 / 3 + 2 * 2) * 1e-3 + 5e-4)
+    assert float(measured.fork_seconds(3, 0, 2)) == 0
+    assert float(measured.draft_seconds(3)) == pytest.approx(3e-3 + 5e-4)
