@@ -52,3 +52,11 @@ def test_the_catalogue_has_a_row_and_a_page_for_each_strategy(name: str) -> None
 def test_the_page_of_benchmarks_says_what_was_measured(name: str) -> None:
     cells = re.findall(r"(\d\.\d\d) times \((\d\.\d\d) to (\d\.\d\d)\)", row(BENCHMARKS, name))
     assert [tuple(map(float, cell)) for cell in cells] == [best(ON_THE_PAGE[name], temperature) for temperature in (0.0, 1.0)]
+
+
+def test_the_first_screen_shows_what_the_demo_printed() -> None:
+    """The last table of the run of `make demo` that is committed, line by line."""
+    ran = str(BenchReport.read(ROOT / "benchmarks/results/cpu_amd_epyc_2_cores_2026-11-26_bench_bfloat16.json")).splitlines()
+    table = [line for line in ran[ran.index("Each at its best setting") :] if line]
+    assert len(table) == 9
+    assert "\n".join(table) in (ROOT / "README.md").read_text(encoding="utf-8")

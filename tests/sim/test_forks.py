@@ -11,6 +11,7 @@ import pytest
 
 from sim.setup.acceptance import Acceptance, Foresight, PerPosition, Rate, markov
 from sim.setup.latency import Constant, Measured, fork_seconds
+from sim.setup.profiles import measured_acceptance
 from sim.setup.system import Jitter, System
 from sim.stream.chain import compile_strategy
 from sim.stream.events import run_stream
@@ -19,7 +20,8 @@ from sim.stream.stage import Outcome
 from sim.traffic.serving import simulate_serving
 from sim.traffic.workload import Workload
 from specdec import Both, DecodingStrategy, Fork, Guess, InputError, Program, Score, State, StrategyError, Verify
-from specdec.profile import DraftTiming, TargetTiming
+from specdec.acceptance import MeasuredAcceptance
+from specdec.profile import DraftTiming, Profile, TargetTiming
 from strategies import Hedged, Pearl, Saguaro
 
 GRID = list(product((0.3, 0.8, 0.95), (3.0, 5.0), (1, 4), (0.2, 0.9), (1.0, 1.5)))
@@ -186,3 +188,12 @@ def test_a_draft_step_over_branches_takes_what_was_measured() -> None:
     assert float(measured.fork_seconds(3, 4, 2)) == pytest.approx((5 / 3 + 2 * 2) * 1e-3 + 5e-4)
     assert float(measured.fork_seconds(3, 0, 2)) == 0
     assert float(measured.draft_seconds(3)) == pytest.approx(3e-3 + 5e-4)
+
+
+def test_a_profile_s_foresight_is_that_of_its_acceptance() -> None:
+    foresight = Foresight((0.3, 0.5), (0.7, 0.9))
+    profile = Profile(
+        (TargetTiming(1, 1, 64, 5e-3),), (DraftTiming(1, 64, 1e-3),), acceptance=MeasuredAcceptance(0.8, foresight=foresight)
+    )
+    found = measured_acceptance(profile)
+    assert [float(found.foreseen(1, 2, complete)) for complete in (False, True)] == [0.5, 0.9]
