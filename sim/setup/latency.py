@@ -262,9 +262,10 @@ class Forwards:
 class Measured:
     """Latency from measured forwards of the target and drafted tokens of the draft, as a `specdec.profile.Profile` holds them.
 
-    `draft_start` is the seconds of a draft in addition to those of its tokens; `source` is what errors call the tables; `cells`
-    is that of `Forwards`. Without drafted tokens, nothing can be drafted. `reach` is the most rows of a forward that is not
-    tagged *extrapolated*. Raises `InputError` if nothing of the target was measured or `draft_start` is negative.
+    `draft_start` is the seconds of a draft in addition to those of its tokens, and `fork_start` what a fork takes more;
+    `source` is what errors call the tables; `cells` is that of `Forwards`. Without drafted tokens, nothing can be drafted.
+    `reach` is the most rows of a forward that is not tagged *extrapolated*. Raises `InputError` if nothing of the target was
+    measured or `draft_start` is negative.
     """
 
     def __init__(
@@ -274,6 +275,7 @@ class Measured:
         source: str = "the table",
         draft_start: float = 0.0,
         cells: bool = False,
+        fork_start: float = 0.0,
     ) -> None:
         if not (isfinite(draft_start) and draft_start >= 0):
             raise InputError(f"{source}: draft_start_seconds {draft_start} is not possible: give 0 or more")
@@ -282,7 +284,7 @@ class Measured:
         self._source = source
         self._target = Forwards(forwards, f"{source}: target_seconds", cells)
         self._draft = Forwards(tokens, f"{source}: draft_seconds", cells) if tokens else None
-        self._draft_start = draft_start
+        self._draft_start, self._fork_start = draft_start, fork_start
         self._branched = {1: 1.0} | {
             one.branches: one.mean / float(self.draft_seconds(1, 1, one.context) - draft_start)
             for one in draft
@@ -304,8 +306,8 @@ class Measured:
         self, rows: ArrayLike, branches: ArrayLike, steps: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0
     ) -> Floats:
         """A step over several branches takes what was measured, over a plain step; a forward over `rows` takes as long."""
-        forwards = branched(self._branched, rows, branches, steps)
-        return forwards * (self.draft_seconds(1, batch, context) - self._draft_start) + self._draft_start * (forwards > 0)
+        forwards, start = branched(self._branched, rows, branches, steps), self._draft_start + self._fork_start
+        return forwards * (self.draft_seconds(1, batch, context) - self._draft_start) + start * (forwards > 0)
 
     def target_seconds(self, width: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
         return np.where(np.asarray(width) > 0, self._target(width, batch, context), 0.0)

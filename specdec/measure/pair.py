@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from statistics import mean, median
 
 import torch
 
@@ -122,7 +123,7 @@ class _Plan:
 
 def _measured(pair: Pair, target_lane: Lane, draft_lane: Lane, plan: _Plan) -> Profile:
     """One pass: all times of both models, alone and with each other."""
-    target, draft, alone = _timed_alone(target_lane, draft_lane, plan)
+    target, draft, alone, fork_start = _timed_alone(target_lane, draft_lane, plan)
     usual = min(plan.contexts, key=lambda tokens: abs(tokens - CONTEXT_TOKENS))
     alternating = in_turn(pair, 2 * BLOCK, usual, alone[usual], plan.slots)
     side_by_side = None
@@ -132,6 +133,7 @@ def _measured(pair: Pair, target_lane: Lane, draft_lane: Lane, plan: _Plan) -> P
         target_seconds=target,
         draft_seconds=draft,
         draft_start_seconds=(alternating.start_seconds + alternating.transport_seconds) / alternating.draft_factor,
+        fork_start_seconds=fork_start,
         in_turn=Slowdown(alternating.target_factor, alternating.draft_factor),
         together=side_by_side,
         round_overhead_seconds=round_overhead_seconds(pair, 2 * BLOCK, usual, plan.slots),
@@ -141,8 +143,8 @@ def _measured(pair: Pair, target_lane: Lane, draft_lane: Lane, plan: _Plan) -> P
 
 def _timed_alone(
     target_lane: Lane, draft_lane: Lane, plan: _Plan
-) -> tuple[tuple[TargetTiming, ...], tuple[DraftTiming, ...], dict[int, Alone]]:
-    """Timings of both models, each alone; and those of single sequences by context."""
+) -> tuple[tuple[TargetTiming, ...], tuple[DraftTiming, ...], dict[int, Alone], float]:
+    """Timings of both models, each alone; those of single sequences by context; and what a fork takes beside its forwards."""
     target: list[TargetTiming] = []
     draft: list[DraftTiming] = []
     alone: dict[int, Alone] = {}
@@ -160,13 +162,16 @@ def _timed_alone(
     for (batch, width), seconds in timed_batches(target_lane, plan.several, BLOCK, first, plan.slots).items():
         timing = Timing.of(seconds)
         target.append(TargetTiming(width, batch, first, timing.mean, timing.cv))
-    for branches, seconds in timed_branches(draft_lane, plan.branches, BLOCK, first, Sampling(), plan.slots).items():
+    starts: list[float] = []
+    for branches, forks in timed_branches(draft_lane, plan.branches, BLOCK, first, Sampling(), plan.slots).items():
+        seconds, without_tokens = zip(*forks, strict=True)
         timing = Timing.of(seconds)
+        starts.append(max(0.0, median(without_tokens) - alone[first].draft))  # the forward over the window takes a step
         draft.append(DraftTiming(1, first, timing.mean, timing.cv, branches=branches))
     for batch, seconds in timed_batched_drafts(draft_lane, plan.batches, BLOCK, first, plan.slots).items():
         timing = Timing.of(seconds)
         draft.append(DraftTiming(batch, first, timing.mean, timing.cv))
-    return tuple(target), tuple(draft), alone
+    return tuple(target), tuple(draft), alone, mean(starts) if starts else 0.0
 
 
 def _acceptance(pair: Pair, prompts: Mapping[str, Sequence[Sequence[int]]], new_tokens: int, seed: int) -> MeasuredAcceptance:

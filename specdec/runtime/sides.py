@@ -179,6 +179,7 @@ class DraftSide:
         else:
             asked.slot.give_back(request.uniforms[len(answer.tokens) :])
             asked.slot.statistics.drafted_tokens += len(answer.tokens)
+            asked.slot.statistics.draft_steps += len(answer.tokens)
             asked.slot.written = answer.certain
             asked.answer = Guess.certain(answer.tokens) if answer.certain else guess_of(answer.tokens, answer.q)
 
@@ -209,6 +210,7 @@ class DraftSide:
 
     def _answer_fork(self, asked: AskedFork, forking: Forking) -> None:
         asked.slot.statistics.drafted_tokens += sum(map(len, forking.tails))
+        asked.slot.statistics.draft_steps += 1 + max(map(len, forking.tails), default=0)
         rows_are_read = not asked.slot.sampling.greedy or asked.effect.stop is not None
         fetch = partial(self._branch, asked.slot.index, forking.number) if rows_are_read else None
         tails = dict(zip(forking.outcomes, enumerate(forking.tails), strict=True))

@@ -149,19 +149,21 @@ def timed_drafts(lane: Lane, repeats: int, context: int, sampling: Sampling, slo
 
 def timed_branches(
     lane: Lane, branches: Sequence[int], repeats: int, context: int, sampling: Sampling, slots: int = 1
-) -> dict[int, list[float]]:
-    """By number of branches: seconds in which each branch of a fork gets one more token."""
+) -> dict[int, list[tuple[float, float]]]:
+    """By number of branches: seconds in which each branch of a fork gets one more token, and seconds of a fork without any."""
     base = made_up_context(context)
     lane.submit("begin", sampling, base, 0, slots)()
+    race = None if sampling.greedy else 1
 
-    def forks(number: int) -> Iterator[float]:
+    def forks(number: int) -> Iterator[tuple[float, float]]:
         for grown in count(1):
             text = [*base, *[0] * grown]
-            seconds = [
-                lane.submit("fork", [ForkRequest(0, text, (number,), tokens, [0.5] * number * tokens)])()[0].busy_seconds
-                for tokens in (1, 1 + BLOCK)
+            requests = [
+                ForkRequest(0, text, (number,), tokens, [0.5] * number * tokens, race=race) for tokens in (1, 1 + BLOCK)
             ]
-            yield max(0.0, seconds[1] - seconds[0]) / BLOCK
+            one, more = (lane.submit("fork", [request])()[0].busy_seconds for request in requests)
+            step = max(0.0, more - one) / BLOCK
+            yield step, one - step
 
     return interleaved(branches, repeats, forks)
 

@@ -174,6 +174,8 @@ def test_a_profile_is_read_by_the_simulator(lane: str) -> None:
     assert system.turns.target_factor == found.in_turn.target_factor
     assert found.drafting_overhead_seconds is not None
     assert system.overhead_seconds == found.drafting_overhead_seconds > 0
+    forked = float(system.fork_seconds(1, 2, 1) - system.fork_seconds(0, 0, 0)) - float(system.draft_seconds(1))
+    assert forked > found.fork_start_seconds > 0  # the forward over the window, and what is done around it
     start = found.draft_start_seconds
     assert float(system.draft_seconds(1) - (system.draft_seconds(2) - system.draft_seconds(1))) == pytest.approx(start)
 
