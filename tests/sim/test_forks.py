@@ -182,7 +182,7 @@ def test_the_seconds_of_a_fork() -> None:
 
 
 def test_a_draft_step_over_branches_takes_what_was_measured() -> None:
-    """A forward over 3 rows lies between 1 and 4 branches; then two steps over 4; what a draft costs to start, and a fork more."""
+    """A forward over 3 rows lies between 1 and 4 branches; then two steps over 4; what a draft costs to start, and a fork."""
     draft = [DraftTiming(1, 64, 1e-3), DraftTiming(1, 64, 2e-3, branches=4)]
     measured = Measured([TargetTiming(1, 1, 64, 5e-3)], draft, draft_start=5e-4, fork_start=3e-4)
     assert float(measured.fork_seconds(3, 4, 2)) == pytest.approx((5 / 3 + 2 * 2) * 1e-3 + 8e-4)
