@@ -28,6 +28,7 @@ from sim.setup.arrays import Floats
 from sim.setup.latency import Latency, fork_seconds
 from specdec import InputError
 from specdec.profile import Slowdown
+from specdec.state import Costs
 from specdec.strategy import DecodingStrategy
 
 ROUNDING = 1e-9
@@ -111,6 +112,18 @@ class System:
     def speed_ratio(self) -> float:
         """c = target forward over 1 position / one more token of a draft, both alone; the mean over a grid."""
         return float(np.mean(self.target_seconds(1) / (self.draft_seconds(2) - self.draft_seconds(1))))
+
+    @property
+    def costs(self) -> Costs:
+        """What closed forms know of it, by lines through 1 and 9 positions or branches; means over a grid."""
+        one, step = self.target_seconds(1), self.draft_seconds(2) - self.draft_seconds(1)
+        few, many = (self.fork_seconds(1, branches, 2) - self.fork_seconds(1, branches, 1) for branches in (1, 9))
+        return Costs(
+            self.speed_ratio,
+            float(np.mean((self.target_seconds(9) - one) / one)) / 8,
+            float(np.mean((many - few) / step)) / 8,
+            float(np.mean((self.fork_seconds(1, 1, 1) - few) / step)),
+        )
 
     def draft_seconds(self, tokens: ArrayLike) -> Floats:
         """Mean seconds of a `Draft` of `tokens` tokens, alone."""

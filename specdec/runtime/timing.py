@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count, cycle, islice
 from statistics import mean, median, stdev
 from typing import Any, TypeVar
 
-from specdec.errors import InputError
+from specdec.errors import InputError, StrategyError
 from specdec.runtime.lane import Lane
 from specdec.runtime.messages import DraftRequest, ForkRequest, ScoreRequest
 from specdec.sampling import Sampling
+from specdec.state import Costs
 
 CONTEXT_TOKENS = 128
 """Length of the made-up context after which steps are timed, unless another length is given."""
@@ -27,6 +28,9 @@ RATIO_SECONDS = 1.0
 
 SHORTEST_CONTEXT = 20
 """Tokens that a model must hold to be timed: half of them stand before the widest window."""
+
+FAR = 9
+"""Positions, and branches, whose times stand for those of more and of fewer."""
 
 WARM_UP, BLOCK = 2, 4
 """Repeats of a setting, one after another: the first `WARM_UP` are not counted, the next `BLOCK` are."""
@@ -100,6 +104,25 @@ def speed_ratio(
         if repeat >= WARM_UP:
             ratios.append(scoring.busy_seconds * max(1, len(drafting.tokens)) / drafting.busy_seconds)
     return median(ratios)
+
+
+def measured_costs(target: Lane, draft: Lane | None, ratio: float, context: int = CONTEXT_TOKENS) -> Costs:
+    """What greedy work takes at a measured speed `ratio`, by lines through 1 and `FAR` positions, and 2 and `FAR` branches.
+
+    A draft that cannot fork says nothing of branches.
+    """
+    one, wide = window_seconds(target, (1, FAR), BLOCK, context).values()
+    costs = Costs(ratio, guess=max(0.0, wide / one - 1) / (FAR - 1))
+    if draft is None:
+        return costs
+    step = step_seconds(draft, BLOCK, context)
+    try:
+        forks = timed_branches(draft, (2, FAR), BLOCK, context, Sampling(temperature=0))
+    except StrategyError:
+        return costs
+    (few, start), (many, _) = ([median(column) / step for column in zip(*found, strict=True)] for found in forks.values())
+    branch = max(0.0, many - few) / (FAR - 2)
+    return replace(costs, branch=branch, fork=max(1.0, start))
 
 
 def window_seconds(lane: Lane, widths: Sequence[int], repeats: int = 12, context: int = CONTEXT_TOKENS) -> dict[int, float]:
