@@ -225,8 +225,7 @@ def picked(weights: Tensor, uniforms: Tensor) -> Tensor:
     cumulative = weights.cumsum(-1, dtype=torch.float64)
     if weights.is_cpu:
         total = cumulative[:, -1:]
-        below = torch.minimum(uniforms.unsqueeze(-1) * total, total.nextafter(torch.zeros_like(total)))
-        tokens = torch.searchsorted(cumulative, below, right=True)
+        tokens = torch.searchsorted(cumulative, uniforms.unsqueeze(-1) * total, right=True)
     else:
         cumulative = cumulative.where(weights > 0, 0)
         total = cumulative.amax(-1, keepdim=True)
