@@ -84,7 +84,7 @@ def simulate_serving(
     drafting = next((chain for chain in schedule.chains if chain.strategy.drafts), schedule.chains[0])
     longest = int((workload.input_tokens + workload.output_tokens).max())
     widest = (server.iteration_tokens if server.runtime == "vllm" else longest) + int(rounds.held.max())
-    costs = costs_table(drafting, system, server.max_batch, widest, longest)
+    costs = costs_table(drafting, system, server.max_batch, widest, longest, padded=server.runtime == "specdec")
     requests, limits = requests_table(workload, server.cached_share), _limits(server)
     answers, engine, oldest = Answers(requests, acceptance, rounds.most, draws), started(len(workload), limits), 0
     times = engine.times

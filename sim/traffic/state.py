@@ -116,10 +116,10 @@ class Costs(NamedTuple):
     `draft_start`                     seconds of a draft in addition to its steps
     `prompt_share`                    seconds that the draft reads a prompt, over what the prompt adds to the target's forward
     `in_turn`                         whether the models never work at the same time
-    `together`                        slowdown of draft and target while both work
-    `apart`                           slowdown of draft and target while only one of them works
+    `together`                        shape (sequences, 2): slowdown of draft and target while both work
+    `apart`                           shape (sequences, 2): the same while only one of them works
     `network`                         seconds to the draft and back
-    `overhead`                        seconds of an iteration in which no model works
+    `overhead`                        shape (sequences,): seconds of an iteration in which no model works
     `varies`                          coefficients of variation of a draft step and of a forward
     """
 
@@ -132,10 +132,10 @@ class Costs(NamedTuple):
     draft_start: float
     prompt_share: float
     in_turn: bool
-    together: tuple[float, float]
-    apart: tuple[float, float]
+    together: Array
+    apart: Array
     network: float
-    overhead: float
+    overhead: Array
     varies: tuple[float, float]
 
 

@@ -120,9 +120,9 @@ def measured_costs(target: Lane, draft: Lane | None, ratio: float, context: int 
         forks = timed_branches(draft, (2, FAR), BLOCK, context, Sampling(temperature=0))
     except StrategyError:
         return costs
-    (few, start), (many, _) = ([median(column) / step for column in zip(*found, strict=True)] for found in forks.values())
-    branch = max(0.0, many - few) / (FAR - 2)
-    return replace(costs, branch=branch, fork=max(1.0, start))
+    (few, start), (many, _) = forks.values()
+    branch = max(0.0, median(many) - median(few)) / step / (FAR - 2)
+    return replace(costs, branch=branch, fork=max(1.0, start / step))
 
 
 def window_seconds(lane: Lane, widths: Sequence[int], repeats: int = 12, context: int = CONTEXT_TOKENS) -> dict[int, float]:
@@ -172,23 +172,27 @@ def timed_drafts(lane: Lane, repeats: int, context: int, sampling: Sampling, slo
 
 def timed_branches(
     lane: Lane, branches: Sequence[int], repeats: int, context: int, sampling: Sampling, slots: int = 1
-) -> dict[int, list[tuple[float, float]]]:
-    """By number of branches: seconds in which each branch of a fork gets one more token, and seconds of a fork without any."""
+) -> dict[int, tuple[list[float], float]]:
+    """By number of branches: seconds in which each branch of a fork gets one more token, and those before its first token."""
     base = made_up_context(context)
     lane.submit("begin", sampling, base, 0, slots)()
     race = None if sampling.greedy else 1
 
     def forks(number: int) -> Iterator[tuple[float, float]]:
+        """Seconds of a fork of one token, and of a longer one."""
         for grown in count(1):
             text = [*base, *[0] * grown]
-            requests = [
-                ForkRequest(0, text, (number,), tokens, [0.5] * number * tokens, race=race) for tokens in (1, 1 + BLOCK)
-            ]
-            one, more = (lane.submit("fork", [request])()[0].busy_seconds for request in requests)
-            step = max(0.0, more - one) / BLOCK
-            yield step, one - step
+            requests = [ForkRequest(0, text, (number,), n, [0.5] * number * n, race=race) for n in (1, 1 + BLOCK)]
+            short, longer = (lane.submit("fork", [request])()[0].busy_seconds for request in requests)
+            yield short, longer
 
-    return interleaved(branches, repeats, forks)
+    found: dict[int, tuple[list[float], float]] = {}
+    for number, timed in interleaved(branches, repeats, forks).items():
+        usual = median(short for short, _ in timed)
+        more = [(longer - usual) / BLOCK for _, longer in timed if longer > usual]  # else the machine was busy
+        steps = more or [longer / (1 + BLOCK) for _, longer in timed]
+        found[number] = steps, max(0.0, usual - median(steps))
+    return found
 
 
 def timed_batches(
