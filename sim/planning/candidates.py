@@ -117,5 +117,4 @@ def candidates_of(
 
 def overlaps(strategy: type[DecodingStrategy]) -> bool:
     """Whether some stage of a strategy has both models at work."""
-    chain = compile_strategy(strategy())
-    return bool(((chain.draft_steps > 0) & (chain.positions > 0)).any())
+    return compile_strategy(strategy()).overlaps

@@ -149,6 +149,11 @@ class System:
         """Whether draft and target can never work at the same time."""
         return self.shared and self.together is None
 
+    @property
+    def one_memory(self) -> bool:
+        """Whether draft and target are on one device, so that their caches share its memory."""
+        return self.shared or self.together is not None
+
     def tokens_in_race(self, draft: Floats, target: float) -> int:
         """Tokens drafted by the time the target finishes, the one in progress included; at least 1.
 
