@@ -46,7 +46,7 @@ def serve(
     workload: Workload,
     server: Server,
     draws: list[Floats],
-    lots: Floats,
+    lots: Any,
 ) -> Found:
     """The times of every request. `chain_at[n]` is used while `n` run; `draws[i]` are the acceptance draws of request `i`.
 
@@ -198,7 +198,7 @@ def seconds_in_specdec(replica: Replica, chain: Compiled, system: System, drafts
         at_once = max(1.0, at_once / 2) if halves else at_once
         draft = float(latency.draft_seconds(steps, at_once, context)) if steps else 0.0
         if forks[:, 1].any():
-            draft += float(fork_seconds(latency, *forks.max(axis=0), at_once, context))
+            draft += float(fork_seconds(latency, forks[:, 0].max(), forks[:, 1].max(), forks[:, 2].max(), at_once, context))
         stages.append((draft, float(latency.target_seconds(width, size, context)) if width else 0.0))
     works += 2 * [tuple(map(sum, zip(*stages, strict=True)))] if halves else stages  # type: ignore[list-item]
     total = system.overhead_seconds * len(running)

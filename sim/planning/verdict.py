@@ -56,6 +56,8 @@ def verdict(
     ]
     if candidate.strategy == "pearl":
         sentences.append("No production engine serves PEARL yet: nano-PEARL does, and specdec itself.")
+    elif candidate.strategy not in ("autoregressive", "speculative"):
+        sentences.append(f"No production engine serves {candidate.strategy} yet: specdec itself does.")
     return " ".join(sentences)
 
 

@@ -13,7 +13,6 @@ import numpy as np
 
 from sim.setup.acceptance import Acceptance
 from sim.setup.arrays import Counts
-from sim.setup.latency import fork_reach
 from sim.setup.system import System
 from sim.stream.chain import Compiled
 from sim.traffic.engine import FINISHED, SUBMITTED, advance, set_seed, started
@@ -79,11 +78,8 @@ def simulate_serving(
     draws, jitter, lots = streams(seed, 3)
     schedule = compiled if isinstance(compiled, Schedule) else Schedule([compiled])
     rounds = schedule.rounds(server.max_batch, acceptance, system.one_memory)
-    if rounds.twins and not fork_reach(system.latency):
-        raise InputError(
-            f"{schedule.chains[0].strategy.name} forks, and what a draft step over several branches takes is not known: "
-            "measure the pair with specdec profile, give a GPU, or take another strategy"
-        )
+    if rounds.twins:
+        system.require_forks(schedule.chains[0].strategy.name)
     _check_memory(rounds, workload, server)
     if server.antiphase and system.in_turn:
         raise InputError("antiphase halves need a draft that works beside the target: give it a device of its own")
