@@ -72,6 +72,12 @@ class Candidate:
     def acceptance(self) -> Acceptance:
         return self.method.acceptance or NOTHING
 
+    @property
+    def assumes_foresight(self) -> bool:
+        """Whether its draft prepares for outcomes, and how often it foresees them was not measured. Schedules never do."""
+        chain = self.chains
+        return isinstance(chain, Compiled) and bool(chain.fan_out.any()) and self.acceptance.foresight is None
+
     @cached_property
     def chains(self) -> Compiled | Schedule:
         """The compiled strategy, or the schedule of several."""

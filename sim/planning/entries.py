@@ -12,7 +12,6 @@ from sim.planning.report import Planned
 from sim.planning.split import Split
 from sim.planning.trials import NEGLIGIBLE, Trial, Trials
 from sim.setup.acceptance import Acceptance
-from sim.stream.chain import Compiled
 from sim.traffic.workload import Traffic
 from specdec.acceptance import Tag
 
@@ -78,15 +77,10 @@ def _tags(trials: Trials, candidate: Candidate, trial: Trial) -> dict[str, Tag]:
         found["exchange"] = "assumed"
     if any(not tier.draft_length for tier in candidate.schedule):
         found["off"] = "assumed"
-    if _chains_fork(candidate) and candidate.acceptance.foresight is None:
+    if candidate.assumes_foresight:
         found["foresight"] = "assumed"
     found["traffic"] = "assumed" if isinstance(trials.traffic, Traffic) else "measured"
     return found
-
-
-def _chains_fork(candidate: Candidate) -> bool:
-    """Whether its draft prepares for outcomes of the verification; schedules cannot."""
-    return isinstance(candidate.chains, Compiled) and bool(candidate.chains.fan_out.any())
 
 
 def planned_split(trials: Trials, split: Split, price: float | None) -> Planned:

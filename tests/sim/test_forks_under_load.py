@@ -19,7 +19,7 @@ from sim.setup.latency import AtBatch, Constant, Latency, Measured, fork_reach, 
 from sim.setup.model_size import read_model
 from sim.setup.roofline import Roofline
 from sim.setup.segments import Segments
-from sim.setup.system import System
+from sim.setup.system import Jitter, System
 from sim.stream.chain import compile_strategy
 from sim.stream.intervals import interval
 from sim.stream.speed import expected_seconds
@@ -107,6 +107,16 @@ def test_a_batch_of_forks_is_one_forward_over_windows_and_steps_over_all_branche
     load = simulate_traffic(Saguaro(3, 2), acceptance, System(Rows()), answers(sequences, 0.0), Server())
     assert (load.extrapolated_share > 0.9) == (8 * sequences > Rows.fork_reach)
     assert simulate_traffic(Pearl(3), acceptance, System(Rows()), answers(sequences, 0.0)).extrapolated_share == 0
+
+
+def test_the_forwards_of_a_fork_vary_each_by_itself() -> None:
+    """Nothing is foreseen and nothing is drafted then: a round forks 1 row into 2 branches of 3 tokens, in 4 forwards."""
+    never = Rate(1.0).foreseeing(Foresight((0.0,), (0.0,)))
+    system = System(Rows(), jitter=Jitter(0.0, 0.3))
+    found = served(Saguaro(3, 2, "none"), system, answers(1, 0.0, 4000), never).iterations
+    seconds = found.draft_seconds[found.fork_rows == 2].astype(float)
+    assert seconds.mean() == pytest.approx(1 + 3 * 2, rel=0.02)
+    assert seconds.std() / seconds.mean() == pytest.approx(0.3 / 2, rel=0.1)
 
 
 @pytest.mark.parametrize(("system", "branches"), [(System(FREE, shared=True), 8 * 3), (System(FREE), 0)], ids=["shared", "own"])
