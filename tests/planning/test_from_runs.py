@@ -22,7 +22,13 @@ def engine_run(clients: int, dataset: str = "", **more: Any) -> EngineRun:
     if dataset:
         more |= {"method": "draft_model", "draft": "qwen3-0.6b", "draft_length": 1, "dataset": dataset}
         more |= {"by_position": (CHANCES[dataset],), "acceptance_length": 1 + CHANCES[dataset], "rounds": 1000}
-    named = {"target": "qwen3-8b", "gpu": "H100", "clients": clients, "requests": 100, "input_tokens": 20_000} | more
+    named: dict[str, Any] = {
+        "target": "qwen3-8b",
+        "gpu": "H100",
+        "clients": clients,
+        "requests": 100,
+        "input_tokens": 20_000,
+    } | more
     seconds = (0.013 if dataset else 0.010) * (1 + clients / 100)
     return EngineRun(f"{dataset} x{clients}", itl=Times(median=seconds), output_tokens=10_000, **named)
 
