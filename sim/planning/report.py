@@ -49,7 +49,8 @@ class Planned(Report):
     `extrapolated_share`   share of the time in forwards over more rows than were measured
     `share`           share of the requests that it serves
     `parts`           two deployments that share the requests; this entry is then both, and names the first
-    `tags`            how the numbers behind it came about: `step`, `acceptance`, `exchange`, `kv_tokens`, `traffic`
+    `tags`            how the numbers behind it came about: `step`, `acceptance`, `foresight`, `exchange`,
+                      `kv_tokens`, `traffic`
     """
 
     name: str

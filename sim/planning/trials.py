@@ -17,7 +17,7 @@ from sim.planning.candidates import NOTHING, Candidate
 from sim.planning.objectives import Latencies, Objective, per_request
 from sim.planning.screen import Demand
 from sim.setup.acceptance import Acceptance
-from sim.traffic.metrics import Metrics, latencies_of, measure
+from sim.traffic.metrics import Metrics, extrapolated_share, latencies_of, measure
 from sim.traffic.record import Served, Server
 from sim.traffic.serving import capacity_per_second, simulate_serving
 from sim.traffic.workload import Arrivals, Traffic, Workload, streams
@@ -205,8 +205,6 @@ class Trials:
         found = latencies_of(served, WARM_UP)
         latencies: Latencies = {"ttft": found.ttft, "tpot": found.tpot, "e2e": found.e2e}
         metrics = measure(served, per_request(self.objectives), WARM_UP, load)
-        seconds = served.iterations.seconds.astype(float)
-        beyond = served.iterations.rows > getattr(candidate.place.system.latency, "reach", np.inf)
         return Trial(
             replicas,
             load,
@@ -214,7 +212,7 @@ class Trials:
             tuple(one.pressure(latencies) for one in self.objectives),
             latencies,
             metrics,
-            float(seconds[beyond].sum() / seconds.sum()),
+            extrapolated_share(served, candidate.place.system.latency),
         )
 
     def _acceptance(self, candidate: Candidate, odds: float) -> Acceptance:

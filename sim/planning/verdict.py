@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from sim.planning.candidates import Candidate
-from sim.planning.methods import Method
 from sim.planning.report import PlanFlip, Rejected
 from sim.planning.split import Split
 from sim.planning.trials import HOPELESS, NEGLIGIBLE, Found, Trial, Trials
@@ -52,10 +51,12 @@ def verdict(
         *([f"Holds up to {three_digits(held)} requests/s; {three_digits(trials.rate)} are planned."] if held else []),
         *_others(good, price),
         *([f"Flips to {' and to '.join(map(str, flips))}."] if flips else []),
-        _sources(trials, candidate.method, trial),
+        _sources(trials, candidate, trial),
     ]
     if candidate.strategy == "pearl":
         sentences.append("No production engine serves PEARL yet: nano-PEARL does, and specdec itself.")
+    elif candidate.strategy not in ("autoregressive", "speculative"):
+        sentences.append(f"No production engine serves {candidate.strategy} yet: specdec itself does.")
     return " ".join(sentences)
 
 
@@ -111,8 +112,9 @@ def _others(good: Sequence[Found], price: float | None) -> list[str]:
     return found
 
 
-def _sources(trials: Trials, method: Method, trial: Trial) -> str:
-    tags = {**method.tags, **({} if trials.server.kv_tokens is None else {"kv_tokens": "assumed"})}
+def _sources(trials: Trials, candidate: Candidate, trial: Trial) -> str:
+    tags = {**candidate.method.tags, **({} if trials.server.kv_tokens is None else {"kv_tokens": "assumed"})}
+    tags |= {"foresight": "assumed"} if candidate.assumes_foresight else {}
     parts = [f"{SOURCES.get(what, what)} {tag}" for what, tag in tags.items()]
     if trial.extrapolated > NEGLIGIBLE:
         parts[0] += f" ({share(trial.extrapolated)} of the time beyond what was measured)"

@@ -13,6 +13,9 @@ from sim_commands import Run, answer, printed, refused
 
 from sim.engines.identify import Drafting, Forward
 from sim.engines.run import EngineRun, EngineRuns, Times
+from sim.planning.check import Checked
+from sim.planning.report import Plan
+from sim.planning.trials import Trials
 
 TRUTH = Forward(0.020, 4e-5, 2e-5, 1e-7, 0, 0)
 HEAD = Drafting(0.001, 0.0, 0.0005)
@@ -72,6 +75,23 @@ def test_a_saved_plan_is_checked_with_other_requests(run: Run, runs: str, tmp_pa
     assert checked["requests"] == 4000
     Path(runs).write_text(Path(runs).read_text() + "\n")
     assert "runs.json is not the file that" in refused(run, "plan", "--check", saved)
+
+
+def test_a_check_has_draws_of_its_own_unless_they_are_given(
+    run: Run, runs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved, seeds = str(tmp_path / "plan.json"), list[int]()
+    monkeypatch.setattr("sim.planning.study.best_split", lambda *_: None)
+    answer(run, "plan", "--from", runs, *TRAFFIC, "--no-schedules", "--seed", "5", "--save", saved)
+
+    def noted(plan: Plan, trials: Trials, *_: object) -> Checked:
+        seeds.append(trials.seed)
+        return Checked(True, len(trials.workload), None, None, "noted")
+
+    monkeypatch.setattr("sim.planning.check.check", noted)
+    for more in ((), ("--seed", "9")):
+        assert printed(run, "plan", "--check", saved, *more) == "noted\n"
+    assert seeds == [6, 9]
 
 
 def test_a_plan_from_a_data_sheet_is_tagged_so(run: Run) -> None:
