@@ -51,10 +51,16 @@ class Candidate:
     def name(self) -> str:
         """For tables and gates: `eagle3 k=4`, `draft_model pearl k=6, own device`."""
         if not self.draft_length:
-            return "ar"
+            return f"ar{self.where}"
         kind = "" if self.strategy == "speculative" else f" {self.strategy}"
         length = f"k={self.draft_length}" if not self.schedule else f"k={self.lengths}"
-        return f"{self.method.name}{kind} {length}" + ("" if self.place.name == "shared" else f", {self.place.name}")
+        return f"{self.method.name}{kind} {length}{self.where}"
+
+    @property
+    def where(self) -> str:
+        """What sets its place apart from a shared one on as many GPUs as any: `, own device, TP 4`; mostly empty."""
+        several = len({place.gpus for place in self.method.places}) > 1
+        return ("" if self.place.name == "shared" else f", {self.place.name}") + (f", TP {self.place.gpus}" if several else "")
 
     @property
     def lengths(self) -> str:

@@ -155,6 +155,7 @@ def padded_seconds(
     span = last - first + 1
     halves, drafting, scoring = limits.antiphase and sequences > 1, 0.0, 0.0
     half, fork_rows = 0.5 if halves else 1.0, 0
+    together = half * span
     for stage in range(len(rounds.positions)):
         width = steps = read = branches = forked = 0
         first, last = FAR, 0
@@ -167,7 +168,7 @@ def padded_seconds(
                 forked = max(forked, rounds.branch_steps[stage, edge])
             if rounds.draft_steps[stage, edge] or rounds.branches[stage, edge]:
                 first, last = min(first, slots.place[i]), max(last, slots.place[i])
-        together, apart = half * span, half * (last - first + 1)
+        apart = half * (last - first + 1)
         target = target_seconds(costs, together, together * width, together * longest) if width else 0.0
         draft = draft_seconds(costs, apart, steps, apart * longest) if steps else 0.0
         if branches:

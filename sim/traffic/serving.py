@@ -80,7 +80,7 @@ def simulate_serving(
     rounds = schedule.rounds(server.max_batch, acceptance, system.one_memory)
     if rounds.twins:
         system.require_forks(schedule.chains[0].strategy.name)
-    _check_memory(rounds, workload, server)
+    require_memory(rounds, workload, server)
     if server.antiphase and system.in_turn:
         raise InputError("antiphase halves need a draft that works beside the target: give it a device of its own")
     drafting = next((chain for chain in schedule.chains if chain.strategy.drafts), schedule.chains[0])
@@ -129,8 +129,8 @@ def _limits(server: Server) -> Limits:
     )
 
 
-def _check_memory(rounds: Rounds, workload: Workload, server: Server) -> None:
-    """Refuse requests that no replica can ever hold, and an iteration too small for a round."""
+def require_memory(rounds: Rounds, workload: Workload, server: Server) -> None:
+    """Raise `InputError` for requests that no replica can ever hold, and for an iteration too small for a round."""
     ahead = int(rounds.held.max())
     if server.runtime == "vllm" and server.iteration_tokens < int(rounds.scored.max()):
         raise InputError(
@@ -141,10 +141,10 @@ def _check_memory(rounds: Rounds, workload: Workload, server: Server) -> None:
     whole = workload.input_tokens + workload.output_tokens + ahead
     needed = -(-whole // server.block_tokens) * server.block_tokens
     if (too_large := needed > server.kv_tokens // server.block_tokens * server.block_tokens).any():
-        request = int(np.argmax(too_large))
+        request = int(np.argmax(needed))
         raise InputError(
-            f"kv_tokens {server.kv_tokens} is too small for request {request}, which needs {needed[request]} "
-            "(prompt, answer and look-ahead, in whole blocks): give more, or drop the request"
+            f"kv_tokens {server.kv_tokens} is too small for {int(too_large.sum())} of {len(workload)} requests, of which "
+            f"number {request} needs {needed[request]} (prompt, answer and look-ahead, in whole blocks): give more, or drop it"
         )
 
 

@@ -126,7 +126,7 @@ def test_branches_take_room_in_a_cache_that_both_models_share(system: System, br
     assert found.preemptions.sum() == 0
     held = found.iterations.blocks[found.iterations.deliveries == 2].max() / 2
     assert ANSWER - 4 + branches <= held <= need
-    with pytest.raises(InputError, match=f"kv_tokens {need - 1} is too small for request 0, which needs {need} "):
+    with pytest.raises(InputError, match=f"{need - 1} is too small for 2 of 2 requests, of which number 0 needs {need} "):
         served(Saguaro(3, 2), system, answers(2, 0.0), Rate(1.0), block_tokens=1, kv_tokens=need - 1)
 
 

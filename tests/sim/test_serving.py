@@ -426,7 +426,7 @@ def test_impossible_settings_are_refused_by_name() -> None:
         with pytest.raises(InputError, match=next(iter(odd))):
             Server(**odd)  # type: ignore[arg-type]
     large = Workload(np.zeros(2), np.array([1, 40]), np.ones(2, int))
-    with pytest.raises(InputError, match="kv_tokens 40 is too small for request 1, which needs 48"):
+    with pytest.raises(InputError, match="kv_tokens 40 is too small for 1 of 2 requests, of which number 1 needs 48"):
         simulate_serving(CHAINS[0][0], Rate(0.5), SYSTEMS[0], large, Server(kv_tokens=40))
     with pytest.raises(InputError, match="iteration_tokens 4 is less than one round"):
         simulate_serving(CHAINS[1][0], Rate(0.5), SYSTEMS[0], large, Server(iteration_tokens=4))
