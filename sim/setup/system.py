@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike
 from scipy.special import ndtr
 
 from sim.setup.arrays import Floats
-from sim.setup.latency import Latency, fork_seconds
+from sim.setup.latency import Latency, fork_reach, fork_seconds
 from specdec import InputError
 from specdec.profile import BatchRounds, Slowdown
 from specdec.state import Costs
@@ -164,6 +164,19 @@ class System:
     def in_turn(self) -> bool:
         """Whether draft and target can never work at the same time."""
         return self.shared and self.together is None
+
+    def require_forks(self, name: str) -> None:
+        """Refuse batches of forks, by the strategy's name, where the latency does not know what branches take."""
+        if not fork_reach(self.latency):
+            raise InputError(
+                f"{name} forks, and what a draft step over several branches takes is not known: measure the pair with specdec "
+                "profile, give a GPU, or take another strategy"
+            )
+
+    @property
+    def one_memory(self) -> bool:
+        """Whether draft and target are on one device, so that their caches share its memory."""
+        return self.shared or self.together is not None
 
     def tokens_in_race(self, draft: Floats, target: float) -> int:
         """Tokens drafted by the time the target finishes, the one in progress included; at least 1.

@@ -17,8 +17,6 @@ from sim.stream.chain import compile_strategy
 from sim.stream.events import run_stream
 from sim.stream.speed import long_run_speed
 from sim.stream.stage import Outcome
-from sim.traffic.serving import simulate_serving
-from sim.traffic.workload import Workload
 from specdec import Both, DecodingStrategy, Fork, Guess, InputError, Program, Score, State, StrategyError, Verify
 from specdec.acceptance import MeasuredAcceptance
 from specdec.profile import DraftTiming, Profile, TargetTiming
@@ -144,14 +142,6 @@ def test_what_cannot_be_simulated_is_refused(strategy: DecodingStrategy, said: s
         compile_strategy(strategy)
     with pytest.raises(StrategyError, match=said):
         run_stream(strategy, Rate(0.8), System(Constant(1.0, 3.0)), tokens=9)
-
-
-def test_load_does_not_know_forks_yet() -> None:
-    system = System(Constant(1e-3, 5e-3, batches_are_free=True))
-    with pytest.raises(StrategyError, match="does not know forks"):
-        simulate_serving(
-            compile_strategy(Saguaro(2), system), Rate(0.8), system, Workload(np.zeros(1), np.ones(1, int), np.full(1, 9))
-        )
 
 
 @pytest.mark.parametrize("chances", [(), (0.5, 0.4), (1.2,)])
