@@ -233,7 +233,7 @@ def apart(
     system: System, kv_tokens: int | None, gpus: int, draft_gpus: int, exchange_seconds: float = EXCHANGE_SECONDS
 ) -> list[Place]:
     """The places of a draft that does not share the target's devices: its own device, and a pool."""
-    away = replace(system, shared=False, together=None, network_seconds=exchange_seconds / 2)
+    away = replace(system, shared=False, together=None, network_seconds=exchange_seconds / 2, batches=())
     pooled = replace(away, latency=Pooled(away.latency, POOLED))
     return [
         Place("own device", away, gpus, draft_gpus, kv_tokens=kv_tokens),

@@ -36,6 +36,7 @@ def measured_system(profile: Profile, context: int = 256, source: str = "the pro
         context=context,
         turns=profile.in_turn,
         drafting_overhead_seconds=overhead if drafting is None else drafting,
+        batches=profile.batches,
     )
 
 

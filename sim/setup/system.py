@@ -27,7 +27,7 @@ from scipy.special import ndtr
 from sim.setup.arrays import Floats
 from sim.setup.latency import Latency, fork_reach, fork_seconds
 from specdec import InputError
-from specdec.profile import Slowdown
+from specdec.profile import BatchRounds, Slowdown
 from specdec.strategy import DecodingStrategy
 
 ROUNDING = 1e-9
@@ -73,6 +73,7 @@ class System:
     `context`                     tokens before the window, for latencies that depend on it
     `turns`                       slowdown of a model in stages in which the other one does not work
     `drafting_overhead_seconds`   overhead of a round of a strategy that drafts; `None`: as `overhead_seconds`
+    `batches`                     slowdowns and overheads of rounds of several sequences, where they were measured
 
     `turns` and `drafting_overhead_seconds` count only for strategies that use both models: `used_by` sees to that. Raises
     `InputError` for negative seconds, a slowdown below 1 in `together`, and a network delay on one device.
@@ -87,6 +88,7 @@ class System:
     context: int = 0
     turns: Slowdown = ALONE
     drafting_overhead_seconds: float | None = None
+    batches: tuple[BatchRounds, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("network_seconds", "overhead_seconds", "drafting_overhead_seconds"):
@@ -102,10 +104,11 @@ class System:
     def used_by(self, strategy: DecodingStrategy) -> System:
         """The system for one strategy: without slowdown by turns, and with the smaller overhead, if it never drafts."""
         if not strategy.drafts:
-            return replace(self, turns=ALONE)
+            return replace(self, turns=ALONE, batches=tuple(replace(one, target_in_turn=1.0) for one in self.batches))
         if self.drafting_overhead_seconds is None:
             return self
-        return replace(self, overhead_seconds=self.drafting_overhead_seconds)
+        batches = tuple(replace(one, round_overhead_seconds=one.drafting_overhead_seconds) for one in self.batches)
+        return replace(self, overhead_seconds=self.drafting_overhead_seconds, batches=batches)
 
     @property
     def speed_ratio(self) -> float:

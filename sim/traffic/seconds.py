@@ -15,7 +15,7 @@ iteration then takes twice the longer of both works on half the batch.
 
 In specdec's own runtime (`Limits.padded`), prompts are read before the round, each alone and by both models at once. A forward
 is as wide as its widest window, over all slots from the first one in use to the last, and reads as much cache as its longest
-text has. A round's verdicts are reached one after another, so its overhead counts for each sequence.
+text has. A round's verdicts are reached one after another, so its overhead grows with the sequences.
 """
 
 from __future__ import annotations
@@ -101,17 +101,27 @@ def varied(seconds: float, cv: float, steps: float) -> float:
 
 
 @inlined
-def stage_seconds(costs: Costs, draft: float, target: float) -> tuple[float, float, float]:
+def at_batch(costs: Costs, sequences: float, values: Array) -> float:
+    """What `values` of each number of sequences are at `sequences`."""
+    n, share = between(sequences, costs.sequences, costs.intervals[0])
+    return (1 - share) * values[n] + share * values[n + 1]
+
+
+@inlined
+def stage_seconds(costs: Costs, draft: float, target: float, sequences: float) -> tuple[float, float, float]:
     """Seconds of a stage, and those in which draft and target work, from their seconds alone (`System.busy_seconds`)."""
     if costs.in_turn or draft == 0.0 or target == 0.0:
-        draft, target = draft * costs.apart[0], target * costs.apart[1]
+        draft *= at_batch(costs, sequences, costs.apart[:, 0])
+        target *= at_batch(costs, sequences, costs.apart[:, 1])
         away = costs.network if draft > 0.0 and not costs.in_turn else 0.0
         return draft + away + target, draft, target
-    slow_draft, slow_target = draft * costs.together[0], target * costs.together[1]
+    slower_draft = at_batch(costs, sequences, costs.together[:, 0])
+    slower_target = at_batch(costs, sequences, costs.together[:, 1])
+    slow_draft, slow_target = draft * slower_draft, target * slower_target
     if slow_draft < slow_target:
-        draft, target = slow_draft, target + slow_draft * (1 - 1 / costs.together[1])
+        draft, target = slow_draft, target + slow_draft * (1 - 1 / slower_target)
     else:
-        draft, target = draft + slow_target * (1 - 1 / costs.together[0]), slow_target
+        draft, target = draft + slow_target * (1 - 1 / slower_draft), slow_target
     return max(draft + costs.network, target), draft, target
 
 
@@ -139,12 +149,13 @@ def padded_seconds(
         first, last, longest = min(first, place), max(last, place), max(longest, slots.text[i])
         if chunk > 0:
             target = varied(target_seconds(costs, 1.0, float(chunk), 0.0), costs.varies[1], 1.0)
-            seconds, draft, target = stage_seconds(costs, costs.prompt_share * target, target)
+            seconds, draft, target = stage_seconds(costs, costs.prompt_share * target, target, 1.0)
             total, target_busy, draft_busy = total + seconds, target_busy + target, draft_busy + draft
             all_rows += chunk
     span = last - first + 1
     halves, drafting, scoring = limits.antiphase and sequences > 1, 0.0, 0.0
     half, fork_rows = 0.5 if halves else 1.0, 0
+    together = half * span
     for stage in range(len(rounds.positions)):
         width = steps = read = branches = forked = 0
         first, last = FAR, 0
@@ -157,7 +168,7 @@ def padded_seconds(
                 forked = max(forked, rounds.branch_steps[stage, edge])
             if rounds.draft_steps[stage, edge] or rounds.branches[stage, edge]:
                 first, last = min(first, slots.place[i]), max(last, slots.place[i])
-        together, apart = half * span, half * (last - first + 1)
+        apart = half * (last - first + 1)
         target = target_seconds(costs, together, together * width, together * longest) if width else 0.0
         draft = draft_seconds(costs, apart, steps, apart * longest) if steps else 0.0
         if branches:
@@ -167,13 +178,13 @@ def padded_seconds(
         if halves:
             drafting, scoring = drafting + draft, scoring + target
         else:
-            seconds, draft, target = stage_seconds(costs, draft, target)
+            seconds, draft, target = stage_seconds(costs, draft, target, together)
             total, target_busy, draft_busy = total + seconds, target_busy + target, draft_busy + draft
         all_rows += span * width
     if halves:
-        seconds, draft, target = stage_seconds(costs, drafting, scoring)
+        seconds, draft, target = stage_seconds(costs, drafting, scoring, together)
         total, target_busy, draft_busy = total + 2 * seconds, target_busy + 2 * target, draft_busy + 2 * draft
-    return total + costs.overhead * sequences, target_busy, draft_busy, all_rows, fork_rows
+    return total + at_batch(costs, 1.0 * sequences, costs.overhead), target_busy, draft_busy, all_rows, fork_rows
 
 
 @inlined
@@ -186,6 +197,7 @@ def iteration_seconds(
     prompt_seconds, drafts_prompt, scored, all_rows = 0.0, costs.prompt_share > 0.0, False, work.prompt
     halves = limits.antiphase and fleet.sequences[replica] > 1
     share = 0.5 if halves else 1.0
+    sequences = 1.0 * fleet.sequences[replica]
     stages, fork_rows = len(rounds.positions), 0
     for stage in range(stages):
         rows = steps = scoring = drafting = 0
@@ -216,10 +228,10 @@ def iteration_seconds(
             drafts_prompt = False
         seconds = 0.0
         if not halves:
-            seconds, draft, target = stage_seconds(costs, draft, target)
+            seconds, draft, target = stage_seconds(costs, draft, target, sequences)
         total, target_busy, draft_busy = total + seconds, target_busy + target, draft_busy + draft
         all_rows += rows
     if halves:
-        seconds, draft, target = stage_seconds(costs, draft_busy, target_busy)
+        seconds, draft, target = stage_seconds(costs, draft_busy, target_busy, share * sequences)
         total, target_busy, draft_busy = 2 * seconds, 2 * target, 2 * draft
-    return total + costs.overhead, target_busy, draft_busy, all_rows, fork_rows
+    return total + at_batch(costs, sequences, costs.overhead), target_busy, draft_busy, all_rows, fork_rows

@@ -87,7 +87,8 @@ def simulate_serving(
     longest = int((workload.input_tokens + workload.output_tokens).max())
     widest = (server.iteration_tokens if server.runtime == "vllm" else longest) + int(rounds.held.max())
     branches = int(max(rounds.branches.max(), rounds.fork_rows.max()))
-    costs = costs_table(drafting, system, server.max_batch, widest, longest, branches)
+    padded = server.runtime == "specdec"
+    costs = costs_table(drafting, system, server.max_batch, widest, longest, branches, padded=padded)
     requests, limits = requests_table(workload, server.cached_share), _limits(server)
     answers, engine, oldest = Answers(requests, acceptance, rounds, draws, lots), started(len(workload), limits), 0
     times = engine.times

@@ -143,10 +143,10 @@ class Costs(NamedTuple):
     `fork_step`                       shape (sequences, branches, context): seconds of one more step over all branches
     `prompt_share`                    seconds that the draft reads a prompt, over what the prompt adds to the target's forward
     `in_turn`                         whether the models never work at the same time
-    `together`                        slowdown of draft and target while both work
-    `apart`                           slowdown of draft and target while only one of them works
+    `together`                        shape (sequences, 2): slowdown of draft and target while both work
+    `apart`                           shape (sequences, 2): the same while only one of them works
     `network`                         seconds to the draft and back
-    `overhead`                        seconds of an iteration in which no model works
+    `overhead`                        shape (sequences,): seconds of an iteration in which no model works
     `varies`                          coefficients of variation of a draft step and of a forward
     """
 
@@ -162,10 +162,10 @@ class Costs(NamedTuple):
     fork_step: Array
     prompt_share: float
     in_turn: bool
-    together: tuple[float, float]
-    apart: tuple[float, float]
+    together: Array
+    apart: Array
     network: float
-    overhead: float
+    overhead: Array
     varies: tuple[float, float]
 
 

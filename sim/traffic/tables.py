@@ -7,7 +7,7 @@ either.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from sim.setup.acceptance import Acceptance
 from sim.setup.arrays import Counts, Floats
 from sim.setup.latency import Latency, fork_seconds
-from sim.setup.system import System
+from sim.setup.system import ALONE, System
 from sim.stream.chain import Compiled
 from sim.traffic.state import Costs, Draws, Requests, Rounds
 from sim.traffic.workload import Workload, streams
 from specdec import InputError
+from specdec.profile import Slowdown
 
 DRAWN_AT_ONCE = 1_000_000
 """Positions whose acceptance is drawn in one go."""
@@ -157,9 +158,19 @@ def _with_idle(edges: Sequence[NDArray[Any]]) -> NDArray[Any]:
 
 
 def costs_table(
-    compiled: Compiled, system: System, most_sequences: int, most_rows: int, longest: int, most_branches: int
+    compiled: Compiled,
+    system: System,
+    most_sequences: int,
+    most_rows: int,
+    longest: int,
+    most_branches: int,
+    *,
+    padded: bool = False,
 ) -> Costs:
     """The seconds of a system on a grid of sequences, mean width and mean context, up to the given sizes.
+
+    `padded` is that of `sim.traffic.state.Limits`. In that runtime the overhead of a round counts for each sequence, unless
+    batches were measured.
 
     The grid has every width up to 64, and then 8 knots for each doubling; sequences and contexts have 4 for each doubling, and
     branches those of widths, up to `most_branches`, which is 0 where nothing forks. Between knots, seconds are linear. Raises
@@ -182,7 +193,8 @@ def costs_table(
     fork_first, fork_step = _forks(latency, np.meshgrid(sequences, branches, context, indexing="ij"), most_branches)
     _check(fork_first, name, "a fork's first forward", batch=sequences, rows=branches, context=context)
     _check(fork_step, name, "a fork's step", batch=sequences, branches=branches, context=context)
-    together, turns = system.together, system.turns
+    at_once = {one.batch: (one.draft_together, one.target_together) for one in system.batches}
+    in_turn = {one.batch: (one.draft_in_turn, one.target_in_turn) for one in system.batches}
     return Costs(
         sequences,
         width,
@@ -196,10 +208,10 @@ def costs_table(
         fork_step,
         1 / system.speed_ratio if compiled.strategy.drafts else 0.0,
         system.in_turn,
-        (together.draft_factor, together.target_factor) if together else (1.0, 1.0),
-        (turns.draft_factor, turns.target_factor),
+        _slowdowns(sequences, system.together or ALONE, at_once),
+        _slowdowns(sequences, system.turns, in_turn),
         2 * system.network_seconds,
-        system.overhead_seconds,
+        _overheads(sequences, system, padded),
         (system.jitter.draft_cv, system.jitter.target_cv),
     )
 
@@ -219,6 +231,22 @@ def _widths(most: int) -> Floats:
     """Every whole number up to 64 and, if there are more, 8 knots for each doubling up to `most`."""
     few = np.arange(1.0, min(most, 64) + 1)
     return few if most <= 64 else np.unique(np.concatenate((few, _knots(64, most, 8))))
+
+
+def _slowdowns(sequences: Floats, one: Slowdown, batches: Mapping[int, tuple[float, float]]) -> Floats:
+    """Slowdown of draft and target by the number of sequences, shape (sequences, 2): level beyond the largest batch."""
+    sizes, factors = zip((1, (one.draft_factor, one.target_factor)), *sorted(batches.items()), strict=True)
+    return np.stack([np.interp(sequences, sizes, of_model) for of_model in np.transpose(factors)], axis=1)
+
+
+def _overheads(sequences: Floats, system: System, padded: bool) -> Floats:
+    """Overhead of an iteration by the number of sequences: in a line beyond the largest batch that was measured."""
+    if not system.batches:
+        return system.overhead_seconds * (sequences if padded else np.ones_like(sequences))
+    found = {1: system.overhead_seconds} | {one.batch: one.round_overhead_seconds for one in system.batches}
+    sizes, seconds = (np.array(column, float) for column in zip(*sorted(found.items()), strict=True))
+    slope = (seconds[-1] - seconds[0]) / (sizes[-1] - sizes[0])
+    return np.interp(sequences, sizes, seconds) + slope * np.maximum(0.0, sequences - sizes[-1])
 
 
 def _knots(first: int, last: int, each_doubling: int) -> Floats:
