@@ -93,3 +93,5 @@ def test_a_draft_that_wins_at_any_acceptance_flips_nowhere() -> None:
     as_dear = (alone(), trials.run(alone(), 3))
     (flip,) = acceptance_flip(trials, found[0], [as_dear])
     assert (flip.parameter, flip.beyond, flip.to) == ("acceptance", "below", "ar")
+    slow = drafting(draft=1.5 * STEP)  # even if it is always right: two tokens in 25 ms
+    assert not list(acceptance_flip(trials, as_dear, [(slow, trials.run(slow, 4))]))

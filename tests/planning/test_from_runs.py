@@ -44,12 +44,12 @@ def methods(folder: Path, *, plain: dict[str, Any], dataset: str | None = None, 
 @pytest.mark.parametrize("chosen", list(CHANCES))
 def test_acceptance_is_that_of_the_data_set_that_is_chosen(tmp_path: Path, chosen: str) -> None:
     sets = tuple(CHANCES)
-    ar, draft = methods(tmp_path, plain={}, sets=sets, dataset=chosen)
+    ar, draft = methods(tmp_path, plain={"kv_tokens": 50_000}, sets=sets, dataset=chosen)
     assert isinstance(draft.acceptance, PerPosition)
     assert draft.acceptance.rates == pytest.approx((CHANCES[chosen],))
     assert draft.provenance["acceptance"] == f"counted by the engine on {chosen}"
     assert draft.provenance["step times"].startswith("fitted to 7 runs")  # also those of the other data set
-    assert ar.name == "ar"  # a run without a draft has no data set to choose
+    assert ar.places[0].kv_tokens == 50_000  # a run without a draft counts whatever is chosen
     with pytest.raises(InputError, match=r"more than one data set \(chat, code\): choose one with --dataset"):
         methods(tmp_path, plain={}, sets=sets)
     with pytest.raises(InputError, match="--dataset news is in no run that drafts: give one of chat, code"):

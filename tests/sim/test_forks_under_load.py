@@ -109,6 +109,26 @@ def test_a_batch_of_forks_is_one_forward_over_windows_and_steps_over_all_branche
     assert simulate_traffic(Pearl(3), acceptance, System(Rows()), answers(sequences, 0.0)).extrapolated_share == 0
 
 
+def test_those_that_miss_draft_with_the_mean_context_of_all() -> None:
+    """A draft takes its steps times the mean context, whether one of three sequences misses or all do."""
+
+    class Held(Rows):
+        def draft_seconds(self, tokens: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Any:
+            return np.asarray(tokens, float) * (1e-6 + np.asarray(context)) * np.ones(np.shape(batch))
+
+        def fork_seconds(
+            self, rows: ArrayLike, branches: ArrayLike, steps: ArrayLike, batch: ArrayLike, context: ArrayLike
+        ) -> Any:
+            return 0 * super().fork_seconds(rows, branches, steps, batch, context)
+
+    work = Workload(np.zeros(3), np.full(3, 1000), np.full(3, ANSWER))
+    acceptance = Rate(0.8).foreseeing(Foresight((0.5,), (0.5,)))
+    found = served(Saguaro(3, 2), System(Held()), work, acceptance).iterations
+    missed = found.draft_seconds[(found.deliveries == 3) & (found.draft_seconds > 1)]
+    assert len(missed) > 10
+    assert 3 * 1000 <= missed.min() <= missed.max() <= 3 * (1000 + ANSWER)
+
+
 def test_the_forwards_of_a_fork_vary_each_by_itself() -> None:
     """Nothing is foreseen and nothing is drafted then: a round forks 1 row into 2 branches of 3 tokens, in 4 forwards."""
     never = Rate(1.0).foreseeing(Foresight((0.0,), (0.0,)))

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import ArrayLike
 from step_by_step import serve
@@ -72,12 +72,12 @@ CHAINS = [
         [Autoregressive()],
         [Speculative(4)],
         [Pearl(3)],
-        [Saguaro(3, 2)],
         [Saguaro(2, 3, "none")],
         [Hedged(2, 3)],
         [Speculative(4), Speculative(1), Autoregressive()],
     )
 ]
+FORKING = [compile_strategy(Saguaro(3, 2))]
 BORDERS = (3, 6)
 FORESEEING = Rate(0.8).foreseeing(Foresight((0.2, 0.4, 0.45), (0.6, 0.7, 0.9)))
 ENGINES: dict[str, Any] = {
@@ -117,9 +117,12 @@ def both(
 
 
 @settings(max_examples=60, deadline=None)
+@example(0, FORKING, Rate(0.7), SYSTEMS[0], Server(max_batch=8))
+@example(0, FORKING, FORESEEING, SYSTEMS[0], Server(max_batch=8, runtime="specdec"))
+@example(0, FORKING, FORESEEING, SYSTEMS[3], Server(max_batch=8, kv_tokens=1200))
 @given(
     st.integers(0, 2**32 - 1),
-    st.sampled_from(CHAINS),
+    st.sampled_from([*CHAINS, FORKING]),
     st.sampled_from([Rate(0.7), PerPosition([0.9, 0.6]), markov(0.9, 0.5), FORESEEING]),
     st.sampled_from(SYSTEMS),
     servers,
