@@ -62,8 +62,8 @@ run has PEARL.
 
 **In the fit:** {fitted} runs: those with 1, 8 and 32 clients, and of each method k = 2 and 5. They give round times (median
 ITL), acceptance by position, how long a request is on its way to the engine, and the engine's
-[lag](glossary.md#serving). The sizes of model and GPU come from data sheets. **Held out:** the {every - fitted} others. Of a held-out
-run only its conditions are used: requests, tokens, clients, arrivals, and the size of the cache.
+[lag](glossary.md#serving). The sizes of model and GPU come from data sheets. **Held out:** the {every - fitted} others. Of a
+held-out run only its conditions are used: requests, tokens, clients, arrivals, and the size of the cache.
 
 | quantity | clients | mean error | signed | worst | bar |
 |---|---|---|---|---|---|"""
@@ -156,8 +156,8 @@ pair, and two for all pairs together, for each token that a round gives and for 
     yield """
 The last column is the mean error if the tokens of a round are measured, and only its time is predicted. At batch 16 this
 alone is almost the bar, so the bar is missed: for one pair, rounds on HumanEval take 10 % longer than on GSM8K though they give
-fewer tokens, and for another pair 2 %. At batch 1 and 8 the worst cells are Llama-3.2-1B with the 70B: its acceptance depends on the
-tokens before, which one rate does not know."""
+fewer tokens, and for another pair 2 %. At batch 1 and 8 the worst cells are Llama-3.2-1B with the 70B: its acceptance depends
+on the tokens before, which one rate does not know."""
 
 
 def nano_pearl(path: Path) -> dict[int, list[Task]]:
@@ -222,8 +222,8 @@ at random at 30, 60 and 85 % of capacity; the same arrivals are simulated from p
         pairs = [f"{errors[f'{name}_mean']}, {errors[f'{name}_p90']} %" for name in ("ttft", "tpot", "e2e")]
         tokens = f"{errors['output_tokens_per_second']} %"
         yield f"| `{point.strategy}` | {100 * point.load:.0f} % | {' | '.join(pairs)} | {tokens} |"
-    worst = max(report.errors, key=abs)
-    yield f"\nMean error {100 * fmean(map(abs, report.errors)):.1f} %, largest {signed(worst)}. Predictions and times are in the file."""
+    mean, worst = fmean(map(abs, report.errors)), max(report.errors, key=abs)
+    yield f"\nMean error {100 * mean:.1f} %, largest {signed(worst)}. Predictions and times are in the file."
 
 
 def main() -> None:

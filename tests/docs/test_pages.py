@@ -1,7 +1,7 @@
 """The pages are true: their Python runs, prints what they say, and their commands succeed.
 
-Every Python block runs, in order, in one namespace a page; every `specdec` command in a `bash` block runs; an `output` block is what
-the block before printed, with `bash` its last command. What takes too long, or needs models from a hub, stands in a `text` block.
+Every Python block runs, in order, in one namespace a page; every `specdec` command in a `bash` block runs; an `output` block is
+what the block before printed (of `bash`, its last command). What takes too long, or needs a hub, stands in a `text` block.
 """
 
 import io
