@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from specdec import AnyDraftLength, Both, Draft, DraftingStrategy, Fork, Guess, InputError, Program, Score, State, Verify
+from specdec import AnyDraftLength, Both, Costs, Draft, DraftingStrategy, Fork, Guess, InputError, Program, Score, State, Verify
 from specdec.inputs import at_least_one
 
 ON_A_MISS = ("draft", "none")
@@ -40,16 +40,17 @@ class Saguaro(DraftingStrategy):
         if self.on_a_miss not in ON_A_MISS:
             raise InputError(f"on_a_miss {self.on_a_miss!r} is not possible: give one of {', '.join(ON_A_MISS)}")
 
-    def closed_form(self, acceptance: float, speed_ratio: float, length: int, hit: float | None = None) -> float:
+    def closed_form(self, acceptance: float, costs: Costs, length: int, hit: float | None = None) -> float:
         """What a fork foresees is assumed as the simulator does without a measured `Foresight`."""
         complete, after_all = acceptance**length, 1 - (1 - acceptance) ** self.fan_out
         if hit is None:
             hit = complete * after_all + (1 - complete) * (1 - (1 - RANK_AFTER_REJECTION) ** self.fan_out)
         full = sum(acceptance**i for i in range(length + 1))
+        seconds = max(costs.forks(length, self.fan_out * (length + 1), length), costs.window(length))
         if self.on_a_miss == "draft":
-            return full / (max((length + 1) / speed_ratio, 1) + (1 - hit) * length / speed_ratio)
-        share = after_all / (1 + after_all - hit)
-        return (1 - share + share * full) / max((length + 1) / speed_ratio, 1)
+            return full / (seconds + (1 - hit) * costs.draft(length))
+        share = after_all / (1 + after_all - hit)  # of rounds that have a window
+        return (1 - share + share * full) / ((1 - share) * max(costs.forks(0, self.fan_out, length), 1) + share * seconds)
 
     def step(self, state: State) -> Program[State]:
         length, stop = self.policy.next(state.memory)

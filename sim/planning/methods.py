@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from sim.setup.acceptance import Acceptance
 from sim.setup.arrays import Floats
-from sim.setup.latency import Latency
+from sim.setup.latency import Latency, fork_reach, fork_seconds
 from sim.setup.memory import kv_tokens
 from sim.setup.model_size import read_model
 from sim.setup.profiles import measured_acceptance, measured_system
@@ -82,6 +82,15 @@ class Pooled:
 
     def draft_seconds(self, tokens: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
         return self.latency.draft_seconds(tokens, self.sharers * np.asarray(batch), context)
+
+    def fork_seconds(
+        self, rows: ArrayLike, branches: ArrayLike, steps: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0
+    ) -> Floats:
+        return fork_seconds(self.latency, rows, branches, steps, self.sharers * np.asarray(batch), context)
+
+    @property
+    def fork_reach(self) -> float:
+        return fork_reach(self.latency) / self.sharers
 
     def target_seconds(self, width: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
         return self.latency.target_seconds(width, batch, context)

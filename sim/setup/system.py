@@ -25,9 +25,10 @@ from numpy.typing import ArrayLike
 from scipy.special import ndtr
 
 from sim.setup.arrays import Floats
-from sim.setup.latency import Latency, fork_seconds
+from sim.setup.latency import Latency, fork_reach, fork_seconds
 from specdec import InputError
 from specdec.profile import BatchRounds, Slowdown
+from specdec.state import Costs
 from specdec.strategy import DecodingStrategy
 
 ROUNDING = 1e-9
@@ -115,6 +116,18 @@ class System:
         """c = target forward over 1 position / one more token of a draft, both alone; the mean over a grid."""
         return float(np.mean(self.target_seconds(1) / (self.draft_seconds(2) - self.draft_seconds(1))))
 
+    @property
+    def costs(self) -> Costs:
+        """What closed forms know of it, by lines through 1 and 9 positions or branches; means over a grid."""
+        one, step = self.target_seconds(1), self.draft_seconds(2) - self.draft_seconds(1)
+        few, many = (self.fork_seconds(1, branches, 2) - self.fork_seconds(1, branches, 1) for branches in (1, 9))
+        return Costs(
+            self.speed_ratio,
+            float(np.mean((self.target_seconds(9) - one) / one)) / 8,
+            float(np.mean((many - few) / step)) / 8,
+            float(np.mean((self.fork_seconds(1, 1, 1) - few) / step)),
+        )
+
     def draft_seconds(self, tokens: ArrayLike) -> Floats:
         """Mean seconds of a `Draft` of `tokens` tokens, alone."""
         return self._checked(self.latency.draft_seconds(tokens, 1, self.context), f"a draft of {tokens} tokens")
@@ -151,6 +164,19 @@ class System:
     def in_turn(self) -> bool:
         """Whether draft and target can never work at the same time."""
         return self.shared and self.together is None
+
+    def require_forks(self, name: str) -> None:
+        """Refuse batches of forks, by the strategy's name, where the latency does not know what branches take."""
+        if not fork_reach(self.latency):
+            raise InputError(
+                f"{name} forks, and what a draft step over several branches takes is not known: measure the pair with specdec "
+                "profile, give a GPU, or take another strategy"
+            )
+
+    @property
+    def one_memory(self) -> bool:
+        """Whether draft and target are on one device, so that their caches share its memory."""
+        return self.shared or self.together is not None
 
     def tokens_in_race(self, draft: Floats, target: float) -> int:
         """Tokens drafted by the time the target finishes, the one in progress included; at least 1.

@@ -7,6 +7,9 @@ hold. Both work at the same time or in turn, as the system says.
 Prompts are rows of the first forward. The draft reads them too; its seconds for that were not measured, so they are taken to be
 the target's x draft step / target step.
 
+A fork is a forward over all windows, then steps over the branches of all sequences. Those that do not fork, or do not draft, in
+a stage are not in the draft's batch; those that are have the mean context of all that decode.
+
 In antiphase (`Limits.antiphase`), a batch of several sequences is two halves: one is drafted while the other is verified. An
 iteration then takes twice the longer of both works on half the batch.
 
@@ -52,13 +55,19 @@ def target_seconds(costs: Costs, sequences: float, rows: float, context: float) 
     n, b = between(sequences, costs.sequences, costs.intervals[0])
     w, x = between(rows / sequences, costs.width, costs.intervals[1])
     c, y = between(context / sequences, costs.context, costs.intervals[2])
-    seconds = 0.0
+    return inside(costs.target, n, b, w, x, c, y)
+
+
+@inlined
+def inside(grid: Array, n: int, b: float, w: int, x: float, c: int, y: float) -> float:
+    """The value in the cell of a grid that begins at knots `n`, `w` and `c`, the shares `b`, `x` and `y` along."""
+    value = 0.0
     for i in range(2):
-        grid, share = costs.target, b if i else 1 - b
+        share = b if i else 1 - b
         narrow = (1 - y) * grid[n + i, w, c] + y * grid[n + i, w, c + 1]
         wide = (1 - y) * grid[n + i, w + 1, c] + y * grid[n + i, w + 1, c + 1]
-        seconds += share * ((1 - x) * narrow + x * wide)
-    return seconds
+        value += share * ((1 - x) * narrow + x * wide)
+    return value
 
 
 @inlined
@@ -70,6 +79,16 @@ def draft_seconds(costs: Costs, sequences: float, steps: float, context: float) 
     few = (1 - y) * grid[n, c] + y * grid[n, c + 1]
     many = (1 - y) * grid[n + 1, c] + y * grid[n + 1, c + 1]
     return steps * ((1 - b) * few + b * many) + costs.draft_start
+
+
+@inlined
+def fork_seconds(costs: Costs, sequences: float, rows: float, branches: float, steps: float, context: float) -> float:
+    """Seconds of a fork of `sequences`: a forward over `rows` positions, then `steps` over all `branches`."""
+    n, b = between(sequences, costs.sequences, costs.intervals[0])
+    c, y = between(context / sequences, costs.context, costs.intervals[2])
+    r, x = between(rows / sequences, costs.branches, costs.intervals[3])
+    w, z = between(branches / sequences, costs.branches, costs.intervals[3])
+    return inside(costs.fork_first, n, b, r, x, c, y) + steps * inside(costs.fork_step, n, b, w, z, c, y)
 
 
 @inlined
@@ -107,9 +126,20 @@ def stage_seconds(costs: Costs, draft: float, target: float, sequences: float) -
 
 
 @inlined
+def fork_work(rounds: Rounds, fleet: Fleet, slots: Slots, begin: int, replica: int, stage: int) -> tuple[int, int, int, int]:
+    """Sequences that fork in a stage, the positions that they read first, their branches, and the steps of the longest."""
+    forking = read = branches = steps = 0
+    for i in range(begin, begin + fleet.sequences[replica]):
+        edge = slots.edge[i]
+        forking, read = forking + (rounds.branches[stage, edge] > 0), read + rounds.fork_rows[stage, edge]
+        branches, steps = branches + rounds.branches[stage, edge], max(steps, rounds.branch_steps[stage, edge])
+    return forking, read, branches, steps
+
+
+@inlined
 def padded_seconds(
     rounds: Rounds, costs: Costs, limits: Limits, fleet: Fleet, slots: Slots, replica: int, slower: float
-) -> tuple[float, float, float, int]:
+) -> tuple[float, float, float, int, int]:
     """`iteration_seconds` in specdec's own runtime."""
     sequences, begin = fleet.sequences[replica], replica * limits.max_batch
     total = target_busy = draft_busy = 0.0
@@ -124,15 +154,27 @@ def padded_seconds(
             all_rows += chunk
     span = last - first + 1
     halves, drafting, scoring = limits.antiphase and sequences > 1, 0.0, 0.0
-    together = 0.5 * span if halves else 1.0 * span
+    half, fork_rows = 0.5 if halves else 1.0, 0
+    together = half * span
     for stage in range(len(rounds.positions)):
-        width = steps = 0
+        width = steps = read = branches = forked = 0
+        first, last = FAR, 0
         for i in range(begin, begin + sequences):
-            width = max(width, rounds.positions[stage, slots.edge[i]])
-            steps = max(steps, rounds.draft_steps[stage, slots.edge[i]])
+            edge = slots.edge[i]
+            width = max(width, rounds.positions[stage, edge])
+            steps = max(steps, rounds.draft_steps[stage, edge])
+            if rounds.twins:
+                read, branches = max(read, rounds.fork_rows[stage, edge]), max(branches, rounds.branches[stage, edge])
+                forked = max(forked, rounds.branch_steps[stage, edge])
+            if rounds.draft_steps[stage, edge] or rounds.branches[stage, edge]:
+                first, last = min(first, slots.place[i]), max(last, slots.place[i])
+        apart = half * (last - first + 1)
         target = target_seconds(costs, together, together * width, together * longest) if width else 0.0
-        draft = draft_seconds(costs, together, steps, together * longest) if steps else 0.0
-        target, draft = varied(target * slower, costs.varies[1], 1.0), varied(draft, costs.varies[0], steps)
+        draft = draft_seconds(costs, apart, steps, apart * longest) if steps else 0.0
+        if branches:
+            draft += fork_seconds(costs, apart, apart * read, apart * branches, forked, apart * longest)
+            fork_rows, forked = max(fork_rows, (last - first + 1) * branches), forked + 1
+        target, draft = varied(target * slower, costs.varies[1], 1.0), varied(draft, costs.varies[0], steps + forked)
         if halves:
             drafting, scoring = drafting + draft, scoring + target
         else:
@@ -142,23 +184,26 @@ def padded_seconds(
     if halves:
         seconds, draft, target = stage_seconds(costs, drafting, scoring, together)
         total, target_busy, draft_busy = total + 2 * seconds, target_busy + 2 * target, draft_busy + 2 * draft
-    return total + at_batch(costs, 1.0 * sequences, costs.overhead), target_busy, draft_busy, all_rows
+    return total + at_batch(costs, 1.0 * sequences, costs.overhead), target_busy, draft_busy, all_rows, fork_rows
 
 
 @inlined
 def iteration_seconds(
     rounds: Rounds, costs: Costs, limits: Limits, fleet: Fleet, slots: Slots, work: Work, replica: int, slower: float
-) -> tuple[float, float, float, int]:
-    """Seconds of the planned iteration, those of the target's and of the draft's work, and rows."""
+) -> tuple[float, float, float, int, int]:
+    """Seconds of the planned iteration, those of the target's and of the draft's work, rows, and branches in a forward."""
     begin, context = replica * limits.max_batch, float(work.context)
     total = target_busy = draft_busy = 0.0
     prompt_seconds, drafts_prompt, scored, all_rows = 0.0, costs.prompt_share > 0.0, False, work.prompt
     halves = limits.antiphase and fleet.sequences[replica] > 1
     share = 0.5 if halves else 1.0
     sequences = 1.0 * fleet.sequences[replica]
-    stages = len(rounds.positions)
+    stages, fork_rows = len(rounds.positions), 0
     for stage in range(stages):
         rows = steps = scoring = drafting = 0
+        forking, read, branches, forked = (
+            fork_work(rounds, fleet, slots, begin, replica, stage) if rounds.twins else (0, 0, 0, 0)
+        )
         for i in range(begin, begin + fleet.sequences[replica]):
             edge = slots.edge[i]
             positions, drafted = rounds.positions[stage, edge], rounds.draft_steps[stage, edge]
@@ -171,10 +216,14 @@ def iteration_seconds(
             whole = target_seconds(costs, share * both, share * (rows + work.prompt), share * context)
             prompt_seconds, target = whole - target, whole
         scored = scored or scoring > 0
-        draft = draft_seconds(costs, share * drafting, steps, share * context) if drafting else 0.0
+        held = share * context / max(work.decoding, 1)
+        draft = draft_seconds(costs, share * drafting, steps, drafting * held) if drafting else 0.0
+        if forking:
+            draft += fork_seconds(costs, share * forking, share * read, share * branches, forked, forking * held)
+            fork_rows, forked = max(fork_rows, branches), forked + 1
         target = varied(target * slower, costs.varies[1], 1.0)
-        draft = varied(draft, costs.varies[0], steps)
-        if drafts_prompt and prompt_seconds > 0.0 and (drafting or last):
+        draft = varied(draft, costs.varies[0], steps + forked)
+        if drafts_prompt and prompt_seconds > 0.0 and (drafting or forking or last):
             draft += costs.prompt_share * prompt_seconds
             drafts_prompt = False
         seconds = 0.0
@@ -185,4 +234,4 @@ def iteration_seconds(
     if halves:
         seconds, draft, target = stage_seconds(costs, draft_busy, target_busy, share * sequences)
         total, target_busy, draft_busy = 2 * seconds, 2 * target, 2 * draft
-    return total + at_batch(costs, sequences, costs.overhead), target_busy, draft_busy, all_rows
+    return total + at_batch(costs, sequences, costs.overhead), target_busy, draft_busy, all_rows, fork_rows

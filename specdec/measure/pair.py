@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from statistics import mean
 
 import torch
 
@@ -123,6 +124,7 @@ class _Plan:
 def _measured(pair: Pair, target_lane: Lane, draft_lane: Lane, plan: _Plan) -> Profile:
     """One pass: all times of both models, alone and with each other."""
     target, draft, alone, batched = _timed_alone(target_lane, draft_lane, plan)
+    forks, fork_start = _timed_forks(draft_lane, plan, alone[plan.contexts[0]].draft)
     usual = min(plan.contexts, key=lambda tokens: abs(tokens - CONTEXT_TOKENS))
     alternating = in_turn(pair, 2 * BLOCK, usual, alone[usual], plan.slots)
     side_by_side = None
@@ -130,8 +132,9 @@ def _measured(pair: Pair, target_lane: Lane, draft_lane: Lane, plan: _Plan) -> P
         side_by_side = together(pair, 2 * BLOCK, usual, alone[usual], alternating.start_seconds, plan.slots)
     return Profile(
         target_seconds=target,
-        draft_seconds=draft,
+        draft_seconds=draft + forks,
         draft_start_seconds=alternating.draft_start_seconds,
+        fork_start_seconds=fork_start,
         in_turn=Slowdown(alternating.target_factor, alternating.draft_factor),
         together=side_by_side,
         round_overhead_seconds=round_overhead_seconds(pair, 2 * BLOCK, usual, plan.slots),
@@ -164,14 +167,21 @@ def _timed_alone(
         timing = Timing.of(seconds)
         target.append(TargetTiming(width, batch, first, timing.mean, timing.cv))
         windows_of[batch][width] = timing.mean
-    for branches, seconds in timed_branches(draft_lane, plan.branches, BLOCK, first, Sampling(), plan.slots).items():
-        timing = Timing.of(seconds)
-        draft.append(DraftTiming(1, first, timing.mean, timing.cv, branches=branches))
     for batch, seconds in timed_batched_drafts(draft_lane, plan.batches, BLOCK, first, plan.slots).items():
         timing = Timing.of(seconds)
         draft.append(DraftTiming(batch, first, timing.mean, timing.cv))
         batched.append(Alone(windows_of[batch], timing.mean, batch))
     return tuple(target), tuple(draft), alone, [one for one in batched if max(one.target, default=1) > 1]
+
+
+def _timed_forks(lane: Lane, plan: _Plan, step: float) -> tuple[tuple[DraftTiming, ...], float]:
+    """Tokens of all branches of a fork, and what a fork takes beside its forwards; a plain token takes `step` seconds."""
+    first, timings, starts = plan.contexts[0], list[DraftTiming](), [0.0] * (not plan.branches)
+    for branches, (seconds, start) in timed_branches(lane, plan.branches, BLOCK, first, Sampling(), plan.slots).items():
+        timing = Timing.of(seconds)
+        timings.append(DraftTiming(1, first, timing.mean, timing.cv, branches=branches))
+        starts.append(max(0.0, start - step))  # the forward over the window takes a step
+    return tuple(timings), mean(starts)
 
 
 def _acceptance(pair: Pair, prompts: Mapping[str, Sequence[Sequence[int]]], new_tokens: int, seed: int) -> MeasuredAcceptance:

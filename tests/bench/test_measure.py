@@ -109,6 +109,18 @@ def test_rounds_of_a_batch_are_compared_with_its_forwards_alone(known: Any, monk
     assert found.round_overhead_seconds == pytest.approx(BOOKKEEPING + 4 * VERIFICATION)
 
 
+def test_sequences_of_a_batch_share_their_forwards() -> None:
+    target = minuscule(16, seed=3)
+    with Pair(target, resembling(target, 0.3), lane="inline") as pair, pair.turn(drafts=True):
+        rounds = contention._Rounds(pair, pair.draft_lane(), 16, 1, 3)
+        rounds.answers([Score(one, Guess.empty) for one in rounds.base])
+        rounds.answers([Draft(one, Guess.empty, 2) for one in rounds.base])
+        statistics = [slot.statistics for slot in rounds._slots]
+    assert {one.target_forwards for one in statistics} == {1}
+    assert len({one.target_busy_seconds for one in statistics}) == 1  # that of one forward
+    assert len({slot.index for slot in rounds._slots}) == 3
+
+
 def test_settings_are_timed_in_blocks_of_their_own() -> None:
     asked: list[str] = []
 
@@ -194,6 +206,8 @@ def test_a_profile_is_read_by_the_simulator(lane: str) -> None:
     assert system.turns.target_factor == found.in_turn.target_factor
     assert found.drafting_overhead_seconds is not None
     assert system.overhead_seconds == found.drafting_overhead_seconds > 0
+    forked = float(system.fork_seconds(1, 2, 1) - system.fork_seconds(0, 0, 0)) - float(system.draft_seconds(1))
+    assert forked > found.fork_start_seconds > 0  # the forward over the window, and what is done around it
     start = found.draft_start_seconds
     assert float(system.draft_seconds(1) - (system.draft_seconds(2) - system.draft_seconds(1))) == pytest.approx(start)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,9 @@ def test_a_profile_taken_while_the_machine_was_busy_is_outvoted() -> None:
     slow = Profile.from_dict(
         json.loads(json.dumps(WRITTEN), parse_float=lambda text: 3 * float(text)) | {"acceptance": {}}, "slow"
     )
+    faster = replace(PROFILE, batches=(BatchRounds(4, target_together=1.1, drafting_overhead_seconds=4e-4),))
+    slower = replace(PROFILE, batches=(BatchRounds(4, target_together=1.9, drafting_overhead_seconds=9e-4),))
+    assert Profile.merged([slower, PROFILE, faster]).batches == PROFILE.batches
     together = Profile.merged([PROFILE, slow, PROFILE])
     for key in (
         "target_seconds",

@@ -154,17 +154,17 @@ def test_the_simulated_runtime_is_the_real_one(
     ids=["autoregressive", "speculative", "pearl"],
 )
 def test_rounds_of_a_batch_take_what_was_measured_of_batches(strategy: DecodingStrategy, seconds: float) -> None:
-    """Two sequences whose guesses all pass: between the slowdowns of one sequence and of three, in the middle."""
-    three = BatchRounds(3, 1.3, 1.7, 1.5, 1.6, 5e-4, 13e-4)
+    """Nine sequences whose guesses all pass: between the slowdowns of one sequence and of 17, in the middle."""
+    many = BatchRounds(17, 1.3, 1.7, 1.5, 1.6, 5e-4, 13e-4)
     system = System(
         Constant(1e-3, 10e-3, batches_are_free=True),
         together=Slowdown(1.3, 1.2),
         turns=Slowdown(1.1, 1.3),
         overhead_seconds=1e-4,
         drafting_overhead_seconds=1e-4,
-        batches=(three,),
+        batches=(many,),
     )
-    workload = Workload(np.zeros(2), np.array([8, 8]), np.array([401, 401]))
-    server = Server(max_batch=3, runtime="specdec")
+    workload = Workload(np.zeros(9), np.full(9, 8), np.full(9, 401))
+    server = Server(max_batch=17, runtime="specdec")
     found = simulate_serving(compile_strategy(strategy, system), Rate(1.0), system, workload, server)
     assert np.median(found.iterations.seconds) == pytest.approx(seconds, rel=1e-6)
