@@ -57,12 +57,13 @@ def runs_section(found: EngineValidation) -> Iterator[str]:
     yield f"""## An engine under load
 
 {every} runs of vLLM that Tomas Ruiz published (January 2026): Qwen3-32B on one H100 alone, with a 1.7B draft, and with an
-EAGLE-3 head; k 1 to 6, 1 to 256 clients, two data sets. The table cannot be bundled; its errors are here.
+EAGLE-3 head; draft lengths (k) 1 to 6, 1 to 256 clients, two data sets. The table cannot be bundled; its errors are here. No
+run has PEARL.
 
 **In the fit:** {fitted} runs: those with 1, 8 and 32 clients, and of each method k = 2 and 5. They give round times (median
-ITL), acceptance by position, the way of a request, and the engine's lag. The sizes of model and GPU come from data sheets.
-**Held out:** everything else. Of a held-out run only its conditions are used: requests, tokens, clients, arrivals, and the
-size of the cache.
+ITL), acceptance by position, how long a request is on its way to the engine, and the engine's
+[lag](glossary.md#serving). The sizes of model and GPU come from data sheets. **Held out:** the {every - fitted} others. Of a
+held-out run only its conditions are used: requests, tokens, clients, arrivals, and the size of the cache.
 
 | quantity | clients | mean error | signed | worst | bar |
 |---|---|---|---|---|---|"""
@@ -74,10 +75,11 @@ size of the cache.
                 worst = max(errors, key=abs)
                 mean = f"{100 * fmean(map(abs, errors)):.1f} % | {signed(fmean(errors))}"
                 yield f"| {name} | {band} | {mean} | {signed(worst)} | {f'{bar} %' if bar else ''} |"
-    yield "\nThe ten worst cells:\n\n| quantity | method | data set | k | clients | error |\n|---|---|---|---|---|---|"
+    yield '\n??? note "The ten worst cells"\n'
+    yield "    | quantity | method | data set | k | clients | error |\n    |---|---|---|---|---|---|"
     for cell in sorted(held_out, key=lambda cell: -abs(cell.error))[:10]:
         where = f"{cell.method} | {cell.dataset} | {cell.k} | {cell.concurrency}"
-        yield f"| {NAMES[cell.quantity]} | {where} | {signed(cell.error)} |"
+        yield f"    | {NAMES[cell.quantity]} | {where} | {signed(cell.error)} |"
     yield "\n" + choices(found.published, found.choices)
 
 
@@ -133,9 +135,8 @@ def pearl_section(path: Path) -> Iterator[str]:
 
 nano-PEARL's own benchmark on three H200 (MIT): six pairs, four tasks, batches of 1, 8 and 16. One task of a pair at a time is
 left out, and its speed-up is predicted from the mean run length that was published with it. The draft length comes from the
-pair's three other tasks. The time of a round, over a target's step, comes from all other rows of the batch: each pair has a
-base; what a round takes more for each token that it gives (texts grow, and windows are wider), and what reading a prompt costs
-more than without a draft, are the same for all pairs.
+pair's three other tasks. The time of a round, over a target's step, is fitted to all other rows of the batch: a time for each
+pair, and two for all pairs together, for each token that a round gives and for reading a prompt.
 
 | batch | cases | mean error | signed | worst | bar | with the measured tokens of a round |
 |---|---|---|---|---|---|---|"""
@@ -153,10 +154,10 @@ more than without a draft, are the same for all pairs.
         floor = f"{100 * fmean(map(abs, known)):.1f} %"
         yield f"| {batch} | {len(found)} | {mean} | {signed(max(found, key=abs))} | 4 % | {floor} |"
     yield """
-The last column says how far the rounds of other tasks tell those of the task that was left out: so much is lost even if every
-token is known beforehand. At batch 16 it leaves too little of the bar: of one pair, rounds on HumanEval take 10 % longer than
-on GSM8K though they give fewer tokens, and of another 2 %. At batch 1 and 8 the worst cells are Llama-3.2-1B with the 70B: its
-runs of accepted tokens are far from independent."""
+The last column is the mean error if the tokens of a round are measured, and only its time is predicted. At batch 16 this
+alone is almost the bar, so the bar is missed: for one pair, rounds on HumanEval take 10 % longer than on GSM8K though they give
+fewer tokens, and for another pair 2 %. At batch 1 and 8 the worst cells are Llama-3.2-1B with the 70B: its acceptance depends
+on the tokens before, which one rate does not know."""
 
 
 def nano_pearl(path: Path) -> dict[int, list[Task]]:
@@ -214,9 +215,15 @@ def load_section() -> Iterator[str]:
 `specdec validate --load` on the bundled pair (`benchmarks/results/{found[-1].name}`). Requests arrive
 at random at 30, 60 and 85 % of capacity; the same arrivals are simulated from profiles that were taken in the same run.
 
-```text
-{report}
-```"""
+| strategy | load | TTFT mean, P90 | TPOT mean, P90 | E2E mean, P90 | tok/s |
+|---|---|---|---|---|---|"""
+    for point in report.points:
+        errors = {one.quantity: f"{round(100 * one.error):+d}" for one in point.compared}
+        pairs = [f"{errors[f'{name}_mean']}, {errors[f'{name}_p90']} %" for name in ("ttft", "tpot", "e2e")]
+        tokens = f"{errors['output_tokens_per_second']} %"
+        yield f"| `{point.strategy}` | {100 * point.load:.0f} % | {' | '.join(pairs)} | {tokens} |"
+    mean, worst = fmean(map(abs, report.errors)), max(report.errors, key=abs)
+    yield f"\nMean error {100 * mean:.1f} %, largest {signed(worst)}. Predictions and times are in the file."
 
 
 def main() -> None:

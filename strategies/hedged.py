@@ -1,8 +1,8 @@
-"""Hedged PEARL: PEARL (arXiv 2408.11850) with several fresh windows, one for each likely head.
+"""Hedged PEARL: PEARL (arXiv 2408.11850) with several fresh windows, one for each likely first token.
 
-PEARL's fresh window begins with a guess of the target's next token, the *head*, and is lost if the target rejects it. Here the
-draft prepares a window behind each of the `fan_out` likeliest heads, all in the same steps, and the target samples the head. If
-it is one of them, its window is pending next. This is a `Fork` at one position, after all pending guesses; SpecBranch (arXiv
+PEARL's fresh window begins with a guess of the target's next token, and is lost if the target rejects it. Here the draft
+prepares a window behind each of the `fan_out` likeliest ones, all in the same steps, and the target samples its own. If it is
+one of them, its window is pending next. This is a `Fork` at one position, after all pending guesses; SpecBranch (arXiv
 2506.01979) branches there too, and its released code chooses the branch by `p`, which biases the output.
 """
 
@@ -17,7 +17,7 @@ from specdec.inputs import at_least_one
 
 @dataclass(frozen=True)
 class Hedged(DraftingStrategy):
-    """Draft and verify at the same time; hedge the head of the fresh window by `fan_out` branches of `draft_length` tokens."""
+    """Draft and verify at the same time; hedge the first fresh token by `fan_out` branches of `draft_length` tokens."""
 
     name: ClassVar[str] = "hedged"
     draft_length: AnyDraftLength = 4

@@ -21,6 +21,7 @@ SGLANG_ALGORITHMS = {"draft_model": "STANDALONE", "eagle3": "EAGLE3", "eagle": "
 LLAMA_TYPES = {"draft_model": "draft-simple", "eagle3": "draft-eagle3", "mtp": "draft-mtp"}
 OUTPUT_OF = {"ttft": "ttft", "tpot": "tpot", "e2e": "e2el"}
 """Names of latencies in `vllm bench serve`."""
+BENCH = "# The planned requests/s on one replica, all of the mean lengths: this tests TPOT, not TTFT."
 
 
 def emit(plan: Plan, engine: str) -> str:
@@ -139,7 +140,7 @@ def _vllm_bench(plan: Plan, best: Planned) -> list[str]:
     )
     if goodput:
         command += " \\\n  --goodput " + " ".join(goodput)
-    return ["# The planned load on one replica; random prompts say nothing of acceptance, so use the synthetic one", command]
+    return [f"{BENCH} Random prompts say nothing of acceptance, so use the synthetic one", command]
 
 
 def sglang(plan: Plan, best: Planned) -> str:
@@ -179,11 +180,12 @@ def sglang(plan: Plan, best: Planned) -> str:
         dataset_name="random",
         random_input_len=round(plan.input_tokens),
         random_output_len=round(plan.output_tokens),
+        random_range_ratio=1,  # else lengths from 1 on
         request_rate=f"{plan.rate / best.replicas:.3g}",
         num_prompts=max(200, round(300 * plan.rate / best.replicas)),
     )
     again = [*before, serve] if before else []
-    return "\n".join([f"# {best.replicas} replica(s); each:", serve, *again, "", "# The planned load on one replica", bench])
+    return "\n".join([f"# {best.replicas} replica(s); each:", serve, *again, "", BENCH, bench])
 
 
 def llama_cpp(plan: Plan, best: Planned) -> str:

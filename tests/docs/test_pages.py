@@ -1,7 +1,7 @@
 """The pages are true: their Python runs, prints what they say, and their commands succeed.
 
-Every Python block runs, in order, in one namespace a page; an `output` block is what the block before printed; every `specdec`
-command in a `bash` block runs. What takes too long, or needs models from a hub, stands in a `text` block.
+Every Python block runs, in order, in one namespace a page; every `specdec` command in a `bash` block runs; an `output` block is
+what the block before printed (of `bash`, its last command). What takes too long, or needs a hub, stands in a `text` block.
 """
 
 import io
@@ -11,6 +11,7 @@ import sys
 import textwrap
 from codeop import Compile
 from contextlib import redirect_stdout
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -45,7 +46,7 @@ def run_blocks(page: str, name: str) -> None:
     module = ModuleType("page")
     sys.modules["page"] = module
     compiled = Compile()  # remembers `from __future__` from block to block, as a prompt does
-    printed = ""
+    printed, before = "", ""
     try:
         for block in blocks(page):
             if block.language == "python":
@@ -53,8 +54,9 @@ def run_blocks(page: str, name: str) -> None:
                 with redirect_stdout(io.StringIO()) as out:
                     exec(code, vars(module))
                 printed = out.getvalue()
-            elif block.language == "output":
+            elif block.language == "output" and before != "bash":
                 assert printed.strip() == block.text.strip(), f"{name}, line {block.lines_before}"
+            before = block.language
     finally:
         del sys.modules["page"]
         for value in vars(module).values():
@@ -85,15 +87,40 @@ def commands(page: str) -> list[str]:
     return [line for line in lines_of_bash(page) if line.startswith("specdec ")]
 
 
+def printed_by_commands(page: str) -> dict[str, str]:
+    """What a page says that commands print: an `output` block behind a `bash` block, by its last command."""
+    return {
+        lines_of_bash(f"```bash\n{block.text}```")[-1]: after.text
+        for block, after in pairwise(blocks(page))
+        if (block.language, after.language) == ("bash", "output")
+    }
+
+
+def told(text: str) -> list[str]:
+    """Its lines without blanks at their ends, and without empty lines."""
+    return [line.rstrip() for line in text.splitlines() if line.strip()]
+
+
 def not_checked(page: str) -> list[str]:
     """Lines of `bash` blocks that look checked and are not."""
     return [line for line in lines_of_bash(page) if line.split()[0] not in {"specdec", *NOT_RUN}]
+
+
+PRINTED = {command: said for page in PAGES for command, said in printed_by_commands(page.read_text(encoding="utf-8")).items()}
 
 
 @pytest.mark.parametrize("command", [command for page in PAGES for command in commands(page.read_text(encoding="utf-8"))])
 def test_command_on_a_page(command: str, tmp_path: Path) -> None:
     done = run([*SPECDEC, *shlex.split(command)[1:]], tmp_path)
     assert done.returncode == 0, done.stderr
+    if command in PRINTED:
+        assert told(done.stdout) == told(PRINTED[command])
+
+
+def test_output_behind_a_command_is_compared() -> None:
+    page = "```bash\nspecdec strategies\nspecdec map \\\n  --batch 2\n```\n\n```output\n a\n```\n"
+    assert printed_by_commands(page) == {"specdec map   --batch 2": "a\n"}
+    assert set(PRINTED) <= {command for page in PAGES for command in commands(page.read_text(encoding="utf-8"))}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -120,7 +120,8 @@ def test_a_head_is_named_as_each_engine_names_it() -> None:
 
 def test_sglang_takes_a_chain_and_simulates_its_length() -> None:
     text = emit(plan(), "sglang")
-    real, simulated, _ = commands(text)
+    real, simulated, bench = commands(text)
+    assert "--random-input-len 1154 --random-output-len 211 --random-range-ratio 1 " in " ".join(bench)
     found = sglang_server(real)
     assert (found.speculative_algorithm, found.speculative_num_steps) == ("STANDALONE", 3)
     assert found.tp == 2

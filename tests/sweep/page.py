@@ -58,9 +58,12 @@ def page(causal: Sequence[Verdict], image_text: Sequence[Verdict]) -> str:
 
 
 def table(verdicts: Sequence[Verdict]) -> list[str]:
-    """A line for each type; what must not be comes first."""
-    lines = ["| type | | |", "|---|---|---|"]
-    for verdict in sorted(verdicts, key=lambda it: (it.good, it.model_type)):
+    """Types that are equal, by name; a line for each one of which more is to be said. What must not be comes first."""
+    plain = [it for it in verdicts if it.outcome == "equal" and not it.why and not it.notes]
+    names = ", ".join(f"`{name}`" for name in sorted(it.model_type for it in plain))
+    lines = [f"**Equal:** {names or 'none'}.", ""]
+    lines += ["| others | | |", "|---|---|---|"]
+    for verdict in sorted((it for it in verdicts if it not in plain), key=lambda it: (it.good, it.model_type)):
         told = "; ".join((*filter(None, [verdict.why]), *verdict.notes))
         lines.append(f"| `{verdict.model_type}` | {verdict.outcome} | {escaped(told)} |")
     return lines

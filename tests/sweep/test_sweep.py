@@ -96,11 +96,11 @@ def test_a_process_that_dies_is_a_crash() -> None:
 def test_page() -> None:
     text = page([Verdict("a", "equal"), Verdict("b", "WRONG", "x | y", ("odd_note",))], [Verdict("c", "refused", "why")])
     assert "| causal language models (2) | 1 | 0 | 1 |" in text
-    assert (
-        text.index("| `b` | WRONG | x \\| y; odd\\_note |")
-        < text.index("| `a` | equal |  |")
-        < text.index("| `c` | refused | why |")
-    )
+    assert "**Equal:** `a`." in text
+    assert "**Equal:** none." in text
+    assert text.index("| `b` | WRONG | x \\| y; odd\\_note |") < text.index("| `c` | refused | why |")
+    text = page([Verdict("a", "equal", notes=("odd",)), Verdict("b", "CRASH")], [])
+    assert text.index("| `b` | CRASH |") < text.index("| `a` | equal | odd |")
 
 
 @pytest.mark.sweep
