@@ -56,10 +56,15 @@ def draft_losses(p_logits: torch.Tensor, q_logits: torch.Tensor) -> tuple[torch.
     return kl, 0.5 * (p - log_q.exp()).abs().sum(-1).mean()
 
 
+def is_matrix(name: str, weight: torch.Tensor) -> bool:
+    """Whether a weight is a matrix of a layer, and not a norm or the embedding, which is the head too."""
+    return name.startswith("model.layers.") and weight.ndim == 2
+
+
 def optimizers(model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the layers, AdamW for the embedding and the norms."""
-    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
-    others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
+    matrices = [p for n, p in model.named_parameters() if is_matrix(n, p)]
+    others = [p for n, p in model.named_parameters() if not is_matrix(n, p)]
     return [
         torch.optim.Muon(matrices, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW(others, betas=(0.9, 0.95), weight_decay=0.0),
@@ -91,8 +96,11 @@ def sample(model: LlamaForCausalLM, prompts: torch.Tensor, count: int,
 
 
 def export(out: Path, tokenizer: PreTrainedTokenizerFast, pair: dict[str, LlamaForCausalLM]) -> None:
+    """Write both models. `from_pretrained` widens the matrices of the layers, which are stored as float8, to bfloat16."""
     for name, model in pair.items():
         copy: Any = LlamaForCausalLM(model.config)
         copy.load_state_dict(model.state_dict())
-        copy.to(torch.bfloat16).save_pretrained(out / name)
+        weights = copy.to(torch.bfloat16).state_dict()
+        stored = {key: weight.to(torch.float8_e4m3fn) if is_matrix(key, weight) else weight for key, weight in weights.items()}
+        copy.save_pretrained(out / name, state_dict=stored)
         tokenizer.save_pretrained(out / name)

@@ -9,7 +9,7 @@ from typing import Any
 import altair as alt
 import vl_convert
 from maps import MAPS, map_of
-from measured import DETAILS, detail
+from measured import NAMES, detail
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from rounds import PANELS, panel
@@ -37,7 +37,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         "plan": plan_chart,
         **{f"speedup-{ratio}": partial(speedup_chart, ratio) for ratio in (3, 5, 10)},
         **{name: partial(panel, name) for name in PANELS},
-        **{f"measured-{name}": partial(detail, name) for name in DETAILS},
+        **{f"measured-{name}": partial(detail, name) for name in NAMES},
         **{f"map-{name}": partial(map_of, name) for name in MAPS},
     }
     for name, draw in drawings.items():

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from specdec.bench import BenchReport
-from specdec.bench.details import idle_chart, length_chart, position_chart, predicted_chart
+from specdec.bench.details import DETAILS
 from specdec.pictures import Theme
 
 FILE = Path(__file__).resolve().parents[2] / "benchmarks/results/cpu_amd_epyc_2_cores_2026-11-24_bench_bfloat16.json"
-DETAILS = {"length": length_chart, "idle": idle_chart, "position": position_chart, "predicted": predicted_chart}
+NAMES = ("length", "idle", "position", "predicted")
 SAMPLED = 1.0
 
 
@@ -20,4 +20,4 @@ def report() -> BenchReport:
 
 def detail(name: str, theme: Theme) -> Any:
     """One of the charts, sampled at temperature 1."""
-    return DETAILS[name](report(), SAMPLED, theme)
+    return DETAILS[name].draw(report(), SAMPLED, theme)

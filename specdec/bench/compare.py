@@ -41,6 +41,11 @@ class Speed:
         """The median over repeats."""
         return float(np.median(self.by_repeat))
 
+    @property
+    def by_prompt(self) -> Any:
+        """Tokens per second of each decode, shape (repeats, prompts)."""
+        return self.tokens / self.seconds
+
     def resampled(self, repeats: Any, prompts: Any) -> Speed:
         """Resamples, as arrays of shape (draws, repeats, prompts).
 
@@ -63,3 +68,8 @@ def compared(ours: Speed, theirs: Speed) -> tuple[float, Interval | None]:
     rates = [speed.tokens.sum(-1) / speed.seconds.sum(-1) for speed in (ours.resampled(*drawn), theirs.resampled(*drawn))]
     low, high = np.quantile(np.median(rates[0] / rates[1], axis=1), [0.025, 0.975]).tolist()
     return ratio, (low, high)
+
+
+def compared_by_prompt(ours: Speed, theirs: Speed) -> tuple[float, ...]:
+    """The speed of `ours` over that of `theirs` on each prompt: the median over repeats."""
+    return tuple(np.median(ours.by_prompt / theirs.by_prompt, axis=0).tolist())

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from specdec.bench.compare import Speed, compared
+from specdec.bench.compare import Speed, compared, compared_by_prompt
 from specdec.bench.greedy import greedy_check
 from specdec.bench.peers import COUNTERPARTS, SECONDS
 from specdec.bench.prediction import Question, predicted, steps_of
@@ -106,7 +106,8 @@ def result(benchmark: Benchmark, contender: Contender) -> BenchResult:
     """The result of one contender over all repeats."""
     decoder = contender.decoder
     speed = Speed.of(benchmark, contender)
-    ratio, interval = compared(speed, Speed.of(benchmark, benchmark.baseline(contender.temperature)))
+    baseline = Speed.of(benchmark, benchmark.baseline(contender.temperature))
+    ratio, interval = compared(speed, baseline)
     total = reduce(add, (decoded[contender].statistics for decoded in benchmark.reported_decodes))
     return BenchResult.of(
         total,
@@ -118,6 +119,7 @@ def result(benchmark: Benchmark, contender: Contender) -> BenchResult:
         tokens_per_second=speed.tokens_per_second,
         speedup_over_ar=ratio,
         speedup_over_ar_interval=interval,
+        speedup_over_ar_by_prompt=compared_by_prompt(speed, baseline),
         **(_of_ours(benchmark, contender, decoder, total) if isinstance(decoder, Ours) else {}),
     )
 

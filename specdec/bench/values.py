@@ -147,6 +147,8 @@ class BenchResult(DecodeSummary, StrategySetting):
     `tokens_per_second`               median over repeats, prefill excluded
     `speedup_over_ar`                 speed over that of autoregressive decoding in the same repeat, median over repeats
     `speedup_over_ar_interval`        its 95 % bootstrap interval over prompts and repeats; null for fewer than three repeats
+    `speedup_over_ar_by_prompt`       speed over that of autoregressive decoding on each prompt, median over repeats; none in an
+                                      older file
     `automatic`                       whether the draft length in `parameters` is what `"auto"` stood for on this pair
     `drafted_at_once`                 draft length on this pair, as an integer; null for a strategy without one
     `measured`                        seconds and acceptance of its own decodes
@@ -161,6 +163,7 @@ class BenchResult(DecodeSummary, StrategySetting):
     tokens_per_second: float
     speedup_over_ar: float
     speedup_over_ar_interval: Interval | None
+    speedup_over_ar_by_prompt: tuple[float, ...] = ()
     automatic: bool = False
     drafted_at_once: int | None = None
     measured: Steps | None = None

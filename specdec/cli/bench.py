@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,6 +20,7 @@ from specdec.synthetic import rule_of, synthetic
 if TYPE_CHECKING:
     from specdec.bench import BenchReport
     from specdec.pair import Pair
+    from specdec.pictures import Theme
     from specdec.prompts import Chat
     from specdec.report import Progress
     from specdec.text import Prompt
@@ -169,6 +171,13 @@ def bench(
             "--eager", help="Run transformers' own forwards, neither fused nor as CUDA graphs.", rich_help_panel="Models"
         ),
     ] = False,
+    details: Annotated[
+        bool,
+        typer.Option(
+            "--details",
+            help="Draw more beside each picture: FILE-length, FILE-prompts, FILE-idle, FILE-position, FILE-predicted.",
+        ),
+    ] = False,
     json: Json = None,
 ) -> None:
     """Measure strategies side by side.
@@ -188,6 +197,8 @@ def bench(
     """
     terminal = Terminal(json)
     paths = pictures.paths()
+    if details and not paths:
+        raise InputError("--details is for pictures: give --output FILE too")
     with terminal.doing(LOADING):
         measure.check(models)
         prompts, source = measure.chosen_prompts(models.shapes)
@@ -196,11 +207,23 @@ def bench(
         report = measure.run(pair, prompts, source, terminal.follow)
     terminal.console.print(report)
     terminal.write(report.to_dict())
-    if paths and report.results:
-        from specdec.bench.chart import speedup_chart
-        from specdec.pictures import save
-
-        for path in paths:
-            save(speedup_chart(report, pictures.theme.value), path)
+    if report.results:
+        draw(report, paths, pictures.theme.value, details=details)
     if report.settings.interrupted:
         raise KeyboardInterrupt
+
+
+def draw(report: BenchReport, paths: Sequence[Path], theme: Theme, *, details: bool) -> None:
+    """Draw the speed-ups into each file, and their details into files beside it."""
+    if not paths:
+        return
+    from specdec.bench.chart import speedup_chart
+    from specdec.bench.details import details as charts_of
+    from specdec.pictures import save
+
+    charts = {"": speedup_chart(report, theme)}
+    if details:
+        charts |= {f"-{name}": chart for name, chart in charts_of(report, theme).items()}
+    for path in paths:
+        for ending, chart in charts.items():
+            save(chart, path.with_stem(path.stem + ending))

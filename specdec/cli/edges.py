@@ -14,6 +14,7 @@ import re
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib.metadata import requires
 from pathlib import Path
 from traceback import extract_tb
 from typing import TextIO
@@ -89,11 +90,19 @@ def unforeseen(error: Exception, arguments: Sequence[str]) -> str:
         names = " and ".join(f"'{name}'" for name in (error.filename, error.filename2) if name is not None)
         where, remedy = (names, "check the path") if names else ("standard output", "send it to where there is room")
         return f"{where} cannot be read or written ({reason_of(error)}): {remedy}"
+    if isinstance(error, ModuleNotFoundError) and error.name in dependencies():
+        return f"this needs {error.name}, which is not installed: install pearl-specdec with its dependencies"
     place = extract_tb(error.__traceback__)[-1]
     return (
         f"this is a bug ({type(error).__name__}: {error}, {Path(place.filename).name} line {place.lineno}): "
         f"report the command, and what it prints with {TRACEBACK}=1"
     )
+
+
+def dependencies() -> set[str]:
+    """Names of the distributions that this one requires, without those of its extras."""
+    required = (one for one in requires("pearl-specdec") or () if "extra ==" not in one)
+    return {re.split(r"[^\w-]", one, maxsplit=1)[0] for one in required}
 
 
 def reason_of(error: Exception) -> str:

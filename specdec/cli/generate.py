@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +15,7 @@ from specdec.cli.console import LOADING, Terminal, uninterrupted
 from specdec.cli.options import SAMPLING, SEED, Json, ModelOptions, StrategyOptions, VerificationOption
 from specdec.cli.prompt import PromptOptions, chat_hint, shown
 from specdec.errors import InputError
+from specdec.runtime.hosting import started_early
 from specdec.synthetic import require_text
 from specdec.verification import is_lossless
 
@@ -113,14 +115,15 @@ def generate(
         raise InputError(f"{models.shapes}: random weights and no tokenizer make no text: measure them with specdec bench")
     prompt = prompts.read()
     rule: dict[str, Any] = {"verification": verification, "seed": random.randrange(2**32) if seed is None else seed}
-    with terminal.doing(LOADING):
-        strategy = strategies.create()
-        sampling.check()
-        from specdec.decoding import Decoding
-        from specdec.generated import GenerateSettings
+    with ExitStack() as stack:
+        with terminal.doing(LOADING):
+            strategy = strategies.create()
+            stack.enter_context(started_early(strategy.drafts and models.draft_in_a_process))
+            sampling.check()
+            from specdec.decoding import Decoding
+            from specdec.generated import GenerateSettings
 
-        loaded = models.load()
-    with loaded as pair:
+            pair = stack.enter_context(models.load())
         options = sampling.options(pair)
         decoding = Decoding(pair, strategy, prompt, **options, **rule)
         settings = GenerateSettings.of(decoding.settings, options, **rule)

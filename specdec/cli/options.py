@@ -47,6 +47,9 @@ class Theme(StrEnum):
     dark = "dark"
 
 
+GPUS = ("/dev/nvidiactl", "/dev/kfd")
+"""Where there is one of these files, torch may find a GPU."""
+
 _MODELS = "Models"
 _LOADING = "Loading of checkpoints"
 SAMPLING = "Sampling"
@@ -224,6 +227,16 @@ class ModelOptions:
     def drafts(self) -> bool:
         """Whether there is a draft model."""
         return self.target is None or self.draft is not None
+
+    @property
+    def draft_in_a_process(self) -> bool:
+        """Whether a draft will work in a process, as far as that is sure before torch is imported."""
+        from specdec.machine import available_cores
+
+        where = self.draft_device or self.device
+        on_cpu = where == "cpu" or (where is None and not any(Path(file).exists() for file in GPUS))
+        chosen = self.lane is LaneName.process or (self.lane is LaneName.auto and available_cores() > 1)
+        return self.drafts and on_cpu and chosen and not self.tensor_parallel
 
     @property
     def shapes(self) -> str:

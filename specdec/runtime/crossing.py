@@ -10,7 +10,6 @@ import mmap
 import os
 import pickle
 import sys
-import tempfile
 import types
 from collections.abc import Callable
 from typing import IO, Any
@@ -29,14 +28,6 @@ ALIGNED = 64
 
 class CannotCross(PairError):
     """Something that no other process can be given. In this process it works."""
-
-
-def nameless_file() -> IO[bytes]:
-    """A file that no folder shows, in memory where the system has such files (Linux), else in the folder for temporary ones."""
-    try:
-        return os.fdopen(os.memfd_create("specdec"), "w+b")
-    except (AttributeError, OSError):  # another system, or one that forbids it
-        return tempfile.TemporaryFile()
 
 
 def rows_and_answered(

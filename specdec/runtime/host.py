@@ -79,7 +79,10 @@ def main(*descriptors: str) -> None:
     torch.set_num_threads(1)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    with closing(Channel(socket.socket(fileno=connection))) as channel, suppress(OSError):  # the other side is gone
+    with closing(Channel(socket.socket(fileno=connection))) as channel, suppress(OSError, EOFError):  # the other side is gone
+        go = channel.receive()
+        assert go is not None
+        sys.path[:] = pickle.loads(go)
         try:
             with os.fdopen(sent, "rb") as file:
                 hosted: Hosted = received(file)

@@ -9,11 +9,8 @@ All three give the same answers for the same seed, except to a draft that races 
 
 from __future__ import annotations
 
-import os
 import pickle
-import socket
 import subprocess
-import sys
 import time
 import weakref
 from abc import ABC, abstractmethod
@@ -28,9 +25,10 @@ import torch
 from specdec.errors import LaneError, PairError, SpecdecError
 from specdec.machine import available_cores
 from specdec.runtime.channel import Channel
-from specdec.runtime.crossing import CannotCross, nameless_file, rows_and_answered, send
+from specdec.runtime.crossing import CannotCross, rows_and_answered, send
 from specdec.runtime.drafter import NewDrafter
 from specdec.runtime.host import Hosted
+from specdec.runtime.hosting import Hosting, next_hosting
 from specdec.runtime.messages import Drafting, DraftRequest, unpacked, with_ticket
 
 SHARED_ROWS = 512
@@ -176,16 +174,17 @@ class ProcessLane(Lane):
     def __init__(self, new_drafter: NewDrafter) -> None:
         self._why_eager = new_drafter.why_eager
         dtype = torch.float64 if any(model.dtype == torch.float64 for model in new_drafter.models) else torch.float32
-        ours, theirs = socket.socketpair()
-        with nameless_file() as hosted, nameless_file() as shared, theirs:
-            self._shared, self._answered = rows_and_answered(shared.fileno(), SHARED_ROWS, new_drafter.vocabulary, dtype)
-            try:
-                send(Hosted(new_drafter, SHARED_ROWS, dtype), hosted)
-                self._process = _started(theirs.fileno(), hosted.fileno(), shared.fileno())
-            except BaseException:
-                ours.close()
-                raise
-        self._channel = Channel(ours)
+        hosting = next_hosting()
+        try:
+            self._shared, self._answered = rows_and_answered(
+                hosting.shared.fileno(), SHARED_ROWS, new_drafter.vocabulary, dtype
+            )
+            send(Hosted(new_drafter, SHARED_ROWS, dtype), hosting.drafter)
+            self._process = _gone(hosting)
+        except BaseException:
+            hosting.abandon()
+            raise
+        self._channel = hosting.channel
         self._finalizer = weakref.finalize(self, _end, self._process, self._channel)
         self._ready = False
         self._ticket = 0
@@ -274,17 +273,10 @@ class ProcessLane(Lane):
         return LaneError(f"the draft worker ended with exit code {self._process.returncode}; the next decode starts a new one")
 
 
-def _started(*descriptors: int) -> subprocess.Popen[bytes]:
-    """A worker process that inherits a socket, the file of its model and the shared memory."""
-    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+def _gone(hosting: Hosting) -> subprocess.Popen[bytes]:
+    """The process at work."""
     try:
-        return subprocess.Popen(
-            # -P: a file of the current folder must not take the place of a module
-            [sys.executable, "-P", "-m", "specdec.runtime.host", *map(str, descriptors)],
-            pass_fds=descriptors,
-            start_new_session=True,  # Ctrl-C is for the caller; the worker ends when its socket closes
-            env={**os.environ, "PYTHONPATH": path},
-        )
+        return hosting.go()
     except OSError as error:
         raise CannotCross(f"a draft process cannot be started ({error}): use lane='thread' or 'inline'") from error
 

@@ -79,11 +79,21 @@ def test_peers_on_the_command_line(bench: Callable[..., Any], tmp_path: Path) ->
     assert "hf_assisted default" in (tmp_path / "b.svg").read_text()
 
 
+def test_details_stand_beside_each_picture(bench: Callable[..., Any], tmp_path: Path) -> None:
+    options = ("--strategy", "speculative", "--draft-lengths", "2", "--temperature", "1", "--details")
+    code, _, err = bench(*options, "--output", str(tmp_path / "b.svg"), "--output", str(tmp_path / "b.png"))
+    assert code == 0, err
+    endings = ("", "-length", "-prompts", "-idle", "-position", "-predicted")
+    assert {path.name for path in tmp_path.iterdir()} == {f"b{ending}{kind}" for ending in endings for kind in (".svg", ".png")}
+    assert "Speed-up by prompt: sampled" in (tmp_path / "b-prompts.svg").read_text()
+
+
 @pytest.mark.parametrize(
     ("options", "parts"),
     [
         (("--against", "vllm"), ["'--against'", "'vllm'", "see specdec bench --help"]),
         (("--output", "bench.jpg"), ["bench.jpg", ".svg, .png, .html"]),
+        (("--details",), ["--details is for pictures", "give --output"]),
         (("--theme", "dark"), ["--theme dark", "give --output"]),
         (("--draft-lengths", "2", "--strategy", "prompt_lookup"), ["--draft-lengths 2", "prompt_lookup", "leave it out"]),
         (("--draft-lengths", "2", "--target", "alone"), ["--draft-lengths 2", "no draft model", "leave it out"]),

@@ -11,7 +11,7 @@ from small_benchmarks import made_up
 from specdec import Pair, create
 from specdec.bench import BASELINE, BenchReport, hugging_face, report_of
 from specdec.bench.chart import speedup_chart
-from specdec.bench.details import idle_chart, length_chart, position_chart, predicted_chart
+from specdec.bench.details import details, idle_chart, length_chart, position_chart, predicted_chart, prompts_chart
 
 MEASURED = BenchReport.read(next((Path(__file__).parents[2] / "benchmarks/results").glob("*2026-11-24_bench_bfloat16.json")))
 
@@ -98,3 +98,29 @@ def test_every_prediction_stands_beside_its_measurement() -> None:
     assert [(row["predicted"], row["measured"]) for row in rows] == [
         (one.predicted_tokens_per_second, one.tokens_per_second) for one in known
     ]
+
+
+def test_each_prompt_is_a_dot_and_all_together_a_tick() -> None:
+    fastest = max(
+        (one for one in MEASURED.results if one.strategy == "pearl" and one.temperature == 1.0),
+        key=lambda one: one.tokens_per_second,
+    )
+    slower = next(
+        one for one in MEASURED.results if one.strategy == "pearl" and one.tokens_per_second < fastest.tokens_per_second
+    )
+    both = replace(fastest, speedup_over_ar_by_prompt=(1.5, 2.5)), replace(slower, speedup_over_ar_by_prompt=(9.0, 9.0))
+    dots = values(prompts_chart(replace(MEASURED, results=both), 1.0), 1)
+    assert [(row["label"], row["prompt"], row["speedup"], row["all"]) for row in dots] == [
+        (f"pearl {fastest.length}", number, speedup, fastest.speedup_over_ar) for number, speedup in enumerate((1.5, 2.5))
+    ]
+
+
+def test_a_detail_is_drawn_where_the_report_has_its_numbers() -> None:
+    charts = details(MEASURED)
+    assert [*charts] == ["length", "idle", "position", "predicted"], "this file is older than speeds by prompt"
+    assert [panel["title"]["text"] for panel in charts["idle"].to_dict()["hconcat"]] == [
+        "Who waits: greedy (temperature 0)",
+        "Who waits: sampled (temperature 1)",
+    ]
+    plain = replace(MEASURED, results=tuple(one for one in MEASURED.results if one.strategy == BASELINE))
+    assert [*details(plain)] == ["idle", "predicted"]

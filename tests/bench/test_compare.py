@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from specdec.bench import Speed, compared
+from specdec.bench.compare import compared_by_prompt
 
 
 def speeds(seconds: Any, faster: float = 1.0) -> Speed:
@@ -33,6 +34,11 @@ def test_the_ratio_is_that_of_all_tokens_over_all_seconds() -> None:
     """Averaging the ratios of prompts instead would say 1.25: the long prompt counts for more."""
     ratio, _ = compared(speeds([[1.0, 9.0]]), speeds([[2.0, 4.5]]))
     assert ratio == pytest.approx(0.65)
+
+
+def test_each_prompt_has_the_median_of_its_own_ratios() -> None:
+    ours, theirs = speeds([[1.0, 9.0], [2.0, 1.0], [5.0, 2.0]]), speeds([[2.0, 9.0], [2.0, 4.0], [2.0, 4.0]])
+    assert compared_by_prompt(ours, theirs) == (1.0, 2.0)
 
 
 def test_the_interval_holds_the_truth_about_as_often_as_it_says() -> None:

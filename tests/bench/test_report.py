@@ -78,6 +78,7 @@ def test_the_json_has_the_agreed_keys(measurement: BenchReport) -> None:
             "tokens_per_second",
             "speedup_over_ar",
             "speedup_over_ar_interval",
+            "speedup_over_ar_by_prompt",
             "mean_acceptance_length",
             "draft_acceptance_rate",
             "tokens_per_target_forward",

@@ -78,6 +78,10 @@ def boom(what: str) -> None:
                 raise KeyboardInterrupt
             except KeyboardInterrupt:
                 raise ImportError("half a module") from None
+        case "dependency":
+            raise ModuleNotFoundError("No module named 'torch'", name="torch")
+        case "module":
+            raise ModuleNotFoundError("No module named 'mine'", name="mine")
         case _:
             raise ZeroDivisionError("division by zero")
 
@@ -96,6 +100,8 @@ def fail(run: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch) -> Callable[.
         ("overflow", ["out of the range", "nearer to 1"]),
         ("depth", ["nested too deeply", "flatter"]),
         ("disk", ["'result.json'", "No space left", "check the path"]),
+        ("dependency", ["this needs torch, which is not installed", "install pearl-specdec with its dependencies"]),
+        ("module", ["this is a bug", "No module named 'mine'"]),
         ("bug", ["this is a bug", "ZeroDivisionError: division by zero", "test_edges.py line", "SPECDEC_TRACEBACK=1"]),
     ],
 )

@@ -22,8 +22,9 @@ from torch.nn.utils import parametrize
 from specdec import Pair, PairError, create, decode
 from specdec.runtime import host
 from specdec.runtime.channel import Channel
-from specdec.runtime.crossing import CannotCross, nameless_file, received, rows_and_answered, send
+from specdec.runtime.crossing import CannotCross, received, rows_and_answered, send
 from specdec.runtime.host import Hosted
+from specdec.runtime.hosting import nameless_file, search_path
 from specdec.runtime.lane import SHARED_ROWS, ProcessLane
 from specdec.runtime.worker import NewWorker
 from specdec.testing.models import greedy_tokens, resembling
@@ -189,6 +190,7 @@ def test_a_worker_that_cannot_take_its_model_says_so_in_one_line(
         importable.write_text(fault)
         monkeypatch.delitem(sys.modules, "importable_layer")
         importlib.invalidate_caches()
+        Channel(ours).send(pickle.dumps(search_path()))
         host.main(str(theirs.detach()), str(os.dup(model.fileno())), str(shared.fileno()))
     message = Channel(ours).receive(1)
     ours.close()
