@@ -33,9 +33,10 @@ from transformers import PreTrainedModel
 from specdec.runtime.cache import CachePlan, context_limit, forward_parameters, stretched_beyond
 from specdec.runtime.placement import device_of
 from specdec.runtime.recurrent import recurrent_states
-from specdec.runtime.runner import Forward, Runner, common_prefix, takes_positions
+from specdec.runtime.runner import Forward, Runner, takes_positions
 from specdec.runtime.sequences import Batched
 from specdec.runtime.vocabulary import Wanted
+from specdec.tokens import common_prefix
 
 REJOINED = 6
 """The step after which recurrent states are compared: the last that goes on from a copy."""

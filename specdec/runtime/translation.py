@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from specdec.runtime.runner import common_prefix
 from specdec.runtime.spelling import Spelling
 from specdec.runtime.vocabulary import STAND_IN
+from specdec.tokens import common_prefix
 
 PIECE = 32
 """Tokens after which the next word begins a new piece. A text is read piece by piece, so that few are read again."""

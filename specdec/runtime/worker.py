@@ -30,6 +30,7 @@ from specdec.runtime.sequences import NewRunner, new_batch_runner
 from specdec.runtime.translation import Vocabularies
 from specdec.runtime.vocabulary import Known, Wanted
 from specdec.sampling import Sampler, Sampling, inverted
+from specdec.tokens import Tokens
 
 T = TypeVar("T")
 
@@ -43,7 +44,7 @@ class OpenDraft:
     """
 
     request: DraftRequest
-    context: list[int]
+    context: Tokens
     rows: list[Tensor] = field(default_factory=list[Tensor])
     all_rows: Tensor | None = None
     ended: bool = False
@@ -52,7 +53,7 @@ class OpenDraft:
 
     @property
     def tokens(self) -> list[int]:
-        return self.context[len(self.request.context) :]
+        return list(self.context[len(self.request.context) :])
 
     @property
     def q(self) -> Tensor | None:
@@ -60,7 +61,7 @@ class OpenDraft:
 
     def add(self, token: int, row: Tensor | None) -> None:
         """Add a token. A stop rule looks at its `row`, which may be missing without one."""
-        self.context.append(token)
+        self.context += (token,)
         full = len(self.context) - len(self.request.context) == self.request.length
         self.ended = full or (self.request.stop is not None and self.request.stop(row, token))
 
@@ -130,7 +131,7 @@ class Worker:
         draft without any token is a failure.
         """
         start = time.perf_counter()
-        drafts = [OpenDraft(request, list(request.context)) for request in requests]
+        drafts = [OpenDraft(request, Tokens.of(request.context)) for request in requests]
         with torch.inference_mode():
             going_on = [draft for draft in drafts if not self._drafted_at_once(draft, start)]
             while going_on:
@@ -147,7 +148,7 @@ class Worker:
         slot, context, length, uniforms, stop, racing = draft.request
         if racing or not isinstance(self._known, Known):
             return False
-        sampler, readable = self._samplers[slot], self._known.readable(context)
+        sampler, readable = self._samplers[slot], self._known.readable(slot, context)
         try:
             found = self._runner.draft(slot, readable, length, stop, sampler, uniforms)
         except ModelError as error:

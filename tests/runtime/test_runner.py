@@ -21,8 +21,9 @@ from specdec import Pair, decode
 from specdec.runtime import runner
 from specdec.runtime.cache import UNLIMITED, context_limit, new_cache
 from specdec.runtime.layers import SlidingLayer, TrimmableLayer
-from specdec.runtime.runner import Runner, common_prefix
+from specdec.runtime.runner import Runner
 from specdec.testing.models import CONFIGS, fresh_logits, model, resembling
+from specdec.tokens import common_prefix
 
 VOCABULARY = 12
 CACHED = sorted({*CONFIGS} - {"mamba"})
