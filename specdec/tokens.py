@@ -63,8 +63,6 @@ class Tokens(Sequence[int]):
     def first(self, count: int) -> Tokens:
         """The first `count` tokens."""
         long = len(self.head)
-        if count >= len(self):
-            return self
         return Tokens(self.head, self.tail[: count - long]) if count >= long else Tokens(self.head[:count])
 
     def divided(self, at: int) -> Tokens:

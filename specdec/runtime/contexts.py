@@ -23,7 +23,7 @@ class Sender:
         self._last: dict[int, Tokens] = {}
 
     def difference(self, slot: int, context: Sequence[int]) -> Difference:
-        """What to send. Until it is `sent`, the last context of the slot is unknown, so that nothing rests on a lost message."""
+        """What to send. Until it is `sent`, the slot has no last context, so nothing rests on a lost message."""
         text = Tokens.of(context)
         kept = common_prefix(self._last.pop(slot, Tokens()), text)
         return slot, kept, text[kept:], len(text.head)

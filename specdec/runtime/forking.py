@@ -67,7 +67,7 @@ class OpenFork:
     def texts(self) -> list[Tokens]:
         """The whole text of each branch."""
         branches = zip(self.outcomes, self.tails, strict=True)
-        return [self._text.first(self._first + accepted) + (head, *tail) for (accepted, head), tail in branches]
+        return [self._text.first(self._first + accepted).grown((head, *tail)) for (accepted, head), tail in branches]
 
     def add(self, logits: Tensor) -> None:
         """Draw the next token of each branch. A branch whose row is no distribution ends, and keeps its tokens."""

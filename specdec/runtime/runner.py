@@ -84,16 +84,20 @@ class SequenceRunner(ABC):
         `context` has at least `positions` tokens. Logits are raw, in the model's dtype, cut to the common vocabulary.
         """
         tokens = Tokens.of(context)
-        self._keep(tokens, len(tokens) - positions)
-        while len(tokens) - len(self._held) > max(PREFILL_CHUNK, positions):
-            start = len(self._held)
-            self._feed(tokens[start : min(start + PREFILL_CHUNK, len(tokens) - positions)], 1)
-        return self._feed(tokens[len(self._held) :], positions)
+        end = len(tokens)
+        start = self._keep(tokens, end - positions)
+        while end - start > max(PREFILL_CHUNK, positions):
+            stop = min(start + PREFILL_CHUNK, end - positions)
+            self._feed(tokens[start:stop], 1)
+            start = stop
+        return self._feed(tokens[start:], positions)
 
-    def _keep(self, tokens: Tokens, most: int) -> None:
-        """Hold what is held of `tokens`, at most the first `most`."""
+    def _keep(self, tokens: Tokens, most: int) -> int:
+        """Hold what is held of `tokens`, at most the first `most`. Returns how many that are."""
         self._trim(min(common_prefix(self._held, tokens), most))
-        self._held = tokens.first(len(self._held))  # the same tokens: those share their beginning with the next context
+        held = len(self._held)
+        self._held = tokens.first(held)  # the same tokens: these share their beginning with the next context
+        return held
 
     @abstractmethod
     def branches(self, branches: Branches) -> Feed:
@@ -145,12 +149,13 @@ class Runner(SequenceRunner):
         if stretched != self._stretched:
             self._start_again()
             self._stretched = stretched
-        self._keep(tokens, scored)
+        start = self._keep(tokens, scored)
         rows: list[Tensor] = []
-        while (start := len(self._held)) < end:
+        while start < end:
             stop = self._stop(start, scored, end)
             wanted = stop - max(start, scored)
             logits = self._feed(tokens[start:stop], max(1, wanted))
+            start = stop
             if wanted > 0:
                 rows.append(logits)
         return rows[0] if len(rows) == 1 else torch.cat(rows)
