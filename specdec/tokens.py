@@ -78,21 +78,21 @@ class Tokens(Sequence[int]):
         return hash(self._whole)
 
 
-def common_prefix(held: Sequence[int], wanted: Sequence[int]) -> int:
-    """How many leading tokens of two sequences are equal. Texts with the same head are compared from there on.
+def common_prefix(one: Tokens, other: Tokens) -> int:
+    """How many leading tokens of two texts are equal. Texts with the same head are compared from there on."""
+    if one.head is other.head:
+        return len(one.head) + _equal(one.tail, other.tail)
+    return _equal(one[:], other[:])
 
-    Whole slices are compared, at C speed.
-    """
-    if isinstance(held, Tokens) and isinstance(wanted, Tokens):
-        if held.head is wanted.head:
-            return len(held.head) + common_prefix(held.tail, wanted.tail)
-        held, wanted = held[:], wanted[:]
-    low, high = 0, min(len(held), len(wanted))
-    if held[:high] == wanted[:high]:
+
+def _equal(one: tuple[int, ...], other: tuple[int, ...]) -> int:
+    """How many leading tokens are equal. Whole slices are compared, at C speed."""
+    low, high = 0, min(len(one), len(other))
+    if one[:high] == other[:high]:
         return high
-    while high - low > 1:  # held[:low] is equal, held[:high] is not
+    while high - low > 1:  # one[:low] is equal, one[:high] is not
         middle = (low + high) // 2
-        if held[low:middle] == wanted[low:middle]:
+        if one[low:middle] == other[low:middle]:
             low = middle
         else:
             high = middle
