@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from untouched import Untouched
 
-from specdec import Committed
+from specdec import Committed, StrategyError
 from specdec.ending import Ending, TimeLimit
 from specdec.tokens import LONGEST_TAIL, Tokens, common_prefix
 
@@ -64,6 +64,9 @@ def test_a_round_reads_none_of_a_long_head(monkeypatch: pytest.MonkeyPatch) -> N
     after = before + Committed((6, 7))
     assert Ending(100, eos=(1,), stops=(Last(), TimeLimit(9.0))).cut(before, after, 0) == ((6, 7), None)
     assert seen == [(5, 6), (6, 7)]
+    for changed in (Committed(Tokens(before.text.head, (4, 6, 7))), before):
+        with pytest.raises(StrategyError, match="change none of it"):
+            Ending(100).cut(before, changed, 0)
     assert common_prefix(before.text.grown([1]), after.text.first(11).grown((1, 2))) == 12
     assert after.text.first(10) == before.text.first(10) != after.text
     with pytest.raises(AssertionError, match="was read"):
