@@ -22,6 +22,8 @@ from specdec.runtime.contexts import Receiver, Sender
 from specdec.runtime.host import serve
 from specdec.runtime.lane import ProcessLane
 from specdec.runtime.messages import Drafting, DraftRequest, Forking, ForkRequest
+from specdec.runtime.vocabulary import Known
+from specdec.testing.models import model
 from specdec.tokens import Tokens
 
 FRESH = st.lists(st.integers(0, 2), max_size=4)
@@ -212,3 +214,16 @@ def test_tokens_do_not_depend_on_where_a_text_is_divided(
     monkeypatch.setattr(tokens_module, "LONGEST_TAIL", 2)
     for pair in (Pair(target, draft, lane="inline"), process_pair):
         assert [[one.tokens for one in results] for results in decoded(pair)] == expected
+
+
+def test_a_draft_with_fewer_tokens_looks_at_a_long_text_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = Known(model("llama", 10, seed=1), 12)
+    texts = {slot: Tokens(Untouched([1, 2, slot])) for slot in (3, 4)}
+    for slot, text in texts.items():
+        assert known.readable(slot, text) == text
+    monkeypatch.setattr(Untouched, "guarded", True)
+    for slot, text in texts.items():
+        assert known.readable(slot, text.grown([9])) is not text
+    monkeypatch.setattr(Untouched, "guarded", False)
+    assert known.readable(3, texts[3].grown([11])) == [1, 2, 3, 0]
+    assert known.readable(3, Tokens((11, 1))) == [0, 1]
