@@ -35,6 +35,7 @@ from types import GeneratorType
 from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar, final
 
 from specdec.errors import StrategyError
+from specdec.tokens import Tokens
 
 T = TypeVar("T", covariant=True)
 L = TypeVar("L", covariant=True)
@@ -43,17 +44,31 @@ S = TypeVar("S")
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False, repr=False)
 class Committed:
-    """Tokens that belong to the output (or to the prompt) for good. Only a verdict brings new ones."""
+    """Tokens that belong to the output (or to the prompt) for good. Only a verdict brings new ones.
 
-    tokens: tuple[int, ...] = ()
+    `text`   their ids. A sum shares its beginning with what it was made from, so a round does not copy the text
+    """
+
+    text: Tokens
+
+    def __init__(self, tokens: Iterable[int] = ()) -> None:
+        object.__setattr__(self, "text", Tokens.of(tokens))
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """All ids as a tuple, which takes longer for a long text. A part of `text` takes as long as the part."""
+        return self.text[:]
 
     def __len__(self) -> int:
-        return len(self.tokens)
+        return len(self.text)
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self.tokens)
+        return iter(self.text)
+
+    def __repr__(self) -> str:
+        return f"Committed(tokens={self.tokens})"
 
     def __add__(self, other: Committed) -> Committed:
         if not isinstance(other, Committed):
@@ -61,7 +76,7 @@ class Committed:
                 f"only committed tokens can follow committed tokens, not {type(other).__name__}: "
                 "add `verdict.tokens`, and keep guesses in `pending`"
             )
-        return Committed(self.tokens + other.tokens)
+        return Committed(self.text.grown(other.tokens))
 
 
 class StopRule(Protocol):

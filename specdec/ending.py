@@ -14,13 +14,19 @@ from typing import Any
 
 from specdec.effects import Committed
 from specdec.errors import StrategyError
+from specdec.tokens import Tokens, common_prefix
 
 Stop = Callable[[tuple[int, ...]], str | None]
-"""Given all tokens so far, prompt included: the reason to stop here, or `None`."""
+"""Given all tokens so far, prompt included: the reason to stop here, or `None`.
+
+A stop that has a `reach` looks at so many of the last tokens, and is given these alone: a long text takes no longer then.
+"""
 
 
 class TimeLimit:
     """Ends an output with the first token that comes later than `seconds` after the start. A `Stop`."""
+
+    reach = 0
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -54,19 +60,24 @@ class Ending:
         `before` and `after` are what was committed before the round and after it; `new_tokens` counts the tokens that earlier
         rounds output. The reason is `"eos"`, `"length"` or what one of `stops` returned.
         """
-        fresh = after.tokens[len(before) :]
-        if after.tokens[: len(before)] != before.tokens or not fresh:
+        fresh = after.text[len(before) :]
+        if common_prefix(before.text, after.text) < len(before) or not fresh:
             raise StrategyError("a round must add at least one token to what is committed, and change none of it")
         for i, token in enumerate(fresh, start=1):
             reason = (
                 "eos"
                 if token in self.eos
-                else next((found for stop in self.stops if (found := stop(before.tokens + fresh[:i]))), None)
+                else next((found for stop in self.stops if (found := stop(_seen(stop, after.text, len(before) + i)))), None)
                 or ("length" if new_tokens + i >= self.max_new_tokens else None)
             )
             if reason:
                 return fresh[:i], reason
         return fresh, None
+
+
+def _seen(stop: Stop, text: Tokens, end: int) -> tuple[int, ...]:
+    """What `stop` is given of the first `end` tokens of a text."""
+    return text[max(0, end - getattr(stop, "reach", end)) : end]
 
 
 def committed(state: Any) -> Committed:

@@ -29,12 +29,12 @@ class StopStrings:
             ) from error
         table: Any = self._criterion.embedding_vec
         ends: Any = table[:, int(self._criterion.max_valid_positions) * len(stop_strings) : -1] > 0
+        self.reach: int = self._criterion.maximum_token_len
         self._last = frozenset(ends.any(dim=1).nonzero().flatten().tolist())
 
     def __call__(self, tokens: tuple[int, ...]) -> str | None:
-        """`"stop"` if the last of all tokens so far, prompt included, completes a stop string."""
+        """`"stop"` if the last of these tokens completes a stop string. The last `reach` of a text and its prompt suffice."""
         if tokens[-1] not in self._last:
             return None
-        reach = self._criterion.maximum_token_len
-        ids: Any = torch.tensor([tokens[-reach:]])
+        ids: Any = torch.tensor([tokens[-self.reach :]])
         return "stop" if bool(self._criterion(ids, None)) else None

@@ -15,6 +15,7 @@ from specdec.runtime.branches import Branches, Feed
 from specdec.runtime.messages import Forking, ForkRequest
 from specdec.runtime.vocabulary import Known, Wanted
 from specdec.sampling import NOT_A_TOKEN, Sampler, greedy_choice, not_a_distribution, picked, race_noise
+from specdec.tokens import Tokens
 
 
 class OpenFork:
@@ -29,7 +30,7 @@ class OpenFork:
     def __init__(self, request: ForkRequest, sampler: Sampler, logits: Tensor) -> None:
         self.request, self._sampler = request, sampler
         window = len(request.fan_outs) - 1
-        self._text = list(request.context)
+        self._text = Tokens.of(request.context)
         self._first = len(self._text) - window
         scores = sampler.processed(logits, self._text)
         self.broken = bool((scores.amax(-1) < torch.inf).logical_not().any())  # NaN too
@@ -63,10 +64,10 @@ class OpenFork:
         return all(self._ended)
 
     @property
-    def texts(self) -> list[list[int]]:
+    def texts(self) -> list[Tokens]:
         """The whole text of each branch."""
         branches = zip(self.outcomes, self.tails, strict=True)
-        return [[*self._text[: self._first + accepted], head, *tail] for (accepted, head), tail in branches]
+        return [self._text.first(self._first + accepted).grown((head, *tail)) for (accepted, head), tail in branches]
 
     def add(self, logits: Tensor) -> None:
         """Draw the next token of each branch. A branch whose row is no distribution ends, and keeps its tokens."""
@@ -108,7 +109,7 @@ def grow(forks: Sequence[OpenFork], feed: Feed, known: Known) -> None:
     for _ in range(max(fork.request.length for fork in forks)):
         if all(fork.ended for fork in forks):
             return
-        logits = feed([known.readable(fork.newest) for fork in forks])
+        logits = feed([known.legible(fork.newest) for fork in forks])
         for fork, own in zip(forks, logits, strict=True):
             fork.add(known.widened(own))
 

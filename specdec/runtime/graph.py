@@ -32,6 +32,7 @@ from specdec.runtime.branches import Branches, Feed
 from specdec.runtime.cache import LENGTH, CachePlan, StaticCache, padded, why_not_plain, why_not_static
 from specdec.runtime.runner import Forward, Runner, SequenceRunner
 from specdec.sampling import NOT_A_TOKEN, Sampler, greedy_choice, not_a_distribution, picked
+from specdec.tokens import Tokens
 
 WIDTHS = (1, 2, 4, 8, 16, 32)
 """Widths that have a graph, captured when first needed. Wider windows are prompts, and run without one."""
@@ -118,7 +119,7 @@ class GraphRunner(SequenceRunner):
 
     def forget(self) -> None:
         """Free the cache and all graphs."""
-        self._held = []
+        self._held = Tokens()
         self._cache = StaticCache(self.model, self._length)
         self._drop_captured()
 
@@ -135,7 +136,7 @@ class GraphRunner(SequenceRunner):
         Returns the tokens and their rows `q`, shape (tokens, vocabulary), `None` when greedy. A row that is no distribution
         ends the draft; the tokens before it are kept. Raises `ModelError` when there are none. Ask `why_stepwise` before.
         """
-        tokens = list(context)
+        tokens = Tokens.of(context)
         logits = self.logits(tokens, 1)
         self._reserve(len(tokens) + length)
         forward, draft = self._forward_of(1), self._draft_tensors(sampler, length)
@@ -174,10 +175,10 @@ class GraphRunner(SequenceRunner):
         return feed
 
     def _trim(self, keep: int) -> None:
-        del self._held[keep:]
+        self._held = self._held.first(keep)
 
     @torch.inference_mode()
-    def _feed(self, tokens: list[int], positions: int) -> Tensor:
+    def _feed(self, tokens: Sequence[int], positions: int) -> Tensor:
         start, width = len(self._held), next((width for width in WIDTHS if width >= len(tokens)), None)
         self._reserve(start + (width or len(tokens)))
         if width is None:

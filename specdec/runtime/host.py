@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from specdec.errors import LaneError, PairError, SpecdecError
 from specdec.runtime.channel import Channel
+from specdec.runtime.contexts import Receiver
 from specdec.runtime.crossing import received, rows_and_answered
 from specdec.runtime.drafter import Drafter, NewDrafter
 from specdec.runtime.messages import DraftRequest, ForkRequest, packed, read_ticket
@@ -34,7 +35,7 @@ class Hosted:
     dtype: torch.dtype
 
 
-def unpickled(request: bytes | memoryview) -> tuple[str, tuple[Any, ...]]:
+def unpickled(request: bytes) -> tuple[str, tuple[Any, ...]]:
     """A request. What it names must be importable here."""
     try:
         return pickle.loads(request)
@@ -43,11 +44,13 @@ def unpickled(request: bytes | memoryview) -> tuple[str, tuple[Any, ...]]:
 
 
 def serve(channel: Channel, drafter: Drafter, shared: NDArray[Any], answered: NDArray[np.int64]) -> None:
-    """Answer `(ticket, method, arguments)` with `(ticket, result or error)` until the other side is gone.
+    """Answer `(ticket, contexts, (method, arguments))` with `(ticket, result or error)` until the other side is gone.
 
     Rows of `q` go through `shared`, of shape (rows, vocabulary), as far as they fit. All else goes through the channel.
+    What is held of contexts (`specdec.runtime.contexts`) is brought up to date first: a request may fail.
     `answered` holds the ticket of a request: the target has answered, and racing drafts of requests up to that ticket end.
     """
+    held = Receiver()
     while True:
         try:
             message = channel.receive()
@@ -55,13 +58,16 @@ def serve(channel: Channel, drafter: Drafter, shared: NDArray[Any], answered: ND
             return
         assert message is not None
         ticket, request = read_ticket(message)
+        differences, asked = pickle.loads(request)
+        contexts = [held.context(difference) for difference in differences]
         try:
-            method, arguments = unpickled(request)
+            method, arguments = unpickled(asked)
             if method == "draft":
-                requests = [DraftRequest(*request) for request in arguments]
+                requests = [DraftRequest(slot, text, *rest) for text, (slot, *rest) in zip(contexts, arguments, strict=True)]
                 answer = packed(drafter.draft(requests, answered=lambda ticket=ticket: answered[0] >= ticket), shared)
             elif method == "fork":
-                answer = drafter.fork([ForkRequest(*request) for request in arguments])
+                forks = [ForkRequest(slot, text, *rest) for text, (slot, *rest) in zip(contexts, arguments, strict=True)]
+                answer = drafter.fork(forks)
             elif method == "branch":
                 answer = packed(drafter.branch(*arguments), shared)
             else:

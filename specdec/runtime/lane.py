@@ -25,11 +25,12 @@ import torch
 from specdec.errors import LaneError, PairError, SpecdecError
 from specdec.machine import available_cores
 from specdec.runtime.channel import Channel
+from specdec.runtime.contexts import Sender
 from specdec.runtime.crossing import CannotCross, rows_and_answered, send
 from specdec.runtime.drafter import NewDrafter
 from specdec.runtime.host import Hosted
 from specdec.runtime.hosting import Hosting, next_hosting
-from specdec.runtime.messages import Drafting, DraftRequest, unpacked, with_ticket
+from specdec.runtime.messages import Drafting, DraftRequest, ForkRequest, unpacked, with_ticket
 
 SHARED_ROWS = 512
 """Rows of `q` that a process lane hands over through shared memory. Further rows of the same request come by its channel."""
@@ -186,6 +187,7 @@ class ProcessLane(Lane):
             raise
         self._channel = hosting.channel
         self._finalizer = weakref.finalize(self, _end, self._process, self._channel)
+        self._contexts = Sender()
         self._ready = False
         self._ticket = 0
         self._awaited: weakref.WeakValueDictionary[int, Awaited] = weakref.WeakValueDictionary()
@@ -194,14 +196,19 @@ class ProcessLane(Lane):
     def submit(self, method: str, *arguments: Any) -> Wait:
         if not self._ready:
             self._start()
-        if method in ("draft", "fork"):
-            arguments = tuple(map(tuple, *arguments))  # plain tuples are pickled in a fraction of the time
+        requests: Sequence[DraftRequest | ForkRequest] = arguments[0] if method in ("draft", "fork") else ()
+        if requests:  # plain tuples are pickled in a fraction of the time
+            arguments = tuple([(slot, *rest) for slot, _, *rest in requests])
         while method in WITH_ROWS and any(one.method in WITH_ROWS for one in self._awaited.values()):
             self._take_in()  # what is asked for now overwrites the rows of what was asked for before
         self._ticket += 1  # before it is sent: Ctrl-C may come in between, and no two requests may have one number
         ticket = self._ticket
         try:
-            self._channel.send(with_ticket(ticket, pickle.dumps((method, arguments))))
+            asked = pickle.dumps((method, arguments))
+            contexts = [self._contexts.difference(request.slot, request.context) for request in requests]
+            self._channel.send(with_ticket(ticket, pickle.dumps((contexts, asked))))
+            for request in requests:
+                self._contexts.sent(request.slot, request.context)
         except (pickle.PicklingError, AttributeError, TypeError) as error:  # what pickle says of lambdas and local classes
             raise PairError(f"cannot send {method} to the draft process ({error}): use lane='thread' or 'inline'") from error
         except OSError as error:

@@ -33,9 +33,10 @@ from transformers import PreTrainedModel
 from specdec.runtime.cache import CachePlan, context_limit, forward_parameters, stretched_beyond
 from specdec.runtime.placement import device_of
 from specdec.runtime.recurrent import recurrent_states
-from specdec.runtime.runner import Forward, Runner, common_prefix, takes_positions
+from specdec.runtime.runner import Forward, Runner, takes_positions
 from specdec.runtime.sequences import Batched
 from specdec.runtime.vocabulary import Wanted
+from specdec.tokens import Tokens, common_prefix
 
 REJOINED = 6
 """The step after which recurrent states are compared: the last that goes on from a copy."""
@@ -157,7 +158,7 @@ class Probe:
         """Every step on the cache of a single sequence."""
         runner, before = Runner(self._model, sys.maxsize, self._forward, plan), list[int]()
         for (context, positions), whole in zip(self._steps, self._references, strict=True):
-            kept = common_prefix(before, context)
+            kept = common_prefix(Tokens.of(before), Tokens.of(context))
             what = f"a window of {len(context) - kept} tokens"
             if kept < len(before):
                 what += f" and a roll-back of {len(before) - kept}"

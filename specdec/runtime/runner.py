@@ -21,6 +21,7 @@ from specdec.runtime.cache import CachePlan, cache_name, forward_parameters, new
 from specdec.runtime.layers import SlidingLayer
 from specdec.runtime.placement import device_of
 from specdec.runtime.recurrent import Copies, is_recurrent
+from specdec.tokens import Tokens, common_prefix
 
 PREFILL_CHUNK = 1024
 """Tokens that are fed at once, so that the attention mask of a long prompt stays small."""
@@ -75,19 +76,28 @@ class SequenceRunner(ABC):
         self.model = model
         self.vocabulary = vocabulary
         self.device = device_of(model)
-        self._held: list[int] = []
+        self._held = Tokens()
 
     def logits(self, context: Sequence[int], positions: int) -> Tensor:
         """Logits after the last `positions` prefixes of `context`, the whole context the last: shape (positions, vocabulary).
 
         `context` has at least `positions` tokens. Logits are raw, in the model's dtype, cut to the common vocabulary.
         """
-        tokens = context if isinstance(context, list) else list(context)
-        self._trim(min(common_prefix(self._held, tokens), len(tokens) - positions))
-        while len(tokens) - len(self._held) > max(PREFILL_CHUNK, positions):
-            start = len(self._held)
-            self._feed(tokens[start : min(start + PREFILL_CHUNK, len(tokens) - positions)], 1)
-        return self._feed(tokens[len(self._held) :], positions)
+        tokens = Tokens.of(context)
+        end = len(tokens)
+        start = self._keep(tokens, end - positions)
+        while end - start > max(PREFILL_CHUNK, positions):
+            stop = min(start + PREFILL_CHUNK, end - positions)
+            self._feed(tokens[start:stop], 1)
+            start = stop
+        return self._feed(tokens[start:], positions)
+
+    def _keep(self, tokens: Tokens, most: int) -> int:
+        """Hold what is held of `tokens`, at most the first `most`. Returns how many that are."""
+        self._trim(min(common_prefix(self._held, tokens), most))
+        held = len(self._held)
+        self._held = tokens.first(held)  # the same tokens: these share their beginning with the next context
+        return held
 
     @abstractmethod
     def branches(self, branches: Branches) -> Feed:
@@ -102,7 +112,7 @@ class SequenceRunner(ABC):
         """Hold at most the first `keep` tokens."""
 
     @abstractmethod
-    def _feed(self, tokens: list[int], positions: int) -> Tensor:
+    def _feed(self, tokens: Sequence[int], positions: int) -> Tensor:
         """Read tokens after those held. Returns logits after the last `positions` of them."""
 
 
@@ -126,25 +136,26 @@ class Runner(SequenceRunner):
     def logits(self, context: Sequence[int], positions: int) -> Tensor:
         if self._simple:
             return super().logits(context, positions)
-        tokens, border = list(context), self._border
+        tokens, border = Tokens.of(context), self._border
         if border is not None and len(tokens) - positions < border < len(tokens):
-            short = self._pieces(tokens[:border], positions - len(tokens) + border)
+            short = self._pieces(tokens.first(border), positions - len(tokens) + border)
             return torch.cat([short, self._pieces(tokens, len(tokens) - border)])
         return self._pieces(tokens, positions)
 
-    def _pieces(self, tokens: list[int], positions: int) -> Tensor:
+    def _pieces(self, tokens: Tokens, positions: int) -> Tensor:
         """`logits`, by as many windows as the model needs. All rows lie on one side of the border."""
         end, scored = len(tokens), len(tokens) - positions
         stretched = self._border is not None and end > self._border
         if stretched != self._stretched:
             self._start_again()
             self._stretched = stretched
-        self._trim(min(common_prefix(self._held, tokens), scored))
+        start = self._keep(tokens, scored)
         rows: list[Tensor] = []
-        while (start := len(self._held)) < end:
+        while start < end:
             stop = self._stop(start, scored, end)
             wanted = stop - max(start, scored)
             logits = self._feed(tokens[start:stop], max(1, wanted))
+            start = stop
             if wanted > 0:
                 rows.append(logits)
         return rows[0] if len(rows) == 1 else torch.cat(rows)
@@ -175,14 +186,14 @@ class Runner(SequenceRunner):
 
         return feed
 
-    def _feed(self, tokens: list[int], positions: int) -> Tensor:
+    def _feed(self, tokens: Sequence[int], positions: int) -> Tensor:
         start = len(self._held)
         where = None if self._table is None else self._positions(start, start + len(tokens))
         logits = self._forwarded(tokens, positions, where)
         self._held += tokens
         return logits if logits.shape == (positions, self.vocabulary) else logits[-positions:, : self.vocabulary]
 
-    def _forwarded(self, tokens: list[int], kept: int, where: Tensor | None, mask: Tensor | None = None) -> Tensor:
+    def _forwarded(self, tokens: Sequence[int], kept: int, where: Tensor | None, mask: Tensor | None = None) -> Tensor:
         """Logits after the last `kept` of these tokens, which the cache holds then."""
         ids = torch.tensor([tokens], device=self.device)
         try:
@@ -206,7 +217,7 @@ class Runner(SequenceRunner):
         restored = is_recurrent(self.cache) if self._plan is None else self._plan.rollback == "restore"
         self._copies = Copies(self.cache) if restored else None
         self._stretched = False
-        self._held = []
+        self._held = Tokens()
 
     def _trim(self, keep: int) -> None:
         """A cache that no longer holds the first `keep` tokens starts again from nothing."""
@@ -221,23 +232,9 @@ class Runner(SequenceRunner):
             return
         if self._copies is None:
             self.cache.crop(keep - held)
-        del self._held[keep:]
+        self._held = self._held.first(keep)
 
 
 def takes_positions(model: PreTrainedModel) -> bool:
     """Whether the model is told the positions of its tokens. It need not compute them then, and some compute them wrongly."""
     return "position_ids" in forward_parameters(model)
-
-
-def common_prefix(held: Sequence[int], wanted: Sequence[int]) -> int:
-    """How many leading tokens of two lists are equal. Whole slices are compared, at C speed."""
-    low, high = 0, min(len(held), len(wanted))
-    if held[:high] == wanted[:high]:
-        return high
-    while high - low > 1:  # held[:low] is equal, held[:high] is not
-        middle = (low + high) // 2
-        if held[low:middle] == wanted[low:middle]:
-            low = middle
-        else:
-            high = middle
-    return low

@@ -8,7 +8,7 @@ their length.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import Protocol
 
@@ -21,9 +21,10 @@ from specdec.runtime.branches import Branches, Feed
 from specdec.runtime.cache import LENGTH, CachePlan, StaticCache, padded, why_not_static
 from specdec.runtime.graph import GraphRunner, new_runner, why_stepwise
 from specdec.runtime.placement import device_of
-from specdec.runtime.runner import PREFILL_CHUNK, Forward, common_prefix
+from specdec.runtime.runner import PREFILL_CHUNK, Forward
 from specdec.runtime.vocabulary import Wanted
 from specdec.sampling import Sampler
+from specdec.tokens import Tokens, common_prefix
 
 LONGEST_PADDED = 8
 """The most unscored tokens of a sequence that a common forward reads. If there are more, its own forwards read them first."""
@@ -130,14 +131,14 @@ class Batched(BatchRunner):
         return "batches run without graphs" if self.model.device.type == "cuda" else self._forward.why_eager
 
     def forget(self) -> None:
-        self._held: list[list[int]] = [[] for _ in range(self._size)]
+        self._held = [Tokens()] * self._size
         self._cache = StaticCache(self.model, self._length, self._size)
 
     @torch.inference_mode()
     def logits(self, wanted: Sequence[Wanted]) -> list[Tensor]:
         for slot, context, positions in wanted:
-            self._prepare(slot, context, len(context) - positions)
-        fresh = {slot: list(context[len(self._held[slot]) :]) for slot, context, _ in wanted}
+            self._prepare(slot, Tokens.of(context), len(context) - positions)
+        fresh = {slot: context[len(self._held[slot]) :] for slot, context, _ in wanted}
         logits = self._feed(fresh)
         first = min(fresh)
         return [logits[slot - first, len(fresh[slot]) - positions : len(fresh[slot])] for slot, _, positions in wanted]
@@ -164,17 +165,16 @@ class Batched(BatchRunner):
 
         return feed
 
-    def _prepare(self, slot: int, context: Sequence[int], scored: int) -> None:
+    def _prepare(self, slot: int, context: Tokens, scored: int) -> None:
         """Roll a slot back to the longest prefix of `context` that it holds, then read what is too long for a common forward.
 
         `scored` is the first position to give logits for. That position and all later ones are left to the common forward.
         """
-        held = self._held[slot]
-        del held[min(common_prefix(held, list(context)), scored) :]
-        while scored - len(held) > LONGEST_PADDED:
-            self._feed({slot: list(context[len(held) : min(scored, len(held) + PREFILL_CHUNK)])}, keep=1)
+        self._held[slot] = context.first(min(common_prefix(self._held[slot], context), scored))
+        while scored - (start := len(self._held[slot])) > LONGEST_PADDED:
+            self._feed({slot: context[start : min(scored, start + PREFILL_CHUNK)]}, keep=1)
 
-    def _feed(self, fresh: dict[int, list[int]], keep: int = 0) -> Tensor:
+    def _feed(self, fresh: Mapping[int, Sequence[int]], keep: int = 0) -> Tensor:
         """Feed `fresh` tokens to their slots, all in one forward.
 
         Returns logits of all slots from the first that is fed to the last, after the last `keep` of the tokens, padding

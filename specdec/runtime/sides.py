@@ -188,7 +188,7 @@ class DraftSide:
         if self._lane is None:
             raise no_draft()
         effect = asked.effect
-        context = effect.committed.tokens + effect.after.tokens
+        context = effect.committed.text + effect.after.tokens
         length = min(effect.length, self._context_limit - len(context))
         if length < 1 or self.failure:
             return None
@@ -200,7 +200,7 @@ class DraftSide:
         if self._lane is None:
             raise no_draft()
         effect = asked.effect
-        context = effect.committed.tokens + effect.window.tokens
+        context = effect.committed.text + effect.window.tokens
         length = min(effect.length, self._context_limit - len(context) - 1)
         if length < 1 or self.failure:
             return None
@@ -277,7 +277,7 @@ class TargetSide:
         return seconds
 
     def _request(self, asked: AskedScore) -> ScoreRequest:
-        committed = asked.effect.committed.tokens
+        committed = asked.effect.committed.text
         guessed = asked.effect.guess.tokens[: max(0, self._context_limit - len(committed))]
         return ScoreRequest(asked.slot.index, committed + guessed, len(guessed) + 1)
 

@@ -69,7 +69,7 @@ class Staged:
     def draft(self, requests: Sequence[DraftRequest], answered: Callable[[], bool] = lambda: False) -> list[Drafting]:
         """Continue every context. A racing draft keeps all tokens of the forward in progress when the target answers."""
         start = time.perf_counter()
-        drafts = [OpenDraft(request, list(request.context)) for request in requests]
+        drafts = [OpenDraft(request) for request in requests]
         if any(request.stop is not None and not request.uniforms for request in requests):
             return self._go_on_alone(drafts, start, answered)  # the rule asks for rows, and greedy scores have none
         going_on = drafts
@@ -117,7 +117,7 @@ class Staged:
             if not draft.ended:
                 rest = DraftRequest(slot, draft.context, length - done, uniforms[done:], stop, racing)
                 (drafting,) = self._middle.draft([rest], answered)
-                draft.context += drafting.tokens
+                draft.tokens += drafting.tokens
                 draft.rows += [] if drafting.q is None else list(torch.as_tensor(drafting.q))
                 draft.fail(drafting.failure)
                 draft.seconds = time.perf_counter() - start

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from specdec.runtime.runner import common_prefix
 from specdec.runtime.spelling import Spelling
 from specdec.runtime.vocabulary import STAND_IN
+from specdec.tokens import Tokens, common_prefix
 
 PIECE = 32
 """Tokens after which the next word begins a new piece. A text is read piece by piece, so that few are read again."""
@@ -82,7 +82,7 @@ class _Mark:
 class _Text:
     """What was read last in one slot: the context, where its pieces begin, and the draft's tokens of all but the last piece."""
 
-    held: list[int] = field(default_factory=list[int])
+    held: Tokens = field(default_factory=Tokens)
     marks: list[_Mark] = field(default_factory=list[_Mark])
     read: list[int] = field(default_factory=list[int])
 
@@ -102,7 +102,7 @@ class Reader:
 
     def read(self, slot: int, context: Sequence[int]) -> list[int]:
         """The context of `slot` in the draft's tokens, at least one."""
-        text, tokens = self._texts[slot], list(context)
+        text, tokens = self._texts[slot], Tokens.of(context)
         self._roll_back(text, common_prefix(text.held, tokens))
         text.held = tokens
         open_piece = self._go_on(text)

@@ -6,13 +6,15 @@ another token instead. Proposals are verified, so neither changes the output law
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+
+from specdec.tokens import Tokens
 
 Wanted: TypeAlias = tuple[int, Sequence[int], int]
 """A slot, the whole context of its sequence, and how many of its last positions to give logits for. A `ScoreRequest` is one."""
@@ -53,12 +55,22 @@ class Known:
         self.whole = self.proposed == size
         self._missing = size - self.proposed
         self.read = embedding_size(model)
+        self._legible: dict[int, tuple[int, ...]] = {}  # by slot: a head that the model can read as it is
 
-    def readable(self, context: Sequence[int]) -> Sequence[int]:
-        """A text as the model can read it."""
-        if self.whole or max(context) < self.read:
+    def readable(self, slot: int, context: Sequence[int]) -> Sequence[int]:
+        """A text as the model can read it. A text that it can read as it is takes no longer when it is long."""
+        if self.whole:
             return context
-        return [token if token < self.read else STAND_IN for token in context]
+        text = Tokens.of(context)
+        if text.head is not self._legible.get(slot):
+            if max(text.head, default=0) >= self.read:
+                return self.legible(text)
+            self._legible[slot] = text.head
+        return text if max(text.tail, default=0) < self.read else self.legible(text)
+
+    def legible(self, tokens: Iterable[int]) -> list[int]:
+        """Tokens, with another one in place of each that the model cannot read."""
+        return [token if token < self.read else STAND_IN for token in tokens]
 
     def widened(self, rows: Tensor, filling: float = -torch.inf) -> Tensor:
         """Rows over the whole vocabulary, from rows over the proposed tokens: logits, or probabilities by a `filling` of 0."""
@@ -72,5 +84,5 @@ class Known:
         """Logits over the whole vocabulary, of the model whose `rows` are given."""
         if self.whole:
             return rows(wanted)
-        readable = [(slot, self.readable(context), positions) for slot, context, positions in wanted]
+        readable = [(slot, self.readable(slot, context), positions) for slot, context, positions in wanted]
         return [self.widened(own) for own in rows(readable)]

@@ -30,20 +30,22 @@ from specdec.runtime.sequences import NewRunner, new_batch_runner
 from specdec.runtime.translation import Vocabularies
 from specdec.runtime.vocabulary import Known, Wanted
 from specdec.sampling import Sampler, Sampling, inverted
+from specdec.tokens import Tokens
 
 T = TypeVar("T")
 
 
 @dataclass(slots=True)
 class OpenDraft:
-    """A draft under way. Its tokens are added to `context`.
+    """A draft under way.
 
+    `tokens`    that it has made
     `rows`      the row that each token was sampled from; empty when greedy, or when it was drafted at once
     `all_rows`  these rows in one tensor, shape (tokens, vocabulary), when it was drafted at once
     """
 
     request: DraftRequest
-    context: list[int]
+    tokens: list[int] = field(default_factory=list[int])
     rows: list[Tensor] = field(default_factory=list[Tensor])
     all_rows: Tensor | None = None
     ended: bool = False
@@ -51,8 +53,9 @@ class OpenDraft:
     seconds: float = 0.0
 
     @property
-    def tokens(self) -> list[int]:
-        return self.context[len(self.request.context) :]
+    def context(self) -> Tokens:
+        """The whole text now."""
+        return Tokens.of(self.request.context) + self.tokens
 
     @property
     def q(self) -> Tensor | None:
@@ -60,8 +63,8 @@ class OpenDraft:
 
     def add(self, token: int, row: Tensor | None) -> None:
         """Add a token. A stop rule looks at its `row`, which may be missing without one."""
-        self.context.append(token)
-        full = len(self.context) - len(self.request.context) == self.request.length
+        self.tokens.append(token)
+        full = len(self.tokens) == self.request.length
         self.ended = full or (self.request.stop is not None and self.request.stop(row, token))
 
     def fail(self, reason: str) -> None:
@@ -130,7 +133,7 @@ class Worker:
         draft without any token is a failure.
         """
         start = time.perf_counter()
-        drafts = [OpenDraft(request, list(request.context)) for request in requests]
+        drafts = [OpenDraft(request) for request in requests]
         with torch.inference_mode():
             going_on = [draft for draft in drafts if not self._drafted_at_once(draft, start)]
             while going_on:
@@ -147,7 +150,7 @@ class Worker:
         slot, context, length, uniforms, stop, racing = draft.request
         if racing or not isinstance(self._known, Known):
             return False
-        sampler, readable = self._samplers[slot], self._known.readable(context)
+        sampler, readable = self._samplers[slot], self._known.readable(slot, context)
         try:
             found = self._runner.draft(slot, readable, length, stop, sampler, uniforms)
         except ModelError as error:
@@ -156,7 +159,7 @@ class Worker:
         if found is None:
             return False
         tokens, rows = found
-        draft.context += tokens
+        draft.tokens += tokens
         draft.all_rows = None if rows is None else self._known.widened(rows, 0)
         draft.seconds = time.perf_counter() - start
         return True

@@ -90,7 +90,7 @@ def test_arrows_in_the_direction_are_allowed() -> None:
 
 ROOMS: dict[str, dict[str, str]] = {
     "specdec": {
-        "base": "errors inputs importing clashes plugins statistics machine effects verification typical state lengths "
+        "base": "errors tokens inputs importing clashes plugins statistics machine effects verification typical state lengths "
         "handover strategy installed ending report acceptance profile suffixes",
         "tools": "sampling processors stopping synthetic shapes pictures prompts",
         "law": "law",

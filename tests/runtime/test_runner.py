@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from tiny_models import minuscule, random_histories
 from torch import Tensor
 
@@ -21,7 +19,7 @@ from specdec import Pair, decode
 from specdec.runtime import runner
 from specdec.runtime.cache import UNLIMITED, context_limit, new_cache
 from specdec.runtime.layers import SlidingLayer, TrimmableLayer
-from specdec.runtime.runner import Runner, common_prefix
+from specdec.runtime.runner import Runner
 from specdec.testing.models import CONFIGS, fresh_logits, model, resembling
 
 VOCABULARY = 12
@@ -158,12 +156,3 @@ def test_a_forward_that_was_cut_short_leaves_no_trace(architecture: str, error: 
 @pytest.mark.parametrize(("architecture", "limit"), [("llama", 77), ("gpt2", 77), ("gemma3", 77), ("mamba", UNLIMITED)])
 def test_context_limits_come_from_the_configuration(architecture: str, limit: int) -> None:
     assert context_limit(model(architecture, VOCABULARY, max_position_embeddings=77)) == limit
-
-
-@given(st.lists(st.integers(0, 2)), st.lists(st.integers(0, 2)), st.lists(st.integers(0, 2)))
-def test_common_prefix_is_how_many_leading_tokens_are_equal(head: list[int], left: list[int], right: list[int]) -> None:
-    held, wanted = head + left, head + right
-    expected = 0
-    while expected < min(len(held), len(wanted)) and held[expected] == wanted[expected]:
-        expected += 1
-    assert common_prefix(held, wanted) == common_prefix(wanted, held) == expected >= len(head)
