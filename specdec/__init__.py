@@ -35,7 +35,7 @@ from specdec.errors import (
 )
 from specdec.installed import Strategies, installed
 from specdec.lengths import AnyDraftLength, DraftLength, Fixed, LengthFacts, SpeedRatio
-from specdec.state import Facts, KnownFacts, State
+from specdec.state import Costs, Facts, KnownFacts, State
 from specdec.strategy import DecodingStrategy, DraftingStrategy, available, create
 from specdec.verification import Chance, Decision, Rule, Window, rules
 
@@ -75,6 +75,7 @@ __all__ = [
     "Chance",
     "CheckFailed",
     "Committed",
+    "Costs",
     "Decision",
     "Decoding",
     "DecodingStrategy",

@@ -140,3 +140,20 @@ class MeasuredAcceptance(Report):
         longest = max(length for length, count in self.run_lengths.items() if count)
         at_least = [sum(n for length, n in self.run_lengths.items() if length >= run) for run in range(longest + 2)]
         return [more / these for these, more in pairwise(at_least)]
+
+
+def divided(branches: int, window: int, acceptance: float, power: float) -> tuple[int, ...]:
+    """So many branches of a fork, divided among 0, 1, ... `window` accepted guesses as SSD does (arXiv 2603.03251).
+
+    The shares are `a^(j / (1 + power))` for `j` accepted guesses, and `(a^window / (1 - a))^(1 / (1 + power))` behind the whole
+    window, at the acceptance rate `a`. `power` says how fast misses become rare: n foreseen tokens miss n^-power times as often
+    as one. Shares are rounded to whole branches, the largest remainders up.
+    """
+    chances = [*(acceptance**j for j in range(window)), acceptance**window / (1 - acceptance)]
+    weights = [chance ** (1 / (1 + power)) for chance in chances]
+    shares = [branches * weight / sum(weights) for weight in weights]
+    found = [int(share) for share in shares]
+    largest_first = sorted(range(window + 1), key=lambda j: found[j] - shares[j])
+    for j in largest_first[: branches - sum(found)]:
+        found[j] += 1
+    return tuple(found)

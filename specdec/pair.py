@@ -31,12 +31,13 @@ from specdec.runtime.lane import InlineLane, Lane, ProcessLane, ThreadLane
 from specdec.runtime.parallel import is_split, ranks_of, serves, split_options
 from specdec.runtime.sequences import new_batch_runner
 from specdec.runtime.staged import AHEAD
-from specdec.runtime.timing import CONTEXT_TOKENS, speed_ratio
+from specdec.runtime.timing import CONTEXT_TOKENS, FAR, measured_costs, speed_ratio
 from specdec.runtime.vocabulary import head_size
 from specdec.runtime.watch import Evaluation, Watch
 from specdec.runtime.worker import NewWorker
 from specdec.shapes import is_shape
 from specdec.source import sources
+from specdec.state import Costs
 from specdec.vocabularies import SAME, Matching, match_tokenizers, require_way
 
 LANES = ("auto", "inline", "thread", "process")
@@ -90,6 +91,7 @@ class Pair:
         self.lane, self.eager = lane, eager
         self.revisions: tuple[str | None, str | None] = (None, None)
         self._speed_ratio: float | None = None
+        self._costs: Costs | None = None
         self._target_lane: Lane | None = None
         self._draft_lane: Lane | None = None
         self._watches: dict[str, Watch] = {}
@@ -269,6 +271,14 @@ class Pair:
             with self.turn(drafts=True) as (target, draft):
                 self._speed_ratio = 1.0 if draft is None else speed_ratio(target, draft, context=context)
         return self._speed_ratio
+
+    def costs(self) -> Costs:
+        """What work takes beside `speed_ratio()`, for closed forms. The first call times both models."""
+        if self._costs is None:
+            ratio, context = self.speed_ratio(), max(1, min(CONTEXT_TOKENS, self.draft_context_limit - 2 * FAR))
+            with self.turn(drafts=True) as (target, draft):
+                self._costs = measured_costs(target, draft, ratio, context)
+        return self._costs
 
     def close(self) -> None:
         """End the lanes. A decode that goes on makes new ones."""

@@ -133,6 +133,35 @@ class Slowdown(Report):
 
 
 @dataclass(frozen=True)
+class BatchRounds(Report):
+    """What a round of a batch costs beside its forwards alone, as a `Profile` has it for one sequence.
+
+    `batch`                       sequences in the round
+    `target_in_turn`              slowdown of models that work in turn
+    `draft_in_turn`
+    `target_together`             slowdown while both models work at once; 1 where they cannot
+    `draft_together`
+    `round_overhead_seconds`      seconds of the whole round that are spent in no forward, for a strategy that does not draft
+    `drafting_overhead_seconds`   the same for a strategy that drafts and verifies guesses
+    """
+
+    batch: int
+    target_in_turn: float = 1.0
+    draft_in_turn: float = 1.0
+    target_together: float = 1.0
+    draft_together: float = 1.0
+    round_overhead_seconds: float = 0.0
+    drafting_overhead_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.batch < 2:
+            raise InputError(f"batch is {self.batch} in batches, and one sequence is measured by itself: give 2 or more")
+        for name, value in vars(self).items():
+            if not isfinite(value) or value < 0 or (value == 0 and not name.endswith("seconds")):
+                raise InputError(f"{name} {value} of batches is not possible: measure the pair again")
+
+
+@dataclass(frozen=True)
 class Profile(Report):
     """A measured pair; what `specdec profile --json` writes.
 
@@ -143,10 +172,12 @@ class Profile(Report):
     `target_seconds`              forwards of the target alone, by width, batch and context
     `draft_seconds`               drafted tokens of the draft alone, by batch, context and branches
     `draft_start_seconds`         fixed cost of one draft request: transport there and back, and a slow first step
+    `fork_start_seconds`          fixed cost of a fork in addition to its forwards: tokens are foreseen, and masks made
     `in_turn`                     slowdown of models that work in turn
     `together`                    slowdown while both models work at once; null where both work in one thread and so cannot
     `round_overhead_seconds`      seconds of a round that are spent in no forward, for a strategy that does not draft
     `drafting_overhead_seconds`   the same for a strategy that drafts and verifies guesses; null where it is equal
+    `batches`                     slowdowns and overheads of rounds of several sequences; without them, those of one are taken
     `acceptance`                  how often a drafted token is accepted; empty for random weights
     `kv_tokens`                   tokens that the KV cache holds beside both models; null where it is unknown
     `busy`                        share of the needed cores that other processes took, or by how much forwards took longer on
@@ -165,17 +196,19 @@ class Profile(Report):
     versions: Mapping[str, str] = field(default_factory=dict[str, str])
     date: str = ""
     draft_start_seconds: float = 0.0
+    fork_start_seconds: float = 0.0
     in_turn: Slowdown = Slowdown()
     together: Slowdown | None = Slowdown()
     round_overhead_seconds: float = 0.0
     drafting_overhead_seconds: float | None = None
+    batches: tuple[BatchRounds, ...] = ()
     acceptance: MeasuredAcceptance = field(default_factory=MeasuredAcceptance)
     kv_tokens: int | None = None
     busy: float = 0.0
     tags: Mapping[str, Tag] = field(default_factory=dict[str, Tag])
 
     def __post_init__(self) -> None:
-        for name in ("draft_start_seconds", "round_overhead_seconds", "drafting_overhead_seconds"):
+        for name in ("draft_start_seconds", "fork_start_seconds", "round_overhead_seconds", "drafting_overhead_seconds"):
             seconds = getattr(self, name)
             if seconds is not None and not (isfinite(seconds) and seconds >= 0):
                 raise InputError(f"{name} is {seconds}, and must be a time of at least 0: measure the pair again")
@@ -207,8 +240,10 @@ class Profile(Report):
             in_turn=_middles([(one.in_turn,) for one in profiles])[0],
             together=None if first.together is None else _middles([(one.together,) for one in profiles])[0],
             draft_start_seconds=middle("draft_start_seconds"),
+            fork_start_seconds=middle("fork_start_seconds"),
             round_overhead_seconds=middle("round_overhead_seconds"),
             drafting_overhead_seconds=middle("drafting_overhead_seconds"),
+            batches=_middles([one.batches for one in profiles]),
             acceptance=MeasuredAcceptance(mean(rates) if rates else None, dict(runs), foresight=first.acceptance.foresight),
             busy=max(busy_share(profiles), middle("busy")),
         )
@@ -218,7 +253,8 @@ class Profile(Report):
         """What was timed: the same for all profiles that can be merged."""
         targets = tuple((timing.width, timing.batch, timing.context) for timing in self.target_seconds)
         drafts = tuple((timing.batch, timing.context, timing.branches) for timing in self.draft_seconds)
-        return self.pair, targets, drafts, self.together is None, self.drafting_overhead_seconds is None
+        batches = tuple(rounds.batch for rounds in self.batches)
+        return self.pair, targets, drafts, batches, self.together is None, self.drafting_overhead_seconds is None
 
     def __rich__(self) -> RenderableType:
         from rich.console import Group
@@ -240,6 +276,7 @@ class Profile(Report):
             "",
             _table("Target forwards", ("width", "batch", "context"), self.target_seconds),
             _table("Draft steps", ("batch", "branches", "context"), self.draft_seconds),
+            *([_rounds_table(self.batches)] if self.batches else []),
         )
 
 
@@ -265,6 +302,20 @@ def _table(title: str, columns: Sequence[str], timings: Sequence[TargetTiming | 
     for timing in timings:
         sizes = (str(getattr(timing, column)) for column in columns)
         made.add_row(*sizes, three_digits(1000 * timing.mean), share(timing.cv))
+    return made
+
+
+def _rounds_table(batches: Sequence[BatchRounds]) -> Table:
+    """Slowdowns of the target and of the draft, and milliseconds outside the forwards."""
+    headings = ("batch", "in turn", "together", "ms without a draft", "ms with one")
+    made = table(numbers=headings, title="Rounds of batches: how much slower the target / the draft is, and what lies between")
+    for one in batches:
+        in_turn, together = (
+            f"{target:.2f}x / {draft:.2f}x"
+            for target, draft in ((one.target_in_turn, one.draft_in_turn), (one.target_together, one.draft_together))
+        )
+        between = (three_digits(1000 * one.round_overhead_seconds), three_digits(1000 * one.drafting_overhead_seconds))
+        made.add_row(str(one.batch), in_turn, together, *between)
     return made
 
 

@@ -219,12 +219,18 @@ def greedy_choice(scores: Tensor) -> Tensor:
 def picked(weights: Tensor, uniforms: Tensor) -> Tensor:
     """What `inverted` would return for each row and its uniform, shape (rows,). Does not wait for the device.
 
-    Parallel sums may differ in their last digit, even where a weight is 0. Hence tokens of weight 0 are left out.
+    A CPU sums in order, so the cumulative weights can be searched. Parallel sums may differ in their last digit, even where a
+    weight is 0. Hence tokens of weight 0 are left out elsewhere.
     """
-    cumulative = weights.cumsum(-1, dtype=torch.float64).where(weights > 0, 0)
-    total = cumulative.amax(-1, keepdim=True)
-    tokens = (cumulative > uniforms.unsqueeze(-1) * total).byte().argmax(-1)
-    return tokens.where(total.squeeze(-1) > 0, NOT_A_TOKEN)
+    cumulative = weights.cumsum(-1, dtype=torch.float64)
+    if weights.is_cpu:
+        total = cumulative[:, -1:]
+        tokens = torch.searchsorted(cumulative, uniforms.unsqueeze(-1) * total, right=True)
+    else:
+        cumulative = cumulative.where(weights > 0, 0)
+        total = cumulative.amax(-1, keepdim=True)
+        tokens = (cumulative > uniforms.unsqueeze(-1) * total).byte().argmax(-1, keepdim=True)
+    return tokens.where(total > 0, NOT_A_TOKEN).squeeze(-1)
 
 
 def not_a_distribution() -> ModelError:

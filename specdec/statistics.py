@@ -29,6 +29,8 @@ class Statistics:
     `complete_outcomes`     looked up after a window of which all guesses were accepted
     `foreseen_complete`     those of them that were hits
     `target_forwards`       forwards of the target, without those that read the prompt
+    `draft_steps`           tokens that the draft made one after another; of a fork, the forward over its window, and one for a
+                            token of all branches
     `prefill_seconds`       wall seconds in which both models read the prompt
     `decode_seconds`        wall seconds after that; in a batch, those in which other prompts are read count too
     `target_busy_seconds`   seconds of the target's forwards
@@ -51,6 +53,7 @@ class Statistics:
     complete_outcomes: int = 0
     foreseen_complete: int = 0
     target_forwards: int = 0
+    draft_steps: int = 0
     prefill_seconds: float = 0.0
     decode_seconds: float = 0.0
     target_busy_seconds: float = 0.0

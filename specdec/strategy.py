@@ -21,7 +21,7 @@ from specdec.importing import found_at, is_place
 from specdec.lengths import AnyDraftLength, DraftLength, Fixed, as_draft_length
 from specdec.plugins import Plugins
 from specdec.report import spelled
-from specdec.state import Facts, State
+from specdec.state import Costs, Facts, State
 from specdec.verification import Rule
 
 if TYPE_CHECKING:
@@ -92,11 +92,11 @@ class DraftingStrategy(DecodingStrategy):
         policy = as_draft_length(self.draft_length)
         object.__setattr__(self, "draft_length", policy.tokens if isinstance(policy, Fixed) else self.draft_length)
 
-    def closed_form(self, acceptance: float, speed_ratio: float, length: int, hit: float | None = None) -> float:
+    def closed_form(self, acceptance: float, costs: Costs, length: int, hit: float | None = None) -> float:
         """Tokens for each step of the target in the long run, with drafts of `length` tokens.
 
-        Each guess is accepted with probability `acceptance`, independently of all others. A window costs the target a step, and
-        nothing else takes time. `hit` is how often a fork foresees the outcome, where that was counted; only strategies that
+        Each guess is accepted with probability `acceptance`, independently of all others. Nothing takes time but what `costs`
+        knows. `hit` is how often a fork foresees the outcome, where that was counted; only strategies that
         fork use it. Policies and strategies that compute what to do next need this form; a strategy without one refuses.
         """
         raise InputError(
@@ -127,8 +127,11 @@ class _OwnFacts:
     def speed_ratio(self) -> float:
         return self.facts.speed_ratio()
 
+    def costs(self) -> Costs:
+        return self.facts.costs()
+
     def closed_form(self, acceptance: float, length: int) -> float:
-        return self.strategy.closed_form(acceptance, self.speed_ratio(), length)
+        return self.strategy.closed_form(acceptance, self.costs(), length)
 
 
 def _is_strategy(name: str, thing: Any) -> bool:

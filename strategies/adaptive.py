@@ -1,7 +1,7 @@
 """Adaptive: chooses a strategy and a draft length before each round, by closed forms at the counted acceptance.
 
 Each round tells how many guesses were accepted, whether one was rejected, and whether a fork foresaw the outcome. At these
-rates and the measured speed ratio, `closed_form` says how many tokens each strategy gives for a step of the target, and with
+rates and the measured costs, `closed_form` says how many tokens each strategy gives for a step of the target, and with
 which length. The counts fade, so that a change of the text is noticed. Without news they fade to what is assumed at the start,
 so that drafting, or forking, is tried again. A switch drops what is pending.
 
@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 
 from specdec import (
     Committed,
+    Costs,
     DecodingStrategy,
     Draft,
     DraftingStrategy,
@@ -39,9 +40,9 @@ GRID = 40
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What has been learned: the strategy in use, faded counts of guesses, and of outcomes that a fork was to foresee."""
+    """What work takes, the strategy in use, and faded counts of guesses, and of outcomes that a fork was to foresee."""
 
-    ratio: float
+    costs: Costs
     used: str = PLAIN
     accepted: float = 0.0
     tested: float = 0.0
@@ -89,13 +90,13 @@ class Adaptive(DecodingStrategy):
         return self.among.split("+")
 
     def init(self, prompt: Committed, facts: Facts) -> State:
-        return State(prompt, memory=Counts(facts.speed_ratio()))
+        return State(prompt, memory=Counts(facts.costs()))
 
     def choice(self, counts: Counts) -> tuple[str, int]:
         """The strategy of the next round, and its draft length."""
         rate = (counts.accepted + self.first) / (counts.tested + 1)
         hit = round(GRID * counts.hits / counts.outcomes) / GRID if counts.outcomes > 1 else None
-        found = {name: _best(name, counts.ratio, round(GRID * rate) / GRID, hit, self.most) for name in self._names}
+        found = {name: _best(name, counts.costs, round(GRID * rate) / GRID, hit, self.most) for name in self._names}
         paces = {PLAIN: 1.0} | {name: pace for name, (pace, _) in found.items()}
         paces[counts.used] *= 1 + self.margin
         name = max(paces, key=lambda one: paces[one])
@@ -115,9 +116,9 @@ def _strategy(name: str, length: int) -> Any:
 
 
 @cache
-def _best(name: str, ratio: float, rate: float, hit: float | None, most: int) -> tuple[float, int]:
+def _best(name: str, costs: Costs, rate: float, hit: float | None, most: int) -> tuple[float, int]:
     """The highest pace, and the draft length that has it."""
-    return max((_strategy(name, length).closed_form(rate, ratio, length, hit), length) for length in range(1, most + 1))
+    return max((_strategy(name, length).closed_form(rate, costs, length, hit), length) for length in range(1, most + 1))
 
 
 def _watched(program: Program[State]) -> Generator[Any, Any, tuple[State, Verdict, bool | None]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from specdec import AnyDraftLength, Both, DraftingStrategy, Fork, Program, Score, State, Verify
+from specdec import AnyDraftLength, Both, Costs, DraftingStrategy, Fork, Program, Score, State, Verify
 from specdec.inputs import at_least_one
 
 
@@ -27,12 +27,13 @@ class Hedged(DraftingStrategy):
         super().__post_init__()
         at_least_one(fan_out=self.fan_out)
 
-    def closed_form(self, acceptance: float, speed_ratio: float, length: int, hit: float | None = None) -> float:
+    def closed_form(self, acceptance: float, costs: Costs, length: int, hit: float | None = None) -> float:
         """A forked token is assumed to be the target's as often as a guess is accepted."""
         hit = 1 - (1 - acceptance) ** self.fan_out if hit is None else hit
         full = hit / (1 + hit - acceptance**length * hit)
         tokens = 1 - full + full * sum(acceptance**i for i in range(length + 1))
-        return tokens / max((length + 1) / speed_ratio, 1)
+        seconds = [max(costs.forks(n, self.fan_out, length), costs.window(n)) for n in (0, length)]
+        return tokens / ((1 - full) * seconds[0] + full * seconds[1])
 
     def step(self, state: State) -> Program[State]:
         at_the_end = (0,) * len(state.pending) + (self.fan_out,)

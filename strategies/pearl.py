@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from specdec import Both, DraftingStrategy, Guess, Program, Score, State, Verify
+from specdec import Both, Costs, DraftingStrategy, Guess, Program, Score, State, Verify
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,11 @@ class Pearl(DraftingStrategy):
 
     name: ClassVar[str] = "pearl"
 
-    def closed_form(self, acceptance: float, speed_ratio: float, length: int, hit: float | None = None) -> float:
-        tokens = sum(acceptance**i for i in range(length)) / (1 + acceptance - acceptance**length)
-        return tokens / max(length / speed_ratio, 1)
+    def closed_form(self, acceptance: float, costs: Costs, length: int, hit: float | None = None) -> float:
+        post = acceptance / (1 + acceptance - acceptance**length)  # share of rounds that are a post-verify
+        tokens = 1 - post + post * sum(acceptance**i for i in range(length))
+        drafting = costs.draft(length)
+        return tokens / ((1 - post) * max(drafting, 1) + post * max(drafting, costs.window(length - 1)))
 
     def step(self, state: State) -> Program[State]:
         scores, fresh = yield from Both(Score(state.committed, state.pending), self.policy.draft(state))

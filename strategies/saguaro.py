@@ -13,13 +13,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from specdec import AnyDraftLength, Both, Draft, DraftingStrategy, Fork, Guess, InputError, Program, Score, State, Verify
+from specdec import AnyDraftLength, Both, Costs, Draft, DraftingStrategy, Fork, Guess, InputError, Program, Score, State, Verify
+from specdec.acceptance import divided
 from specdec.inputs import at_least_one
 
 ON_A_MISS = ("draft", "none")
 
 RANK_AFTER_REJECTION = 0.6
 """Chance of each further token after a rejection: the bundled pair's, greedy."""
+POWER = 0.8
+"""How fast misses become rare with foreseen tokens: the bundled pair's after a rejection, greedy."""
 
 
 @dataclass(frozen=True)
@@ -27,33 +30,46 @@ class Saguaro(DraftingStrategy):
     """Prepare `draft_length` tokens behind the `fan_out` likeliest tokens after each number of accepted guesses.
 
     `on_a_miss`   `"draft"`: draft at once, while the target waits; `"none"`: go on with an empty window
+    `expected`    an acceptance rate: as many branches in all are divided by position as SSD does; 0: equally many for each
     """
 
     name: ClassVar[str] = "saguaro"
     draft_length: AnyDraftLength = 4
     fan_out: int = 3
     on_a_miss: str = "draft"
+    expected: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least_one(fan_out=self.fan_out)
+        if not 0 <= self.expected < 1:
+            raise InputError(f"expected {self.expected!r} is not possible: give an acceptance rate below 1, or 0 for none")
         if self.on_a_miss not in ON_A_MISS:
             raise InputError(f"on_a_miss {self.on_a_miss!r} is not possible: give one of {', '.join(ON_A_MISS)}")
 
-    def closed_form(self, acceptance: float, speed_ratio: float, length: int, hit: float | None = None) -> float:
+    def fan_outs(self, window: int) -> tuple[int, ...]:
+        """How many tokens are foreseen after 0, 1, ... `window` accepted guesses."""
+        if not self.expected:
+            return (self.fan_out,) * (window + 1)
+        return divided(self.fan_out * (window + 1), window, self.expected, POWER)
+
+    def closed_form(self, acceptance: float, costs: Costs, length: int, hit: float | None = None) -> float:
         """What a fork foresees is assumed as the simulator does without a measured `Foresight`."""
-        complete, after_all = acceptance**length, 1 - (1 - acceptance) ** self.fan_out
         if hit is None:
-            hit = complete * after_all + (1 - complete) * (1 - (1 - RANK_AFTER_REJECTION) ** self.fan_out)
+            *behind, last = self.fan_outs(length)
+            corrected = sum(acceptance**j * (1 - (1 - RANK_AFTER_REJECTION) ** number) for j, number in enumerate(behind))
+            hit = acceptance**length * (1 - (1 - acceptance) ** last) + (1 - acceptance) * corrected
         full = sum(acceptance**i for i in range(length + 1))
+        seconds = max(costs.forks(length, sum(self.fan_outs(length)), length), costs.window(length))
         if self.on_a_miss == "draft":
-            return full / (max((length + 1) / speed_ratio, 1) + (1 - hit) * length / speed_ratio)
-        share = after_all / (1 + after_all - hit)
-        return (1 - share + share * full) / max((length + 1) / speed_ratio, 1)
+            return full / (seconds + (1 - hit) * costs.draft(length))
+        begun = 1 - (1 - acceptance) ** self.fan_out
+        share = begun / (1 + begun - hit)  # of rounds that have a window
+        return (1 - share + share * full) / ((1 - share) * max(costs.forks(0, self.fan_out, length), 1) + share * seconds)
 
     def step(self, state: State) -> Program[State]:
         length, stop = self.policy.next(state.memory)
-        fork = Fork(state.committed, state.pending, self.fan_out, length, stop)
+        fork = Fork(state.committed, state.pending, self.fan_outs(len(state.pending)), length, stop)
         scores, forks = yield from Both(Score(state.committed, state.pending), fork)
         verdict = yield from Verify(scores, state.pending, bonus=True)
         after = state.then(verdict, forks.after(verdict), self.policy.update(state.memory, verdict))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from specdec import AnyDraftLength, DraftingStrategy, Program, Score, State, Verify
+from specdec import AnyDraftLength, Costs, DraftingStrategy, Program, Score, State, Verify
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,8 @@ class Speculative(DraftingStrategy):
     name: ClassVar[str] = "speculative"
     draft_length: AnyDraftLength = 4
 
-    def closed_form(self, acceptance: float, speed_ratio: float, length: int, hit: float | None = None) -> float:
-        return sum(acceptance**i for i in range(length + 1)) / (length / speed_ratio + 1)
+    def closed_form(self, acceptance: float, costs: Costs, length: int, hit: float | None = None) -> float:
+        return sum(acceptance**i for i in range(length + 1)) / (costs.draft(length) + costs.window(length))
 
     def step(self, state: State) -> Program[State]:
         guess = yield from self.policy.draft(state)

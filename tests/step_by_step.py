@@ -6,6 +6,7 @@ Costs come from the latency itself, and rounds from the strategy's chain. AR and
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from sim.setup.acceptance import Acceptance
 from sim.setup.arrays import Floats
+from sim.setup.latency import fork_seconds
 from sim.setup.system import System
 from sim.stream.chain import Compiled
 from sim.traffic.record import Server
@@ -44,8 +46,24 @@ def serve(
     workload: Workload,
     server: Server,
     draws: list[Floats],
+    lots: Any,
 ) -> Found:
-    """The times of every request. `chain_at[n]` is used while `n` run; `draws[i]` are the acceptance draws of request `i`."""
+    """The times of every request. `chain_at[n]` is used while `n` run; `draws[i]` are the acceptance draws of request `i`.
+
+    `lots` are those of forks, one for each position of all answers.
+    """
+    begins = np.cumsum(workload.output_tokens) - workload.output_tokens
+
+    def column_of(one: Sequence, chain: Compiled) -> int:
+        """The outcome of the round; a lot decides whether the token that ends it was foreseen."""
+        tested, own_lots = int(chain.tested[one.node]), lots[begins[one.number] :][: workload.output_tokens[one.number]]
+        accepted = int(acceptance.accepted(draws[one.number], one.done, tested))
+        outcomes = [number for number, outcome in enumerate(chain.outcomes) if outcome.accepted == accepted]
+        fan_out = int(chain.fan_out[one.node, outcomes[0]])
+        chance = float(acceptance.foreseen(accepted, fan_out, accepted == tested)) if fan_out else 0.0
+        hit = bool(own_lots[min(one.done + accepted, len(own_lots) - 1)] < chance)
+        return next(number for number in outcomes if chain.outcomes[number].foreseen == hit)
+
     system = system.used_by(max((chain.strategy for chain in chain_at), key=lambda strategy: strategy.drafts))
     pool = server.kv_tokens // server.block_tokens if server.kv_tokens else 10**9
     replicas: list[Replica] = [
@@ -84,7 +102,7 @@ def serve(
             replica["end"] = np.inf
             continue
         chain = chain_at[len(replica["running"])]
-        schedule(replica, chain, chain_at, acceptance, server, found, draws)
+        schedule(replica, chain, chain_at, system.one_memory, server, found, column_of)
         drafts = any(chain.strategy.drafts for chain in chain_at)
         if server.runtime == "specdec":
             seconds = seconds_in_specdec(replica, chain, system, drafts, server.antiphase)
@@ -103,10 +121,10 @@ def schedule(
     replica: Replica,
     chain: Compiled,
     chain_at: list[Compiled],
-    acceptance: Acceptance,
+    one_memory: bool,
     server: Server,
     found: Found,
-    draws: list[Floats],
+    column_of: Callable[[Sequence, Compiled], int],
 ) -> None:
     own = server.runtime == "specdec"
     left, lost, index = 10**9 if own else server.iteration_tokens, False, 0
@@ -119,9 +137,11 @@ def schedule(
         else:
             if len({id(chain) for chain in chain_at}) > 1:
                 one.node = 0
-            one.column = verdict_of(one, chain, acceptance, draws)
+            one.column = column_of(one, chain)
             wanted = int(chain.positions[one.node, one.column].sum())
             tokens = one.prompt + one.done + int(chain.positions[one.node, one.column].max())
+            if one_memory:
+                tokens += sum(branches * steps for _, branches, steps in chain.forks[one.node, one.column].tolist())
         if wanted > left:
             one.column, tokens, wanted = -1, 0, 0
         need = -(-tokens // server.block_tokens) - one.blocks if server.kv_tokens else 0
@@ -150,15 +170,10 @@ def schedule(
         replica["free"] -= need
         one.blocks, one.chunk, one.column = need, chunk, -1
         if own:
-            one.unread, one.column = 0, verdict_of(one, chain, acceptance, draws)
+            one.unread, one.column = 0, column_of(one, chain)
             one.place = min({*range(server.max_batch)} - {other.place for other in replica["running"]})
         left -= chunk
         replica["running"].append(replica["queue"].pop(0))
-
-
-def verdict_of(one: Sequence, chain: Compiled, acceptance: Acceptance, draws: list[Floats]) -> int:
-    tested = int(chain.tested[one.node])
-    return int(chain.columns()[int(acceptance.accepted(draws[one.number], one.done, tested))])
 
 
 def seconds_in_specdec(replica: Replica, chain: Compiled, system: System, drafts: bool, antiphase: bool) -> float:
@@ -176,8 +191,14 @@ def seconds_in_specdec(replica: Replica, chain: Compiled, system: System, drafts
     for stage in range(chain.positions.shape[-1]):
         width = max(int(chain.positions[one.node, one.column, stage]) for one in running)
         steps = max(int(chain.draft_steps[one.node, one.column, stage]) for one in running)
+        forks = chain.forks[[one.node for one in running], [one.column for one in running], stage]
         size = max(1.0, span / 2) if halves else span
-        draft = float(latency.draft_seconds(steps, size, context)) if steps else 0.0
+        drafting = [place for place, one in zip(places, running, strict=True) if drafts_in(one, chain, stage)]
+        at_once = max(drafting) - min(drafting) + 1 if drafting else 0
+        at_once = max(1.0, at_once / 2) if halves else at_once
+        draft = float(latency.draft_seconds(steps, at_once, context)) if steps else 0.0
+        if forks[:, 1].any():
+            draft += float(fork_seconds(latency, forks[:, 0].max(), forks[:, 1].max(), forks[:, 2].max(), at_once, context))
         stages.append((draft, float(latency.target_seconds(width, size, context)) if width else 0.0))
     works += 2 * [tuple(map(sum, zip(*stages, strict=True)))] if halves else stages  # type: ignore[list-item]
     total = system.overhead_seconds * len(running)
@@ -186,6 +207,10 @@ def seconds_in_specdec(replica: Replica, chain: Compiled, system: System, drafts
         away = 2 * system.network_seconds if draft else 0.0
         total += draft + target if system.in_turn else max(draft + away, target)
     return total
+
+
+def drafts_in(one: Sequence, chain: Compiled, stage: int) -> bool:
+    return bool(chain.draft_steps[one.node, one.column, stage] or chain.forks[one.node, one.column, stage, 1])
 
 
 def seconds_of(replica: Replica, chain: Compiled, system: System, drafts: bool) -> float:
@@ -199,15 +224,19 @@ def seconds_of(replica: Replica, chain: Compiled, system: System, drafts: bool) 
     for stage in range(chain.positions.shape[-1]):
         widths = [int(chain.positions[one.node, one.column, stage]) for one in decoding]
         steps = [int(chain.draft_steps[one.node, one.column, stage]) for one in decoding]
-        scoring, drafting = sum(w > 0 for w in widths), sum(s > 0 for s in steps)
+        forks = np.array([chain.forks[one.node, one.column, stage] for one in decoding]).reshape(-1, 3)
+        scoring, drafting, forking = sum(w > 0 for w in widths), sum(s > 0 for s in steps), int((forks[:, 1] > 0).sum())
         last = stage == chain.positions.shape[-1] - 1
         target = float(latency.target_seconds(sum(widths) / scoring, scoring, context / scoring)) if scoring else 0.0
         if reading and not read and (scoring or last):
             n = scoring + len(reading)
             whole = float(latency.target_seconds((sum(widths) + prompt) / n, n, context / n))
             extra, target, read = whole - target, whole, True
-        draft = float(latency.draft_seconds(max(steps), drafting, context / drafting)) if drafting else 0.0
-        if owes and extra > 0 and (drafting or last):
+        draft = float(latency.draft_seconds(max(steps), drafting, context / len(decoding))) if drafting else 0.0
+        if forking:
+            rows, branches = forks[:, 0].sum() / forking, forks[:, 1].sum() / forking
+            draft += float(fork_seconds(latency, rows, branches, forks[:, 2].max(), forking, context / len(decoding)))
+        if owes and extra > 0 and (drafting or forking or last):
             draft, owes = draft + extra / system.speed_ratio, False
         draft, target = system.busy_seconds(draft, target)
         away = 2 * system.network_seconds if draft else 0.0
@@ -226,6 +255,10 @@ def seconds_in_halves(replica: Replica, chain: Compiled, system: System, drafts:
             @staticmethod
             def draft_seconds(steps: float, batch: float, context: float) -> Floats:
                 return system.latency.draft_seconds(steps, max(1.0, batch / 2), context)
+
+            @staticmethod
+            def fork_seconds(rows: float, branches: float, steps: float, batch: float, context: float) -> Floats:
+                return fork_seconds(system.latency, rows, branches, steps, max(1.0, batch / 2), context)
 
             @staticmethod
             def target_seconds(width: float, batch: float, context: float) -> Floats:

@@ -79,7 +79,7 @@ class HardwareOptions:
         typer.Option(
             min=1,
             max=MOST_GPUS,
-            help="GPUs that the target is spread over; 1 unless given.",
+            help="GPUs that the target is spread over; 1 unless given. A plan tries 1, 2, 4 and 8.",
             rich_help_panel=SYSTEM_PANEL,
         ),
     ] = None

@@ -128,10 +128,10 @@ class SystemOptions(HardwareOptions):
         else:
             system = measured_system(self._measured, context, f"profile {self.profile}")
             if (self.placement, self.together, self.network) != (None, None, None):
-                system = replace(system, **devices)
+                system = replace(system, **devices, batches=())
         if self.overhead is not None:
             overhead = parse_seconds(self.overhead, "--overhead")
-            system = replace(system, overhead_seconds=overhead, drafting_overhead_seconds=None)
+            system = replace(system, overhead_seconds=overhead, drafting_overhead_seconds=None, batches=())
         return system if self.jitter is None else replace(system, jitter=self._jitter(self.jitter))
 
     def acceptance_model(self) -> Acceptance:

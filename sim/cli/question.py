@@ -30,6 +30,8 @@ _QUANTITIES = {"ttft": "time to the first token", "tpot": "time of each further 
 _STATISTICS = ("mean", "p50", "p90", "p95", "p99")
 _PANEL = "Objectives"
 PLANNED_REQUESTS = 3000
+TENSOR_PARALLEL = (1, 2, 4, 8)
+"""Numbers of GPUs that a target is tried on."""
 
 ObjectiveOptions = make_dataclass(
     "ObjectiveOptions",
@@ -238,12 +240,35 @@ class Question:
         return EXCHANGE_SECONDS if self.sources.exchange is None else parse_seconds(self.sources.exchange, "--exchange")
 
     def _from_setup(self) -> tuple[Method, ...]:
-        """The methods of a profile, of a GPU, or of constants."""
+        """The methods of a profile, of a GPU, or of constants.
+
+        Estimates for a GPU are tried on each number of GPUs that the target fits on, unless one is given, or a step that was
+        measured on one.
+        """
+        if not self.setup.computed or self.setup.target_gpus is not None or self.setup.anchor:
+            return self._on(self.setup)
+        found: dict[str, Method] = {}
+        refused: InputError | None = None
+        for gpus in (number for number in TENSOR_PARALLEL if number <= self.search.max_gpus):
+            try:
+                methods = self._on(replace(self.setup, target_gpus=gpus))
+            except InputError as error:
+                refused = error
+                continue
+            for one in methods:
+                first = found.get(one.name)
+                found[one.name] = one if first is None else replace(one, places=(*first.places, *one.places))
+        if not found:
+            raise refused or InputError(f"--max-gpus {self.search.max_gpus} leaves no GPU for the target: give more")
+        return tuple(found.values())
+
+    def _on(self, setup: SystemOptions) -> tuple[Method, ...]:
+        """The methods on GPUs, or with steps, that are given."""
         from sim.planning.methods import LONGEST, methods_of, methods_of_systems
         from specdec.acceptance import Tag
         from specdec.profile import Profile
 
-        setup, name = self.setup, self.sources.method or "draft_model"
+        name = self.sources.method or "draft_model"
         acceptance = setup.acceptance_model()
         given: Tag = "assumed" if setup.acceptance is not None else "measured"
         if setup.profile is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 
 from sim.planning.methods import Method, Place
 from sim.setup.acceptance import Acceptance, Rate
@@ -13,7 +13,7 @@ from sim.traffic.record import Server
 from sim.traffic.serving import Schedule
 from specdec.errors import InputError
 from specdec.report import Report
-from specdec.strategy import DecodingStrategy, DraftingStrategy, available, create
+from specdec.strategy import DraftingStrategy, create
 
 NOTHING = Rate(0.0)
 OFF_FACTOR = 1.1
@@ -51,10 +51,16 @@ class Candidate:
     def name(self) -> str:
         """For tables and gates: `eagle3 k=4`, `draft_model pearl k=6, own device`."""
         if not self.draft_length:
-            return "ar"
+            return f"ar{self.where}"
         kind = "" if self.strategy == "speculative" else f" {self.strategy}"
         length = f"k={self.draft_length}" if not self.schedule else f"k={self.lengths}"
-        return f"{self.method.name}{kind} {length}" + ("" if self.place.name == "shared" else f", {self.place.name}")
+        return f"{self.method.name}{kind} {length}{self.where}"
+
+    @property
+    def where(self) -> str:
+        """What sets its place apart from a shared one on as many GPUs as any: `, own device, TP 4`; mostly empty."""
+        several = len({place.gpus for place in self.method.places}) > 1
+        return ("" if self.place.name == "shared" else f", {self.place.name}") + (f", TP {self.place.gpus}" if several else "")
 
     @property
     def lengths(self) -> str:
@@ -71,6 +77,12 @@ class Candidate:
     @property
     def acceptance(self) -> Acceptance:
         return self.method.acceptance or NOTHING
+
+    @property
+    def assumes_foresight(self) -> bool:
+        """Whether its draft prepares for outcomes, and how often it foresees them was not measured. Schedules never do."""
+        chain = self.chains
+        return isinstance(chain, Compiled) and bool(chain.fan_out.any()) and self.acceptance.foresight is None
 
     @cached_property
     def chains(self) -> Compiled | Schedule:
@@ -97,7 +109,7 @@ def candidates_of(
     """Every method at every known draft length, in every place where the strategy makes sense.
 
     A strategy that lets both models work at once is tried where they can. Raises `InputError` for a strategy that is unknown or
-    has no draft length.
+    has no draft length, and for one that forks where nobody knows what branches take.
     """
     for name in strategies:
         if not isinstance(create(name), DraftingStrategy):
@@ -109,13 +121,15 @@ def candidates_of(
                     yield Candidate(method, place, "autoregressive", 0, max_batch=batch)
                     continue
                 for strategy in strategies:
-                    if place.system.in_turn and overlaps(available()[strategy]):
+                    if place.system.in_turn and _chain(strategy).overlaps:
                         continue
+                    if _chain(strategy).fan_out.any():
+                        place.system.require_forks(strategy)
                     for length in range(1, method.longest + 1):
                         yield Candidate(method, place, strategy, length, max_batch=batch)
 
 
-def overlaps(strategy: type[DecodingStrategy]) -> bool:
-    """Whether some stage of a strategy has both models at work."""
-    chain = compile_strategy(strategy())
-    return bool(((chain.draft_steps > 0) & (chain.positions > 0)).any())
+@cache
+def _chain(strategy: str) -> Compiled:
+    """What a strategy does at its own draft length."""
+    return compile_strategy(create(strategy))

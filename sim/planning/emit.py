@@ -56,9 +56,8 @@ def _command(*parts: str, **flags: Any) -> str:
 
 def _served_with_target(best: Planned, engine: str) -> None:
     if best.strategy not in ("speculative", "autoregressive"):
-        raise InputError(
-            f"{engine} does not serve {best.strategy}: give --emit nano-pearl, or plan with --strategy speculative"
-        )
+        other = "give --emit nano-pearl, or " if best.strategy == "pearl" else ""
+        raise InputError(f"{engine} does not serve {best.strategy}: {other}plan with --strategy speculative")
     if best.placement != "shared":
         raise InputError(
             f"{engine} runs a draft on the target's GPUs, and the best plan has it elsewhere: plan with --placement shared"

@@ -77,6 +77,8 @@ def _tags(trials: Trials, candidate: Candidate, trial: Trial) -> dict[str, Tag]:
         found["exchange"] = "assumed"
     if any(not tier.draft_length for tier in candidate.schedule):
         found["off"] = "assumed"
+    if candidate.assumes_foresight:
+        found["foresight"] = "assumed"
     found["traffic"] = "assumed" if isinstance(trials.traffic, Traffic) else "measured"
     return found
 

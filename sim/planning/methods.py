@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from sim.setup.acceptance import Acceptance
 from sim.setup.arrays import Floats
-from sim.setup.latency import Latency
+from sim.setup.latency import Latency, fork_reach, fork_seconds
 from sim.setup.memory import kv_tokens
 from sim.setup.model_size import read_model
 from sim.setup.profiles import measured_acceptance, measured_system
@@ -82,6 +82,15 @@ class Pooled:
 
     def draft_seconds(self, tokens: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
         return self.latency.draft_seconds(tokens, self.sharers * np.asarray(batch), context)
+
+    def fork_seconds(
+        self, rows: ArrayLike, branches: ArrayLike, steps: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0
+    ) -> Floats:
+        return fork_seconds(self.latency, rows, branches, steps, self.sharers * np.asarray(batch), context)
+
+    @property
+    def fork_reach(self) -> float:
+        return fork_reach(self.latency) / self.sharers
 
     def target_seconds(self, width: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
         return self.latency.target_seconds(width, batch, context)
@@ -224,7 +233,7 @@ def apart(
     system: System, kv_tokens: int | None, gpus: int, draft_gpus: int, exchange_seconds: float = EXCHANGE_SECONDS
 ) -> list[Place]:
     """The places of a draft that does not share the target's devices: its own device, and a pool."""
-    away = replace(system, shared=False, together=None, network_seconds=exchange_seconds / 2)
+    away = replace(system, shared=False, together=None, network_seconds=exchange_seconds / 2, batches=())
     pooled = replace(away, latency=Pooled(away.latency, POOLED))
     return [
         Place("own device", away, gpus, draft_gpus, kv_tokens=kv_tokens),

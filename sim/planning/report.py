@@ -49,7 +49,8 @@ class Planned(Report):
     `extrapolated_share`   share of the time in forwards over more rows than were measured
     `share`           share of the requests that it serves
     `parts`           two deployments that share the requests; this entry is then both, and names the first
-    `tags`            how the numbers behind it came about: `step`, `acceptance`, `exchange`, `kv_tokens`, `traffic`
+    `tags`            how the numbers behind it came about: `step`, `acceptance`, `foresight`, `exchange`,
+                      `kv_tokens`, `traffic`
     """
 
     name: str
@@ -185,11 +186,15 @@ class Plan(Report):
         return Group(*parts)
 
     def _gates(self) -> Iterator[str]:
-        """Those that were simulated one by one; those that were screened by their number."""
+        """Each gate with the plans that it rejected; those that were screened by their number."""
         simulated = [one for one in self.rejected if not one.gate.startswith("screened")]
-        yield from (f"  {one.plan}: {one.gate}" for one in simulated[:SHOWN])
-        if len(simulated) > SHOWN:
-            yield f"  and {len(simulated) - SHOWN} more (--json holds all)"
+        stopped: dict[str, list[str]] = {}
+        for one in simulated:
+            stopped.setdefault(one.gate, []).append(one.plan)
+        for gate, (first, *others) in list(stopped.items())[:SHOWN]:
+            yield f"  {first}{f', and {len(others)} more' if others else ''}: {gate}"
+        if len(stopped) > SHOWN:
+            yield f"  and {sum(map(len, list(stopped.values())[SHOWN:]))} more (--json holds all)"
         screened = len(self.rejected) - len(simulated)
         if screened:
             yield f"  {screened} others of the same kinds whose replicas serve fewer requests, by their exact chains"

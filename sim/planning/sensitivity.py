@@ -19,7 +19,7 @@ from sim.planning.candidates import Candidate
 from sim.planning.trials import Trials
 from sim.setup.acceptance import Acceptance
 from sim.setup.arrays import Counts, Floats
-from sim.setup.latency import Latency
+from sim.setup.latency import Latency, fork_reach, fork_seconds
 from sim.traffic.workload import Lengths, Traffic, Workload
 from specdec.errors import InputError
 from specdec.report import Report
@@ -46,6 +46,15 @@ class Scaled:
 
     def draft_seconds(self, tokens: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
         return self.draft * self.latency.draft_seconds(tokens, batch, context)
+
+    def fork_seconds(
+        self, rows: ArrayLike, branches: ArrayLike, steps: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0
+    ) -> Floats:
+        return self.draft * fork_seconds(self.latency, rows, branches, steps, batch, context)
+
+    @property
+    def fork_reach(self) -> float:
+        return fork_reach(self.latency)
 
     def target_seconds(self, width: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
         return self.target * self.latency.target_seconds(width, batch, context)

@@ -29,7 +29,7 @@ def screened(
     tops = {one: ceiling(one, demand, trials.objectives) for one in candidates}
     kept: list[Candidate] = []
     rejected: list[Rejected] = []
-    for _, group in groupby(sorted(candidates, key=kind), key=kind):
+    for _, group in groupby(sorted(candidates, key=_alike), key=_alike):
         ours = sorted(group, key=lambda one: -tops[one])
         best = tops[ours[0]]
         for rank, one in enumerate(ours):
@@ -62,6 +62,10 @@ def schedules_of(trials: Trials, candidates: Sequence[Candidate]) -> list[Candid
     return [Candidate(first.method, first.place, first.strategy, longest, tiers, first.max_batch)]
 
 
+def _alike(one: Candidate) -> tuple[tuple[str, str, str, int], int]:
+    return kind(one), one.place.gpus
+
+
 def kind(one: Candidate) -> tuple[str, str, str, int]:
-    """What candidates are compared within: method, strategy, place and batch limit."""
+    """What each must have a plan of: method, strategy, place and batch limit."""
     return one.method.name, one.strategy, one.place.name, one.max_batch

@@ -135,8 +135,10 @@ def decide(
                 "constant step times make batches and prompts free, so they say nothing about load: give a profile, runs of an "
                 "engine or a GPU, or say that batches are free (--batches-are-free)"
             )
-    everything = list(candidates_of(methods, strategies, batches))
-    finalists, rejected = screened(trials, everything, schedules=schedules)
+    held = [(one, trials.why_not_held(one)) for one in candidates_of(methods, strategies, batches)]
+    everything = [one for one, why in held if not why]
+    finalists, screened_out = screened(trials, everything, schedules=schedules)
+    rejected = [*(Rejected(one.name, why) for one, why in held if why), *screened_out]
     tried: list[Found] = []
     parts = [finalists[first : first + AT_ONCE] for first in range(0, len(finalists), AT_ONCE)]
     groups = {", ".join(map(str, part)): part for part in parts}
@@ -198,7 +200,9 @@ def reported(decided: Decided, target: str = "", provenance: Mapping[str, str] |
     trials, methods, limits = decided.trials, decided.methods, decided.limits
     good, rejected = decided.good, decided.rejected
     given = trials.server.kv_tokens
-    pools = {method.name: method.places[0].kv_tokens if given is None else given for method in methods}
+    chosen = {one.method.name: one.place for one, _ in reversed(good)}
+    places = {method.name: chosen.get(method.name, method.places[0]) for method in methods}
+    pools = {name: place.kv_tokens if given is None else given for name, place in places.items()}
     words = {what: whence for method in methods for what, whence in method.provenance.items()}
     parts: dict[str, Any] = {"flips": (), "lengths": (), "sustained": None}
     if good:

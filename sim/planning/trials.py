@@ -17,9 +17,9 @@ from sim.planning.candidates import NOTHING, Candidate
 from sim.planning.objectives import Latencies, Objective, per_request
 from sim.planning.screen import Demand
 from sim.setup.acceptance import Acceptance
-from sim.traffic.metrics import Metrics, latencies_of, measure
+from sim.traffic.metrics import Metrics, extrapolated_share, latencies_of, measure
 from sim.traffic.record import Served, Server
-from sim.traffic.serving import capacity_per_second, simulate_serving
+from sim.traffic.serving import Schedule, capacity_per_second, require_memory, simulate_serving
 from sim.traffic.workload import Arrivals, Traffic, Workload, streams
 from specdec.errors import InputError
 from specdec.machine import available_cores
@@ -148,6 +148,19 @@ class Trials:
         trial = self.run(candidate, replicas)
         return trial.met and trial.latencies is not None and all(one.surely_met(trial.latencies) for one in self.objectives)
 
+    def why_not_held(self, candidate: Candidate) -> str:
+        """Why a replica cannot hold every request; empty if it can."""
+        chains, server = candidate.chains, candidate.server(self.server, 1)
+        if server.kv_tokens is None:
+            return ""
+        schedule = chains if isinstance(chains, Schedule) else Schedule([chains])
+        rounds = schedule.rounds(server.max_batch, candidate.acceptance, candidate.place.system.one_memory)
+        try:
+            require_memory(rounds, self.workload, server)
+        except InputError as error:
+            return str(error).partition(":")[0]
+        return ""
+
     def capacity(self, candidate: Candidate, odds: float = 1.0) -> float:
         """Requests per second that one replica finishes while more always wait."""
         if (candidate, odds) not in self._capacities:
@@ -205,8 +218,6 @@ class Trials:
         found = latencies_of(served, WARM_UP)
         latencies: Latencies = {"ttft": found.ttft, "tpot": found.tpot, "e2e": found.e2e}
         metrics = measure(served, per_request(self.objectives), WARM_UP, load)
-        seconds = served.iterations.seconds.astype(float)
-        beyond = served.iterations.rows > getattr(candidate.place.system.latency, "reach", np.inf)
         return Trial(
             replicas,
             load,
@@ -214,7 +225,7 @@ class Trials:
             tuple(one.pressure(latencies) for one in self.objectives),
             latencies,
             metrics,
-            float(seconds[beyond].sum() / seconds.sum()),
+            extrapolated_share(served, candidate.place.system.latency),
         )
 
     def _acceptance(self, candidate: Candidate, odds: float) -> Acceptance:

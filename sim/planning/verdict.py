@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from sim.planning.candidates import Candidate
-from sim.planning.methods import Method
 from sim.planning.report import PlanFlip, Rejected
 from sim.planning.split import Split
 from sim.planning.trials import HOPELESS, NEGLIGIBLE, Found, Trial, Trials
@@ -49,13 +48,16 @@ def verdict(
     sentences = [
         f"{_what(candidate)}; {_gpus(gpus, price)}.",
         _objectives(trials, trial),
-        *([f"Holds up to {three_digits(held)} requests/s; {three_digits(trials.rate)} are planned."] if held else []),
+        *_prompt(trials, candidate, trial),
+        *([f"Meets them up to {three_digits(held)} requests/s; {three_digits(trials.rate)} are planned."] if held else []),
         *_others(good, price),
         *([f"Flips to {' and to '.join(map(str, flips))}."] if flips else []),
-        _sources(trials, candidate.method, trial),
+        _sources(trials, candidate, trial),
     ]
     if candidate.strategy == "pearl":
         sentences.append("No production engine serves PEARL yet: nano-PEARL does, and specdec itself.")
+    elif candidate.strategy not in ("autoregressive", "speculative"):
+        sentences.append(f"No production engine serves {candidate.strategy} yet: specdec itself does.")
     return " ".join(sentences)
 
 
@@ -74,10 +76,9 @@ def of_split(trials: Trials, split: Split, price: float | None, alone: str) -> s
 def _what(candidate: Candidate) -> str:
     method = candidate.method.label
     if not candidate.draft_length:
-        return f"{method}, no speculation"
+        return f"{method}, no speculation{candidate.where}"
     kind = "" if candidate.strategy == "speculative" else f" with {candidate.strategy.upper()}"
-    where = "" if candidate.place.name == "shared" else f", {candidate.place.name}"
-    return f"{method}{kind}, k = {candidate.lengths if candidate.schedule else candidate.draft_length}{where}"
+    return f"{method}{kind}, k = {candidate.lengths if candidate.schedule else candidate.draft_length}{candidate.where}"
 
 
 def _gpus(gpus: int, price: float | None) -> str:
@@ -96,23 +97,42 @@ def _objectives(trials: Trials, trial: Trial) -> str:
     return ", ".join(parts) + "."
 
 
+def _prompt(trials: Trials, candidate: Candidate, trial: Trial) -> list[str]:
+    """Where the first token binds: the part that no further replica takes away."""
+    if not trials.objectives or trials.objectives[int(np.argmax(trial.pressures))].quantity != "ttft":
+        return []
+    tokens = int(np.quantile(trials.workload.input_tokens, 0.99))
+    seconds = float(candidate.place.system.target_seconds(tokens))
+    return [f"To read the P99 prompt ({tokens:,} tokens) takes {milliseconds(seconds)} on an idle replica."]
+
+
 def _others(good: Sequence[Found], price: float | None) -> list[str]:
-    """The runner-up, and the best plan of every other method."""
-    (mine, _), shown = good[0], set[str]()
+    """The best plan of every other method."""
+    (mine, chosen), shown = good[0], set[str]()
+    fewest = mine.place.gpus_of(chosen.replicas)
     found: list[str] = []
     for one, trial in good[1:]:
         if one.method.name in shown or one.method is mine.method:
             continue
         shown.add(one.method.name)
-        found.append(
-            f"{one.method.label}{f', k = {one.draft_length}' if one.draft_length else ''}: "
-            f"{_gpus(one.place.gpus_of(trial.replicas), price)}, headroom {share(1 - trial.pressure)}."
-        )
+        name = f"{one.method.label}{f', k = {one.draft_length}' if one.draft_length else ''}{one.where}"
+        gpus, left = one.place.gpus_of(trial.replicas), share(1 - trial.pressure)
+        if gpus == fewest:
+            paces = f"mean TPOT {milliseconds(_mean_tpot(trial))} against {milliseconds(_mean_tpot(chosen))}"
+            found.append(f"{name}: as many GPUs, less headroom ({left}), {paces}.")
+        else:
+            found.append(f"{name}: {_gpus(gpus, price)}, headroom {left}.")
     return found
 
 
-def _sources(trials: Trials, method: Method, trial: Trial) -> str:
-    tags = {**method.tags, **({} if trials.server.kv_tokens is None else {"kv_tokens": "assumed"})}
+def _mean_tpot(trial: Trial) -> float:
+    assert trial.latencies is not None
+    return float(trial.latencies["tpot"].mean())
+
+
+def _sources(trials: Trials, candidate: Candidate, trial: Trial) -> str:
+    tags = {**candidate.method.tags, **({} if trials.server.kv_tokens is None else {"kv_tokens": "assumed"})}
+    tags |= {"foresight": "assumed"} if candidate.assumes_foresight else {}
     parts = [f"{SOURCES.get(what, what)} {tag}" for what, tag in tags.items()]
     if trial.extrapolated > NEGLIGIBLE:
         parts[0] += f" ({share(trial.extrapolated)} of the time beyond what was measured)"

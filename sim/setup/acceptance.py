@@ -61,8 +61,8 @@ class Acceptance(ABC):
         """`foreseen`, for a window that begins at `position` of an answer."""
         return self.foreseen(accepted, fan_out, complete)
 
-    def foreseeing(self, foresight: Foresight) -> Self:
-        """The same acceptance with a measured foresight."""
+    def foreseeing(self, foresight: Foresight | None) -> Self:
+        """The same acceptance with a measured foresight, or without one."""
         twin = copy.copy(self)
         object.__setattr__(twin, "foresight", foresight)  # a field of no subclass, so that strangers' have it too
         return twin
@@ -84,7 +84,7 @@ class Acceptance(ABC):
     def at_odds(self, odds: ArrayLike) -> Acceptance:
         """The same text for a better or worse draft: the odds of every guess (passing to failing) multiplied by `odds` > 0.
 
-        An array of odds is a grid, for exact answers only.
+        An array of odds is a grid, for exact answers only. A measured foresight stays as it is.
         """
 
     @property
@@ -147,7 +147,7 @@ class Rate(Acceptance):
         return 1 - self.accept(index)
 
     def at_odds(self, odds: ArrayLike) -> Rate:
-        return Rate(_at_odds(self.rate, odds), self.longest)
+        return Rate(_at_odds(self.rate, odds), self.longest).foreseeing(self.foresight)
 
     def draws(self, random: np.random.Generator, tokens: int) -> Int32s:
         return runs_of(random.random(tokens) < self.rate)
@@ -180,7 +180,7 @@ class PerPosition(Acceptance):
         return 1 - self.accept(index)
 
     def at_odds(self, odds: ArrayLike) -> PerPosition:
-        return PerPosition([_at_odds(rate, odds) for rate in self.rates])
+        return PerPosition([_at_odds(rate, odds) for rate in self.rates]).foreseeing(self.foresight)
 
     def draws(self, random: np.random.Generator, tokens: int) -> Floats:
         return random.random(tokens)
@@ -224,7 +224,7 @@ class Hidden(Acceptance):
         chance = _at_odds(passing, np.asarray(odds)[..., None, None])
         passes = np.divide(self.passes, passing, out=np.zeros_like(self.passes), where=passing > 0)
         fails = np.divide(self.fails, failing, out=np.zeros_like(self.fails), where=failing > 0)
-        return Hidden(chance * passes, (1 - chance) * fails, self.first)
+        return Hidden(chance * passes, (1 - chance) * fails, self.first).foreseeing(self.foresight)
 
     def draws(self, random: np.random.Generator, tokens: int) -> Int32s:
         hidden = len(self.first)

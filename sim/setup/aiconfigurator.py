@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
+from math import inf
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from sim.setup.arrays import Floats
+from sim.setup.latency import forked
 from sim.setup.rows import RowsCurve
 from specdec import InputError
 from specdec.acceptance import Tag
@@ -48,6 +51,15 @@ class Aiconfigurator:
 
     def draft_seconds(self, tokens: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
         return np.asarray(tokens, float) * self._draft(1, batch, context)
+
+    def fork_seconds(
+        self, rows: ArrayLike, branches: ArrayLike, steps: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0
+    ) -> Floats:
+        return forked(partial(self._draft, batch=batch, context=context), rows, branches, steps)
+
+    @property
+    def fork_reach(self) -> float:
+        return inf
 
     def target_seconds(self, width: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
         return np.where(np.asarray(width) > 0, self._target(width, batch, context), 0.0)

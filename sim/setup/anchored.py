@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import isfinite
 from typing import Literal, TypeAlias
 
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sim.setup.arrays import Floats
-from sim.setup.latency import Latency, parse_seconds
+from sim.setup.latency import Latency, fork_reach, fork_seconds, forked, parse_seconds
 from specdec import InputError
 from specdec.acceptance import Tag
 from specdec.inputs import at_least_one
@@ -102,6 +103,22 @@ class Anchored:
 
     def draft_seconds(self, tokens: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
         return self._latency.draft_seconds(tokens, batch, context) * _at(self._draft, batch)
+
+    def fork_seconds(
+        self, rows: ArrayLike, branches: ArrayLike, steps: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0
+    ) -> Floats:
+        """Each forward of a fork has the draft's factor at its rows."""
+        inside = partial(fork_seconds, self._latency, batch=batch, context=context)
+
+        def forward(number: ArrayLike) -> Floats:
+            factor = _at(self._draft, np.asarray(number, float) * np.asarray(batch, float))
+            return (inside(1, number, 2) - inside(1, number, 1)) * factor
+
+        return forked(forward, rows, branches, steps)
+
+    @property
+    def fork_reach(self) -> float:
+        return fork_reach(self._latency)
 
     def target_seconds(self, width: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
         rows = np.asarray(width, float) * np.asarray(batch, float)

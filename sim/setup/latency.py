@@ -7,10 +7,11 @@ Times are in seconds; people type '5ms'. Strategies are not known here, and neit
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import isfinite
-from typing import Protocol
+from functools import partial
+from math import inf, isfinite
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -37,6 +38,9 @@ class Latency(Protocol):
 
     A source that was measured may say in an attribute `reach` over how many rows (width x batch) at most. Reports of load then
     say in which share of the time forwards are larger. A source that was not measured says in `tag` how its seconds came about.
+
+    A source may know forks: `fork_seconds(rows, branches, steps, batch, context)` as the function of that name here, and in an
+    attribute `fork_reach` over how many rows (branches x batch) at most. Load with forks is refused without one.
     """
 
     def draft_seconds(self, tokens: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
@@ -62,6 +66,11 @@ class AtBatch:
     def target_seconds(self, width: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
         return self.latency.target_seconds(width, self.sequences, self.held)
 
+    def fork_seconds(
+        self, rows: ArrayLike, branches: ArrayLike, steps: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0
+    ) -> Floats:
+        return fork_seconds(self.latency, rows, branches, steps, self.sequences, self.held)
+
 
 def fork_seconds(
     latency: Latency, rows: ArrayLike, branches: ArrayLike, steps: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0
@@ -77,14 +86,19 @@ def fork_seconds(
     return latency.draft_seconds(np.where(np.asarray(branches) > 0, np.asarray(steps) + 1, 0), batch, context)
 
 
-def branched(factors: Mapping[int, float], rows: ArrayLike, branches: ArrayLike, steps: ArrayLike) -> Floats:
-    """Plain draft steps that a fork takes as long as: a forward over `rows` positions, then `steps` over all branches.
+def fork_reach(latency: Latency) -> float:
+    """Over how many rows (branches x batch) a latency knows a fork's forwards; 0 where it knows nothing of branches."""
+    return float(getattr(latency, "fork_reach", 0))
 
-    `factors` holds a step over so many rows or branches, in plain steps; linear in between.
-    """
-    at, each = sorted(factors), [factors[number] for number in sorted(factors)]
-    first, further = np.interp(np.asarray(rows, float), at, each), np.interp(np.asarray(branches, float), at, each)
-    return np.where(np.asarray(branches) > 0, first + np.asarray(steps) * further, 0.0)
+
+def forked(forward: Callable[[ArrayLike], Any], rows: ArrayLike, branches: ArrayLike, steps: ArrayLike) -> Floats:
+    """A forward over `rows` positions, then `steps` over all branches; 0 without branches. `forward(n)` is one over n rows."""
+    return np.where(np.asarray(branches) > 0, forward(rows) + np.asarray(steps) * forward(branches), 0.0)
+
+
+def steps_over(factors: Mapping[int, float], rows: ArrayLike) -> Floats:
+    """Plain draft steps that a forward over `rows` takes as long as, linear between the given {rows: factor}."""
+    return np.interp(np.asarray(rows, float), sorted(factors), [factors[number] for number in sorted(factors)])
 
 
 def parse_seconds(text: str, what: str = "duration") -> float:
@@ -149,7 +163,12 @@ class Constant:
     def fork_seconds(
         self, rows: ArrayLike, branches: ArrayLike, steps: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0
     ) -> Floats:
-        return branched({1: 1.0, **self.branched}, rows, branches, steps) * self.draft_step
+        factors = {1: 1.0, **self.branched}
+        return forked(lambda number: steps_over(factors, number), rows, branches, steps) * self.draft_step
+
+    @property
+    def fork_reach(self) -> float:
+        return inf
 
     def target_seconds(self, width: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
         width = np.asarray(width, float)
@@ -258,13 +277,19 @@ class Forwards:
             together = together * self._over_curve((np.minimum(batch, FAR), np.minimum(width, FAR)))
         return np.where(batch > 1, together, self._alone(width, context))
 
+    def crowded(self, width: ArrayLike, batch: ArrayLike, context: ArrayLike) -> Floats:
+        """How many times more `width` positions cost, over a single one, in a batch than alone; 1 in a batch of 1."""
+        in_batch = self._together(width, batch, context) / self._together(1, batch, context)
+        return in_batch * self._together(1, 1, context) / self._together(width, 1, context)
+
 
 class Measured:
     """Latency from measured forwards of the target and drafted tokens of the draft, as a `specdec.profile.Profile` holds them.
 
-    `draft_start` is the seconds of a draft in addition to those of its tokens; `source` is what errors call the tables; `cells`
-    is that of `Forwards`. Without drafted tokens, nothing can be drafted. `reach` is the most rows of a forward that is not
-    tagged *extrapolated*. Raises `InputError` if nothing of the target was measured or `draft_start` is negative.
+    `draft_start` is the seconds of a draft in addition to those of its tokens, and `fork_start` what a fork takes more;
+    `source` is what errors call the tables; `cells` is that of `Forwards`. Without drafted tokens, nothing can be drafted.
+    `reach` is the most rows of a forward that is not tagged *extrapolated*, `fork_reach` that of a draft step over branches: 0
+    where none was timed. Raises `InputError` if nothing of the target was measured or `draft_start` is negative.
     """
 
     def __init__(
@@ -274,6 +299,7 @@ class Measured:
         source: str = "the table",
         draft_start: float = 0.0,
         cells: bool = False,
+        fork_start: float = 0.0,
     ) -> None:
         if not (isfinite(draft_start) and draft_start >= 0):
             raise InputError(f"{source}: draft_start_seconds {draft_start} is not possible: give 0 or more")
@@ -282,12 +308,14 @@ class Measured:
         self._source = source
         self._target = Forwards(forwards, f"{source}: target_seconds", cells)
         self._draft = Forwards(tokens, f"{source}: draft_seconds", cells) if tokens else None
-        self._draft_start = draft_start
+        self._draft_start, self._fork_start = draft_start, fork_start
         self._branched = {1: 1.0} | {
             one.branches: one.mean / float(self.draft_seconds(1, 1, one.context) - draft_start)
             for one in draft
             if one.branches > 1
         }
+        branches = [one for one in draft if one.branches > 1 and one.tag != "extrapolated"]
+        self.fork_reach = max((one.branches * one.batch for one in branches), default=0)
         self.reach = max((one.width * one.batch for one in target if one.tag != "extrapolated"), default=0)
 
     def draft_seconds(self, tokens: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
@@ -303,9 +331,15 @@ class Measured:
     def fork_seconds(
         self, rows: ArrayLike, branches: ArrayLike, steps: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0
     ) -> Floats:
-        """A step over several branches takes what was measured, over a plain step; a forward over `rows` takes as long."""
-        forwards = branched(self._branched, rows, branches, steps)
-        return forwards * (self.draft_seconds(1, batch, context) - self._draft_start) + self._draft_start * (forwards > 0)
+        """A step over several branches takes what was measured, over a plain step; a forward over `rows` takes as long.
+
+        Branches are timed for one sequence. In a batch, a step over them takes longer by as much as the curve of rows says.
+        """
+        if self._draft is None:
+            return self.draft_seconds(steps, batch, context)
+        crowd = partial(self._draft.crowded, batch=batch, context=context)
+        plain = forked(lambda number: steps_over(self._branched, number) * crowd(number), rows, branches, steps)
+        return plain * self._draft(1, batch, context) + (self._draft_start + self._fork_start) * (plain > 0)
 
     def target_seconds(self, width: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
         return np.where(np.asarray(width) > 0, self._target(width, batch, context), 0.0)

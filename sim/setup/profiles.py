@@ -28,6 +28,7 @@ def measured_system(profile: Profile, context: int = 256, source: str = "the pro
             source,
             profile.draft_start_seconds,
             cells,
+            profile.fork_start_seconds,
         ),
         shared=profile.together is None,
         together=profile.together,
@@ -36,6 +37,7 @@ def measured_system(profile: Profile, context: int = 256, source: str = "the pro
         context=context,
         turns=profile.in_turn,
         drafting_overhead_seconds=overhead if drafting is None else drafting,
+        batches=profile.batches,
     )
 
 

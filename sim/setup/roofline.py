@@ -12,12 +12,15 @@ anchor on it (`sim.setup.anchored`).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from math import inf
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from sim.setup.arrays import Floats
 from sim.setup.gpus import GPUS, Gpu, gpu_name
+from sim.setup.latency import forked
 from sim.setup.model_size import BYTES, ModelSize
 from specdec import InputError
 from specdec.acceptance import Tag
@@ -63,6 +66,17 @@ class Roofline:
 
     def draft_seconds(self, tokens: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
         return np.asarray(tokens, float) * self._forward(self.draft, self.draft_gpus, 1, batch, context)
+
+    def fork_seconds(
+        self, rows: ArrayLike, branches: ArrayLike, steps: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0
+    ) -> Floats:
+        """All branches of a sequence read the same cache."""
+        forward = partial(self._forward, self.draft, self.draft_gpus, batch=batch, context=context)
+        return forked(forward, rows, branches, steps)
+
+    @property
+    def fork_reach(self) -> float:
+        return inf
 
     def target_seconds(self, width: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
         seconds = self._forward(self.target, self.target_gpus, width, batch, context)

@@ -44,7 +44,7 @@ class Segments(Acceptance):
 
     def at_odds(self, odds: ArrayLike) -> Segments:
         better = [(tokens, float(Rate(rate).at_odds(odds).rate)) for tokens, rate in self.segments]
-        return Segments(better)
+        return Segments(better).foreseeing(self.foresight)
 
     def foreseen_at(self, position: int, accepted: int, fan_out: int, complete: bool) -> Floats:
         rate = Rate(self.rate_at(position + accepted))

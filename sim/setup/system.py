@@ -25,9 +25,10 @@ from numpy.typing import ArrayLike
 from scipy.special import ndtr
 
 from sim.setup.arrays import Floats
-from sim.setup.latency import Latency, fork_seconds
+from sim.setup.latency import Latency, fork_reach, fork_seconds
 from specdec import InputError
-from specdec.profile import Slowdown
+from specdec.profile import BatchRounds, Slowdown
+from specdec.state import Costs
 from specdec.strategy import DecodingStrategy
 
 ROUNDING = 1e-9
@@ -73,6 +74,7 @@ class System:
     `context`                     tokens before the window, for latencies that depend on it
     `turns`                       slowdown of a model in stages in which the other one does not work
     `drafting_overhead_seconds`   overhead of a round of a strategy that drafts; `None`: as `overhead_seconds`
+    `batches`                     slowdowns and overheads of rounds of several sequences, where they were measured
 
     `turns` and `drafting_overhead_seconds` count only for strategies that use both models: `used_by` sees to that. Raises
     `InputError` for negative seconds, a slowdown below 1 in `together`, and a network delay on one device.
@@ -87,6 +89,7 @@ class System:
     context: int = 0
     turns: Slowdown = ALONE
     drafting_overhead_seconds: float | None = None
+    batches: tuple[BatchRounds, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("network_seconds", "overhead_seconds", "drafting_overhead_seconds"):
@@ -102,15 +105,28 @@ class System:
     def used_by(self, strategy: DecodingStrategy) -> System:
         """The system for one strategy: without slowdown by turns, and with the smaller overhead, if it never drafts."""
         if not strategy.drafts:
-            return replace(self, turns=ALONE)
+            return replace(self, turns=ALONE, batches=tuple(replace(one, target_in_turn=1.0) for one in self.batches))
         if self.drafting_overhead_seconds is None:
             return self
-        return replace(self, overhead_seconds=self.drafting_overhead_seconds)
+        batches = tuple(replace(one, round_overhead_seconds=one.drafting_overhead_seconds) for one in self.batches)
+        return replace(self, overhead_seconds=self.drafting_overhead_seconds, batches=batches)
 
     @property
     def speed_ratio(self) -> float:
         """c = target forward over 1 position / one more token of a draft, both alone; the mean over a grid."""
         return float(np.mean(self.target_seconds(1) / (self.draft_seconds(2) - self.draft_seconds(1))))
+
+    @property
+    def costs(self) -> Costs:
+        """What closed forms know of it, by lines through 1 and 9 positions or branches; means over a grid."""
+        one, step = self.target_seconds(1), self.draft_seconds(2) - self.draft_seconds(1)
+        few, many = (self.fork_seconds(1, branches, 2) - self.fork_seconds(1, branches, 1) for branches in (1, 9))
+        return Costs(
+            self.speed_ratio,
+            float(np.mean((self.target_seconds(9) - one) / one)) / 8,
+            float(np.mean((many - few) / step)) / 8,
+            float(np.mean((self.fork_seconds(1, 1, 1) - few) / step)),
+        )
 
     def draft_seconds(self, tokens: ArrayLike) -> Floats:
         """Mean seconds of a `Draft` of `tokens` tokens, alone."""
@@ -148,6 +164,19 @@ class System:
     def in_turn(self) -> bool:
         """Whether draft and target can never work at the same time."""
         return self.shared and self.together is None
+
+    def require_forks(self, name: str) -> None:
+        """Refuse batches of forks, by the strategy's name, where the latency does not know what branches take."""
+        if not fork_reach(self.latency):
+            raise InputError(
+                f"{name} forks, and what a draft step over several branches takes is not known: measure the pair with specdec "
+                "profile, give a GPU, or take another strategy"
+            )
+
+    @property
+    def one_memory(self) -> bool:
+        """Whether draft and target are on one device, so that their caches share its memory."""
+        return self.shared or self.together is not None
 
     def tokens_in_race(self, draft: Floats, target: float) -> int:
         """Tokens drafted by the time the target finishes, the one in progress included; at least 1.

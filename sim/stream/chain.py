@@ -16,7 +16,7 @@ never repeats (the counts of a bandit) has no finite table, and is refused too: 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -81,19 +81,20 @@ class Compiled:
         """Shape (outcomes,): guesses that pass in the outcome of each column."""
         return np.array([outcome.accepted for outcome in self.outcomes], np.int64)
 
-    def columns(self) -> Counts:
+    @property
+    def overlaps(self) -> bool:
+        """Whether some stage has both models at work."""
+        drafting = (self.draft_steps > 0) | (self.forks[..., 1] > 0)
+        return bool((drafting & (self.positions > 0)).any())
+
+    def columns(self, foreseen: bool = False) -> Counts:
         """Shape (most accepted + 1,): at index `k`, the column of the outcome with `k` accepted guesses.
 
-        Raises `StrategyError` for a strategy that forks, since it has two such columns.
+        With `foreseen`, that of the outcome that a fork prepared for, if there is one.
         """
-        if self.fan_out.any():
-            raise StrategyError(
-                f"{self.strategy.name} forks, and a simulation of load does not know forks: simulate one sequence, or take "
-                "another strategy"
-            )
-        found = np.zeros(self.accepted.max() + 1, np.int64)
-        found[self.accepted] = np.arange(len(self.outcomes))
-        return found
+        column = {outcome: number for number, outcome in enumerate(self.outcomes)}
+        plain = [Outcome(accepted) for accepted in range(int(self.accepted.max()) + 1)]
+        return np.array([column.get(replace(one, foreseen=foreseen), column[one]) for one in plain])
 
     def used_on(self, system: System) -> System:
         """`system.used_by` for this strategy. Raises `StrategyError` for a system that the table does not hold for."""

@@ -157,8 +157,7 @@ def strategy_map(
 
 def _devices(one: Candidate, system: System) -> int:
     """How many devices a strategy keeps busy: two if its models work at the same time, each on its own."""
-    both = ((one.compiled.draft_steps > 0) & (one.compiled.positions > 0)).any()
-    return 2 if both and not system.shared and system.together is None else 1
+    return 2 if one.compiled.overlaps and not system.shared and system.together is None else 1
 
 
 def _spot(found: Sequence[Candidate], speeds: Floats, rate: float, ratio: float) -> Spot:

@@ -17,8 +17,8 @@ from sim.setup.latency import Constant
 from sim.setup.system import System
 from sim.stream.chain import Compiled, compile_strategy
 from sim.stream.intervals import interval
-from sim.traffic.metrics import GROWTH, Metrics, Objectives, Saturation, Summary, measure, worst
-from sim.traffic.record import ONE_REPLICA, Served, Server
+from sim.traffic.metrics import GROWTH, Metrics, Objectives, Saturation, Summary, extrapolated_share, measure, worst
+from sim.traffic.record import ONE_REPLICA, Server
 from sim.traffic.serving import Schedule, capacity_per_second, simulate_serving
 from sim.traffic.workload import Traffic, Workload, streams
 from specdec.errors import InputError
@@ -203,7 +203,7 @@ def simulate_traffic(
         for workload, draws in zip(workloads, seeds[1::2], strict=True)
     ]
     runs = [measure(one, objectives, load=load) for one in served]
-    beyond = [_extrapolated(one, getattr(system.latency, "reach", np.inf)) for one in served]
+    beyond = [extrapolated_share(one, system.latency) for one in served]
     return _summed_up(runs, workloads, load, beyond, perf_counter() - start)
 
 
@@ -225,13 +225,6 @@ def load_of(
         if rate is None:
             return None
     return rate / capacity_per_second(compiled, acceptance, system, sample, server)
-
-
-def _extrapolated(served: Served, reach: float) -> float:
-    """Share of time in iterations of more rows than `reach`."""
-    done = served.iterations
-    seconds = done.seconds.astype(float)
-    return float(seconds[done.rows > reach].sum() / seconds.sum())
 
 
 def _summed_up(

@@ -32,7 +32,22 @@ from sim.setup.arrays import Counts
 from sim.traffic.journal import Journal, is_full, record
 from sim.traffic.scheduler import enqueue, plan, route
 from sim.traffic.seconds import iteration_seconds, padded_seconds
-from sim.traffic.state import NEVER, NOWHERE, Array, Costs, Fleet, Limits, Requests, Rounds, Slots, Times, Waiting, inlined, jit
+from sim.traffic.state import (
+    NEVER,
+    NOWHERE,
+    Array,
+    Costs,
+    Draws,
+    Fleet,
+    Limits,
+    Requests,
+    Rounds,
+    Slots,
+    Times,
+    Waiting,
+    inlined,
+    jit,
+)
 
 SUBMITTED, FINISHED, FIRST_FREE, FREE = range(4)
 """What `Engine.counts` counts: requests that were sent, and answered; the first free client in the ring, and free clients."""
@@ -154,13 +169,8 @@ def submit(limits: Limits, engine: Engine, request: int, arrival: float) -> None
 
 
 @jit
-def advance(
-    requests: Requests, rounds: Rounds, costs: Costs, limits: Limits, engine: Engine, passes: Array, before: int, drawn: int
-) -> None:
-    """Serve until all requests are answered, until request number `drawn` is due, or until the journal is full.
-
-    `passes` says how many guesses in a row pass from each position of all answers on, from position number `before` on.
-    """
+def advance(requests: Requests, rounds: Rounds, costs: Costs, limits: Limits, engine: Engine, draws: Draws, drawn: int) -> None:
+    """Serve until all requests are answered, until request number `drawn` is due, or until the journal is full."""
     fleet, slots, counts = engine.fleet, engine.slots, engine.counts
     n = len(requests.arrival)
     while counts[FINISHED] < n and not is_full(engine.journal):
@@ -190,17 +200,18 @@ def advance(
         if fleet.sequences[replica] == 0 and fleet.head[replica] == NOWHERE:
             ends_at(fleet, replica, NEVER)
             continue
-        work = plan(requests, passes, before, rounds, limits, fleet, slots, engine.waiting, engine.times, replica, now)
+        work = plan(requests, draws, rounds, limits, fleet, slots, engine.waiting, engine.times, replica, now)
         slower = rounds.slower[rounds.chain[fleet.sequences[replica]]]
         if limits.padded:
-            seconds, target, draft, rows = padded_seconds(rounds, costs, limits, fleet, slots, replica, slower)
+            spent = padded_seconds(rounds, costs, limits, fleet, slots, replica, slower)
         else:
-            seconds, target, draft, rows = iteration_seconds(rounds, costs, limits, fleet, slots, work, replica, slower)
+            spent = iteration_seconds(rounds, costs, limits, fleet, slots, work, replica, slower)
+        seconds, target, draft, rows, fork_rows = spent
         ends_at(fleet, replica, now + seconds)
         fleet.working[replica] = True
         fleet.iteration[replica] += 1
         deliveries = fleet.sequences[replica] if limits.padded else work.decoding
-        record(engine.journal, limits, fleet, replica, seconds, target, draft, deliveries, rows)
+        record(engine.journal, limits, fleet, replica, seconds, target, draft, deliveries, rows, fork_rows)
 
 
 @jit

@@ -88,6 +88,7 @@ def record(
     draft: float,
     deliveries: int,
     rows: int,
+    fork_rows: int,
 ) -> None:
     """Write the iteration that a replica has begun, if it is one of those that are kept."""
     state = journal.state
@@ -104,6 +105,7 @@ def record(
     written[line, 0], written[line, 1], written[line, 2], written[line, 3] = seconds, target, draft, deliveries
     written[line, 4], written[line, 5] = fleet.sequences[replica], limits.blocks - fleet.free[replica]
     written[line, 6], written[line, 7], written[line, 8] = fleet.queued[replica], rows, replica
+    written[line, 9] = fork_rows
     state[WRITTEN] += 1
     if state[WRITTEN] == state[MOST]:
         thin(journal)

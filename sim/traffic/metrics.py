@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.setup.arrays import Flags, Floats
+from sim.setup.latency import Latency, fork_reach
 from sim.traffic.record import Served
 from specdec import InputError
 
@@ -186,6 +187,14 @@ def measure(served: Served, objectives: Objectives = Objectives(), warm_up: floa
         saturation=saturation_of(waiting_share, growth, load),
         short=server.clients is None and float(arrival[-1]) - start < SHORT * float(e2e.mean()),
     )
+
+
+def extrapolated_share(served: Served, latency: Latency) -> float:
+    """Share of time in iterations over more rows than were measured, of the target or of the draft's branches."""
+    done = served.iterations
+    beyond = (done.rows > getattr(latency, "reach", np.inf)) | ((done.fork_rows > 0) & (done.fork_rows > fork_reach(latency)))
+    seconds = done.seconds.astype(float)
+    return float(seconds[beyond].sum() / seconds.sum())
 
 
 def growth_of(ttft: Floats) -> float:

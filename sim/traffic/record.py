@@ -27,7 +27,8 @@ class Server:
     `replicas`           independent copies of target and draft
     `max_batch`          sequences that a replica runs at once (`max_num_seqs`)
     `kv_tokens`          tokens of text that the KV cache of a replica holds (`num_gpu_blocks` x `block_size`): what the engine
-                         prints when it starts, the draft's cache included; `None`: no limit
+                         prints when it starts, the draft's cache included; `None`: no limit. A token of a branch of
+                         a fork takes as much as one of text; none where the draft has a device of its own
     `block_tokens`       tokens of a block of that cache
     `iteration_tokens`   tokens of an iteration, those of rounds and of prompts together (`max_num_batched_tokens`)
     `cached_share`       share of each prompt that prefix caching spares
@@ -99,6 +100,7 @@ class Iterations:
     `queued`           requests that wait for a slot
     `rows`             positions that the target scores in all stages, and prompt tokens
     `replica`          which replica it is
+    `fork_rows`        branches of all sequences in a forward of the draft
     `each`             iterations that an entry stands for: 1; in a run of over a million, a random one of every 2, 4, 8, ... is
                        kept
     """
@@ -113,6 +115,7 @@ class Iterations:
     queued: NDArray[np.float32]
     rows: NDArray[np.float32]
     replica: NDArray[np.float32]
+    fork_rows: NDArray[np.float32]
     each: int = 1
 
     def between(self, start: float, end: float) -> Flags:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sim.traffic.state import NOWHERE, Array, Fleet, Limits, Requests, Rounds, Slots, Times, Waiting, Work, inlined, jit
+from sim.traffic.state import NOWHERE, Array, Draws, Fleet, Limits, Requests, Rounds, Slots, Times, Waiting, Work, inlined, jit
 
 
 @jit
@@ -79,16 +79,21 @@ def lowest_place(place: Array, begin: int, end: int) -> int:
 
 
 @inlined
-def edge_of(rounds: Rounds, slots: Slots, passes: Array, before: int, i: int) -> int:
-    """The edge of the round of the sequence in slot `i`. The first of `passes` is that of position `before`."""
-    return int(slots.node[i] * (rounds.most + 1) + passes[slots.text[i] + slots.shift[i] - before])
+def edge_of(rounds: Rounds, slots: Slots, draws: Draws, i: int) -> int:
+    """The edge of the round of the sequence in slot `i`. A fork's lot is that of the target's own token."""
+    position = slots.text[i] + slots.shift[i] - draws.before
+    edge = int(slots.node[i] * (rounds.most + 1) + draws.passes[position])
+    if rounds.foreseen[edge] > 0.0:
+        own = position + min(rounds.accepted[edge], slots.left[i] - 1)
+        if draws.lots[own] < rounds.foreseen[edge]:
+            edge += rounds.twins
+    return edge
 
 
 @inlined
 def serve_running(
     requests: Requests,
-    passes: Array,
-    before: int,
+    draws: Draws,
     rounds: Rounds,
     limits: Limits,
     fleet: Fleet,
@@ -108,7 +113,7 @@ def serve_running(
         if read < 0:
             if start != NOWHERE:
                 slots.node[i] = start
-            edge = edge_of(rounds, slots, passes, before, i)
+            edge = edge_of(rounds, slots, draws, i)
             want, tokens = rounds.scored[edge], text + rounds.held[edge]
             if want > left:  # it waits for the next iteration
                 edge, want, tokens = rounds.idle, 0, 0
@@ -136,8 +141,7 @@ def serve_running(
 @inlined
 def plan(
     requests: Requests,
-    passes: Array,
-    before: int,
+    draws: Draws,
     rounds: Rounds,
     limits: Limits,
     fleet: Fleet,
@@ -149,9 +153,7 @@ def plan(
 ) -> Work:
     """Decide what every sequence does in the next iteration: serve those that run, then let others join."""
     start = rounds.start[rounds.chain[fleet.sequences[replica]]] if len(rounds.start) > 1 else NOWHERE
-    work, left, preempted = serve_running(
-        requests, passes, before, rounds, limits, fleet, slots, waiting, times, replica, start
-    )
+    work, left, preempted = serve_running(requests, draws, rounds, limits, fleet, slots, waiting, times, replica, start)
     decoding, reading, prompt, context = work
     begin = replica * limits.max_batch
     while not preempted and fleet.sequences[replica] < limits.max_batch and left > 0 and fleet.head[replica] != NOWHERE:
@@ -173,7 +175,7 @@ def plan(
         slots.edge[i], slots.read[i], slots.chunk[i], slots.blocks[i] = rounds.idle, 0, chunk, need
         if limits.padded:
             slots.read[i], slots.place[i] = NOWHERE, lowest_place(slots.place, begin, i)
-            slots.edge[i] = edge_of(rounds, slots, passes, before, i)
+            slots.edge[i] = edge_of(rounds, slots, draws, i)
         fleet.sequences[replica] += 1
         reading, prompt, left = reading + 1, prompt + chunk, left - chunk
         if times.admitted[request] < 0:

@@ -55,10 +55,10 @@ class Schedule:
         if self.slower is not None and len(self.slower) != len(self.chains):
             raise InputError("a schedule has one factor for each of its lengths: give as many")
 
-    def rounds(self, most: int) -> Rounds:
+    def rounds(self, most: int, acceptance: Acceptance, one_memory: bool) -> Rounds:
         """The tables of the engine, for at most `most` running sequences."""
         chain_of: Counts = np.searchsorted(self.up_to, np.arange(most + 1), side="left")
-        return rounds_table(self.chains, self.slower or [1.0] * len(self.chains), chain_of)
+        return rounds_table(self.chains, self.slower or [1.0] * len(self.chains), chain_of, acceptance, one_memory)
 
 
 def simulate_serving(
@@ -75,18 +75,21 @@ def simulate_serving(
     has the memory for, `StrategyError` for a strategy that was compiled for another system and holds for that one only.
     """
     seed = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
-    draws, jitter = streams(seed, 2)
+    draws, jitter, lots = streams(seed, 3)
     schedule = compiled if isinstance(compiled, Schedule) else Schedule([compiled])
-    rounds = schedule.rounds(server.max_batch)
-    _check_memory(rounds, workload, server)
+    rounds = schedule.rounds(server.max_batch, acceptance, system.one_memory)
+    if rounds.twins:
+        system.require_forks(schedule.chains[0].strategy.name)
+    require_memory(rounds, workload, server)
     if server.antiphase and system.in_turn:
         raise InputError("antiphase halves need a draft that works beside the target: give it a device of its own")
     drafting = next((chain for chain in schedule.chains if chain.strategy.drafts), schedule.chains[0])
     longest = int((workload.input_tokens + workload.output_tokens).max())
     widest = (server.iteration_tokens if server.runtime == "vllm" else longest) + int(rounds.held.max())
-    costs = costs_table(drafting, system, server.max_batch, widest, longest)
+    branches, padded = int(max(rounds.branches.max(), rounds.fork_rows.max())), server.runtime == "specdec"
+    costs = costs_table(drafting, system, server.max_batch, widest, longest, branches, padded=padded)
     requests, limits = requests_table(workload, server.cached_share), _limits(server)
-    answers, engine, oldest = Answers(requests, acceptance, rounds.most, draws), started(len(workload), limits), 0
+    answers, engine, oldest = Answers(requests, acceptance, rounds, draws, lots), started(len(workload), limits), 0
     times = engine.times
     set_seed(int(jitter.generate_state(1)[0]))
     while engine.counts[FINISHED] < len(workload):
@@ -95,7 +98,7 @@ def simulate_serving(
         elif engine.counts[SUBMITTED] == answers.drawn:
             oldest += int(np.argmax(times.finish[oldest:] < 0))
             answers.draw(oldest)
-        advance(requests, rounds, costs, limits, engine, answers.passes, answers.before, answers.drawn)
+        advance(requests, rounds, costs, limits, engine, answers.draws, answers.drawn)
     ends, log, each = engine.journal.written()
     return Served(
         workload,
@@ -126,8 +129,8 @@ def _limits(server: Server) -> Limits:
     )
 
 
-def _check_memory(rounds: Rounds, workload: Workload, server: Server) -> None:
-    """Refuse requests that no replica can ever hold, and an iteration too small for a round."""
+def require_memory(rounds: Rounds, workload: Workload, server: Server) -> None:
+    """Raise `InputError` for requests that no replica can ever hold, and for an iteration too small for a round."""
     ahead = int(rounds.held.max())
     if server.runtime == "vllm" and server.iteration_tokens < int(rounds.scored.max()):
         raise InputError(
@@ -138,10 +141,10 @@ def _check_memory(rounds: Rounds, workload: Workload, server: Server) -> None:
     whole = workload.input_tokens + workload.output_tokens + ahead
     needed = -(-whole // server.block_tokens) * server.block_tokens
     if (too_large := needed > server.kv_tokens // server.block_tokens * server.block_tokens).any():
-        request = int(np.argmax(too_large))
+        request = int(np.argmax(needed))
         raise InputError(
-            f"kv_tokens {server.kv_tokens} is too small for request {request}, which needs {needed[request]} "
-            "(prompt, answer and look-ahead, in whole blocks): give more, or drop the request"
+            f"kv_tokens {server.kv_tokens} is too small for {int(too_large.sum())} of {len(workload)} requests, of which "
+            f"number {request} needs {needed[request]} (prompt, answer and look-ahead, in whole blocks): give more, or drop it"
         )
 
 

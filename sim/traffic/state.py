@@ -77,20 +77,26 @@ class Requests(NamedTuple):
 class Rounds(NamedTuple):
     """The compiled chains of one strategy, or of several among which the running batch chooses.
 
-    An edge is the outcome of a round at a node: that of node `x`, when `y` guesses in a row pass, is `x` (`most` + 1) + `y`.
-    Edge `idle`, the last one, stands for no round.
+    An edge is the outcome of a round at a node: that of node `x`, when `y` guesses in a row pass, is `x` (`most` + 1) + `y`. If
+    a fork prepared for that outcome, it is the edge `twins` further on. Edge `idle`, the last one, stands for no round.
 
     `chain`         shape (most sequences + 1,): which chain is used while so many sequences run
     `start`         shape (chains,): the node where a chain begins
     `slower`        shape (chains,): factor of the target's seconds, for a chain that costs more than its rows
     `most`          guesses tested at once, at most
     `idle`          number of the edge without a round
+    `twins`         edges of outcomes that no fork prepared for; 0 where nothing forks
     `next_node`     shape (edges,)
     `tokens`        shape (edges,): committed
     `positions`     shape (stages, edges): positions that the target scores
     `draft_steps`   shape (stages, edges): steps of the draft
     `scored`        shape (edges,): positions in all stages together
     `held`          shape (edges,): KV tokens beyond the text
+    `accepted`      shape (edges,): guesses
+    `foreseen`      shape (edges,): chance that a fork prepared for the outcome, which is then that of the twin
+    `fork_rows`     shape (stages, edges): positions of the draft's forward that begins a fork
+    `branches`      shape (stages, edges): of the fork
+    `branch_steps`  shape (stages, edges): tokens that it makes for each branch
     """
 
     chain: Array
@@ -98,44 +104,68 @@ class Rounds(NamedTuple):
     slower: Array
     most: int
     idle: int
+    twins: int
     next_node: Array
     tokens: Array
     positions: Array
     draft_steps: Array
     scored: Array
     held: Array
+    accepted: Array
+    foreseen: Array
+    fork_rows: Array
+    branches: Array
+    branch_steps: Array
+
+
+class Draws(NamedTuple):
+    """What chance decides about the positions of all answers, from position number `before` on; other positions have none.
+
+    `passes`   shape (positions,): how many guesses in a row pass from each on
+    `lots`     shape (positions,): uniform numbers, below which a chance comes true; empty where nothing forks
+    """
+
+    passes: Array
+    lots: Array
+    before: int
 
 
 class Costs(NamedTuple):
     """Seconds of forwards, on a grid, and how two models share devices.
 
     `sequences`, `width`, `context`   knots of the grid: sequences in a forward, mean positions and mean context of a sequence
-    `intervals`                       for each of them, the interval of knots that begins at or before each whole number
+    `branches`                        knots of mean branches of a sequence, and of the positions that a fork begins with
+    `intervals`                       for each of these four, the interval of knots that begins at or before each whole number
     `target`                          shape (sequences, width, context): seconds of a forward
     `draft`                           shape (sequences, context): seconds of one more draft step
     `draft_start`                     seconds of a draft in addition to its steps
+    `fork_first`                      shape (sequences, branches, context): seconds of a fork's first forward over positions
+    `fork_step`                       shape (sequences, branches, context): seconds of one more step over all branches
     `prompt_share`                    seconds that the draft reads a prompt, over what the prompt adds to the target's forward
     `in_turn`                         whether the models never work at the same time
-    `together`                        slowdown of draft and target while both work
-    `apart`                           slowdown of draft and target while only one of them works
+    `together`                        shape (sequences, 2): slowdown of draft and target while both work
+    `apart`                           shape (sequences, 2): the same while only one of them works
     `network`                         seconds to the draft and back
-    `overhead`                        seconds of an iteration in which no model works
+    `overhead`                        shape (sequences,): seconds of an iteration in which no model works
     `varies`                          coefficients of variation of a draft step and of a forward
     """
 
     sequences: Array
     width: Array
     context: Array
-    intervals: tuple[Array, Array, Array]
+    branches: Array
+    intervals: tuple[Array, Array, Array, Array]
     target: Array
     draft: Array
     draft_start: float
+    fork_first: Array
+    fork_step: Array
     prompt_share: float
     in_turn: bool
-    together: tuple[float, float]
-    apart: tuple[float, float]
+    together: Array
+    apart: Array
     network: float
-    overhead: float
+    overhead: Array
     varies: tuple[float, float]
 
 
@@ -249,5 +279,5 @@ class Work(NamedTuple):
     context: int
 
 
-LOG = ("seconds", "target", "draft", "deliveries", "running", "blocks", "queued", "rows", "replica")
+LOG = ("seconds", "target", "draft", "deliveries", "running", "blocks", "queued", "rows", "replica", "fork_rows")
 """Columns of the log of iterations, next to the time at which each ends."""

@@ -92,7 +92,7 @@ def profile_at(steps: Steps, profile: Profile | None, context: int) -> Profile:
 
 def steps_of(statistics: Statistics) -> Steps:
     """Seconds and acceptance of a strategy's own decodes."""
-    by_width, drafted, forwards = statistics.window_seconds, statistics.drafted_tokens, statistics.window_forwards
+    by_width, drafted, forwards = statistics.window_seconds, statistics.draft_steps, statistics.window_forwards
     return Steps(
         target_window_seconds={width: by_width[width] / forwards[width] for width in sorted(forwards)},
         draft_step_seconds=statistics.draft_busy_seconds / drafted if drafted and statistics.draft_busy_seconds else None,

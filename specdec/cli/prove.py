@@ -36,7 +36,7 @@ def prove(
             autocompletion=strategy_names,
         ),
     ] = None,
-    every: Annotated[bool, typer.Option("--all", help="Prove every installed strategy.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Prove every installed strategy, and every policy.")] = False,
     settings: options.Parameters = None,
     verification: Annotated[
         list[str] | None,
@@ -65,7 +65,8 @@ def prove(
 
     Every branch of every random choice is followed on small generated model pairs, and the law of outputs of 1 to 4 tokens is
     compared with the target's; where few positions are open, that of outputs of up to 24. Outputs of 64 tokens are sampled.
-    What begins later is not seen. Strategies with a draft length are tried with 1 to 4. Exits with 1, and shows a smallest
+    What begins later is not seen. Strategies with a draft length are tried with 1 to 4 and, with --all, with each policy that
+    chooses it, under one rule and on a fifth of the pairs. Exits with 1, and shows a smallest
     counterexample, if a strategy and a rule that claim to be lossless are not. Of those that claim nothing, such as
     --verification typical, it says how lossy they are.
 
@@ -77,7 +78,7 @@ def prove(
       specdec prove speculative --verification typical --on-pair
     """
     from specdec.law.long import NEW_TOKENS
-    from specdec.law.suite import prove_all, variants
+    from specdec.law.suite import prove_all, variants, with_policies
 
     terminal = Terminal(json)
     if every == bool(strategy):
@@ -91,7 +92,10 @@ def prove(
             raise InputError(f"{name} forces acceptance, so there is no law to prove: name a rule")
     if not on_pair and models != options.ModelOptions():
         raise InputError("--target and what else says which models to take is for --on-pair: give it too")
-    proofs = prove_all(strategies, verification or (), pairs, seed, new_tokens or NEW_TOKENS, progress=terminal.follow)
+    policies = with_policies() if every and not chosen else ()
+    proofs = prove_all(
+        strategies, verification or (), pairs, seed, new_tokens or NEW_TOKENS, terminal.follow, policies=policies
+    )
     if on_pair and not proofs.interrupted:
         proofs = replace(proofs, measured=measured(models, verification or list(rules())))
     terminal.console.print(proofs)

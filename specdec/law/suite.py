@@ -14,6 +14,7 @@ import os
 import pickle
 import signal
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -26,8 +27,9 @@ from specdec.law.long import NEW_TOKENS
 from specdec.law.lossy import MeasuredLoss, how_lossy
 from specdec.law.proof import SIZES, Proof, prove
 from specdec.law.sampled import TEXT_TOKENS
+from specdec.lengths import POLICIES
 from specdec.report import Progress, Report, no_progress, spelled, table
-from specdec.strategy import DecodingStrategy, create, require_strategy
+from specdec.strategy import DecodingStrategy, DraftingStrategy, available, create, require_strategy
 from specdec.verification import Rule, is_lossless, name_of, rule, rules
 
 if TYPE_CHECKING:
@@ -37,7 +39,11 @@ if TYPE_CHECKING:
 DRAFT_LENGTHS = (1, 2, 3, 4)
 SHORT = max(new_tokens for _, new_tokens in SIZES)
 
-_Claim: TypeAlias = tuple[DecodingStrategy, "str | Rule"]
+LONGEST_OF_POLICIES, POLICY_PAIRS = 2, 5
+"""The longest draft with which policies are proved, and how many times fewer pairs they are proved on."""
+
+_Claim: TypeAlias = tuple[DecodingStrategy, "str | Rule", int]
+"""A strategy, a rule, and on how many pairs they are proved."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,15 @@ class Proofs(Report):
                 f"Proved for draft length{'s' if len(lengths) > 1 else ''} {', '.join(map(str, lengths))}; "
                 "another one needs a proof of its own: --set draft_length=N."
             )
+        policies = [proof for proof in enumerated if _has_policy(proof.parameters)]
+        if policies:
+            names = dict.fromkeys(str(proof.parameters["draft_length"]) for proof in policies)
+            strategies = dict.fromkeys(proof.strategy for proof in policies)
+            of_each = Counter(spelled(proof.strategy, proof.parameters) for proof in policies)
+            yield (
+                f"Draft-length policies {', '.join(names)} were proved in {', '.join(strategies)}, each under "
+                f"{max(of_each.values())} of the rules and on {policies[0].pairs} pairs."
+            )
         if lengths and lengths[-1] >= longest:
             most = lengths[-1]
             yield f"No output of {longest} tokens holds a whole draft of {most}: give --new-tokens {most + 1} or more."
@@ -136,26 +151,30 @@ def prove_all(
     seed: int = 0,
     new_tokens: int = NEW_TOKENS,
     progress: Progress = no_progress,
+    policies: Sequence[DecodingStrategy] = (),
 ) -> Proofs:
     """Prove each strategy under each of `verifications`: rules or their names; every lossless one unless some are given.
 
     Each proof is on `pairs` generated pairs and, for outputs of up to `new_tokens` tokens, on some more; another `seed` gives
-    other pairs. A strategy whose law cannot be computed gets a proof that is not exact, with the error as its counterexample.
-    Ctrl-C ends the work and keeps the proofs that are done.
+    other pairs. `policies` are strategies too, such as those of `with_policies`: each is proved under one rule, all rules in
+    turn, on a fifth of the pairs. A strategy whose law cannot be computed gets a proof that is not exact, with the error as its
+    counterexample. Ctrl-C ends the work and keeps the proofs that are done.
     """
     at_least_one(pairs=pairs, new_tokens=new_tokens)
-    for strategy in strategies:
+    for strategy in (*strategies, *policies):
         require_strategy(strategy)
     chosen = list(verifications or rules())
     for verification in chosen:
         rule(verification)  # an unknown name is refused before any work
-    claims = [(strategy, verification) for strategy in strategies for verification in chosen]
+    claims = [(strategy, verification, pairs) for strategy in strategies for verification in chosen]
+    fewer = -(-pairs // POLICY_PAIRS)
+    claims += [(strategy, chosen[number % len(chosen)], fewer) for number, strategy in enumerate(policies)]
     for claim in claims:
         _require_importable(claim)
     found: dict[int, Proof] = {}
     interrupted = False
     try:
-        for _ in progress(_proved(claims, (pairs, seed, new_tokens), found), len(claims)):
+        for _ in progress(_proved(claims, (seed, new_tokens), found), len(claims)):
             pass
     except KeyboardInterrupt:
         interrupted = True
@@ -171,7 +190,19 @@ def variants(name: str, **parameters: Any) -> list[DecodingStrategy]:
     return [create(name, **parameters, draft_length=length) for length in DRAFT_LENGTHS]
 
 
-def _proved(claims: Sequence[_Claim], settings: tuple[int, int, int], found: dict[int, Proof]) -> Iterator[Proof]:
+def with_policies() -> list[DecodingStrategy]:
+    """Every installed strategy that drafts with every installed draft-length policy, at most 2 tokens where it has a `most`."""
+    drafting = [name for name, cls in available().items() if issubclass(cls, DraftingStrategy)]
+    policies = [_short(name, policy) for name, policy in POLICIES.usable().items()]
+    return [create(name, draft_length=policy) for name in drafting for policy in policies]
+
+
+def _short(name: str, policy: Any) -> str:
+    """The policy as it is written, with a short longest draft if it has that parameter."""
+    return f"{name}:most={LONGEST_OF_POLICIES}" if any(field.name == "most" for field in fields(policy)) else name
+
+
+def _proved(claims: Sequence[_Claim], settings: tuple[int, int], found: dict[int, Proof]) -> Iterator[Proof]:
     """The proofs as they are done. `found` gets each by the number of its claim. Long drafts begin first: they take longest."""
     longest_first = sorted(range(len(claims)), key=lambda number: _length(claims[number]), reverse=True)
     workers = min(len(claims), os.cpu_count() or 1)
@@ -200,6 +231,10 @@ def _length(claim: _Claim) -> int:
 def _drafted(parameters: Mapping[str, Any]) -> int:
     length = parameters.get("draft_length", 0)
     return length if isinstance(length, int) else 0
+
+
+def _has_policy(parameters: Mapping[str, Any]) -> bool:
+    return parameters.get("draft_length", "auto") != "auto" and not _drafted(parameters)
 
 
 def _prove(strategy: DecodingStrategy, verification: str | Rule, pairs: int, seed: int, new_tokens: int) -> Proof:

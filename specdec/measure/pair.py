@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from statistics import mean
 
 import torch
 
@@ -18,7 +19,7 @@ from specdec.acceptance import FileAcceptance, ForesightSums, MeasuredAcceptance
 from specdec.errors import InputError
 from specdec.machine import OtherWork, available_cores, cpu_name, versions
 from specdec.measure.acceptance import measure_acceptance
-from specdec.measure.contention import LENGTHS, Alone, in_turn, round_overhead_seconds, together
+from specdec.measure.contention import LENGTHS, Alone, batch_rounds, in_turn, round_overhead_seconds, together
 from specdec.pair import Pair
 from specdec.profile import DraftTiming, Hardware, PairNames, Profile, Slowdown, TargetTiming
 from specdec.report import Progress, no_progress
@@ -62,8 +63,8 @@ def profile(
 
     `prompts`         token ids of the prompts, by name of their file; acceptance is not measured without any
     `widths`          positions of a window; those that the measurement itself needs are added
-    `batches`         numbers of sequences in one forward, at the first context
-    `batch_widths`    positions of a window in each of these forwards
+    `batches`         numbers of sequences in one forward, and in a round, at the first context
+    `batch_widths`    positions of a window in each of these forwards; 1 is added
     `contexts`        tokens before a window
     `prompt_tokens`   lengths of prompts whose reading is timed; they stand in the profile as windows after no context
     `branches`        numbers of branches of a fork whose draft steps are timed, at the first context
@@ -81,7 +82,7 @@ def profile(
         limit = pair.draft_context_limit
         contexts = [context for context in contexts if context + max(widths) < limit] or [timing_context(limit)]
         batches = [batch for batch in batches if batch > 1]
-        several = [(batch, width) for batch in batches for width in batch_widths if contexts[0] + width < limit]
+        several = [(batch, width) for batch in batches for width in {1, *batch_widths} if contexts[0] + width < limit]
         prompt_tokens = [tokens for tokens in prompt_tokens if 1 < tokens < limit]
         branches = [number for number in branches if 1 < number <= pair.vocabulary]
         plan = _Plan(widths, several, batches, contexts, prompt_tokens, branches, slots)
@@ -122,7 +123,8 @@ class _Plan:
 
 def _measured(pair: Pair, target_lane: Lane, draft_lane: Lane, plan: _Plan) -> Profile:
     """One pass: all times of both models, alone and with each other."""
-    target, draft, alone = _timed_alone(target_lane, draft_lane, plan)
+    target, draft, alone, batched = _timed_alone(target_lane, draft_lane, plan)
+    forks, fork_start = _timed_forks(draft_lane, plan, alone[plan.contexts[0]].draft)
     usual = min(plan.contexts, key=lambda tokens: abs(tokens - CONTEXT_TOKENS))
     alternating = in_turn(pair, 2 * BLOCK, usual, alone[usual], plan.slots)
     side_by_side = None
@@ -130,22 +132,25 @@ def _measured(pair: Pair, target_lane: Lane, draft_lane: Lane, plan: _Plan) -> P
         side_by_side = together(pair, 2 * BLOCK, usual, alone[usual], alternating.start_seconds, plan.slots)
     return Profile(
         target_seconds=target,
-        draft_seconds=draft,
-        draft_start_seconds=(alternating.start_seconds + alternating.transport_seconds) / alternating.draft_factor,
+        draft_seconds=draft + forks,
+        draft_start_seconds=alternating.draft_start_seconds,
+        fork_start_seconds=fork_start,
         in_turn=Slowdown(alternating.target_factor, alternating.draft_factor),
         together=side_by_side,
         round_overhead_seconds=round_overhead_seconds(pair, 2 * BLOCK, usual, plan.slots),
         drafting_overhead_seconds=alternating.overhead_seconds,
+        batches=tuple(batch_rounds(pair, BLOCK, plan.contexts[0], one, alternating, plan.slots) for one in batched),
     )
 
 
 def _timed_alone(
     target_lane: Lane, draft_lane: Lane, plan: _Plan
-) -> tuple[tuple[TargetTiming, ...], tuple[DraftTiming, ...], dict[int, Alone]]:
-    """Timings of both models, each alone; and those of single sequences by context."""
+) -> tuple[tuple[TargetTiming, ...], tuple[DraftTiming, ...], dict[int, Alone], list[Alone]]:
+    """Timings of both models, each alone; those of single sequences by context; and those of batches."""
     target: list[TargetTiming] = []
     draft: list[DraftTiming] = []
     alone: dict[int, Alone] = {}
+    batched: list[Alone] = []
     for context in plan.contexts:  # the draft first, so that its process is up when the target is timed
         step = Timing.of(timed_drafts(draft_lane, BLOCK, context, Sampling(), plan.slots))
         draft.append(DraftTiming(1, context, step.mean, step.cv))
@@ -157,16 +162,26 @@ def _timed_alone(
     for tokens, seconds in timed_prompts(target_lane, plan.prompt_tokens, BLOCK, plan.slots).items():
         timing = Timing.of(seconds)
         target.append(TargetTiming(tokens, 1, 0, timing.mean, timing.cv))
+    windows_of: dict[int, dict[int, float]] = {batch: {} for batch in plan.batches}
     for (batch, width), seconds in timed_batches(target_lane, plan.several, BLOCK, first, plan.slots).items():
         timing = Timing.of(seconds)
         target.append(TargetTiming(width, batch, first, timing.mean, timing.cv))
-    for branches, seconds in timed_branches(draft_lane, plan.branches, BLOCK, first, Sampling(), plan.slots).items():
-        timing = Timing.of(seconds)
-        draft.append(DraftTiming(1, first, timing.mean, timing.cv, branches=branches))
+        windows_of[batch][width] = timing.mean
     for batch, seconds in timed_batched_drafts(draft_lane, plan.batches, BLOCK, first, plan.slots).items():
         timing = Timing.of(seconds)
         draft.append(DraftTiming(batch, first, timing.mean, timing.cv))
-    return tuple(target), tuple(draft), alone
+        batched.append(Alone(windows_of[batch], timing.mean, batch))
+    return tuple(target), tuple(draft), alone, [one for one in batched if max(one.target, default=1) > 1]
+
+
+def _timed_forks(lane: Lane, plan: _Plan, step: float) -> tuple[tuple[DraftTiming, ...], float]:
+    """Tokens of all branches of a fork, and what a fork takes beside its forwards; a plain token takes `step` seconds."""
+    first, timings, starts = plan.contexts[0], list[DraftTiming](), [0.0] * (not plan.branches)
+    for branches, (seconds, start) in timed_branches(lane, plan.branches, BLOCK, first, Sampling(), plan.slots).items():
+        timing = Timing.of(seconds)
+        timings.append(DraftTiming(1, first, timing.mean, timing.cv, branches=branches))
+        starts.append(max(0.0, start - step))  # the forward over the window takes a step
+    return tuple(timings), mean(starts)
 
 
 def _acceptance(pair: Pair, prompts: Mapping[str, Sequence[Sequence[int]]], new_tokens: int, seed: int) -> MeasuredAcceptance:

@@ -54,11 +54,12 @@ class Branches:
 
         A token sees its prefix and its own branch. Cut off the cells of later steps as long as they are empty.
         """
-        prefixes = torch.tensor(self.prefixes, device=device)
-        seen = torch.arange(self.start, device=device) < prefixes.unsqueeze(1)
-        own = torch.eye(len(prefixes), dtype=torch.bool, device=device).repeat(1, self.steps)
-        hidden = torch.cat([seen, own], 1).logical_not_()
-        return torch.zeros_like(hidden, dtype=dtype).masked_fill_(hidden, torch.finfo(dtype).min)
+        count = len(self.prefixes)
+        mask = torch.full((count, self.end), torch.finfo(dtype).min, dtype=dtype, device=device)
+        prefixes = torch.tensor(self.prefixes, device=device).unsqueeze(1)
+        mask[:, : self.start].masked_fill_(torch.arange(self.start, device=device) < prefixes, 0)
+        mask[:, self.start :].view(count, self.steps, count).diagonal(dim1=0, dim2=2).zero_()
+        return mask
 
 
 def why_not_forked(model: PreTrainedModel) -> str | None:

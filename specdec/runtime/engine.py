@@ -136,7 +136,8 @@ class Engine:
         """The verdict on a guess, by the slot's rule."""
         scoring: Scoring = effect.scores.rows
         guess = effect.guess[: scoring.positions]  # shorter than asked only where the context is full, which ends the output
-        bonus = effect.bonus and len(guess) < scoring.positions
+        guess = self._draft.arrived(guess)
+        bonus = (effect.bonus or not guess.drafted) and len(guess) < scoring.positions
         tokens = guess.tokens
         if scoring.best is not None and isinstance(slot.rule, Synthetic):
             decision = slot.rule.greedy(scoring.best, tokens, bonus, slot.dice)

@@ -130,16 +130,17 @@ def foreseen(scores: Tensor, window: Sequence[int], fan_outs: Sequence[int]) -> 
     is a token that the draft would never draw.
     """
     scores = scores.clone()
-    rows = torch.arange(len(scores), device=scores.device)
-    scores[rows[:-1], torch.tensor(list(window), dtype=torch.long, device=scores.device)] = -torch.inf
-    ranks: list[list[int]] = []
+    own_next = torch.tensor([*window], dtype=torch.long, device=scores.device).unsqueeze(-1)
+    scores[: len(window)].scatter_(1, own_next, -torch.inf)
+    ranks: list[tuple[Tensor, Tensor]] = []
     for _ in range(max(fan_outs)):
-        best, tokens = scores.max(-1)
-        ranks.append(tokens.where(best > -torch.inf, NOT_A_TOKEN).tolist())
-        scores[rows, tokens] = -torch.inf
+        best, tokens = ranked = scores.max(-1, keepdim=True)
+        ranks.append(ranked)
+        scores.scatter_(1, tokens, -torch.inf)
+    best, tokens = (torch.cat(found, 1).tolist() for found in zip(*ranks, strict=True))
     return [
-        (accepted, tokens[accepted])
+        (accepted, token)
         for accepted, fan_out in enumerate(fan_outs)
-        for tokens in ranks[:fan_out]
-        if tokens[accepted] != NOT_A_TOKEN
+        for score, token in zip(best[accepted][:fan_out], tokens[accepted], strict=False)
+        if score > -torch.inf
     ]

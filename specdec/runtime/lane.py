@@ -19,6 +19,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -43,6 +44,18 @@ START_SECONDS = 300.0
 """How long a process may take to start. It imports torch and transformers first."""
 
 Wait = Callable[[], Any]
+
+WITH_ROWS = ("draft", "branch")
+"""Requests whose answers have rows in the shared memory of a process lane."""
+
+
+@dataclass(eq=False)
+class Awaited:
+    """A request to a process lane that is not answered yet; later one that is. It is forgotten with whoever waits for it."""
+
+    method: str
+    answered: bool = False
+    answer: Any = None
 
 
 def leave_a_core_to_the_draft() -> int:
@@ -178,6 +191,7 @@ class ProcessLane(Lane):
         self._contexts = Sender()
         self._ready = False
         self._ticket = 0
+        self._awaited: weakref.WeakValueDictionary[int, Awaited] = weakref.WeakValueDictionary()
         self._threads_before = leave_a_core_to_the_draft()
 
     def submit(self, method: str, *arguments: Any) -> Wait:
@@ -186,6 +200,8 @@ class ProcessLane(Lane):
         requests: Sequence[DraftRequest | ForkRequest] = arguments[0] if method in ("draft", "fork") else ()
         if requests:  # plain tuples are pickled in a fraction of the time
             arguments = tuple([(slot, *rest) for slot, _, *rest in requests])
+        while method in WITH_ROWS and any(one.method in WITH_ROWS for one in self._awaited.values()):
+            self._take_in()  # what is asked for now overwrites the rows of what was asked for before
         self._ticket += 1  # before it is sent: Ctrl-C may come in between, and no two requests may have one number
         ticket = self._ticket
         try:
@@ -201,7 +217,8 @@ class ProcessLane(Lane):
         except KeyboardInterrupt:
             self._close_if_torn()
             raise
-        return partial(self._answer, ticket)
+        awaited = self._awaited[ticket] = Awaited(method)
+        return partial(self._answer, awaited)
 
     def _start(self) -> None:
         """Wait until the worker has its model. Raises what kept it from that."""
@@ -224,14 +241,20 @@ class ProcessLane(Lane):
         self.ended = True
         self._finalizer()
 
-    def _answer(self, wanted: int) -> Any:
-        ticket = 0
-        answer: Any = None
-        while ticket < wanted:  # skip answers that an interrupted round never fetched
-            ticket, answer = self._receive(PATIENCE_SECONDS)
-        if isinstance(answer, SpecdecError):
-            raise answer
-        return unpacked(answer, self._shared) if isinstance(answer, tuple) else answer
+    def _answer(self, awaited: Awaited) -> Any:
+        while not awaited.answered:
+            self._take_in()
+        if isinstance(awaited.answer, SpecdecError):
+            raise awaited.answer
+        return awaited.answer
+
+    def _take_in(self) -> None:
+        """Receive an answer. One that nobody waits for any more, as after an interrupted round, is dropped."""
+        ticket, answer = self._receive(PATIENCE_SECONDS)
+        awaited = self._awaited.pop(ticket, None)
+        if awaited is not None:
+            awaited.answer = unpacked(answer, self._shared) if isinstance(answer, tuple) else answer
+            awaited.answered = True
 
     def _receive(self, patience_seconds: float) -> Any:
         try:

@@ -10,15 +10,16 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import Any, TypeAlias, TypeVar
 
 from specdec.effects import Both, Draft, Effect, Fork, Forks, Guess, Race, Score, Scores
 from specdec.errors import LaneError, ModelError, PairError, StrategyError
 from specdec.runtime.lane import Lane, Wait
-from specdec.runtime.messages import Drafting, DraftRequest, Forking, ForkRequest, ScoreRequest, Scoring
-from specdec.runtime.prepared import NO_FORKS, PreparedForks, guess_of
+from specdec.runtime.messages import DraftRequest, Forking, ForkRequest, ScoreRequest, Scoring
+from specdec.runtime.prepared import NO_FORKS, Late, PreparedForks, as_read, guess_of
 from specdec.runtime.slot import Slot
+from specdec.verification import Row
 
 A = TypeVar("A")
 R = TypeVar("R", DraftRequest, ForkRequest, ScoreRequest)
@@ -178,6 +179,7 @@ class DraftSide:
         else:
             asked.slot.give_back(request.uniforms[len(answer.tokens) :])
             asked.slot.statistics.drafted_tokens += len(answer.tokens)
+            asked.slot.statistics.draft_steps += len(answer.tokens)
             asked.slot.written = answer.certain
             asked.answer = Guess.certain(answer.tokens) if answer.certain else guess_of(answer.tokens, answer.q)
 
@@ -208,15 +210,28 @@ class DraftSide:
 
     def _answer_fork(self, asked: AskedFork, forking: Forking) -> None:
         asked.slot.statistics.drafted_tokens += sum(map(len, forking.tails))
+        asked.slot.statistics.draft_steps += 1 + max(map(len, forking.tails), default=0)
         rows_are_read = not asked.slot.sampling.greedy or asked.effect.stop is not None
         fetch = partial(self._branch, asked.slot.index, forking.number) if rows_are_read else None
         tails = dict(zip(forking.outcomes, enumerate(forking.tails), strict=True))
         asked.answer = PreparedForks(tails, fetch, asked.slot.statistics)
 
-    def _branch(self, slot: int, number: int, branch: int) -> Drafting | None:
-        """A branch of a fork with its rows; `None` when the lane is lost."""
-        found: list[Drafting] | None = self.wait(self.submit("branch", slot, number, branch))
-        return None if found is None else found[0]
+    def _branch(self, slot: int, number: int, branch: int) -> Callable[[], Row] | None:
+        """Ask for the rows of a branch. Returns what waits for them; `None` when the lane is lost."""
+        wait = self.submit("branch", slot, number, branch)
+        if wait is None:
+            return None
+        rows = cache(lambda: as_read(wait()[0].q))
+        if not self.overlaps:
+            rows()  # such a lane works when it is waited for, and the next fork replaces this one
+        return rows
+
+    def arrived(self, guess: Guess) -> Guess:
+        """`guess` with all its rows; it ends before the first that is lost with its lane, whatever its tokens are."""
+        for i, drafted in enumerate(guess.drafted):
+            if isinstance(drafted, Late) and self._unless_lost(drafted.rows) is None:
+                return guess[:i]
+        return guess
 
     def _unless_lost(self, call: Callable[..., T], *arguments: Any) -> T | None:
         """What `call` returns; `None` when the lane is lost, before or now."""

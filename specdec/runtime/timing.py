@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count, cycle, islice
 from statistics import mean, median, stdev
 from typing import Any, TypeVar
 
-from specdec.errors import InputError
+from specdec.errors import InputError, StrategyError
 from specdec.runtime.lane import Lane
 from specdec.runtime.messages import DraftRequest, ForkRequest, ScoreRequest
 from specdec.sampling import Sampling
+from specdec.state import Costs
 
 CONTEXT_TOKENS = 128
 """Length of the made-up context after which steps are timed, unless another length is given."""
@@ -27,6 +28,9 @@ RATIO_SECONDS = 1.0
 
 SHORTEST_CONTEXT = 20
 """Tokens that a model must hold to be timed: half of them stand before the widest window."""
+
+FAR = 9
+"""Positions, and branches, whose times stand for those of more and of fewer."""
 
 WARM_UP, BLOCK = 2, 4
 """Repeats of a setting, one after another: the first `WARM_UP` are not counted, the next `BLOCK` are."""
@@ -102,6 +106,25 @@ def speed_ratio(
     return median(ratios)
 
 
+def measured_costs(target: Lane, draft: Lane | None, ratio: float, context: int = CONTEXT_TOKENS) -> Costs:
+    """What greedy work takes at a measured speed `ratio`, by lines through 1 and `FAR` positions, and 2 and `FAR` branches.
+
+    A draft that cannot fork says nothing of branches.
+    """
+    one, wide = window_seconds(target, (1, FAR), BLOCK, context).values()
+    costs = Costs(ratio, guess=max(0.0, wide / one - 1) / (FAR - 1))
+    if draft is None:
+        return costs
+    step = step_seconds(draft, BLOCK, context)
+    try:
+        forks = timed_branches(draft, (2, FAR), BLOCK, context, Sampling(temperature=0))
+    except StrategyError:
+        return costs
+    (few, start), (many, _) = forks.values()
+    branch = max(0.0, median(many) - median(few)) / step / (FAR - 2)
+    return replace(costs, branch=branch, fork=max(1.0, start / step))
+
+
 def window_seconds(lane: Lane, widths: Sequence[int], repeats: int = 12, context: int = CONTEXT_TOKENS) -> dict[int, float]:
     """Median seconds of a greedy forward over each width, after `context` tokens."""
     found = timed_windows(lane, widths, repeats, context, Sampling(temperature=0))
@@ -149,21 +172,27 @@ def timed_drafts(lane: Lane, repeats: int, context: int, sampling: Sampling, slo
 
 def timed_branches(
     lane: Lane, branches: Sequence[int], repeats: int, context: int, sampling: Sampling, slots: int = 1
-) -> dict[int, list[float]]:
-    """By number of branches: seconds in which each branch of a fork gets one more token."""
+) -> dict[int, tuple[list[float], float]]:
+    """By number of branches: seconds in which each branch of a fork gets one more token, and those before its first token."""
     base = made_up_context(context)
     lane.submit("begin", sampling, base, 0, slots)()
+    race = None if sampling.greedy else 1
 
-    def forks(number: int) -> Iterator[float]:
+    def forks(number: int) -> Iterator[tuple[float, float]]:
+        """Seconds of a fork of one token, and of a longer one."""
         for grown in count(1):
             text = [*base, *[0] * grown]
-            seconds = [
-                lane.submit("fork", [ForkRequest(0, text, (number,), tokens, [0.5] * number * tokens)])()[0].busy_seconds
-                for tokens in (1, 1 + BLOCK)
-            ]
-            yield max(0.0, seconds[1] - seconds[0]) / BLOCK
+            requests = [ForkRequest(0, text, (number,), n, [0.5] * number * n, race=race) for n in (1, 1 + BLOCK)]
+            short, longer = (lane.submit("fork", [request])()[0].busy_seconds for request in requests)
+            yield short, longer
 
-    return interleaved(branches, repeats, forks)
+    found: dict[int, tuple[list[float], float]] = {}
+    for number, timed in interleaved(branches, repeats, forks).items():
+        usual = median(short for short, _ in timed)
+        more = [(longer - usual) / BLOCK for _, longer in timed if longer > usual]  # else the machine was busy
+        steps = more or [longer / (1 + BLOCK) for _, longer in timed]
+        found[number] = steps, max(0.0, usual - median(steps))
+    return found
 
 
 def timed_batches(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +14,7 @@ from sim.setup.profiles import measured_system
 from specdec import Both, Committed, Draft, Guess, InputError, Pair, Score, Scores, create, machine
 from specdec.measure import SampledAcceptance, contention, measure_acceptance, profile
 from specdec.measure import pair as pair_measuring
-from specdec.measure.contention import LENGTHS, Alone, in_turn, together
+from specdec.measure.contention import LENGTHS, Alone, batch_rounds, in_turn, together
 from specdec.profile import Profile, busy_sentence
 from specdec.runtime.timing import interleaved, speed_ratio
 from specdec.testing.models import resembling
@@ -25,16 +25,21 @@ START, TRANSPORT, VERIFICATION, BOOKKEEPING = 7e-4, 2e-4, 3e-4, 1e-4
 
 
 class Known:
-    """Stands for the lanes: what they are asked moves the clock by known costs."""
+    """Stands for the lanes: what they are asked moves the clock by known costs, the verification by that of each sequence."""
 
     now = 0.0
     alone = ALONE
 
-    def __init__(self, *_: Any) -> None:
-        self.base = Committed((0, 1))
+    def __init__(self, *arguments: Any) -> None:
+        batch = arguments[4] if len(arguments) > 4 else 1
+        self.base = [Committed((0, 1))] * batch
         self.busy_seconds = 0.0, 0.0
 
-    def answer(self, effect: Any) -> Any:
+    def answers(self, effects: Sequence[Any]) -> list[Any]:
+        assert len(effects) == self.alone.batch
+        return [self._answer(effects[0])] * len(effects)
+
+    def _answer(self, effect: Any) -> Any:
         match effect:
             case Both(Score() as score, Draft() as draft):
                 target, drafting = self._target(score, "together"), self._draft(draft, "together")
@@ -51,9 +56,10 @@ class Known:
             case _:
                 raise AssertionError(effect)
 
-    def verified(self, scores: Scores, guess: Guess) -> Committed:
-        self._pass(VERIFICATION, 0.0, 0.0)
-        return scores.committed
+    def verified(self, scores: Sequence[Scores], guesses: Sequence[Guess]) -> list[Committed]:
+        assert [one.guess for one in scores] == list(guesses)
+        self._pass(VERIFICATION * len(scores), 0.0, 0.0)
+        return [one.committed for one in scores]
 
     def _target(self, score: Score, beside: str) -> float:
         return FACTORS[beside][0] * self.alone.target[len(score.guess) + 1]
@@ -87,6 +93,32 @@ def test_models_at_once_are_compared_with_themselves_alone(known: Any, monkeypat
     monkeypatch.setattr(Known, "alone", alone)
     found = together(known, 4, 2, alone, START)
     assert (found.target_factor, found.draft_factor) == pytest.approx(FACTORS["together"])
+
+
+def test_rounds_of_a_batch_are_compared_with_its_forwards_alone(known: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = in_turn(known, 4, 2, ALONE)
+    four = Alone({1: 6e-3, 3: 7e-3, 5: 9e-3}, 1.5e-3, batch=4)
+    monkeypatch.setattr(Known, "alone", four)
+    found = batch_rounds(known, 4, 2, four, one)
+    drafts = TRANSPORT + FACTORS["in turn"][1] * (START + 3 * four.draft)  # lengths 2 and 4
+    assert found.batch == 4
+    assert (found.target_in_turn, found.target_together) == pytest.approx((1.2, 1.3))
+    assert found.draft_in_turn == pytest.approx(drafts / (one.draft_start_seconds + 3 * four.draft))
+    assert found.draft_together == pytest.approx(1.1 * (START + 4 * four.draft) / (1.5 * START + 4 * four.draft))
+    assert found.drafting_overhead_seconds == pytest.approx(BOOKKEEPING + 4 * VERIFICATION)
+    assert found.round_overhead_seconds == pytest.approx(BOOKKEEPING + 4 * VERIFICATION)
+
+
+def test_sequences_of_a_batch_share_their_forwards() -> None:
+    target = minuscule(16, seed=3)
+    with Pair(target, resembling(target, 0.3), lane="inline") as pair, pair.turn(drafts=True):
+        rounds = contention._Rounds(pair, pair.draft_lane(), 16, 1, 3)
+        rounds.answers([Score(one, Guess.empty) for one in rounds.base])
+        rounds.answers([Draft(one, Guess.empty, 2) for one in rounds.base])
+        statistics = [slot.statistics for slot in rounds._slots]
+    assert {one.target_forwards for one in statistics} == {1}
+    assert len({one.target_busy_seconds for one in statistics}) == 1  # that of one forward
+    assert len({slot.index for slot in rounds._slots}) == 3
 
 
 def test_settings_are_timed_in_blocks_of_their_own() -> None:
@@ -174,6 +206,8 @@ def test_a_profile_is_read_by_the_simulator(lane: str) -> None:
     assert system.turns.target_factor == found.in_turn.target_factor
     assert found.drafting_overhead_seconds is not None
     assert system.overhead_seconds == found.drafting_overhead_seconds > 0
+    forked = float(system.fork_seconds(1, 2, 1) - system.fork_seconds(0, 0, 0)) - float(system.draft_seconds(1))
+    assert forked > found.fork_start_seconds > 0  # the forward over the window, and what is done around it
     start = found.draft_start_seconds
     assert float(system.draft_seconds(1) - (system.draft_seconds(2) - system.draft_seconds(1))) == pytest.approx(start)
 

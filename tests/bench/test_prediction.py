@@ -48,7 +48,7 @@ def test_greedy_acceptance_is_how_often_the_draft_agrees(pair: Pair) -> None:
 
 
 def test_steps_of_a_run() -> None:
-    statistics = Statistics(drafted_tokens=8, draft_busy_seconds=2.0)
+    statistics = Statistics(drafted_tokens=60, draft_steps=8, draft_busy_seconds=2.0)
     for width, seconds in ((1, 1.0), (3, 2.0), (3, 4.0)):
         statistics.count_forward(width, seconds)
     for accepted in (0, 2, 2):

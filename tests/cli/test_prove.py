@@ -69,6 +69,7 @@ def test_a_broken_plug_in_is_left_out_and_named(run: Callable[..., Ran], monkeyp
     ran = run("prove", "--all", "--verification", "match", "--pairs", 1)
     assert ran.code == 0
     assert "pearl" in ran.out
+    assert "Draft-length policies adaedl:most=2, bandit:most=2, " in ran.out
     [line] = ran.err.splitlines()
     assert line.startswith("specdec: left out: gone of specdec.strategies cannot be loaded from nowhere:gone")
     assert "Left out: gone of specdec.strategies" in run("strategies").out

@@ -10,7 +10,7 @@ from exact_pairs import any_pair, few
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specdec import Committed, Facts, Guess, InputError, KnownFacts, State, Verdict, create
+from specdec import Committed, Costs, Facts, Guess, InputError, KnownFacts, State, Verdict, create
 from specdec.law import Exact, cases, law, target_law
 from specdec.law.proof import PROMPT
 from specdec.verification import rules
@@ -22,7 +22,7 @@ from strategies.adaptive import Counts
 class Seasoned(Adaptive):
     """Begins with what earlier rounds have taught it."""
 
-    learned: Counts = field(default_factory=lambda: Counts(3.0))
+    learned: Counts = field(default_factory=lambda: Counts(Costs(3.0)))
 
     def init(self, prompt: Committed, facts: Facts) -> State:
         return State(prompt, memory=self.learned)
@@ -37,7 +37,7 @@ def learned(draw: st.DrawFn) -> Counts:
     shares = st.floats(0, 1, width=16)
     used = draw(st.sampled_from(("autoregressive", "speculative", "pearl", "saguaro")))
     ratio = draw(st.sampled_from((0.4, 1.0, 2.0, 4.0)))
-    return Counts(ratio, used, tested * draw(shares), tested, outcomes * draw(shares), outcomes)
+    return Counts(Costs(ratio), used, tested * draw(shares), tested, outcomes * draw(shares), outcomes)
 
 
 @few
@@ -72,7 +72,7 @@ def used_in(strategy: Adaptive, counts: Counts) -> set[str]:
 
 def test_the_drawn_decodes_do_switch() -> None:
     """The control of the test above: from such memories, strategies change within three rounds."""
-    counts = Counts(2.0, "autoregressive", 0.9, 1.0, 0.9, 1.1)
+    counts = Counts(Costs(2.0), "autoregressive", 0.9, 1.0, 0.9, 1.1)
     assert len(used_in(Seasoned(most=3, fading=0.5, margin=0.0), counts)) >= 2
 
 
@@ -81,26 +81,26 @@ def test_the_drawn_decodes_do_switch() -> None:
 @pytest.mark.parametrize("hit", [0.2, 0.9])
 def test_the_choice_has_the_highest_closed_form(ratio: float, rate: float, hit: float) -> None:
     adaptive = Adaptive(margin=0.0)
-    name, length = adaptive.choice(Counts(ratio, "pearl", rate * 1e6, 1e6, hit * 1e6, 1e6))
+    name, length = adaptive.choice(Counts(Costs(ratio), "pearl", rate * 1e6, 1e6, hit * 1e6, 1e6))
     forms = {"speculative": Speculative(), "pearl": Pearl(), "saguaro": Saguaro()}
-    paces = {(one, g): form.closed_form(rate, ratio, g, hit) for one, form in forms.items() for g in range(1, 13)}
+    paces = {(one, g): form.closed_form(rate, Costs(ratio), g, hit) for one, form in forms.items() for g in range(1, 13)}
     paces["autoregressive", 0] = 1.0
     assert paces[name, length] == max(paces.values())
 
 
 def test_another_strategy_must_be_better_by_the_margin() -> None:
-    counts = Counts(2.0, "pearl", 0.5e6, 1e6, 0.0, 1e6)
+    counts = Counts(Costs(2.0), "pearl", 0.5e6, 1e6, 0.0, 1e6)
     rival, _ = Adaptive(margin=0.0).choice(counts)
     assert rival != Adaptive(margin=0.5).choice(replace(counts, used="speculative"))[0] == "speculative"
 
 
 def test_a_switch_drops_what_is_pending_and_nothing_else_does() -> None:
     """Speculative decoding would draft behind the pending window, and score without it: exact, and useless."""
-    pending, counts = Guess.certain((1, 2)), Counts(2.0, "pearl", 0.5e6, 1e6, 0.0, 1e6)
+    pending, counts = Guess.certain((1, 2)), Counts(Costs(2.0), "pearl", 0.5e6, 1e6, 0.0, 1e6)
     state = State(Committed(PROMPT), pending, counts)
     kept: Any = next(Adaptive(among="pearl").step(state))
     assert kept.left.guess == kept.right.after == pending
-    faster = replace(state, memory=replace(counts, ratio=10.0))  # there the bonus token is worth more than not to wait
+    faster = replace(state, memory=replace(counts, costs=Costs(10.0)))  # there the bonus token is worth more than not to wait
     dropped: Any = next(Adaptive(among="speculative+pearl").step(faster))
     assert dropped.after == Guess.empty
 
@@ -108,7 +108,7 @@ def test_a_switch_drops_what_is_pending_and_nothing_else_does() -> None:
 def test_counts_fade_and_misses_are_seen() -> None:
     guess = Guess.certain((1, 2, 3))
 
-    counts = Counts(2.0, "saguaro", 4.0, 10.0, 5.0, 10.0)
+    counts = Counts(Costs(2.0), "saguaro", 4.0, 10.0, 5.0, 10.0)
     after = counts.faded(0.5, Verdict.of(guess, 2, 9), hit=False)
     assert (after.accepted, after.tested) == (4.0, 8.0)
     assert (after.hits, after.outcomes) == pytest.approx((4.9, 10.8))
@@ -123,7 +123,7 @@ def test_counts_fade_and_misses_are_seen() -> None:
 def test_without_news_drafting_is_tried_again() -> None:
     """Where all was rejected, plain decoding is best; the count of that fades, and the rate that is assumed comes back."""
 
-    adaptive, counts = Adaptive(among="speculative"), Counts(3.0, "speculative", 0.0, 20.0)
+    adaptive, counts = Adaptive(among="speculative"), Counts(Costs(3.0), "speculative", 0.0, 20.0)
     assert adaptive.choice(counts) == ("autoregressive", 0)
     counts, rounds = replace(counts, used="autoregressive"), 0
     while adaptive.choice(counts)[0] == "autoregressive":

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import specdec
-from specdec import Committed, DraftLength, Guess, InputError, LengthFacts, State, Verdict
+from specdec import Committed, Costs, DraftLength, Guess, InputError, LengthFacts, State, Verdict
 from specdec.effects import Draft, Fork, Known
 from specdec.law import cases, exact, law, target_law
 from specdec.law.proof import PROMPT
@@ -38,8 +38,11 @@ class Facts:
     def speed_ratio(self) -> float:
         return self.ratio
 
+    def costs(self) -> Costs:
+        return Costs(self.ratio)
+
     def closed_form(self, acceptance: float, length: int) -> float:
-        return Speculative().closed_form(acceptance, self.ratio, length)
+        return Speculative().closed_form(acceptance, self.costs(), length)
 
 
 # --- the law ----------------------------------------------------------------------------------------------------------

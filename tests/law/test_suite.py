@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from wrong_rules import plain_p_on_reject
 import specdec
 from specdec import DecodingStrategy, InputError
 from specdec.law import Proof, Proofs, prove, prove_all
-from specdec.law.suite import variants
+from specdec.law.suite import variants, with_policies
 from strategies import Saguaro
 
 SPECULATIVE = specdec.create("speculative", draft_length=1)
@@ -111,6 +112,32 @@ def test_variants_have_each_draft_length_unless_one_is_given() -> None:
     assert [strategy.parameters["draft_length"] for strategy in variants("pearl")] == [1, 2, 3, 4]
     assert [strategy.parameters["draft_length"] for strategy in variants("pearl", draft_length=7)] == [7]
     assert len(variants("elastic")) == 1
+
+
+def test_policies_are_proved_with_every_strategy_that_drafts() -> None:
+    found = with_policies()
+    policies = ["adaedl:most=2", "bandit:most=2", "closed_form:most=2", "confident:most=2", "heuristic:most=2", "svip:most=2"]
+    drafting = ["pearl", "speculative", "hedged", "saguaro"]
+    assert {(one.name, one.parameters["draft_length"]) for one in found} == {*product(drafting, policies)}
+
+
+def test_each_policy_has_one_rule_on_a_fifth_of_the_pairs_and_a_sentence_says_so() -> None:
+    svip, bandit = (specdec.create("speculative", draft_length=f"{name}:most=1") for name in ("svip", "bandit"))
+    found = prove_all([PEARL], ["token", "match"], pairs=11, policies=[svip, bandit, svip])
+    assert [(proof.strategy, proof.verification, proof.pairs) for proof in found.proofs] == [
+        ("pearl", "token", 11),
+        ("pearl", "match", 11),
+        ("speculative", "token", 3),
+        ("speculative", "match", 3),
+        ("speculative", "token", 3),
+    ]
+    assert all(proof.exact for proof in found.proofs)
+    alone = replace(found, proofs=found.proofs[2:4])
+    said = (
+        "Draft-length policies svip:most=1, bandit:most=1 were proved in speculative, each under 1 of the rules and on 3 pairs."
+    )
+    assert said in " ".join(str(alone).split())
+    assert "policies" not in str(replace(found, proofs=found.proofs[:2]))
 
 
 def test_a_proof_names_its_claim() -> None:

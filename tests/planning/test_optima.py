@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import ArrayLike
 
+from sim.planning.candidates import candidates_of
 from sim.planning.check import check
 from sim.planning.emit import emit
 from sim.planning.methods import Method, Place, apart
@@ -24,6 +25,8 @@ from sim.setup.latency import Constant
 from sim.setup.system import System
 from sim.traffic.record import Server
 from sim.traffic.workload import Arrivals, Lengths, Traffic
+from specdec import InputError
+from specdec.acceptance import Foresight
 
 TARGET = 0.010
 ANSWER = 100
@@ -97,6 +100,36 @@ def test_pearl_wins_where_its_device_costs_less_than_it_saves() -> None:
     assert "No production engine serves PEARL" in found.verdict
     dear = Method("draft_model", (places[0], *apart(shared, None, 8, 8, exchange_seconds=0.0)[:1]), Rate(0.85), 8, "draft")
     assert planned([ar(8), dear], rate=9.6, limits=Limits(gpus=512)).plans[0].strategy == "speculative"
+
+
+def test_forks_win_where_the_draft_foresees_what_the_target_adds() -> None:
+    """A miss costs a draft while the target waits: k x 2 ms, in one round of ten; PEARL loses more by its rejections."""
+    place = Place("own device", System(Constant(0.002, TARGET, batches_are_free=True)), 8, 1)
+    sure = Rate(0.8).foreseeing(Foresight((0.9,), (0.9,)))
+
+    def both(*places: Place, acceptance: Rate = sure) -> Plan:
+        method = Method("draft_model", places, acceptance, 6, "draft", {"step": "measured", "acceptance": "measured"})
+        limits = Limits(gpus=512)
+        return planned([ar(8), method], rate=9.6, limits=limits, strategies=("speculative", "pearl", "saguaro"))
+
+    found = both(place)
+    best = found.plans[0]
+    rounds = {k: max(TARGET, (k + 1) * 0.002) + 0.1 * k * 0.002 for k in range(1, 7)}
+    seconds = {k: rounds[k] / tokens_of_a_round(0.8, k) for k in rounds}
+    length = min(seconds, key=lambda k: seconds[k])
+    assert (best.strategy, best.draft_length) == ("saguaro", length)
+    assert best.replicas == int(9.6 * ANSWER * seconds[length] * 1.01) + 1
+    assert "No production engine serves saguaro yet: specdec itself does." in found.verdict
+    with pytest.raises(InputError, match="vLLM does not serve saguaro: plan with --strategy speculative"):
+        emit(replace(found, target="org/target"), "vllm")
+    assert ("foresight" in best.tags, "foresight assumed" in found.verdict) == (False, False)
+    guessed = both(place, acceptance=Rate(0.8))
+    assert guessed.plans[0].tags["foresight"] == "assumed"
+    assert "foresight assumed" in guessed.verdict
+    shared = both(Place("shared", system(0.002), 8))
+    assert {one.strategy for one in shared.plans} <= {"autoregressive", "speculative"}  # both models in turn: nothing is hidden
+    with pytest.raises(InputError, match="saguaro forks, and what a draft step over several branches takes is not known"):
+        list(candidates_of([Method("draft_model", (replace(place, system=System(Crowded())),), sure, 2)], ["saguaro"]))
 
 
 def test_nothing_meets_an_objective_below_the_step() -> None:

@@ -61,6 +61,13 @@ def test_statistics_of_full_agreement_are_known(agreeing_pair: Pair) -> None:
     pearl = decode(agreeing_pair, specdec.create("pearl", draft_length=4), prompt, max_new_tokens=13, temperature=0)
     assert pearl.statistics.acceptance_histogram == {1: 1, 4: 3}  # pre-verify, then post-verify of 3 and the fresh one
     assert (pearl.statistics.drafted_tokens, pearl.statistics.draft_acceptance_rate) == (16, 13 / 16)
+    assert pearl.statistics.draft_steps == 16
+    forked = decode(
+        agreeing_pair, specdec.create("saguaro", draft_length=4, fan_out=2), prompt, max_new_tokens=16, temperature=0
+    )
+    assert forked.statistics.acceptance_histogram == {0: 1, 4: 3}
+    assert forked.statistics.drafted_tokens == 2 * 4 + 3 * 10 * 4  # two branches behind no guess, ten behind four
+    assert forked.statistics.draft_steps == 4 * (1 + 4)  # over the window, then a token of all branches at a time
     plain = decode(agreeing_pair, specdec.create("autoregressive"), prompt, max_new_tokens=5, temperature=0)
     assert (plain.statistics.drafted_tokens, plain.statistics.acceptance_histogram) == (0, {0: 5})
 

@@ -14,6 +14,7 @@ from tiny_models import minuscule
 import specdec
 from specdec import Guess, Pair, Sampling, Statistics, Verdict, decode
 from specdec.runtime.branches import Branches
+from specdec.runtime.forking import foreseen
 from specdec.runtime.graph import GraphRunner
 from specdec.runtime.messages import DraftRequest, Forking, ForkRequest
 from specdec.runtime.prepared import PreparedForks
@@ -173,6 +174,12 @@ def test_a_draft_that_knows_fewer_tokens_foresees_and_drafts_only_those() -> Non
         assert branch.q.shape == (3, VOCABULARY + 3)
         torch.testing.assert_close(branch.q[:, :VOCABULARY], expected.q)
         assert not branch.q[:, VOCABULARY:].any()
+
+
+def test_a_token_that_the_draft_would_never_draw_is_not_foreseen() -> None:
+    never = -torch.inf
+    scores = torch.tensor([[3.0, never, 1.0, never], [never, 2.0, 2.0, 5.0]])
+    assert foreseen(scores, [0], (3, 2)) == [(0, 2), (1, 3), (1, 1)]  # behind no guess, token 0 is the window's own
 
 
 def test_a_branch_sees_its_prefix_and_itself() -> None:

@@ -294,6 +294,7 @@ def test_the_device_picks_what_dice_pick(weights: list[float], uniform: float, s
 def test_no_token_is_picked_that_has_no_weight(monkeypatch: pytest.MonkeyPatch) -> None:
     nothing = torch.tensor([[0.0, float("nan")], [0.0, 0.0]])
     assert picked(nothing, torch.tensor([0.5, 0.5])).tolist() == [NOT_A_TOKEN] * 2
+    monkeypatch.setattr(torch.Tensor, "is_cpu", False)  # another device, which may sum in parallel
     parallel = torch.tensor([[1e-9, 0.5, 0.5 + 1e-9, 1.0, 1.0 + 1e-9]], dtype=torch.float64)  # as a parallel scan may err
     monkeypatch.setattr(torch.Tensor, "cumsum", lambda *_, **__: parallel)
     weights = torch.tensor([[0.0, 0.5, 0.0, 0.5, 0.0]])

@@ -28,16 +28,23 @@ def fixed() -> list[DecodingStrategy]:
     return [strategies.Autoregressive(), *(of(length) for of in drafting for length in range(1, 13))]
 
 
+@pytest.mark.parametrize(("guess", "branch"), [(0.0, 0.0), (0.035, 0.04)], ids=["flat", "dear"])
 @pytest.mark.parametrize("foresight", [None, SAMPLED], ids=["greedy", "sampled"])
-def test_twelve_regimes_that_change_in_the_middle_of_an_answer(foresight: Foresight | None) -> None:
-    """At most 3 % slower than the best choice of each regime, and faster than any one over all, in target steps."""
+def test_twelve_regimes_that_change_in_the_middle_of_an_answer(
+    foresight: Foresight | None, guess: float, branch: float
+) -> None:
+    """At most 3 % slower than the best choice of each regime, and faster than any one over all, in target steps.
+
+    Guesses and branches cost nothing, or what they do on the bundled pair. Closed forms that do not know that are 13 % slower.
+    """
 
     def seen(acceptance: Acceptance) -> Acceptance:
         return acceptance if foresight is None else acceptance.foreseeing(foresight)
 
     laps, adaptive, of_each = 2, 0.0, np.zeros((len(fixed()), 0))
     for ratio in RATIOS:
-        system = System(Constant(1 / ratio, 1.0))
+        windows, branched = {101: 1 + 100 * guess}, {101: 1 + 100 * branch}
+        system = System(Constant(1 / ratio, 1.0, windows, branched=branched))
         compiled = [compile_strategy(strategy, system) for strategy in fixed()]
         speeds = [
             [float(long_run_speed(one, seen(Rate(rate)), system).tokens_per_second) for rate in RATES] for one in compiled

@@ -17,8 +17,6 @@ from sim.stream.chain import compile_strategy
 from sim.stream.events import run_stream
 from sim.stream.speed import long_run_speed
 from sim.stream.stage import Outcome
-from sim.traffic.serving import simulate_serving
-from sim.traffic.workload import Workload
 from specdec import Both, DecodingStrategy, Fork, Guess, InputError, Program, Score, State, StrategyError, Verify
 from specdec.acceptance import MeasuredAcceptance
 from specdec.profile import DraftTiming, Profile, TargetTiming
@@ -146,14 +144,6 @@ def test_what_cannot_be_simulated_is_refused(strategy: DecodingStrategy, said: s
         run_stream(strategy, Rate(0.8), System(Constant(1.0, 3.0)), tokens=9)
 
 
-def test_load_does_not_know_forks_yet() -> None:
-    system = System(Constant(1e-3, 5e-3, batches_are_free=True))
-    with pytest.raises(StrategyError, match="does not know forks"):
-        simulate_serving(
-            compile_strategy(Saguaro(2), system), Rate(0.8), system, Workload(np.zeros(1), np.ones(1, int), np.full(1, 9))
-        )
-
-
 @pytest.mark.parametrize("chances", [(), (0.5, 0.4), (1.2,)])
 def test_a_foresight_refuses_what_is_none(chances: tuple[float, ...]) -> None:
     with pytest.raises(InputError, match="after_acceptance"):
@@ -182,10 +172,10 @@ def test_the_seconds_of_a_fork() -> None:
 
 
 def test_a_draft_step_over_branches_takes_what_was_measured() -> None:
-    """A forward over 3 rows lies between 1 and 4 branches; then two steps over 4 branches, and what a draft costs to start."""
+    """A forward over 3 rows lies between 1 and 4 branches; then two steps over 4; what a draft costs to start, and a fork."""
     draft = [DraftTiming(1, 64, 1e-3), DraftTiming(1, 64, 2e-3, branches=4)]
-    measured = Measured([TargetTiming(1, 1, 64, 5e-3)], draft, draft_start=5e-4)
-    assert float(measured.fork_seconds(3, 4, 2)) == pytest.approx((5 / 3 + 2 * 2) * 1e-3 + 5e-4)
+    measured = Measured([TargetTiming(1, 1, 64, 5e-3)], draft, draft_start=5e-4, fork_start=3e-4)
+    assert float(measured.fork_seconds(3, 4, 2)) == pytest.approx((5 / 3 + 2 * 2) * 1e-3 + 8e-4)
     assert float(measured.fork_seconds(3, 0, 2)) == 0
     assert float(measured.draft_seconds(3)) == pytest.approx(3e-3 + 5e-4)
 

@@ -13,18 +13,23 @@ from sim.setup.system import System
 from sim.stream.chain import compile_strategy
 from sim.stream.events import run_stream
 from sim.stream.speed import long_run_speed
-from specdec import DecodingStrategy, DraftingStrategy, StrategyError, create
+from specdec import Costs, DecodingStrategy, DraftingStrategy, StrategyError, create
 
 DRAFTING = ("speculative", "pearl", "hedged", "saguaro")
 
 
-def system(ratio: float) -> System:
-    return System(Constant(1.0, ratio))
+FLAT, DEAR = {"guess": 0.0, "branch": 0.0}, {"guess": 0.06, "branch": 0.04}
+"""What each guess and each branch more costs: nothing, and about twice as much as on the bundled pair."""
 
 
-def exact(strategy: DecodingStrategy, rate: float, ratio: float) -> float:
+def system(ratio: float, guess: float = 0.0, branch: float = 0.0) -> System:
+    windows, branched = {101: ratio * (1 + 100 * guess)}, {101: 1 + 100 * branch}
+    return System(Constant(1.0, ratio, windows, branched=branched))
+
+
+def exact(strategy: DecodingStrategy, rate: float, ratio: float, **dear: float) -> float:
     """Tokens for each step of the target, by the compiled chain."""
-    on = system(ratio)
+    on = system(ratio, **dear)
     return ratio * float(long_run_speed(compile_strategy(strategy, on), Rate(rate), on).tokens_per_second)
 
 
@@ -32,6 +37,7 @@ def simulated(strategy: DecodingStrategy, rate: float, ratio: float, tokens: int
     return ratio * run_stream(strategy, Rate(rate), system(ratio), tokens=tokens).tokens_per_second
 
 
+@pytest.mark.parametrize("dear", [FLAT, DEAR], ids=["flat", "dear"])
 @pytest.mark.parametrize("length", [1, 3, 7])
 @pytest.mark.parametrize(
     "of",
@@ -44,11 +50,19 @@ def simulated(strategy: DecodingStrategy, rate: float, ratio: float, tokens: int
     ],
     ids=["speculative", "pearl", "hedged", "saguaro", "saguaro none"],
 )
-def test_closed_forms_are_those_of_the_compiled_chains(of: Any, length: int) -> None:
+def test_closed_forms_are_those_of_the_compiled_chains(of: Any, length: int, dear: dict[str, float]) -> None:
     strategy: DraftingStrategy = of(length)
     for rate in (0.0, 0.3, 0.8, 1.0):
         for ratio in (0.7, 2.0, 5.0, 10.0):
-            assert strategy.closed_form(rate, ratio, length) == pytest.approx(exact(strategy, rate, ratio))
+            known = strategy.closed_form(rate, Costs(ratio, **dear), length)
+            assert known == pytest.approx(exact(strategy, rate, ratio, **dear))
+
+
+def test_a_system_tells_what_closed_forms_know() -> None:
+    known = system(5.0, **DEAR).costs
+    assert (known.speed_ratio, known.guess, known.branch) == pytest.approx((5.0, 0.06, 0.04))
+    assert known.fork == pytest.approx(1)
+    assert (known.window(3), known.draft(10), known.forks(4, 3, 5)) == pytest.approx((1.18, 2.0, (1.16 + 5 * 1.08) / 5))
 
 
 @pytest.mark.parametrize("name", DRAFTING)

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import ArrayLike
 from step_by_step import serve
 
 from sim.setup.acceptance import Acceptance, PerPosition, Rate, markov
 from sim.setup.arrays import Floats
-from sim.setup.latency import Constant
+from sim.setup.latency import Constant, forked
 from sim.setup.system import Jitter, System
 from sim.stream.chain import Compiled, compile_strategy
 from sim.stream.intervals import interval, paired_interval
@@ -29,8 +29,9 @@ from sim.traffic.serving import Schedule, capacity_per_second, simulate_serving
 from sim.traffic.tables import Answers
 from sim.traffic.workload import Arrivals, Lengths, Traffic, Workload, streams
 from specdec import InputError
+from specdec.acceptance import Foresight
 from specdec.profile import Slowdown
-from strategies import Autoregressive, Pearl, Speculative
+from strategies import Autoregressive, Hedged, Pearl, Saguaro, Speculative
 
 # --------------------------------------------------------------------------------------- the engine against one step by step
 
@@ -46,6 +47,18 @@ class Linear:
         positions, sequences, held = (np.asarray(x, float) for x in (width, batch, context))
         return np.where(positions > 0, 5e-3 + 1e-4 * positions * sequences + 1e-7 * sequences * held, 0.0)
 
+    fork_reach = 1000
+
+    def fork_seconds(
+        self, rows: ArrayLike, branches: ArrayLike, steps: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0
+    ) -> Floats:
+        sequences, held = np.asarray(batch, float), np.asarray(context, float)
+
+        def forward(number: ArrayLike) -> Floats:
+            return 2e-3 + 3e-5 * np.asarray(number, float) * sequences + 1e-8 * sequences * held
+
+        return forked(forward, rows, branches, steps)
+
 
 SYSTEMS = [
     System(Linear()),
@@ -59,10 +72,14 @@ CHAINS = [
         [Autoregressive()],
         [Speculative(4)],
         [Pearl(3)],
+        [Saguaro(2, 3, "none")],
+        [Hedged(2, 3)],
         [Speculative(4), Speculative(1), Autoregressive()],
     )
 ]
+FORKING = [compile_strategy(Saguaro(3, 2))]
 BORDERS = (3, 6)
+FORESEEING = Rate(0.8).foreseeing(Foresight((0.2, 0.4, 0.45), (0.6, 0.7, 0.9)))
 ENGINES: dict[str, Any] = {
     "replicas": st.integers(1, 3),
     "max_batch": st.sampled_from([1, 4, 8, 32]),
@@ -87,22 +104,26 @@ def both(
     """The record of the engine, and what an engine written step by step finds on the same draws."""
     borders = BORDERS[: len(chains) - 1]
     ours = simulate_serving(Schedule(chains, borders), acceptance, system, workload, server, seed)
-    stream = streams(streams(np.random.SeedSequence(seed), 2)[0], 1)[0]
-    random, total = np.random.default_rng(stream), int(workload.output_tokens.sum())
+    acceptance_seed, _, lots_seed = streams(np.random.SeedSequence(seed), 3)
+    random, total = np.random.default_rng(streams(acceptance_seed, 1)[0]), int(workload.output_tokens.sum())
+    lots = np.random.default_rng(streams(lots_seed, 1)[0]).random(total, np.float32)
     if len(acceptance.start) == 1:
         draws = acceptance.draws(random, total)
     else:
         draws = np.concatenate([acceptance.draws(random, int(tokens)) for tokens in workload.output_tokens])
     begins = np.cumsum(workload.output_tokens) - workload.output_tokens
     chain_at = [chains[int(np.searchsorted(borders, n))] for n in range(server.max_batch + 1)]
-    return ours, serve(chain_at, acceptance, system, workload, server, [draws[begin:] for begin in begins])
+    return ours, serve(chain_at, acceptance, system, workload, server, [draws[begin:] for begin in begins], lots)
 
 
 @settings(max_examples=60, deadline=None)
+@example(0, FORKING, Rate(0.7), SYSTEMS[0], Server(max_batch=8))
+@example(0, FORKING, FORESEEING, SYSTEMS[0], Server(max_batch=8, runtime="specdec"))
+@example(0, FORKING, FORESEEING, SYSTEMS[3], Server(max_batch=8, kv_tokens=1200))
 @given(
     st.integers(0, 2**32 - 1),
-    st.sampled_from(CHAINS),
-    st.sampled_from([Rate(0.7), PerPosition([0.9, 0.6]), markov(0.9, 0.5)]),
+    st.sampled_from([*CHAINS, FORKING]),
+    st.sampled_from([Rate(0.7), PerPosition([0.9, 0.6]), markov(0.9, 0.5), FORESEEING]),
     st.sampled_from(SYSTEMS),
     servers,
 )
@@ -195,7 +216,7 @@ def test_memory_does_not_grow_with_requests(monkeypatch: pytest.MonkeyPatch) -> 
 
     def watched(answers: Answers, oldest: int) -> None:
         draw(answers, oldest)
-        held.append(len(answers.passes))
+        held.append(len(answers.draws.passes))
 
     monkeypatch.setattr(Answers, "draw", watched)
     monkeypatch.setattr("sim.traffic.tables.DRAWN_AT_ONCE", 1000)
@@ -408,11 +429,11 @@ def test_impossible_settings_are_refused_by_name() -> None:
         with pytest.raises(InputError, match=next(iter(odd))):
             Server(**odd)  # type: ignore[arg-type]
     large = Workload(np.zeros(2), np.array([1, 40]), np.ones(2, int))
-    with pytest.raises(InputError, match="kv_tokens 40 is too small for request 1, which needs 48"):
+    with pytest.raises(InputError, match="kv_tokens 40 is too small for 1 of 2 requests, of which number 1 needs 48"):
         simulate_serving(CHAINS[0][0], Rate(0.5), SYSTEMS[0], large, Server(kv_tokens=40))
     with pytest.raises(InputError, match="iteration_tokens 4 is less than one round"):
         simulate_serving(CHAINS[1][0], Rate(0.5), SYSTEMS[0], large, Server(iteration_tokens=4))
     with pytest.raises(InputError, match="pearl remembers a round"):
         simulate_serving(Schedule([CHAINS[2][0], CHAINS[0][0]], [4]), Rate(0.5), SYSTEMS[0], large)
     with pytest.raises(InputError, match="rising borders"):
-        Schedule(CHAINS[3], [6, 3])
+        Schedule(CHAINS[-1], [6, 3])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from sim import Measured, measured_acceptance, measured_system
 from sim.setup.latency import parse_seconds
 from sim.setup.rows import RowsCurve
 from specdec import InputError
-from specdec.profile import DraftTiming, Profile, Slowdown, TargetTiming
+from specdec.profile import BatchRounds, DraftTiming, Profile, Slowdown, TargetTiming
 from strategies import Autoregressive, Pearl, Speculative
 
 
@@ -36,6 +37,7 @@ def written() -> dict[str, Any]:
         "draft_start_seconds": 5e-4,
         "in_turn": {"target_factor": 1.2, "draft_factor": 1.4},
         "together": {"target_factor": 1.1, "draft_factor": 1.3},
+        "batches": [{"batch": 4, "target_together": 1.2, "drafting_overhead_seconds": 5e-4}],
         "round_overhead_seconds": 2e-4,
         "drafting_overhead_seconds": 3e-4,
         "acceptance": {"rate": 0.7, "run_lengths": {"0": 30, "1": 20, "5": 10}, "by_file": {}},
@@ -86,6 +88,7 @@ def test_a_profile_keeps_what_was_measured() -> None:
     assert (system.jitter.target_cv, system.jitter.draft_cv) == pytest.approx((0.05, 0.1))
     assert (system.turns.target_factor, system.turns.draft_factor) == (1.2, 1.4)
     assert (system.overhead_seconds, system.drafting_overhead_seconds) == (2e-4, 3e-4)
+    assert system.batches == (BatchRounds(4, target_together=1.2, drafting_overhead_seconds=5e-4),)
     assert measured_acceptance(PROFILE).mean_rate == pytest.approx(0.7)
 
 
@@ -120,8 +123,19 @@ def test_a_profile_taken_while_the_machine_was_busy_is_outvoted() -> None:
     slow = Profile.from_dict(
         json.loads(json.dumps(WRITTEN), parse_float=lambda text: 3 * float(text)) | {"acceptance": {}}, "slow"
     )
+    faster = replace(PROFILE, batches=(BatchRounds(4, target_together=1.1, drafting_overhead_seconds=4e-4),))
+    slower = replace(PROFILE, batches=(BatchRounds(4, target_together=1.9, drafting_overhead_seconds=9e-4),))
+    assert Profile.merged([slower, PROFILE, faster]).batches == PROFILE.batches
     together = Profile.merged([PROFILE, slow, PROFILE])
-    for key in ("target_seconds", "draft_seconds", "draft_start_seconds", "in_turn", "together", "drafting_overhead_seconds"):
+    for key in (
+        "target_seconds",
+        "draft_seconds",
+        "draft_start_seconds",
+        "in_turn",
+        "together",
+        "batches",
+        "drafting_overhead_seconds",
+    ):
         assert getattr(together, key) == getattr(PROFILE, key)
     assert together.acceptance.run_lengths == {0: 60, 1: 40, 5: 20}
     without = Profile.from_dict(WRITTEN | {"together": None}, "the profile")
@@ -139,6 +153,8 @@ def test_a_profile_taken_while_the_machine_was_busy_is_outvoted() -> None:
         ({"together": {"target_factor": 0.2}}, "target_factor"),
         ({"in_turn": {"draft_factor": 0}}, "draft_factor"),
         ({"draft_start_seconds": -1}, "draft_start_seconds"),
+        ({"batches": [{"batch": 1}]}, "batch is 1 in batches"),
+        ({"batches": [{"batch": 2, "draft_together": 0}]}, "draft_together 0.0 of batches"),
         ({"draft_second": []}, "did you mean draft_seconds"),
     ],
 )

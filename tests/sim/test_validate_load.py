@@ -14,15 +14,18 @@ from tiny_models import minuscule
 
 from sim import Rate, Server
 from sim.setup.arrays import Floats
+from sim.setup.latency import Constant
 from sim.setup.system import System
 from sim.stream.chain import compile_strategy
 from sim.study.validate_load import LoadValidation, quantities, validate_load
 from sim.traffic.serving import simulate_serving
-from sim.traffic.workload import Arrivals, Lengths, Traffic
-from specdec import InputError, Pair, create
+from sim.traffic.workload import Arrivals, Lengths, Traffic, Workload
+from specdec import DecodingStrategy, InputError, Pair, create
 from specdec.bench import serving
+from specdec.profile import BatchRounds, Slowdown
 from specdec.runtime.lane import InlineLane
 from specdec.testing.models import resembling
+from strategies import Autoregressive, Pearl, Speculative
 
 
 @pytest.fixture(scope="module")
@@ -139,3 +142,29 @@ def test_the_simulated_runtime_is_the_real_one(
         ([one.finish_seconds for one in found], expected.finish_seconds),
     ):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "seconds"),
+    [
+        (Autoregressive(), 10e-3 + 3e-4),
+        (Speculative(3), 3e-3 * 1.5 + 10e-3 * 1.2 + 7e-4),
+        (Pearl(3), 10e-3 + 3e-3 * 1.4 * (1 - 1 / 1.4) + 7e-4),  # the target is slower while the draft works
+    ],
+    ids=["autoregressive", "speculative", "pearl"],
+)
+def test_rounds_of_a_batch_take_what_was_measured_of_batches(strategy: DecodingStrategy, seconds: float) -> None:
+    """Nine sequences whose guesses all pass: between the slowdowns of one sequence and of 17, in the middle."""
+    many = BatchRounds(17, 1.3, 1.7, 1.5, 1.6, 5e-4, 13e-4)
+    system = System(
+        Constant(1e-3, 10e-3, batches_are_free=True),
+        together=Slowdown(1.3, 1.2),
+        turns=Slowdown(1.1, 1.3),
+        overhead_seconds=1e-4,
+        drafting_overhead_seconds=1e-4,
+        batches=(many,),
+    )
+    workload = Workload(np.zeros(9), np.full(9, 8), np.full(9, 401))
+    server = Server(max_batch=17, runtime="specdec")
+    found = simulate_serving(compile_strategy(strategy, system), Rate(1.0), system, workload, server)
+    assert np.median(found.iterations.seconds) == pytest.approx(seconds, rel=1e-6)

@@ -13,13 +13,17 @@ from sim_commands import Run, answer, printed, refused
 
 from sim.engines.identify import Drafting, Forward
 from sim.engines.run import EngineRun, EngineRuns, Times
+from sim.planning.check import Checked
+from sim.planning.report import Plan
+from sim.planning.trials import Trials
 
 TRUTH = Forward(0.020, 4e-5, 2e-5, 1e-7, 0, 0)
 HEAD = Drafting(0.001, 0.0, 0.0005)
 CHANCES = (0.8, 0.7, 0.6)
 TRAFFIC = ("--arrivals", "poisson:8/s", "--input-tokens", "200", "--output-tokens", "100", "--requests", "400")
 LIMITS = ("--ttft-p99", "800ms", "--tpot-p99", "40ms")
-GPU = ("--gpu", "H100", "--target-config", "qwen3-8b", "--draft-config", "qwen3-0.6b", "--acceptance", "0.7")
+SIZES = ("--gpu", "H100", "--target-config", "qwen3-8b", "--draft-config", "qwen3-0.6b", "--acceptance", "0.7")
+GPU = (*SIZES, "--target-gpus", "1")
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +78,23 @@ def test_a_saved_plan_is_checked_with_other_requests(run: Run, runs: str, tmp_pa
     assert "runs.json is not the file that" in refused(run, "plan", "--check", saved)
 
 
+def test_a_check_has_draws_of_its_own_unless_they_are_given(
+    run: Run, runs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved, seeds = str(tmp_path / "plan.json"), list[int]()
+    monkeypatch.setattr("sim.planning.study.best_split", lambda *_: None)
+    answer(run, "plan", "--from", runs, *TRAFFIC, "--no-schedules", "--seed", "5", "--save", saved)
+
+    def noted(plan: Plan, trials: Trials, *_: object) -> Checked:
+        seeds.append(trials.seed)
+        return Checked(True, len(trials.workload), None, None, "noted")
+
+    monkeypatch.setattr("sim.planning.check.check", noted)
+    for more in ((), ("--seed", "9")):
+        assert printed(run, "plan", "--check", saved, *more) == "noted\n"
+    assert seeds == [6, 9]
+
+
 def test_a_plan_from_a_data_sheet_is_tagged_so(run: Run) -> None:
     found = answer(run, "plan", *GPU, *TRAFFIC, *LIMITS, "--no-schedules")
     best = found["plans"][0]
@@ -88,9 +109,31 @@ def test_a_plan_from_a_data_sheet_is_tagged_so(run: Run) -> None:
 
 def test_a_head_that_fits_beside_no_target_leaves_the_target_alone(run: Run) -> None:
     tight = ("--gpu", "H100", "--target-config", "qwen3-32b", "--draft-config", "qwen3-8b", "--acceptance", "0.7")
-    found = answer(run, "plan", *tight, *TRAFFIC, "--method", "eagle3", "--no-schedules")
+    found = answer(run, "plan", *tight, *TRAFFIC, "--method", "eagle3", "--no-schedules", "--target-gpus", "1")
     assert {one["method"] for one in found["plans"]} == {"ar"}
     assert "do not fit" in found["provenance"]["shared placement"]
+
+
+def test_the_number_of_gpus_of_the_target_is_searched(run: Run) -> None:
+    large = ("--gpu", "H100", "--target-config", "llama-3.1-70b", "--draft-config", "llama-3.2-1b", "--acceptance", "0.7")
+    asked = ("plan", *large, *TRAFFIC, "--tpot-p99", "30ms", "--no-schedules")
+    fixed = [answer(run, *asked, "--target-gpus", str(gpus))["plans"][0]["gpus"] for gpus in (2, 4)]
+    found = answer(run, *asked)
+    best = found["plans"][0]
+    assert best["gpus"] == min(fixed)
+    assert {f"TP {one['target_gpus']}" for one in found["plans"]} == {one["name"].rpartition(", ")[2] for one in found["plans"]}
+    assert "--tensor-parallel-size 4" in printed(run, *asked, "--placement", "shared", "--target-gpus", "4", "--emit", "vllm")
+
+
+def test_a_request_that_does_not_fit_rejects_a_place_and_not_the_plan(run: Run, tmp_path: Path) -> None:
+    trace = tmp_path / "trace.csv"
+    rows = [f"{i * 0.5},{60_000 if i == 40 else 200},100" for i in range(200)]
+    trace.write_text("\n".join(["timestamp,input_length,output_length", *rows]))
+    large = (*SIZES[:2], "--target-config", "llama-3.1-70b", *SIZES[4:])
+    found = answer(run, "plan", *large, "--trace", str(trace), "--no-schedules")
+    gates = {one["plan"]: one["gate"] for one in found["rejected"]}
+    assert "too small for 1 of 200 requests, of which number 40 needs 60112" in gates["ar, TP 2"]
+    assert found["plans"][0]["target_gpus"] > 2
 
 
 def test_placements_are_those_that_were_asked_for(run: Run) -> None:
@@ -136,7 +179,7 @@ def test_what_nothing_meets_is_said_with_how_far_it_is_missed(run: Run, runs: st
         (("--profile", "x.json", *TRAFFIC, "--overhead", "1ms"), "--overhead has no effect with --profile"),
         (("--from", "x.json", *TRAFFIC, "--batches-are-free"), "--batches-are-free has no effect with --from"),
         (("--gpu", "Z9", *GPU[2:], *TRAFFIC), "unknown GPU 'Z9'"),
-        (("--gpu", "L4", "--target-config", "llama-3.1-70b", *GPU[4:], *TRAFFIC), "do not fit"),
+        (("--gpu", "L4", "--target-config", "llama-3.1-70b", *SIZES[4:], *TRAFFIC, "--max-gpus", "4"), "do not fit"),
         (("--draft-step", "1ms", "--target-step", "5ms", "--acceptance", "0.8", *TRAFFIC), "--batches-are-free"),
     ],
 )

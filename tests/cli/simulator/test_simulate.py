@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from sim_commands import COMMON, Run, answer, printed
+from sim_commands import COMMON, Run, answer, printed, refused
 
 from sim import Simulation, Tuning
 from specdec import InputError
@@ -127,3 +127,17 @@ def test_latencies_are_printed_in_milliseconds(run: Run) -> None:
     (line,) = (line.split() for line in text.splitlines() if "(TPOT)" in line)
     assert line[-4:] == ["5.00"] * 4
     assert "200 tok/s" in text
+
+
+def test_load_with_forks_needs_times_of_branches(run: Run, profile: Path, tmp_path: Path) -> None:
+    asked = ("--strategy", "saguaro", "--draft-length", "3", "--concurrency", "4", "--requests", "40", "--output-tokens", "30")
+    said = refused(run, "simulate", *asked, "--profile", str(profile))
+    assert "saguaro forks, and what a draft step over several branches takes is not known: measure the pair" in said
+    known = json.loads(profile.read_text())
+    known["draft_seconds"].append({"batch": 1, "context": 64, "mean": 1.5e-3, "branches": 12})
+    path = tmp_path / "branches.json"
+    path.write_text(json.dumps(known))
+    served = answer(run, "simulate", *asked, "--profile", str(path))
+    assert served["extrapolated_share"] > 0.9  # 4 sequences of 12 branches, and 12 rows were timed
+    (point,) = answer(run, "sweep", *asked, "--profile", str(path), "--workers", "1")["points"]
+    assert point["load"]["output_tokens_per_second"] == served["output_tokens_per_second"]

@@ -1,0 +1,65 @@
+"""What work takes, for closed forms: measured on lanes of known speed, and on a pair."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from specdec import Costs, Pair, StrategyError
+from specdec.runtime.timing import measured_costs
+from specdec.testing.models import model, resembling
+
+
+class KnownLane:
+    """A lane whose seconds are lines: a target step takes 5, a draft step 1, and so on."""
+
+    def __init__(self, fork_begins: float = 1.7, *, forks: bool = True) -> None:
+        self._fork_begins, self._forks = fork_begins, forks
+
+    def submit(self, method: str, *arguments: Any) -> Any:
+        if method == "begin":
+            return lambda: None
+        if method == "fork" and not self._forks:
+            raise StrategyError("no forks here")
+        request, tokens = arguments[0][0], 1
+        if method == "score":
+            seconds = 5 + 0.15 * (request.positions - 1)
+        elif method == "draft":
+            tokens = seconds = request.length
+        else:
+            seconds = self._fork_begins + request.length * (1 + 0.04 * (sum(request.fan_outs) - 1))
+        return lambda: [SimpleNamespace(busy_seconds=seconds, tokens=[0] * tokens)]
+
+
+def measured(draft: KnownLane | None) -> Costs:
+    target: Any = KnownLane()
+    lane: Any = draft
+    return measured_costs(target, lane, 5.0, context=20)
+
+
+def test_costs_are_measured_by_lines() -> None:
+    found = measured(KnownLane())
+    assert (found.speed_ratio, found.guess, found.branch, found.fork) == pytest.approx((5.0, 0.03, 0.04, 1.7))
+
+
+def test_a_fork_begins_with_a_forward_at_least() -> None:
+    assert measured(KnownLane(-0.5)).fork == 1.0
+
+
+@pytest.mark.parametrize("draft", [None, KnownLane(forks=False)])
+def test_without_forks_nothing_is_known_of_branches(draft: KnownLane | None) -> None:
+    found = measured(draft)
+    assert found == Costs(5.0, guess=found.guess)
+    assert found.guess == pytest.approx(0.03)
+
+
+def test_a_pair_measures_costs_once() -> None:
+    target = model("llama", seed=1)
+    with Pair(target, resembling(target), lane="inline") as pair:
+        found = pair.costs()
+        assert found.speed_ratio == pair.speed_ratio()
+        assert found.guess >= 0
+        assert found.branch >= 0
+        assert pair.costs() is found
