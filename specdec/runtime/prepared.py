@@ -32,7 +32,7 @@ class Late:
     """A token of a branch. `rows` waits for the rows of the whole branch; this token's is the one with that `number`."""
 
     token: int
-    rows: Callable[[], Row]
+    rows: Callable[[], Sequence[Row]]
     number: int
 
     @property
@@ -52,7 +52,7 @@ class PreparedForks:
     """
 
     tails: Mapping[tuple[int, int], tuple[int, Sequence[int]]]
-    fetch: Callable[[int], Callable[[], Row] | None] | None
+    fetch: Callable[[int], Callable[[], Sequence[Row]] | None] | None
     statistics: Statistics
     _found: dict[tuple[int, int], Guess] = field(default_factory=dict[tuple[int, int], Guess])
 

@@ -216,12 +216,12 @@ class DraftSide:
         tails = dict(zip(forking.outcomes, enumerate(forking.tails), strict=True))
         asked.answer = PreparedForks(tails, fetch, asked.slot.statistics)
 
-    def _branch(self, slot: int, number: int, branch: int) -> Callable[[], Row] | None:
+    def _branch(self, slot: int, number: int, branch: int) -> Callable[[], Sequence[Row]] | None:
         """Ask for the rows of a branch. Returns what waits for them; `None` when the lane is lost."""
         wait = self.submit("branch", slot, number, branch)
         if wait is None:
             return None
-        rows = cache(lambda: as_read(wait()[0].q))
+        rows = cache(lambda: tuple(as_read(wait()[0].q)))  # each token has one row, the same whenever it is asked for
         if not self.overlaps:
             rows()  # such a lane works when it is waited for, and the next fork replaces this one
         return rows
