@@ -55,12 +55,19 @@ class Compared(Report):
     `predicted`   mean over simulations of the same arrivals
     `measured`    median over repeats
     `error`       predicted over measured, minus 1
+    `repeats`     what was measured in each repeat
     """
 
     quantity: str
     predicted: float
     measured: float
     error: float
+    repeats: tuple[float, ...] = ()
+
+    @property
+    def scatter(self) -> float:
+        """By how much one repeat is off the median of all, on average."""
+        return mean(abs(one / self.measured - 1) for one in self.repeats) if self.repeats else 0.0
 
 
 @dataclass(frozen=True)
@@ -123,6 +130,9 @@ class LoadValidation(Report):
             )
         worst = max(self.errors, key=abs)
         said = f"Mean error {100 * mean(map(abs, self.errors)):.1f} %, largest {100 * worst:+.1f} %."
+        scatter = [one.scatter for point in self.points for one in point.compared]
+        if any(scatter):
+            said += f" A repeat is off the median of all by {100 * mean(scatter):.1f} %, at most {100 * max(scatter):.1f} %."
         return Group(made, busy_sentence(self.busy) or said)
 
 
@@ -273,8 +283,9 @@ class LoadComparison:
         compared: list[Compared] = []
         for name in found[0]:
             predicted = mean(one[name] for one in found)
-            measured = median(one[name] for one in self.played[number, load])
-            compared.append(Compared(name, predicted, measured, predicted / measured - 1))
+            repeats = tuple(one[name] for one in self.played[number, load])
+            measured = median(repeats)
+            compared.append(Compared(name, predicted, measured, predicted / measured - 1, repeats))
         rate = (len(workload) - 1) / float(workload.arrival_seconds[-1] - workload.arrival_seconds[0])
         busy = median(self.busy[number, load])
         return LoadPoint(strategy.name, strategy.parameters, load, rate, busy, tuple(compared))

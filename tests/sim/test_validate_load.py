@@ -17,7 +17,7 @@ from sim.setup.arrays import Floats
 from sim.setup.latency import Constant
 from sim.setup.system import System
 from sim.stream.chain import compile_strategy
-from sim.study.validate_load import LoadValidation, quantities, validate_load
+from sim.study.validate_load import Compared, LoadPoint, LoadValidation, quantities, validate_load
 from sim.traffic.serving import simulate_serving
 from sim.traffic.workload import Arrivals, Lengths, Traffic, Workload
 from specdec import DecodingStrategy, InputError, Pair, create
@@ -41,6 +41,7 @@ def test_every_quantity_is_predicted_and_measured(found: LoadValidation) -> None
     for point in found.points:
         assert len(point.compared) == 7
         assert all(one.error == one.predicted / one.measured - 1 for one in point.compared)
+        assert all(one.repeats == (one.measured,) for one in point.compared)
     assert LoadValidation.from_dict(json.loads(json.dumps(found.to_dict(), allow_nan=False)), "the test") == found
 
 
@@ -64,6 +65,14 @@ def test_quantities_are_those_of_serving_benchmarks() -> None:
         "e2e_p90": 3.0,
         "output_tokens_per_second": 1.5,
     }
+
+
+def test_what_is_measured_is_the_median_of_repeats_which_are_kept() -> None:
+    one = Compared("ttft_mean", 1.0, 2.0, -0.5, (1.0, 2.0, 4.0))
+    assert one.scatter == pytest.approx((0.5 + 0.0 + 1.0) / 3)
+    assert Compared("ttft_mean", 1.0, 2.0, -0.5).scatter == 0.0
+    said = str(LoadValidation(4, 10, 3, 0.0, (LoadPoint("pearl", {}, 0.5, 1.0, 0.0, (one,)),)))
+    assert "A repeat is off the median of all by 50.0 %, at most 50.0 %." in said
 
 
 def test_what_cannot_be_validated_is_refused() -> None:
