@@ -153,7 +153,8 @@ def test_a_foresight_refuses_what_is_none(chances: tuple[float, ...]) -> None:
 def test_the_seconds_of_a_fork() -> None:
     flat = Constant(0.1, 1.0, branched={11: 2.0})
     assert float(fork_seconds(flat, 6, 11, 3)) == pytest.approx(0.1 * (1.5 + 3 * 2))
-    assert float(fork_seconds(flat, 6, 90, 3)) == pytest.approx(0.1 * (1.5 + 3 * 2))
+    assert float(fork_seconds(flat, 6, 21, 3)) == pytest.approx(0.1 * (1.5 + 3 * 3))  # along the same line beyond
+    assert float(fork_seconds(Constant(0.1, 1.0, branched={2: 2.0, 4: 1.0}), 0, 9, 1)) == pytest.approx(0.1 * (1.0 + 1))
     assert float(fork_seconds(flat, 0, 0, 0)) == 0
 
     class Plain:
