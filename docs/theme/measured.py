@@ -8,8 +8,8 @@ from specdec.bench import BenchReport
 from specdec.bench.details import DETAILS
 from specdec.pictures import Theme
 
-FILE = Path(__file__).resolve().parents[2] / "benchmarks/results/cpu_amd_epyc_2_cores_2026-11-24_bench_bfloat16.json"
-NAMES = ("length", "idle", "position", "predicted")
+FILE = Path(__file__).resolve().parents[2] / "benchmarks/results/cpu_amd_epyc_2_cores_2026-11-26_bench_bfloat16.json"
+NAMES = ("length", "prompts", "idle", "position", "predicted")
 SAMPLED = 1.0
 
 
