@@ -122,7 +122,7 @@ class NoPick:
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-# What a fork foresees is a matter of real tokens, and `adaptive` may find that models as small as these are faster without a draft.
+# What a fork foresees is a matter of real tokens, and `adaptive` may find that such small models are faster without a draft.
 @pytest.mark.parametrize("name", sorted(available().keys() - {"hedged", "adaptive"}))
 def test_every_strategy_decodes_with_the_acceptance_it_is_given(pair: Pair, name: str, temperature: float) -> None:
     """Twice the same token all along the prompt, so that a look-up finds something; the two models agree by accident only."""
