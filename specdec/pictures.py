@@ -1,7 +1,7 @@
 """Themes, colours and files of charts. A strategy has one colour in every picture, by its name.
 
-Colour-blind readers can tell the colours apart (a test simulates them, after Machado et al. 2009). Each has a contrast of at
-least 4.5 on its ground. Knows no chart: `sim.pictures` and `specdec.bench.chart` draw them.
+Colour-blind readers can tell the colours apart (a test simulates them, after Machado et al. 2009), and points by their shapes.
+Each colour has a contrast of at least 4.5 on its ground. Knows no chart: `sim.pictures` and `specdec.bench.chart` draw them.
 """
 
 from __future__ import annotations
@@ -38,6 +38,17 @@ STRATEGIES: dict[str, tuple[str, str]] = {
     "hf_assisted": ("#16315A", "#B6D7ED"),
 }
 """By name: the colour on a light ground, and on a dark one."""
+
+SHAPES = {
+    "pearl": "square",
+    "elastic": "triangle-up",
+    "saguaro": "diamond",
+    "hedged": "triangle-down",
+    "prompt_lookup": "triangle-right",
+    "suffix": "triangle-left",
+    "adaptive": "cross",
+}
+"""Points by name, where colours alone would not do; all others are circles."""
 
 OTHERS = (("#9B088C", "#F42AB7"), ("#5200A3", "#F8DE77"), ("#814BD2", "#259367"), ("#E00043", "#B4702D"))
 """Of strategies of other packages."""
@@ -80,6 +91,14 @@ def strategy_scale(strategies: Iterable[str], theme: Theme) -> Any:
 
     colours = colours_of(strategies)
     return Scale(domain=[*colours], range=[pair[theme == "dark"] for pair in colours.values()])
+
+
+def shape_scale(strategies: Iterable[str]) -> Any:
+    """A scale of altair that gives the points of each strategy their shape, in the order of first mention."""
+    from altair import Scale
+
+    names = list(dict.fromkeys(strategies))
+    return Scale(domain=names, range=[SHAPES.get(name, "circle") for name in names])
 
 
 def themed(chart: Any, theme: Theme) -> Any:

@@ -14,7 +14,7 @@ import altair as alt
 from specdec.bench.report import BenchReport
 from specdec.bench.text import heading
 from specdec.bench.values import BASELINE, BenchResult
-from specdec.pictures import INKS, Theme, strategy_scale, themed
+from specdec.pictures import INKS, Theme, shape_scale, strategy_scale, themed
 
 SIZE = {"width": 330, "height": 230}
 LEGEND = alt.Legend(orient="bottom", symbolOpacity=1)
@@ -60,7 +60,7 @@ def length_chart(report: BenchReport, temperature: float, theme: Theme = "light"
     color = _color([point["strategy"] for point in points], theme)
     lines = base.mark_line(strokeWidth=2, strokeDash=[5, 3]).encode(x=x, y=alt.Y("predicted:Q", scale=scale), color=color)
     bars = base.mark_rule(strokeWidth=2, opacity=0.6).encode(x=x, y=alt.Y("low:Q", scale=scale), y2="high:Q", color=color)
-    dots = base.mark_point(size=60, filled=True, opacity=1).encode(x=x, y=y, color=color)
+    dots = base.mark_point(size=60, filled=True, opacity=1).encode(x=x, y=y, color=color, shape=_shape(names))
     return _drawn(alt.layer(lines, bars, dots), "Speed-up by draft length", "Dot: measured. Bar: 95 %. Dashed: predicted.")
 
 
@@ -80,7 +80,8 @@ def predicted_chart(report: BenchReport, temperature: float, theme: Theme = "lig
     line = alt.Chart(alt.Data(values=[{"predicted": end, "measured": end} for end in ends]))
     equal = line.mark_line(**rule).encode(x=x, y=y)
     dots = alt.Chart(alt.Data(values=points)).mark_point(size=60, filled=True, opacity=0.9)
-    dots = dots.encode(x=x, y=y, color=_color([point["strategy"] for point in points], theme))
+    names = [point["strategy"] for point in points]
+    dots = dots.encode(x=x, y=y, color=_color(names, theme), shape=_shape(names))
     return _drawn(alt.layer(equal, dots), "Predicted and measured", "Above the line: faster than predicted.")
 
 
@@ -184,6 +185,10 @@ def _label(one: BenchResult) -> str:
 
 def _color(names: Sequence[str], theme: Theme) -> alt.Color:
     return alt.Color("strategy:N", title=None, scale=strategy_scale(names, theme), legend=LEGEND)
+
+
+def _shape(names: Sequence[str]) -> alt.Shape:
+    return alt.Shape("strategy:N", title=None, scale=shape_scale(names), legend=LEGEND)
 
 
 def _drawn(chart: Any, title: str, subtitle: str) -> Any:

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from specdec.pictures import INKS, OTHERS, STRATEGIES, Theme, colours_of, save, strategy_scale, themed
+from specdec.pictures import INKS, OTHERS, SHAPES, STRATEGIES, Theme, colours_of, save, shape_scale, strategy_scale, themed
 from specdec.strategy import available
 
+FIRST_SCREEN = ("speculative", "pearl", "elastic", "hedged", "saguaro")
 THEMES: tuple[Theme, ...] = ("light", "dark")
 SIGHTS = {  # Machado, Oliveira and Fernandes 2009, severity 1
     "trichromat": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
@@ -85,3 +86,11 @@ def test_a_png_is_small(tmp_path: Path) -> None:
     written = (tmp_path / "chart.png").read_bytes()
     assert len(written) < 100_000
     assert written[25] == 3, "a palette, not colours for each pixel"
+
+
+def test_points_of_what_is_compared_most_differ_in_shape_too() -> None:
+    assert set(SHAPES) <= set(STRATEGIES)
+    scale = shape_scale([*FIRST_SCREEN, "pearl", "mine"])
+    assert scale.domain == [*FIRST_SCREEN, "mine"]
+    assert len(set(scale.range[: len(FIRST_SCREEN)])) == len(FIRST_SCREEN)
+    assert scale.range[-1] == "circle"
