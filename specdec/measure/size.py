@@ -53,7 +53,8 @@ def facts_of(written: Any, source: str) -> Facts:
     """The same from the content of a config; `source` is what errors call it."""
     kind = written.get("model_type") if isinstance(written, dict) else None
     if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
-        hint = did_you_mean(str(kind), list(CONFIG_MAPPING)) or "give the config.json of a model that transformers knows"
+        close = did_you_mean(kind, list(CONFIG_MAPPING)) if isinstance(kind, str) else ""
+        hint = close or "give the config.json of a model that transformers knows"
         raise InputError(f"{source} has model_type {kind!r}: {hint}")
     quantisation = written.get("quantization_config") or (written.get("text_config") or {}).get("quantization_config")
     try:

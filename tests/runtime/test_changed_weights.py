@@ -231,7 +231,12 @@ def adapted(peft: Any, of: Any, name: str, seed: int) -> None:
     config = peft.LoraConfig(r=2, lora_alpha=64, target_modules=["down_proj", "v_proj"], init_lora_weights=False)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        of.add_adapter(config, adapter_name=name)
+        try:
+            of.add_adapter(config, adapter_name=name)
+        except ValueError as error:  # transformers 5.24 asks for a peft that is newer than any that was published
+            if "version of PEFT" in str(error):
+                pytest.skip(str(error))
+            raise
 
 
 @pytest.mark.filterwarnings("ignore:Already found a `peft_config` attribute")  # of a second adapter
