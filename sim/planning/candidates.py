@@ -58,7 +58,10 @@ class Candidate:
 
     @property
     def where(self) -> str:
-        """What sets its place apart from a shared one on as many GPUs as any: `, own device, TP 4`; mostly empty."""
+        """Where the draft runs, unless it shares the target's GPUs, and the target's GPUs, where several numbers are tried.
+
+        It follows a name: `, own device, TP 4` (tensor parallelism over 4 GPUs).
+        """
         several = len({place.gpus for place in self.method.places}) > 1
         return ("" if self.place.name == "shared" else f", {self.place.name}") + (f", TP {self.place.gpus}" if several else "")
 

@@ -136,7 +136,7 @@ class Engine:
         """The verdict on a guess, by the slot's rule."""
         scoring: Scoring = effect.scores.rows
         guess = effect.guess[: scoring.positions]  # shorter than asked only where the context is full, which ends the output
-        guess = self._draft.arrived(guess)
+        guess = self._draft.arrived(guess)  # what is lost with the draft's lane may leave it empty
         bonus = (effect.bonus or not guess.drafted) and len(guess) < scoring.positions
         tokens = guess.tokens
         if scoring.best is not None and isinstance(slot.rule, Synthetic):

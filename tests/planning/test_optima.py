@@ -4,6 +4,7 @@ A replica that runs one sequence at a time (batch limit 1) and reads prompts of 
 requests a second. With `load` as the only question, it takes floor(rate x seconds) + 1 replicas.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -79,6 +80,18 @@ def test_the_acceptance_at_which_the_draft_stops_paying() -> None:
     assert (found.plans[0].method, found.plans[0].replicas) == ("draft_model", 3)
     flip = next(flip for flip in found.flips if flip.parameter == "acceptance")
     assert flip.at == pytest.approx(0.3, abs=0.02)
+
+
+def test_the_verdict_compares_equal_plans_and_says_what_of_the_first_token_is_reading() -> None:
+    """One replica is enough for either. Guesses are twice as dear as steps here, so the target alone has more headroom."""
+    found = planned([ar(), drafting("draft_model", 0.1, 0.020, longest=1)], 0.05, {"ttft-p99": "20s", "tpot-p99": "500ms"})
+    assert found.plans[0].method == "ar"
+    assert "To read the P99 prompt (1 tokens) takes 10.0 ms on an idle replica." in found.verdict
+    assert "Meets them up to" in found.verdict
+    equal = re.search(r"k = 1: as many GPUs, less headroom \(\d+ %\), mean TPOT (\S+) ms against (\S+) ms\.", found.verdict)
+    assert equal is not None, found.verdict
+    assert float(equal[2]) == pytest.approx(10.0, rel=0.05)
+    assert float(equal[1]) == pytest.approx(30 / 1.1, rel=0.15)
 
 
 def test_a_cheap_head_beats_a_better_draft_model() -> None:
