@@ -1,10 +1,11 @@
-"""Where a command writes: reports and text for people, JSON for programs, and progress, which only a terminal shows."""
+"""Where a command writes: reports and text for people, JSON for programs, and progress."""
 
 from __future__ import annotations
 
 import json
 import signal
 import sys
+import time
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,9 @@ from specdec.errors import InputError
 from specdec.report import WIDTH
 
 T = TypeVar("T")
+
+SILENT_SECONDS = 60.0
+"""How long a log, unlike a terminal, may get no line about the progress."""
 
 LOADING = "loading torch, transformers and the models"
 
@@ -63,9 +67,12 @@ class Terminal:
             yield
 
     def follow(self, steps: Iterable[T], total: int) -> Iterator[T]:
-        """Yield `steps`, and show each as text next to a progress bar: a `specdec.report.Progress`."""
+        """Yield `steps`, and show each as text next to a progress bar: a `specdec.report.Progress`.
+
+        Where standard error is no terminal, a line now and then says how far it is.
+        """
         if not self.errors.is_terminal:
-            yield from steps
+            yield from self._logged(steps, total)
             return
         columns = (SpinnerColumn(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
         with Progress(*columns, console=self.errors, transient=True) as progress:
@@ -74,6 +81,15 @@ class Terminal:
                 progress.update(task, description=str(step))
                 yield step
                 progress.advance(task)
+
+    def _logged(self, steps: Iterable[T], total: int) -> Iterator[T]:
+        last = start = time.monotonic()
+        for done, step in enumerate(steps):
+            now = time.monotonic()
+            if now - last >= SILENT_SECONDS:
+                last = now
+                self.errors.print(f"{done} of {total} steps done in {(now - start) / 60:.0f} min; now: {step}", markup=False)
+            yield step
 
 
 def console(*, stderr: bool = False, quiet: bool = False) -> Console:

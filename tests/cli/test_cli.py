@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from command_line import Ran, assert_one_line, with_entry_points
 
+from specdec.cli.console import Terminal
+
 COMMANDS = ("generate", "bench", "prove", "strategies")
 
 
@@ -178,3 +180,14 @@ def test_strategies_as_json(run: Callable[..., Ran]) -> None:
     assert found["autoregressive"]["lossless"] is True
     assert all(item["description"].endswith(".") for item in found.values())
     assert ran.err == ""  # one thing is printed
+
+
+def test_a_log_is_told_now_and_then_how_far_long_work_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = iter(range(0, 1000, 40))  # seconds: each step takes 40, so every second one is said
+    monkeypatch.setattr("specdec.cli.console.time.monotonic", lambda: next(clock))
+    assert list(Terminal().follow(["a", "b", "[c]", "d"], 4)) == ["a", "b", "[c]", "d"]
+    shown = capsys.readouterr()
+    assert shown.err.splitlines() == ["1 of 4 steps done in 1 min; now: b", "3 of 4 steps done in 3 min; now: d"]
+    assert shown.out == ""
