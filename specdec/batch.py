@@ -30,6 +30,7 @@ from specdec.runtime.engine import Engine
 from specdec.runtime.sides import Waiting
 from specdec.runtime.slot import Slot
 from specdec.settings import Options, Settings, resolve
+from specdec.state import Costs
 from specdec.statistics import Statistics
 from specdec.stopping import StopStrings
 from specdec.strategy import DecodingStrategy, require_strategy
@@ -107,6 +108,20 @@ class Output:
     def result(self) -> Result:
         """What was committed so far."""
         return Result(self.tokens, self._text.of(self.tokens), self.finished_by, self.slot.statistics, self.strategy)
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What a strategy may know: the costs are those of a decode that is greedy, or `sampled`."""
+
+    pair: Pair
+    sampled: bool
+
+    def speed_ratio(self) -> float:
+        return self.pair.speed_ratio()
+
+    def costs(self) -> Costs:
+        return self.pair.costs(sampled=self.sampled)
 
 
 @dataclass(eq=False)
@@ -279,7 +294,7 @@ class Batch(Iterator[tuple[int, Round]]):
     def _read(self, output: Output) -> None:
         """Read the prompt of an output into its slot. All other sequences wait."""
         output.strategy = self._strategy = self._strategy.resolved(self._pair)
-        output.state = self._strategy.init(output.prompt, self._pair)
+        output.state = self._strategy.init(output.prompt, _Facts(self._pair, not output.slot.sampling.greedy))
         output.ending.start()
         self._ready().begin(output.slot, output.prompt.tokens)
         self._charge(output.slot.statistics.prefill_seconds)

@@ -35,6 +35,7 @@ from specdec.runtime.timing import CONTEXT_TOKENS, FAR, measured_costs, speed_ra
 from specdec.runtime.vocabulary import head_size
 from specdec.runtime.watch import Evaluation, Watch
 from specdec.runtime.worker import NewWorker
+from specdec.sampling import Sampling
 from specdec.shapes import is_shape
 from specdec.source import sources
 from specdec.state import Costs
@@ -90,8 +91,8 @@ class Pair:
         self.tokenizer, self.matching = tokenizer, matching
         self.lane, self.eager = lane, eager
         self.revisions: tuple[str | None, str | None] = (None, None)
-        self._speed_ratio: float | None = None
-        self._costs: Costs | None = None
+        self._speed_ratios: dict[bool, float] = {}
+        self._costs: dict[bool, Costs] = {}
         self._target_lane: Lane | None = None
         self._draft_lane: Lane | None = None
         self._watches: dict[str, Watch] = {}
@@ -264,21 +265,25 @@ class Pair:
             return "thread"
         return "process" if available_cores() > 1 and self.draft.device.type == "cpu" else "inline"
 
-    def speed_ratio(self) -> float:
-        """`c`: seconds of a target step over seconds of a draft step, both at work. The first call times both models."""
-        if self._speed_ratio is None:
-            context = max(1, min(CONTEXT_TOKENS, self.draft_context_limit - 8))
-            with self.turn(drafts=True) as (target, draft):
-                self._speed_ratio = 1.0 if draft is None else speed_ratio(target, draft, context=context)
-        return self._speed_ratio
+    def speed_ratio(self, *, sampled: bool = False) -> float:
+        """`c`: seconds of a target step over seconds of a draft step, both at work: greedy, or `sampled` at temperature 1.
 
-    def costs(self) -> Costs:
-        """What work takes beside `speed_ratio()`, for closed forms. The first call times both models."""
-        if self._costs is None:
-            ratio, context = self.speed_ratio(), max(1, min(CONTEXT_TOKENS, self.draft_context_limit - 2 * FAR))
+        The first call of each times both models.
+        """
+        if sampled not in self._speed_ratios:
+            context, sampling = max(1, min(CONTEXT_TOKENS, self.draft_context_limit - 8)), Sampling(float(sampled))
             with self.turn(drafts=True) as (target, draft):
-                self._costs = measured_costs(target, draft, ratio, context)
-        return self._costs
+                ratio = 1.0 if draft is None else speed_ratio(target, draft, context=context, sampling=sampling)
+            self._speed_ratios[sampled] = ratio
+        return self._speed_ratios[sampled]
+
+    def costs(self, *, sampled: bool = False) -> Costs:
+        """What work takes beside `speed_ratio`, for closed forms. The first call of each times both models."""
+        if sampled not in self._costs:
+            ratio, context = self.speed_ratio(sampled=sampled), max(1, min(CONTEXT_TOKENS, self.draft_context_limit - 2 * FAR))
+            with self.turn(drafts=True) as (target, draft):
+                self._costs[sampled] = measured_costs(target, draft, ratio, context, Sampling(float(sampled)))
+        return self._costs[sampled]
 
     def close(self) -> None:
         """End the lanes. A decode that goes on makes new ones."""

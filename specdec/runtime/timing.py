@@ -35,6 +35,8 @@ FAR = 9
 WARM_UP, BLOCK = 2, 4
 """Repeats of a setting, one after another: the first `WARM_UP` are not counted, the next `BLOCK` are."""
 
+GREEDY = Sampling(temperature=0)
+
 T = TypeVar("T")
 
 
@@ -76,20 +78,25 @@ def timing_context(limit: int) -> int:
     return min(CONTEXT_TOKENS, limit // 2)
 
 
-def step_seconds(lane: Lane, repeats: int = 12, context: int = CONTEXT_TOKENS) -> float:
-    """Median seconds of a greedy step, one token after another. Target and draft are measured alike, each on its lane."""
-    return median(timed_drafts(lane, repeats, context, Sampling(temperature=0)))
+def step_seconds(lane: Lane, repeats: int = 12, context: int = CONTEXT_TOKENS, sampling: Sampling = GREEDY) -> float:
+    """Median seconds of a step, one token after another. Target and draft are measured alike, each on its lane."""
+    return median(timed_drafts(lane, repeats, context, sampling))
 
 
 def speed_ratio(
-    target: Lane, draft: Lane, repeats: int = 24, context: int = CONTEXT_TOKENS, seconds: float = RATIO_SECONDS
+    target: Lane,
+    draft: Lane,
+    repeats: int = 24,
+    context: int = CONTEXT_TOKENS,
+    seconds: float = RATIO_SECONDS,
+    sampling: Sampling = GREEDY,
 ) -> float:
     """`c`: seconds of a target step over seconds of a draft step, the median of pairs.
 
     Both models of a pair work at the same time, as in a decode, so a slow moment hits both, and moves few of the pairs. Lanes
     that cannot overlap work one after the other. Slow models get fewer pairs: no new one after `seconds`, but a third of them.
     """
-    sampling, base = Sampling(temperature=0), made_up_context(context)
+    base = made_up_context(context)
     for lane in (draft, target):  # the draft first, so that its process is up when timing begins
         lane.submit("begin", sampling, base)()
     window, steps = [*base, 0], 8
@@ -98,7 +105,7 @@ def speed_ratio(
     for repeat in range(repeats + WARM_UP):
         if len(ratios) >= repeats / 3 and time.perf_counter() > end:
             break
-        wait = draft.submit("draft", [DraftRequest(0, window, steps)])
+        wait = draft.submit("draft", [DraftRequest(0, window, steps, [0.5] * steps)])
         [scoring] = target.submit("score", [ScoreRequest(0, window, 1)])()
         [drafting] = wait()
         if repeat >= WARM_UP:
@@ -106,18 +113,20 @@ def speed_ratio(
     return median(ratios)
 
 
-def measured_costs(target: Lane, draft: Lane | None, ratio: float, context: int = CONTEXT_TOKENS) -> Costs:
-    """What greedy work takes at a measured speed `ratio`, by lines through 1 and `FAR` positions, and 2 and `FAR` branches.
+def measured_costs(
+    target: Lane, draft: Lane | None, ratio: float, context: int = CONTEXT_TOKENS, sampling: Sampling = GREEDY
+) -> Costs:
+    """What work takes at a measured speed `ratio`, by lines through 1 and `FAR` positions, and 2 and `FAR` branches.
 
     A draft that cannot fork says nothing of branches.
     """
-    one, wide = window_seconds(target, (1, FAR), BLOCK, context).values()
+    one, wide = window_seconds(target, (1, FAR), BLOCK, context, sampling).values()
     costs = Costs(ratio, guess=max(0.0, wide / one - 1) / (FAR - 1))
     if draft is None:
         return costs
-    step = step_seconds(draft, BLOCK, context)
+    step = step_seconds(draft, BLOCK, context, sampling)
     try:
-        forks = timed_branches(draft, (2, FAR), BLOCK, context, Sampling(temperature=0))
+        forks = timed_branches(draft, (2, FAR), BLOCK, context, sampling)
     except StrategyError:
         return costs
     (few, start), (many, _) = forks.values()
@@ -125,9 +134,11 @@ def measured_costs(target: Lane, draft: Lane | None, ratio: float, context: int 
     return replace(costs, branch=branch, fork=max(1.0, start / step))
 
 
-def window_seconds(lane: Lane, widths: Sequence[int], repeats: int = 12, context: int = CONTEXT_TOKENS) -> dict[int, float]:
-    """Median seconds of a greedy forward over each width, after `context` tokens."""
-    found = timed_windows(lane, widths, repeats, context, Sampling(temperature=0))
+def window_seconds(
+    lane: Lane, widths: Sequence[int], repeats: int = 12, context: int = CONTEXT_TOKENS, sampling: Sampling = GREEDY
+) -> dict[int, float]:
+    """Median seconds of a forward over each width, after `context` tokens."""
+    found = timed_windows(lane, widths, repeats, context, sampling)
     return {width: median(seconds) for width, seconds in found.items()}
 
 

@@ -68,7 +68,7 @@ def test_chosen_contenders(pair: Pair) -> None:
 
 
 def test_two_names_of_one_program_are_measured_once(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pair, "_speed_ratio", 5.2)
+    monkeypatch.setitem(pair._speed_ratios, False, 5.2)
     lined_up = line_up(pair, ["pearl"], [2, 5])
     measured = small(pair, strategies=[*lined_up, create("pearl", draft_length=5)], temperatures=(0.0,))
     rows = [(contender.decoder.parameters.get("draft_length"), contender.decoder) for contender in measured.contenders]

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from specdec import Costs, Pair, StrategyError
+import strategies
+from specdec import Costs, Pair, StrategyError, decode
 from specdec.runtime.timing import measured_costs
+from specdec.sampling import Sampling
 from specdec.testing.models import model, resembling
 
 
@@ -20,6 +22,7 @@ class KnownLane:
 
     def submit(self, method: str, *arguments: Any) -> Any:
         if method == "begin":
+            self._sampled = not arguments[0].greedy
             return lambda: None
         if method == "fork" and not self._forks:
             raise StrategyError("no forks here")
@@ -29,19 +32,24 @@ class KnownLane:
         elif method == "draft":
             tokens = seconds = request.length
         else:
-            seconds = self._fork_begins + request.length * (1 + 0.04 * (sum(request.fan_outs) - 1))
+            branch = 0.07 if self._sampled else 0.04
+            seconds = self._fork_begins + request.length * (1 + branch * (sum(request.fan_outs) - 1))
         return lambda: [SimpleNamespace(busy_seconds=seconds, tokens=[0] * tokens)]
 
 
-def measured(draft: KnownLane | None) -> Costs:
+def measured(draft: KnownLane | None, temperature: float = 0.0) -> Costs:
     target: Any = KnownLane()
     lane: Any = draft
-    return measured_costs(target, lane, 5.0, context=20)
+    return measured_costs(target, lane, 5.0, context=20, sampling=Sampling(temperature))
 
 
 def test_costs_are_measured_by_lines() -> None:
     found = measured(KnownLane())
     assert (found.speed_ratio, found.guess, found.branch, found.fork) == pytest.approx((5.0, 0.03, 0.04, 1.7))
+
+
+def test_branches_are_measured_as_they_are_drawn() -> None:
+    assert measured(KnownLane(), temperature=1.0).branch == pytest.approx(0.07)
 
 
 def test_a_fork_begins_with_a_forward_at_least() -> None:
@@ -63,3 +71,18 @@ def test_a_pair_measures_costs_once() -> None:
         assert found.guess >= 0
         assert found.branch >= 0
         assert pair.costs() is found
+
+
+def test_a_strategy_knows_the_costs_of_its_own_kind_of_decode(monkeypatch: pytest.MonkeyPatch) -> None:
+    target = model("llama", seed=1)
+    asked: list[bool] = []
+    with Pair(target, resembling(target), lane="inline") as pair:
+
+        def costs(*, sampled: bool) -> Costs:
+            asked.append(sampled)
+            return Costs()
+
+        monkeypatch.setattr(pair, "costs", costs)
+        for temperature in (0.0, 0.7):
+            decode(pair, strategies.Adaptive(most=2), [1, 2, 3], max_new_tokens=2, temperature=temperature)
+    assert asked == [False, True]

@@ -194,7 +194,7 @@ class Measuring(Speculative):
     """Lets the pair measure its models whenever a sequence begins, while others are under way."""
 
     def init(self, prompt: Committed, facts: Any) -> State:
-        facts._speed_ratio = None
+        facts.pair._speed_ratios.clear()
         assert facts.speed_ratio() > 0
         return super().init(prompt, facts)
 
