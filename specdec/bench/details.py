@@ -126,17 +126,17 @@ def prompts_chart(report: BenchReport, temperature: float, theme: Theme = "light
     return _drawn(alt.layer(even, dots, ticks), "Speed-up by prompt", "Dot: one prompt. Tick: all together.")
 
 
-def position_chart(report: BenchReport, temperature: float, theme: Theme = "light", strategy: str = WHOLE_WINDOWS) -> Any:
+def position_chart(report: BenchReport, temperature: float, theme: Theme = "light") -> Any:
     """How often the guess at each place of a window is accepted, if those before it were; all draft lengths together.
 
-    For a strategy that verifies every window as a whole.
+    For the strategy that verifies every window as a whole.
     """
-    points = [{"strategy": strategy, **rate} for rate in _rates(_lengths(report, temperature), strategy)]
+    points = [{"strategy": WHOLE_WINDOWS, **rate} for rate in _rates(_lengths(report, temperature), WHOLE_WINDOWS)]
     base = alt.Chart(alt.Data(values=points))
     x = alt.X("place:Q", title="place in the window", axis=alt.Axis(tickMinStep=1, format="d", grid=False))
     scale = alt.Scale(domain=[0.4, 1], clamp=True)
     y = alt.Y("rate:Q", title="acceptance, if all before passed", scale=scale)
-    color = _color([strategy], theme)
+    color = _color([WHOLE_WINDOWS], theme)
     bands = base.mark_area(opacity=0.25).encode(x=x, y=alt.Y("low:Q", scale=scale), y2="high:Q", color=color)
     lines = base.mark_line(strokeWidth=2, point={"size": 45, "filled": True}).encode(x=x, y=y, color=color)
     return _drawn(alt.layer(bands, lines), "Acceptance by position", "Band: two standard errors.")
