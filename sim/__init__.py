@@ -47,7 +47,8 @@ if TYPE_CHECKING:
     )
     from sim.setup.aiconfigurator import Aiconfigurator
     from sim.setup.anchored import Anchor, Anchored
-    from sim.setup.latency import Constant, Latency, Measured
+    from sim.setup.latency import Constant, Latency
+    from sim.setup.measured import Measured
     from sim.setup.memory import gpus_needed, kv_tokens
     from sim.setup.model_size import ModelSize, read_model
     from sim.setup.profiles import measured_acceptance, measured_system
@@ -93,7 +94,8 @@ _NAMES = {
     "setup.acceptance": "Acceptance Hidden PerPosition Rate histogram marginal markov mean_length recorded",
     "setup.aiconfigurator": "Aiconfigurator",
     "setup.anchored": "Anchor Anchored",
-    "setup.latency": "Constant Latency Measured",
+    "setup.latency": "Constant Latency",
+    "setup.measured": "Measured",
     "setup.memory": "gpus_needed kv_tokens",
     "setup.model_size": "ModelSize read_model",
     "setup.profiles": "measured_acceptance measured_system",

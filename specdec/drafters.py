@@ -13,6 +13,7 @@ from specdec.runtime.admission import admit
 from specdec.runtime.cache import CachePlan
 from specdec.runtime.drafter import NewDrafter
 from specdec.runtime.staged import NewStaged
+from specdec.runtime.vocabulary import head_size
 from specdec.runtime.worker import NewWorker
 from specdec.runtime.written import NewTextDrafter
 from specdec.vocabularies import Matching
@@ -51,6 +52,6 @@ def drafter_of(
     """What a lane makes the drafter from; rows have `vocabulary` entries, the target's."""
     both = matching.vocabularies
     if both is not None and matching.way == "text":
-        return NewTextDrafter(draft, vocabulary, both, eager, plan)
+        return NewTextDrafter(NewWorker(draft, head_size(draft), eager, plan), vocabulary, both)
     worker = NewWorker(draft, vocabulary, eager, plan, vocabularies=both)
     return worker if small is None else NewStaged(worker, NewWorker(small.model, vocabulary, eager, small.plan), small.length)

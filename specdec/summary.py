@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -124,19 +124,7 @@ class DecodeSummary(Report):
     @classmethod
     def of(cls, statistics: Statistics, **more: Any) -> Self:
         """The summary of a decode's counts, with `more` fields of a subclass."""
-        return cls(
-            mean_acceptance_length=statistics.mean_acceptance_length,
-            draft_acceptance_rate=statistics.draft_acceptance_rate,
-            tokens_per_target_forward=statistics.tokens_per_target_forward,
-            acceptance_histogram=statistics.acceptance_histogram,
-            target_idle_share=statistics.target_idle_share,
-            draft_idle_share=statistics.draft_idle_share,
-            overhead_share=statistics.overhead_share,
-            rounds=statistics.rounds,
-            new_tokens=statistics.new_tokens,
-            synthetic=statistics.synthetic,
-            **more,
-        )
+        return cls(**{field.name: getattr(statistics, field.name) for field in fields(DecodeSummary)}, **more)
 
 
 def model_name(model: PreTrainedModel) -> str:

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file, save_file
 
 import specdec
 from specdec import Pair
 from specdec.loading import quiet_transformers
-from specdec.testing.models import byte_tokenizer
+from specdec.testing.models import byte_tokenizer, model
 
 WORDS = ["<unk>", "<s>", "</s>", *"abcdefghijklmnopqrstu"]
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:4bb3783693d0a435\nsize 52283111\n"
@@ -28,6 +29,11 @@ def saved(made: Any, folder: Path, **options: Any) -> Path:
         made.save_pretrained(folder, **options)
         byte_tokenizer(WORDS).save_pretrained(folder)
     return folder
+
+
+def tiny_checkpoint(folder: Path) -> Path:
+    """The folder, with a tiny target in float32 and its tokenizer."""
+    return saved(model("llama", len(WORDS), seed=1, dtype=torch.float32), folder)
 
 
 def decoded(pair: Pair, strategy: str = "speculative") -> tuple[int, ...]:

@@ -39,6 +39,12 @@ def random_prompts(count: int, vocabulary: int, longest: int, seed: int = 0) -> 
     return [tuple(source.randrange(vocabulary) for _ in range(source.randint(1, longest))) for _ in range(count)]
 
 
+def prompts(count: int, seed: int = 0) -> list[list[int]]:
+    """Prompts over a vocabulary of 12, of which some are much longer than others."""
+    source = random.Random(seed)
+    return [[source.randrange(12) for _ in range(source.choice([1, 2, 5, 30]))] for _ in range(count)]
+
+
 def generated(target: Any, prompt: Tokens, new_tokens: int) -> Tokens:
     """What transformers makes of it."""
     ids = torch.tensor([prompt])

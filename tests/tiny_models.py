@@ -7,10 +7,12 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 from transformers import AutoConfig
 
+from specdec.runtime.runner import Runner
 from specdec.sampling import Dice
 from specdec.testing.models import SMALL, causal, model
 
@@ -98,6 +100,20 @@ class Scripted(Dice):
 def grid(cells: int, dimensions: int) -> Iterator[tuple[float, ...]]:
     """Midpoints of all cells of the unit cube: averages over it are exact for every event whose borders are k/cells."""
     return itertools.product([(i + 0.5) / cells for i in range(cells)], repeat=dimensions)
+
+
+def cut_short(cached: Runner, error: type[BaseException]) -> None:
+    """Feed a runner, and interrupt its next forward between two layers, of which the first has stored its keys already."""
+    cached.logits([1, 2, 3, 4, 5, 6], 1)
+
+    def interrupt(*_: Any) -> None:
+        raise error
+
+    layers: Any = cached.model.model.layers
+    handle = layers[1].register_forward_pre_hook(interrupt)
+    with pytest.raises(error):
+        cached.logits([1, 2, 3, 4, 5, 6, 7, 8], 1)
+    handle.remove()
 
 
 def random_histories(steps: int, longest: int, seed: int, vocabulary: int = 12) -> Iterator[tuple[list[int], int]]:

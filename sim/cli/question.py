@@ -172,16 +172,9 @@ class Question:
 
     def traffic(self, times: int = 1) -> Traffic | Workload:
         """The requests; `times` as many for a check."""
-        from sim.traffic.workload import Traffic
-
         fixed = {"--replicas": self.serving.replicas, "--replications": self.serving.replications}
         refuse(fixed, "has no effect on a plan, which finds the replicas: leave it out")
-        objective = {
-            "--objective-ttft": self.serving.objective_ttft,
-            "--objective-tpot": self.serving.objective_tpot,
-            "--objective-e2e": self.serving.objective_e2e,
-        }
-        refuse(objective, "is not for plans: give --ttft-p99, --tpot-p99 or the like")
+        refuse(self.serving.limits, "is not for plans: give --ttft-p99, --tpot-p99 or the like")
         refuse({"--max-batch": self.serving.max_batch}, "is tried by a plan: give --batch-limit, one or several")
         if self.serving.arrivals is None and self.serving.trace is None:
             raise InputError("a plan needs requests that arrive: give --arrivals poisson:5/s or --trace FILE")
@@ -190,11 +183,7 @@ class Question:
             serving = replace(serving, requests=PLANNED_REQUESTS)
         found = serving.traffic()
         assert found is not None
-        if times == 1:
-            return found
-        if isinstance(found, Traffic):
-            return replace(found, requests=times * found.requests)
-        return found.repeated(times)
+        return found if times == 1 else found.repeated(times)
 
     def methods(self) -> tuple[Method, ...]:
         """The methods to plan with. Options that would have no effect are refused."""

@@ -246,12 +246,17 @@ class TrafficOptions:
         from sim.setup.latency import parse_seconds
         from sim.traffic.metrics import Objectives
 
-        limits = {
+        limits = self.limits.items()
+        return Objectives(*(None if text is None else parse_seconds(text, option) for option, text in limits))
+
+    @property
+    def limits(self) -> dict[str, str | None]:
+        """What a request must meet, as it was typed, by option."""
+        return {
             "--objective-ttft": self.objective_ttft,
             "--objective-tpot": self.objective_tpot,
             "--objective-e2e": self.objective_e2e,
         }
-        return Objectives(*(None if text is None else parse_seconds(text, option) for option, text in limits.items()))
 
 
 def parse_arrivals(text: str) -> Arrivals:

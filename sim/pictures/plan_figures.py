@@ -7,15 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from sim.pictures.plan_charts import (
-    attainment_chart,
-    goodput_chart,
-    latency_chart,
-    length_chart,
-    pareto_chart,
-)
+from sim.pictures.plan_charts import attainment_chart, goodput_chart, latency_chart, length_chart
 from sim.pictures.plan_colours import colour_of
 from sim.pictures.plan_inside import cache_chart, rounds_chart, tornado_chart
+from sim.pictures.plan_pareto import pareto_chart
 from sim.planning.curves import Curves
 from sim.planning.report import Plan
 from sim.planning.under_load import SEEDS, watched

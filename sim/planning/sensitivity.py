@@ -8,18 +8,17 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from math import exp, inf
+from math import exp
 from typing import Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 
 from sim.planning.candidates import Candidate
 from sim.planning.trials import Trials
 from sim.setup.acceptance import Acceptance
-from sim.setup.arrays import Counts, Floats
-from sim.setup.latency import Latency, fork_reach, fork_seconds
+from sim.setup.arrays import Counts
+from sim.setup.latency import Scaled
 from sim.traffic.workload import Lengths, Traffic, Workload
 from specdec.errors import InputError
 from specdec.report import Report
@@ -30,34 +29,6 @@ FARTHEST = 12.0
 """Logarithm of the highest odds that are looked at."""
 
 Parameter: TypeAlias = Literal["acceptance", "target step", "draft step", "prompt length", "answer length", "load"]
-
-
-@dataclass(frozen=True, eq=False)
-class Scaled:
-    """A latency whose draft and target take some times as long."""
-
-    latency: Latency
-    draft: float = 1.0
-    target: float = 1.0
-
-    @property
-    def reach(self) -> float:
-        return float(getattr(self.latency, "reach", inf))
-
-    def draft_seconds(self, tokens: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
-        return self.draft * self.latency.draft_seconds(tokens, batch, context)
-
-    def fork_seconds(
-        self, rows: ArrayLike, branches: ArrayLike, steps: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0
-    ) -> Floats:
-        return self.draft * fork_seconds(self.latency, rows, branches, steps, batch, context)
-
-    @property
-    def fork_reach(self) -> float:
-        return fork_reach(self.latency)
-
-    def target_seconds(self, width: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
-        return self.target * self.latency.target_seconds(width, batch, context)
 
 
 @dataclass(frozen=True)

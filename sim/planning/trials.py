@@ -29,7 +29,6 @@ R = TypeVar("R")
 
 HOPELESS = 1.0
 """The load from which on nothing is simulated."""
-WARM_UP = 0.1
 NEGLIGIBLE = 0.01
 """Share of the time beyond what was measured that changes no tag."""
 LONGER, OTHER = 5, 1_000_000
@@ -106,10 +105,10 @@ class Trials:
         """Requests per second."""
         if isinstance(self.traffic, Traffic) and self.traffic.arrivals is not None:
             return self.traffic.arrivals.rate_per_second
-        span = float(self.workload.arrival_seconds[-1] - self.workload.arrival_seconds[0])
-        if not span:
+        rate = self.workload.rate_per_second
+        if rate is None:
             raise InputError(f"{self.workload.source}: all requests arrive at once, so there is no load to plan for")
-        return (len(self.workload) - 1) / span
+        return rate
 
     @cached_property
     def demand(self) -> Demand:
@@ -137,11 +136,7 @@ class Trials:
     @cached_property
     def longer(self) -> Trials:
         """The same question of `LONGER` times as many requests, with other draws."""
-        if isinstance(self.traffic, Workload):
-            more: Traffic | Workload = self.traffic.repeated(LONGER)
-        else:
-            more = replace(self.traffic, requests=LONGER * self.traffic.requests)
-        return replace(self, traffic=more, seed=self.seed + OTHER, _capacities={}, _runs={})
+        return replace(self, traffic=self.traffic.repeated(LONGER), seed=self.seed + OTHER, _capacities={}, _runs={})
 
     def surely_met(self, candidate: Candidate, replicas: int) -> bool:
         """Whether so many replicas meet all objectives with the upper ends of their intervals."""
@@ -215,9 +210,9 @@ class Trials:
     ) -> Trial:
         """The trial of these requests, of which `load` is known."""
         served = self.served(candidate, replicas, requests, odds)
-        found = latencies_of(served, WARM_UP)
+        found = latencies_of(served)
         latencies: Latencies = {"ttft": found.ttft, "tpot": found.tpot, "e2e": found.e2e}
-        metrics = measure(served, per_request(self.objectives), WARM_UP, load)
+        metrics = measure(served, per_request(self.objectives), load=load)
         return Trial(
             replicas,
             load,
@@ -238,44 +233,44 @@ Found: TypeAlias = tuple[Candidate, Trial]
 """A candidate, and how its replicas served the requests."""
 
 
-def sustained(trials: Trials, candidate: Candidate, replicas: int, odds: float = 1.0, steps: int = 6) -> float:
+def sustained(trials: Trials, candidate: Candidate, replicas: int, steps: int = 6) -> float:
     """Requests per second up to which so many replicas meet all objectives; 0 if they do at no load.
 
     Found by halving an interval `steps` times: from the planned load to the capacity if they meet them at the planned load,
     else from nothing to the planned load.
     """
-    most = replicas * trials.capacity(candidate, odds) / trials.rate
-    low, high = (1.0, most) if trials.run(candidate, replicas, 1.0, odds).met else (0.0, min(1.0, most))
+    most = replicas * trials.capacity(candidate) / trials.rate
+    low, high = (1.0, most) if trials.run(candidate, replicas).met else (0.0, min(1.0, most))
     for _ in range(steps):
         middle = (low + high) / 2
-        low, high = (middle, high) if trials.run(candidate, replicas, middle, odds).met else (low, middle)
+        low, high = (middle, high) if trials.run(candidate, replicas, middle).met else (low, middle)
     return low * trials.rate
 
 
-def fewest_replicas(trials: Trials, candidate: Candidate, most: int, odds: float = 1.0) -> Trial:
+def fewest_replicas(trials: Trials, candidate: Candidate, most: int) -> Trial:
     """The trial of the fewest replicas that meet all objectives; if not even `most` do, their trial, which is unmet.
 
     Begins with as many as can finish the requests, goes up in growing steps, and then halves the interval. Objectives that one
     replica misses while it is idle are met by no number of them: the trial of the idle replica is returned.
     """
-    capacity = trials.capacity(candidate, odds)
-    idle = trials.run(candidate, 1, min(1.0, IDLE * capacity / trials.rate), odds)
+    capacity = trials.capacity(candidate)
+    idle = trials.run(candidate, 1, min(1.0, IDLE * capacity / trials.rate))
     if not idle.met:
         return idle
     needed = int(np.floor(trials.rate / capacity)) + 1
     if needed > most:
         return Trial(most, trials.rate / (most * capacity))
     failing, step = needed - 1, 1
-    trial = trials.run(candidate, needed, odds=odds)
+    trial = trials.run(candidate, needed)
     while not trial.met:
         if trial.replicas >= most:
             return trial
         failing = trial.replicas
-        trial = trials.run(candidate, min(most, failing + step), odds=odds)
+        trial = trials.run(candidate, min(most, failing + step))
         step *= 2
     while trial.replicas - failing > 1:
         middle = (trial.replicas + failing) // 2
-        tried = trials.run(candidate, middle, odds=odds)
+        tried = trials.run(candidate, middle)
         if tried.met:
             trial = tried
         else:

@@ -14,7 +14,7 @@ import numpy as np
 from sim.planning.candidates import Candidate
 from sim.planning.objectives import Objective, Quantity, Statistic, statistic_of
 from sim.planning.trials import Trial, Trials, sustained
-from sim.traffic.workload import Traffic, Workload
+from sim.traffic.workload import Traffic
 from specdec.report import Report
 
 SEEDS = 3
@@ -211,6 +211,4 @@ def fewer_requests(trials: Trials, most: int) -> Trials:
         return trials
     if isinstance(trials.traffic, Traffic):
         return trials.asked(replace(trials.traffic, requests=most))
-    work = trials.traffic
-    first = Workload(work.arrival_seconds[:most], work.input_tokens[:most], work.output_tokens[:most], work.source)
-    return trials.asked(first)
+    return trials.asked(trials.traffic.chosen(slice(most)))

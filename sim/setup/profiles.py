@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sim.setup.acceptance import Acceptance, PerPosition, Rate
 from sim.setup.acceptance import recorded as recorded_runs
-from sim.setup.latency import Measured
+from sim.setup.measured import Measured
 from sim.setup.system import Jitter, System
 from specdec import InputError
 from specdec.acceptance import MeasuredAcceptance
@@ -18,7 +18,7 @@ def measured_system(profile: Profile, context: int = 256, source: str = "the pro
 
     Both models work at once, slowed down as measured. Where they could not, they work in turn. `context` is the mean number of
     tokens before a window; `source` is what errors call the profile; `cells` is that of
-    `sim.setup.latency.Forwards`. Raises `InputError` for a profile without times.
+    `sim.setup.measured.Forwards`. Raises `InputError` for a profile without times.
     """
     overhead, drafting = profile.round_overhead_seconds, profile.drafting_overhead_seconds
     return System(

@@ -14,9 +14,9 @@ import numpy as np
 
 from sim.setup.acceptance import Acceptance, Rate, beyond_measured
 from sim.setup.arrays import Floats
-from sim.setup.latency import AtBatch, Constant
+from sim.setup.latency import AtBatch, Constant, Scaled
 from sim.setup.system import System
-from sim.study.search import ROUNDING, Candidate, Choice, Scaled
+from sim.study.search import ROUNDING, Candidate, Choice
 from sim.study.tune import Tunable, candidates_of
 from specdec.errors import InputError
 from specdec.inputs import at_least_one

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from sim.setup.acceptance import Acceptance, Rate
 from sim.setup.arrays import Floats
-from sim.setup.latency import Latency, fork_seconds
+from sim.setup.latency import Scaled
 from sim.setup.system import System
 from sim.stream.chain import RATIO_3, Compiled, compile_strategy
 from sim.stream.speed import long_run_speed, plain_tokens_per_second
@@ -67,25 +67,6 @@ class Flip(Report):
     def __str__(self) -> str:
         what = "acceptance" if self.parameter == "acceptance" else "speed ratio"
         return f"{what} {three_digits(self.at)}: {self.below} below, {self.above} above"
-
-
-@dataclass(frozen=True)
-class Scaled:
-    """Another latency with the draft's seconds multiplied by `factor`, a number or a grid."""
-
-    latency: Latency
-    factor: float | Floats
-
-    def draft_seconds(self, tokens: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
-        return self.latency.draft_seconds(tokens, batch, context) * self.factor
-
-    def fork_seconds(
-        self, rows: ArrayLike, branches: ArrayLike, steps: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0
-    ) -> Floats:
-        return fork_seconds(self.latency, rows, branches, steps, batch, context) * self.factor
-
-    def target_seconds(self, width: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
-        return self.latency.target_seconds(width, batch, context)
 
 
 @dataclass(frozen=True, eq=False)

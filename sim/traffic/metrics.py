@@ -22,6 +22,9 @@ from specdec import InputError
 Saturation: TypeAlias = Literal["stable", "backlogged", "overloaded"]
 SEVERITY: tuple[Saturation, ...] = ("stable", "backlogged", "overloaded")
 
+WARM_UP = 0.1
+"""Share of the requests, the first ones, that do not count."""
+
 BACKLOGGED_WAITING_SHARE = 0.1
 
 GROWTH = 10.0
@@ -132,7 +135,7 @@ class Latencies(NamedTuple):
     e2e: Floats
 
 
-def latencies_of(served: Served, warm_up: float = 0.1) -> Latencies:
+def latencies_of(served: Served, warm_up: float = WARM_UP) -> Latencies:
     """The latencies of a run, without the first `warm_up` share of its requests."""
     first = int(warm_up * len(served.workload))
     arrival = served.submitted_seconds[first:]
@@ -141,7 +144,9 @@ def latencies_of(served: Served, warm_up: float = 0.1) -> Latencies:
     return Latencies(ttft, np.where(output > 1, (e2e - ttft) / np.maximum(output - 1, 1), np.nan), e2e)
 
 
-def measure(served: Served, objectives: Objectives = Objectives(), warm_up: float = 0.1, load: float | None = None) -> Metrics:
+def measure(
+    served: Served, objectives: Objectives = Objectives(), warm_up: float = WARM_UP, load: float | None = None
+) -> Metrics:
     """Metrics of a run, without the first `warm_up` share of its requests, which met an empty system.
 
     `load` is rho, the requests that arrive over those that the replicas can finish in the same time, if it is known. Raises

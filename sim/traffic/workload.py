@@ -6,7 +6,7 @@ A request is a time and two token counts: text, models and strategies are not kn
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -148,6 +148,10 @@ class Traffic:
 
     def __post_init__(self) -> None:
         at_least_one(requests=self.requests)
+
+    def repeated(self, times: int) -> Traffic:
+        """So many times as many requests."""
+        return replace(self, requests=times * self.requests)
 
     def workload(self, seed: np.random.SeedSequence) -> Workload:
         """The requests. Times and lengths come from separate streams of `seed`, so changing one of them keeps the others."""

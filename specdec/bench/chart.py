@@ -70,7 +70,7 @@ def _point(result: BenchResult, report: BenchReport) -> dict[str, Any]:
     predicted = result.predicted_tokens_per_second
     return {
         "strategy": result.strategy,
-        "label": f"{result.strategy} {result.length}".rstrip(" -"),
+        "label": result.label,
         "temperature": result.temperature,
         "speedup": result.speedup_over_ar,
         "low": low,

@@ -88,7 +88,7 @@ def predicted_chart(report: BenchReport, temperature: float, theme: Theme = "lig
 def idle_chart(report: BenchReport, temperature: float, theme: Theme = "light") -> Any:
     """The share of time in which each model works and waits, for every strategy at its fastest length."""
     rows: list[dict[str, Any]] = [
-        {"strategy": _label(one), "model": model, "state": state, "share": share}
+        {"strategy": one.label, "model": model, "state": state, "share": share}
         for one in _fastest(report, temperature)
         for model, idle in (("target", one.target_idle_share), ("draft", one.draft_idle_share))
         for state, share in (("works", 1 - idle), ("waits", idle))
@@ -109,15 +109,13 @@ def prompts_chart(report: BenchReport, temperature: float, theme: Theme = "light
     """The speed-up on each prompt, for every strategy at its fastest length; a tick is the speed-up over all prompts."""
     fastest = [one for one in _fastest(report, temperature) if one.strategy != BASELINE]
     rows: list[dict[str, Any]] = [
-        {"strategy": one.strategy, "label": _label(one), "prompt": prompt, "speedup": speedup, "all": one.speedup_over_ar}
+        {"strategy": one.strategy, "label": one.label, "prompt": prompt, "speedup": speedup, "all": one.speedup_over_ar}
         for one in fastest
         for prompt, speedup in enumerate(one.speedup_over_ar_by_prompt)
     ]
     base = alt.Chart(alt.Data(values=rows))
     scale = alt.Scale(zero=False)
-    y = alt.Y(
-        "label:N", title=None, sort=[_label(one) for one in fastest], axis=alt.Axis(grid=True, ticks=False, labelPadding=8)
-    )
+    y = alt.Y("label:N", title=None, sort=[one.label for one in fastest], axis=alt.Axis(grid=True, ticks=False, labelPadding=8))
     color = alt.Color("strategy:N", legend=None, scale=strategy_scale([one.strategy for one in fastest], theme))
     even = alt.Chart(alt.Data(values=[{"one": 1}])).mark_rule(color=INKS[theme].text, strokeDash=[4, 3]).encode(x="one:Q")
     dots = base.mark_point(size=55, filled=True, opacity=0.55)
@@ -126,17 +124,17 @@ def prompts_chart(report: BenchReport, temperature: float, theme: Theme = "light
     return _drawn(alt.layer(even, dots, ticks), "Speed-up by prompt", "Dot: one prompt. Tick: all together.")
 
 
-def position_chart(report: BenchReport, temperature: float, theme: Theme = "light", strategy: str = WHOLE_WINDOWS) -> Any:
+def position_chart(report: BenchReport, temperature: float, theme: Theme = "light") -> Any:
     """How often the guess at each place of a window is accepted, if those before it were; all draft lengths together.
 
-    For a strategy that verifies every window as a whole.
+    For the strategy that verifies every window as a whole.
     """
-    points = [{"strategy": strategy, **rate} for rate in _rates(_lengths(report, temperature), strategy)]
+    points = [{"strategy": WHOLE_WINDOWS, **rate} for rate in _rates(_lengths(report, temperature), WHOLE_WINDOWS)]
     base = alt.Chart(alt.Data(values=points))
     x = alt.X("place:Q", title="place in the window", axis=alt.Axis(tickMinStep=1, format="d", grid=False))
     scale = alt.Scale(domain=[0.4, 1], clamp=True)
     y = alt.Y("rate:Q", title="acceptance, if all before passed", scale=scale)
-    color = _color([strategy], theme)
+    color = _color([WHOLE_WINDOWS], theme)
     bands = base.mark_area(opacity=0.25).encode(x=x, y=alt.Y("low:Q", scale=scale), y2="high:Q", color=color)
     lines = base.mark_line(strokeWidth=2, point={"size": 45, "filled": True}).encode(x=x, y=y, color=color)
     return _drawn(alt.layer(bands, lines), "Acceptance by position", "Band: two standard errors.")
@@ -177,10 +175,6 @@ def _fastest(report: BenchReport, temperature: float) -> list[BenchResult]:
         if one.strategy not in best or one.tokens_per_second > best[one.strategy].tokens_per_second:
             best[one.strategy] = one
     return list(best.values())
-
-
-def _label(one: BenchResult) -> str:
-    return f"{one.strategy} {one.length}".rstrip(" -")
 
 
 def _color(names: Sequence[str], theme: Theme) -> alt.Color:

@@ -171,6 +171,11 @@ class BenchResult(DecodeSummary, StrategySetting):
     closed_form_tokens_per_second: float | None = None
 
     @property
+    def label(self) -> str:
+        """The strategy, and its draft length where it has one, for axes."""
+        return f"{self.strategy} {self.length}".rstrip(" -")
+
+    @property
     def length(self) -> str:
         """The draft length as tables and charts show it: `auto=7` for a policy that chose 7, `-` without a draft length."""
         chosen = "auto" if self.automatic else self.parameters.get("draft_length", "-")

@@ -20,8 +20,7 @@ from random import Random
 from typing import Any
 
 from specdec.effects import Committed
-from specdec.ending import committed
-from specdec.errors import StrategyError
+from specdec.ending import Ending, committed
 from specdec.law.exact import Exact
 from specdec.law.oracle import Oracle
 from specdec.law.pair import ExactPair, ExactRow, Scattered, Tokens
@@ -126,13 +125,14 @@ def random_pair(name: str) -> ExactPair:
 
 def _text(interpreter: Exact, strategy: DecodingStrategy, chance: Sampler, new_tokens: int) -> Tokens:
     """One output, with its prompt."""
-    start = Committed((0,))
-    state = strategy.init(start, KnownFacts())
-    while len(before := committed(state)) < len(start) + new_tokens:
-        state = interpreter.next_state(strategy, state, chance)
-        if len(committed(state)) <= len(before):
-            raise StrategyError("a round must add at least one token to what is committed, and change none of it")
-    return committed(state).tokens[: len(start) + new_tokens]
+    text: Tokens = (0,)
+    ending, reason = Ending(new_tokens), None
+    state = strategy.init(Committed(text), KnownFacts())
+    while reason is None:
+        before, state = state, interpreter.next_state(strategy, state, chance)
+        fresh, reason = ending.cut(committed(before), committed(state), len(text) - 1)
+        text += fresh
+    return text
 
 
 def _picked(context: Tokens, p: ExactRow, q: ExactRow, position: int, length: int) -> Iterator[tuple[str, int]]:

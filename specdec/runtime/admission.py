@@ -13,8 +13,7 @@ from __future__ import annotations
 import copy
 import math
 import random
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -34,6 +33,7 @@ from specdec.runtime.cache import (
 )
 from specdec.runtime.probe import Probe, Tolerance, difference_in_generate, is_quantised, usual_tokens
 from specdec.runtime.recurrent import CUT, is_recurrent
+from specdec.runtime.watch import evaluation
 
 LONGEST_BORDER = 64
 """Borders within so many tokens are crossed by the probe."""
@@ -59,7 +59,7 @@ def admit(model: PreTrainedModel) -> CachePlan:
     _require_steady_rows(model)
     key = (model.dtype, model.device, model.config._attn_implementation, sum(1 for _ in model.modules()))  # pyright: ignore[reportPrivateUsage]
     if model not in _ADMITTED or _ADMITTED[model][0] != key:
-        with _evaluating(model):
+        with evaluation(model):
             _ADMITTED[model] = key, _probed(model)
     return _ADMITTED[model][1]
 
@@ -178,16 +178,3 @@ def _failure(prompts: Sequence[Sequence[Probe]], tolerance: Tolerance, plan: Cac
         if failure is None:
             return None
     return failure
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Generator[None]:
-    """Evaluation mode inside; every module's own mode afterwards."""
-    training = [module for module in model.modules() if module.training]
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True

@@ -24,7 +24,7 @@ from specdec.errors import ModelError
 from specdec.runtime.cache import context_limit
 from specdec.runtime.messages import Drafting, DraftRequest, Forking, ForkRequest, ScoreRequest, Scoring
 from specdec.runtime.vocabulary import head_size
-from specdec.runtime.worker import NewWorker, OpenDraft, Worker
+from specdec.runtime.worker import NewWorker, OpenDraft, Worker, still_open
 from specdec.sampling import Sampling, inverted
 
 AHEAD = 3
@@ -78,11 +78,7 @@ class Staged:
                 self._step(going_on)
             except ModelError:  # of a row that may lie behind the last token: step by step it need not come up
                 return self._go_on_alone(drafts, start, answered)
-            race_is_over = answered()
-            for draft in going_on:
-                draft.ended = draft.ended or (race_is_over and draft.request.racing)
-                draft.seconds = time.perf_counter() - start
-            going_on = [draft for draft in going_on if not draft.ended]
+            going_on = still_open(going_on, answered(), start)
         return [Drafting(draft.tokens, draft.q, draft.seconds) for draft in drafts]
 
     def _step(self, drafts: Sequence[OpenDraft]) -> None:

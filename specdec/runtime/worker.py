@@ -73,6 +73,14 @@ class OpenDraft:
         self.failure = "" if self.tokens else reason
 
 
+def still_open(drafts: Sequence[OpenDraft], race_is_over: bool, start: float) -> list[OpenDraft]:
+    """The drafts that go on after a step. Each is charged the seconds since `start`."""
+    for draft in drafts:
+        draft.ended = draft.ended or (race_is_over and draft.request.racing)
+        draft.seconds = time.perf_counter() - start
+    return [draft for draft in drafts if not draft.ended]
+
+
 class Worker:
     """One model at work for the decodes of one batch at a time. It draws no random numbers: requests bring them.
 
@@ -138,11 +146,7 @@ class Worker:
             going_on = [draft for draft in drafts if not self._drafted_at_once(draft, start)]
             while going_on:
                 self._step(going_on)
-                race_is_over = answered()
-                for draft in going_on:
-                    draft.ended = draft.ended or (race_is_over and draft.request.racing)
-                    draft.seconds = time.perf_counter() - start
-                going_on = [draft for draft in going_on if not draft.ended]
+                going_on = still_open(going_on, answered(), start)
         return [Drafting(draft.tokens, draft.q, draft.seconds, draft.failure) for draft in drafts]
 
     def _drafted_at_once(self, draft: OpenDraft, start: float) -> bool:

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from transformers import PreTrainedModel
 
 from specdec.errors import StrategyError
-from specdec.runtime.cache import CachePlan, context_limit
-from specdec.runtime.fused import why_eager
+from specdec.runtime.cache import context_limit
 from specdec.runtime.messages import Drafting, DraftRequest, Forking, ForkRequest
 from specdec.runtime.translation import Reader, Vocabularies
-from specdec.runtime.vocabulary import embedding_size, head_size
-from specdec.runtime.worker import Worker
+from specdec.runtime.vocabulary import embedding_size
+from specdec.runtime.worker import NewWorker, Worker
 from specdec.sampling import Sampling
 
 
@@ -78,24 +77,22 @@ class TextDrafter:
 
 @dataclass(frozen=True, eq=False)
 class NewTextDrafter:
-    """What a lane makes a `TextDrafter` from, as a `NewDrafter`. `vocabulary` is the target's."""
+    """What a lane makes a `TextDrafter` from, as a `NewDrafter`. `vocabulary` is the target's, the worker's the draft's."""
 
-    model: PreTrainedModel
+    worker: NewWorker
     vocabulary: int
     vocabularies: Vocabularies
-    eager: bool = False
-    plan: CachePlan | None = None
 
     @property
     def models(self) -> tuple[PreTrainedModel, ...]:
-        """The one model."""
-        return (self.model,)
+        """That of the worker."""
+        return self.worker.models
 
     @property
     def why_eager(self) -> str | None:
         """What the drafter will answer."""
-        return why_eager(self.model, eager=self.eager)
+        return self.worker.why_eager
 
     def __call__(self) -> TextDrafter:
-        worker = Worker(self.model, head_size(self.model), eager=self.eager, plan=self.plan)
-        return TextDrafter(worker, context_limit(self.model), embedding_size(self.model), self.vocabularies)
+        model = self.worker.model
+        return TextDrafter(self.worker(), context_limit(model), embedding_size(model), self.vocabularies)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from checkpoints import tiny_checkpoint
 from decodes import (
     GREEDY_PROMPTS,
     GREEDY_TOKENS,
@@ -18,6 +21,8 @@ from decodes import (
 from tiny_models import minuscule
 
 from specdec import Pair
+from specdec.runtime.lane import InlineLane, Lane, ThreadLane
+from specdec.runtime.worker import NewWorker
 from specdec.testing.models import byte_tokenizer, greedy_tokens, model, resembling
 
 
@@ -58,3 +63,37 @@ def process_pair(target: Any, draft: Any) -> Iterator[Pair]:
     """The one draft process of these tests: it takes seconds to start."""
     with Pair(target, draft, lane="process") as pair:
         yield pair
+
+
+@pytest.fixture(params=["inline", "thread", "process"])
+def pair_on_a_lane(request: pytest.FixtureRequest, process_pair: Pair) -> Iterator[Pair]:
+    """The same pair on every kind of lane."""
+    if request.param == "process":
+        yield process_pair
+        return
+    with Pair(process_pair.target, process_pair.draft, lane=request.param) as made:
+        yield made
+
+
+@pytest.fixture(params=["inline", "thread", "process"])
+def lane(request: pytest.FixtureRequest, draft: Any, process_pair: Pair) -> Iterator[Lane]:
+    """One of each kind with the same model; the process is shared, since it starts slowly."""
+    if request.param == "process":
+        shared = process_pair.draft_lane()
+        assert shared is not None
+        yield shared
+        return
+    made = {"inline": InlineLane, "thread": ThreadLane}[request.param](NewWorker(draft, 12))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tests copy it before they change it."""
+    return tiny_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture
+def copied(checkpoint: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(checkpoint, tmp_path / "copy"))

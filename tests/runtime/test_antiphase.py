@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from decodes import prompts
 
 from specdec import (
     Batch,
@@ -50,11 +51,6 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 
     monkeypatch.setattr(Engine, "work", watched)
     return seen
-
-
-def prompts(count: int, seed: int = 0) -> list[list[int]]:
-    source = random.Random(seed)
-    return [[source.randrange(VOCABULARY) for _ in range(source.choice([1, 2, 5, 30]))] for _ in range(count)]
 
 
 @pytest.mark.parametrize("options", [{"temperature": 0.0}, {"temperature": 1.0, "top_k": 9}], ids=str)

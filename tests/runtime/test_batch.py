@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
+from decodes import prompts
 from tiny_models import Broken
 
 from specdec import (
@@ -53,11 +54,6 @@ def pair_of(architecture: str, *, eager: bool = False) -> Pair:
     return Pair(target, resembling(target, 0.05), lane="inline", eager=eager)
 
 
-def prompts(count: int, seed: int = 0) -> list[list[int]]:
-    source = random.Random(seed)
-    return [[source.randrange(VOCABULARY) for _ in range(source.choice([1, 2, 5, 30]))] for _ in range(count)]
-
-
 @pytest.fixture(scope="module", params=ARCHITECTURES)
 def pair(request: pytest.FixtureRequest) -> Pair:
     return pair_of(request.param)
@@ -88,29 +84,19 @@ def test_long_drafts_are_as_long_in_a_batch_as_alone(pair: Pair) -> None:
     assert all(result.statistics.drafted_tokens == 70 * result.statistics.rounds for result in batch)
 
 
-@pytest.fixture(params=["inline", "thread", "process"])
-def other(request: pytest.FixtureRequest, process_pair: Pair) -> Iterator[Pair]:
-    """The same pair on every kind of lane."""
-    if request.param == "process":
-        yield process_pair
-        return
-    with Pair(process_pair.target, process_pair.draft, lane=request.param) as made:
-        yield made
-
-
-def test_a_batch_decodes_the_same_on_every_lane(other: Pair) -> None:
-    inline = Pair(other.target, other.draft, lane="inline")
+def test_a_batch_decodes_the_same_on_every_lane(pair_on_a_lane: Pair) -> None:
+    inline = Pair(pair_on_a_lane.target, pair_on_a_lane.draft, lane="inline")
     for strategy in ("speculative", "pearl"):
         options: dict[str, Any] = {"batch_size": 3, "max_new_tokens": 12, "seed": 1, **SAMPLED}
         expected = decode(inline, create(strategy, draft_length=3), prompts(5), **options)
-        found = decode(other, create(strategy, draft_length=3), prompts(5), **options)
+        found = decode(pair_on_a_lane, create(strategy, draft_length=3), prompts(5), **options)
         assert [result.tokens for result in found] == [result.tokens for result in expected]
 
 
-def test_elastic_is_greedily_the_target_alone_and_in_a_batch(other: Pair) -> None:
-    expected = decode(other, create("autoregressive"), prompts(5), batch_size=1, max_new_tokens=20, temperature=0)
+def test_elastic_is_greedily_the_target_alone_and_in_a_batch(pair_on_a_lane: Pair) -> None:
+    expected = decode(pair_on_a_lane, create("autoregressive"), prompts(5), batch_size=1, max_new_tokens=20, temperature=0)
     for size in (1, 3):
-        found = decode(other, create("elastic"), prompts(5), batch_size=size, max_new_tokens=20, temperature=0)
+        found = decode(pair_on_a_lane, create("elastic"), prompts(5), batch_size=size, max_new_tokens=20, temperature=0)
         assert [result.tokens for result in found] == [result.tokens for result in expected]
 
 

@@ -18,7 +18,8 @@ from specdec.bench.peers import hugging_face
 from specdec.cli.options import ModelOptions, Vocabulary
 from specdec.measure import measure_acceptance
 from specdec.runtime.messages import Drafting, DraftRequest, ForkRequest
-from specdec.runtime.worker import Worker
+from specdec.runtime.vocabulary import head_size
+from specdec.runtime.worker import NewWorker, Worker
 from specdec.runtime.written import NewTextDrafter, TextDrafter
 from specdec.sampling import Sampler
 from specdec.summary import DescribedPair
@@ -197,7 +198,7 @@ def test_acceptance_is_measured_over_the_targets_tokens(target: Any, draft: Any)
 
 
 def test_text_ends_where_the_draft_ends_it(draft: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    drafter = NewTextDrafter(draft, SIZES[0], both(TARGET, DRAFT))()
+    drafter = NewTextDrafter(NewWorker(draft, head_size(draft)), SIZES[0], both(TARGET, DRAFT))()
     own = [*DRAFT(" ab")["input_ids"][1:], 1, 7, 7]
     monkeypatch.setattr(drafter._worker, "draft", lambda *_: [Drafting(own, None, 0.1)])
     drafter.begin(Sampling(), PROMPT)

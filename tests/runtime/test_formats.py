@@ -11,24 +11,13 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from checkpoints import LFS, UP, WORDS, Change, decoded, saved, settings, weights, written
+from checkpoints import LFS, UP, WORDS, Change, decoded, settings, weights, written
 from peft import LoraConfig, get_peft_model
 
 from specdec import Pair, PairError
 from specdec.runtime.vocabulary import head_size
 from specdec.summary import DescribedPair
-from specdec.testing.models import fresh_logits, greedy_tokens, model
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny target in float32 with its tokenizer."""
-    return saved(model("llama", len(WORDS), seed=1, dtype=torch.float32), tmp_path_factory.mktemp("checkpoint"))
-
-
-@pytest.fixture
-def copied(checkpoint: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(checkpoint, tmp_path / "copy"))
+from specdec.testing.models import fresh_logits, greedy_tokens
 
 
 @pytest.fixture

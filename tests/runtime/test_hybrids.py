@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from decodes import strategies
-from tiny_models import HYBRIDS, hybrid, random_histories
+from tiny_models import HYBRIDS, cut_short, hybrid, random_histories
 from torch import Tensor
 
 from specdec import DecodingStrategy, Pair, PairError, create, decode
@@ -186,14 +186,6 @@ def test_a_prompt_is_read_in_chunks(hybrids: dict[str, Any], monkeypatch: pytest
 def test_a_forward_that_was_cut_short_leaves_no_trace(hybrids: dict[str, Any], error: type[BaseException]) -> None:
     of = hybrids["qwen3_next"]
     cached = Runner(of, VOCABULARY, plan=admit(of))
-    cached.logits([1, 2, 3, 4, 5, 6], 1)
-
-    def interrupt(*_: Any) -> None:
-        raise error
-
-    handle = of.model.layers[1].register_forward_pre_hook(interrupt)
-    with pytest.raises(error):
-        cached.logits([1, 2, 3, 4, 5, 6, 7, 8], 1)
-    handle.remove()
+    cut_short(cached, error)
     for context in ([1, 2, 3, 4, 5, 6, 7, 8], [1, 2, 3, 9, 9, 9]):
         torch.testing.assert_close(cached.logits(context, 2), fresh_logits(of, context, 2), rtol=0, atol=CLOSE)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 import specdec
 from specdec import Decoding, LaneError, ModelError, Pair, PairError, create, decode
-from specdec.runtime.lane import SHARED_ROWS, InlineLane, Lane, ProcessLane, ThreadLane
+from specdec.runtime.lane import SHARED_ROWS, InlineLane, Lane, ProcessLane
 from specdec.runtime.messages import Drafting, DraftRequest, ScoreRequest
 from specdec.runtime.worker import NewWorker, Worker
 from specdec.sampling import Sampling
@@ -68,19 +68,6 @@ def test_a_seed_gives_the_same_tokens_in_every_lane(target: Any, draft: Any, thr
     assert decoded(thread_pair) == inline
     assert decoded(process_pair) == inline
     assert decoded(process_pair) == inline  # and again, from a warm cache
-
-
-@pytest.fixture(params=["inline", "thread", "process"])
-def lane(request: pytest.FixtureRequest, draft: Any, process_pair: Pair) -> Iterator[Lane]:
-    """One of each kind with the same model; the process is shared, since it starts slowly."""
-    if request.param == "process":
-        shared = process_pair.draft_lane()
-        assert shared is not None
-        yield shared
-        return
-    made = {"inline": InlineLane, "thread": ThreadLane}[request.param](NewWorker(draft, VOCABULARY))
-    yield made
-    made.close()
 
 
 def uniforms(length: int) -> list[float]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
 
-from specdec import Committed, DecodingStrategy, LaneError, Pair, State, create
+from specdec import Committed, DecodingStrategy, LaneError, State, create
 from specdec.runtime.engine import Engine
 from specdec.runtime.lane import InlineLane, Lane, ThreadLane
 from specdec.runtime.messages import DraftRequest, ForkRequest
@@ -21,23 +20,12 @@ from specdec.sampling import Sampling
 VOCABULARY = 12
 
 
-@pytest.fixture(params=["thread", "process"])
-def lane(request: pytest.FixtureRequest, draft: Any, process_pair: Pair) -> Iterator[Lane]:
-    if request.param == "process":
-        shared = process_pair.draft_lane()
-        assert shared is not None
-        yield shared
-        return
-    made = ThreadLane(NewWorker(draft, VOCABULARY))
-    yield made
-    made.close()
-
-
 def request(context: list[int]) -> DraftRequest:
     source = random.Random(0)
     return DraftRequest(0, context, 3, [source.random() for _ in range(3)])
 
 
+@pytest.mark.parametrize("lane", ["thread", "process"], indirect=True)
 @pytest.mark.parametrize("unread", ["draft", "branch"])
 def test_rows_survive_a_draft_that_is_asked_for_and_read_before_them(lane: Lane, draft: Any, unread: str) -> None:
     inline = InlineLane(NewWorker(draft, VOCABULARY))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +14,6 @@ from transformers import MixtralConfig, MixtralForCausalLM, PreTrainedModel, T5C
 from specdec import InputError, Pair, PairError
 from specdec.source import sources
 from specdec.testing.models import greedy_tokens, model
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny target in float32 with its tokenizer. Tests copy it before they change it."""
-    return saved(model("llama", len(WORDS), seed=1, dtype=torch.float32), tmp_path_factory.mktemp("checkpoint"))
-
-
-@pytest.fixture
-def copied(checkpoint: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(checkpoint, tmp_path / "copy"))
-
 
 # --- what is wrong with the files ----------------------------------------------------------------------------------
 

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
 import torch
-from tiny_models import minuscule, random_histories
+from tiny_models import cut_short, minuscule, random_histories
 from torch import Tensor
 
 import specdec
@@ -135,18 +134,9 @@ def test_only_what_is_new_is_computed() -> None:
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 @pytest.mark.parametrize("architecture", ["llama", "gemma2"])
 def test_a_forward_that_was_cut_short_leaves_no_trace(architecture: str, error: type[BaseException]) -> None:
-    """Interrupted between two layers, one of which has already stored its keys."""
     of = model(architecture, VOCABULARY, seed=1)
     cached = Runner(of, VOCABULARY)
-    cached.logits([1, 2, 3, 4, 5, 6], 1)
-
-    def interrupt(*_: Any) -> None:
-        raise error
-
-    handle = of.model.layers[1].register_forward_pre_hook(interrupt)
-    with pytest.raises(error):
-        cached.logits([1, 2, 3, 4, 5, 6, 7, 8], 1)
-    handle.remove()
+    cut_short(cached, error)
     for context in ([1, 2, 3, 4, 5, 6, 7, 8], [1, 2, 3, 9, 9, 9]):
         torch.testing.assert_close(
             cached.logits(context, 2), fresh_logits(of, context, 2), rtol=0, atol=tolerance(architecture)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,15 +34,6 @@ DECODES: list[tuple[Any, list[list[int]], dict[str, Any]]] = [
 """Other strategies, samplings, seeds, prompts and numbers of sequences. Each begins while others are under way."""
 
 
-@pytest.fixture(params=["inline", "thread", "process"])
-def pair(request: pytest.FixtureRequest, process_pair: Pair) -> Iterator[Pair]:
-    if request.param == "process":
-        yield process_pair
-        return
-    with Pair(process_pair.target, process_pair.draft, lane=request.param) as made:
-        yield made
-
-
 def batch(pair: Pair, strategy: Any, prompts: list[list[int]], options: dict[str, Any]) -> Batch:
     more: dict[str, Any] = {"batch_size": 1, "max_new_tokens": 14} | options
     return Batch(pair, strategy, prompts, **more)
@@ -62,20 +53,20 @@ def alone(pair: Pair) -> list[list[tuple[int, ...]]]:
     return found
 
 
-def test_decodes_that_take_turns_are_as_alone(pair: Pair) -> None:
-    expected = alone(pair)
+def test_decodes_that_take_turns_are_as_alone(pair_on_a_lane: Pair) -> None:
+    expected = alone(pair_on_a_lane)
     assert len({tokens for each in expected for tokens in each}) == sum(map(len, expected))
-    open_ones = [batch(pair, *one) for one in DECODES]
+    open_ones = [batch(pair_on_a_lane, *one) for one in DECODES]
     for _ in itertools.takewhile(bool, ([decoding.step() for decoding in open_ones].count(True) for _ in range(99))):
         pass
     assert [outputs(decoding) for decoding in open_ones] == expected
     assert not any(output.slot.statistics.draft_failure for decoding in open_ones for output in decoding.outputs)
 
 
-def test_turns_of_any_length_are_as_alone(pair: Pair) -> None:
+def test_turns_of_any_length_are_as_alone(pair_on_a_lane: Pair) -> None:
     """One is left alone for a while, another ends in between."""
-    expected = alone(pair)
-    first, second = batch(pair, *DECODES[2]), batch(pair, *DECODES[5])
+    expected = alone(pair_on_a_lane)
+    first, second = batch(pair_on_a_lane, *DECODES[2]), batch(pair_on_a_lane, *DECODES[5])
     first.step()
     while second.step():
         if len(second.outputs[0].tokens) > 5:
@@ -85,20 +76,20 @@ def test_turns_of_any_length_are_as_alone(pair: Pair) -> None:
     assert [outputs(first), outputs(second)] == [expected[2], expected[5]]
 
 
-def test_two_threads_of_twenty_decodes_are_as_alone(pair: Pair) -> None:
+def test_two_threads_of_twenty_decodes_are_as_alone(pair_on_a_lane: Pair) -> None:
     options: list[dict[str, Any]] = [
         {"temperature": 0, "max_new_tokens": 9},
         {"temperature": 1, "seed": 4, "max_new_tokens": 9},
     ]
     asked = [(strategy, prompt, more) for strategy in (SPECULATIVE, PEARL) for prompt in PROMPTS for more in options]
-    expected = [decode(pair, strategy, prompt, **more).tokens for strategy, prompt, more in asked]
+    expected = [decode(pair_on_a_lane, strategy, prompt, **more).tokens for strategy, prompt, more in asked]
     found: list[list[tuple[int, Any]]] = [[], []]
 
     def work(mine: list[tuple[int, Any]], first: int) -> None:
         for number in range(first, first + 20):
             strategy, prompt, more = asked[number % len(asked)]
             try:
-                mine.append((number % len(asked), decode(pair, strategy, prompt, **more).tokens))
+                mine.append((number % len(asked), decode(pair_on_a_lane, strategy, prompt, **more).tokens))
             except Exception as error:  # a thread's error is looked at below
                 mine.append((number, error))
 
@@ -146,9 +137,9 @@ def test_an_error_in_one_decode_does_not_hurt_another(
             assert outputs(whole) == expected
 
 
-def test_a_model_error_in_one_decode_does_not_hurt_another(pair: Pair) -> None:
-    expected = alone(pair)[0]
-    whole, broken = batch(pair, *DECODES[0]), batch(pair, PEARL, [[3]], {"logits_processor": [Broken()]})
+def test_a_model_error_in_one_decode_does_not_hurt_another(pair_on_a_lane: Pair) -> None:
+    expected = alone(pair_on_a_lane)[0]
+    whole, broken = batch(pair_on_a_lane, *DECODES[0]), batch(pair_on_a_lane, PEARL, [[3]], {"logits_processor": [Broken()]})
     whole.step()
     with pytest.raises(ModelError):
         broken.step()

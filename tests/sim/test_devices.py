@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike
 
 from sim.setup.acceptance import Acceptance, Rate
 from sim.setup.arrays import Floats
-from sim.setup.latency import Constant, Measured
+from sim.setup.latency import Constant
+from sim.setup.measured import Measured
 from sim.setup.system import Jitter, System
 from sim.stream.chain import compile_strategy
 from sim.stream.speed import plain_tokens_per_second

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from sim.setup.acceptance import Acceptance, Foresight, PerPosition, Rate, markov
-from sim.setup.latency import Constant, Measured, fork_seconds
+from sim.setup.latency import Constant, fork_seconds
+from sim.setup.measured import Measured
 from sim.setup.profiles import measured_acceptance
 from sim.setup.system import Jitter, System
 from sim.stream.chain import compile_strategy

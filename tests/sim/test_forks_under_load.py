@@ -12,10 +12,10 @@ import pytest
 from numpy.typing import ArrayLike
 
 from sim.planning.methods import Pooled
-from sim.planning.sensitivity import Scaled as Slower
 from sim.setup.acceptance import Acceptance, PerPosition, Rate, markov
 from sim.setup.anchored import Anchor, Anchored
-from sim.setup.latency import AtBatch, Constant, Latency, Measured, fork_reach, fork_seconds
+from sim.setup.latency import AtBatch, Constant, Latency, Scaled, fork_reach, fork_seconds
+from sim.setup.measured import Measured
 from sim.setup.model_size import read_model
 from sim.setup.roofline import Roofline
 from sim.setup.segments import Segments
@@ -24,7 +24,6 @@ from sim.stream.chain import compile_strategy
 from sim.stream.intervals import interval
 from sim.stream.speed import expected_seconds
 from sim.study.load import simulate_traffic
-from sim.study.search import Scaled
 from sim.traffic.record import Served, Server
 from sim.traffic.serving import simulate_serving
 from sim.traffic.workload import Workload
@@ -164,7 +163,7 @@ def test_branches_that_nobody_timed_are_refused_under_load() -> None:
 
         draft_seconds, target_seconds = Rows.draft_seconds, Rows.target_seconds
 
-    for latency in (Plain(), measured(), Slower(measured()), Pooled(measured(), 4), Anchored(Plain(), [Anchor(1e-3)])):
+    for latency in (Plain(), measured(), Scaled(measured()), Pooled(measured(), 4), Anchored(Plain(), [Anchor(1e-3)])):
         with pytest.raises(InputError, match="saguaro forks, and what a draft step over several branches takes is not known"):
             served(Saguaro(2), System(latency), answers(1, 0.0), Rate(0.8))
     assert len(served(Saguaro(2), System(measured(BRANCHED)), answers(1, 0.0), Rate(0.8)).workload) == 1
@@ -203,9 +202,8 @@ def test_what_wraps_a_latency_passes_forks_on() -> None:
     inner = Rows()
     assert seconds(AtBatch(inner, 5, 100)) == seconds(inner, 5)
     assert seconds(Pooled(inner, 4)) == seconds(inner, 12)
-    assert seconds(Slower(inner, 1.5, 9.0)) == 1.5 * seconds(inner)
-    assert seconds(Scaled(inner, 1.5)) == 1.5 * seconds(inner)
-    assert (fork_reach(Pooled(inner, 4)), fork_reach(Slower(inner))) == (5, 20)
+    assert seconds(Scaled(inner, 1.5, 9.0)) == 1.5 * seconds(inner)
+    assert (fork_reach(Pooled(inner, 4)), fork_reach(Scaled(inner))) == (5, 20)
 
 
 @pytest.mark.parametrize("acceptance", [Rate(0.8), PerPosition((0.8, 0.7)), markov(0.9, 0.4), Segments([(5, 0.8)])], ids=str)

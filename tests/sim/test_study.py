@@ -36,7 +36,7 @@ from sim import (
     tune,
 )
 from sim.checks import simulates
-from sim.setup.latency import Measured
+from sim.setup.measured import Measured
 from sim.study.tune import Point
 from specdec import Draft, DraftingStrategy, Guess, InputError, Score, State, StrategyError, Verify, available
 from specdec.profile import DraftTiming, TargetTiming

@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from sim.setup.acceptance import Acceptance, PerPosition, Rate, markov
-from sim.setup.latency import Constant, Measured
+from sim.setup.latency import Constant
+from sim.setup.measured import Measured
 from sim.setup.system import Jitter, System
 from sim.stream.chain import compile_strategy
 from sim.stream.intervals import paired_interval

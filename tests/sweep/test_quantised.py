@@ -6,23 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from checkpoints import WORDS, decoded, saved
+from checkpoints import decoded, tiny_checkpoint
 from transformers import TorchAoConfig
 
 from specdec import Pair
 from specdec.runtime.messages import DraftRequest
 from specdec.sampling import Sampling
 from specdec.summary import DescribedPair
-from specdec.testing.models import greedy_tokens, model
+from specdec.testing.models import greedy_tokens
 
 pytestmark = [pytest.mark.sweep, pytest.mark.filterwarnings("ignore")]
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny target in float32 with its tokenizer."""
-    return saved(model("llama", len(WORDS), seed=1, dtype=torch.float32), tmp_path_factory.mktemp("checkpoint"))
+    return tiny_checkpoint(tmp_path_factory.mktemp("checkpoint"))
 
 
 @pytest.fixture(scope="module")
