@@ -272,7 +272,7 @@ class _Machine:
     def name(self, run: EngineRun) -> str:
         """What a choice calls the method of a run."""
         several = len({one.draft for one in self.runs if one.method == run.method}) > 1
-        method = f"{run.method} {run.draft}" if several else run.method
+        method = f"{run.method} {run.draft or 'without a named draft'}" if several else run.method
         return f"{method} k={run.draft_length}" if run.draft_length else method
 
     def _delays_of(self, runs: Sequence[EngineRun]) -> Delays:
@@ -304,10 +304,13 @@ class _Machine:
         compiled = compile_strategy(create("speculative", draft_length=length) if length else create("autoregressive"), system)
         acceptance = measured_acceptance(profile) if length else Rate(0.0)
         seeds = streams(np.random.SeedSequence(0), 2 * min(MOST_RUNS, max(1, round(ENOUGH / requests))))
-        found = [
-            measure(simulate_serving(compiled, acceptance, system, traffic.workload(one), server, two), warm_up=0.0)
-            for one, two in zip(seeds[::2], seeds[1::2], strict=True)
-        ]
+        try:
+            found = [
+                measure(simulate_serving(compiled, acceptance, system, traffic.workload(one), server, two), warm_up=0.0)
+                for one, two in zip(seeds[::2], seeds[1::2], strict=True)
+            ]
+        except InputError as error:
+            raise InputError(f"{run.source}: {error}") from error
         return Means(
             fmean(one.ttft.mean for one in found),
             fmean(one.tpot.mean for one in found),
