@@ -54,7 +54,8 @@ def validate(
     On a real pair, strategies are timed, and predicted from profiles taken in the same run. For a published table (nano-PEARL's
     on H200 unless another is given), a draft length is fitted for each pair on two tasks, or on those given. All other tasks
     are predicted with that length. For a table of an engine's runs (columns as in specdec import), 1, 8 and 32 clients and two
-    draft lengths of each method are calibrated on, all other runs are predicted, and no pair is timed.
+    draft lengths of each method are calibrated on, all other runs are predicted, and no pair is timed. Runs that cannot be
+    predicted are left out, with the reason.
 
     With --load, requests arrive at random at shares of the capacity, and are served by autoregressive and speculative decoding
     and by PEARL in running batches. The same arrivals are simulated from profiles taken in the same run.

@@ -3,16 +3,22 @@
 An engine streams one chunk a step, so the median gap between chunks is the time of a round in which no prompt was read:
 
     T = t(n (k + 1), held) + k (d + d' n) + e      n sequences that decode, k guesses, `held` tokens in the cache
-    t(rows, held) = (flat^4 + (arithmetic rows)^4)^(1/4) + row rows + token held
+    t(rows, held) = (w(rows)^4 + (arithmetic rows)^4)^(1/4) + row rows + token held
+    w(rows)       = flat + experts (1 - exp(-(rows - 1) / spread))
 
-`flat` reads the weights. `arithmetic` is the knee: a further row where arithmetic is the limit. All runs of one target share
+`flat` reads the weights that one row needs, `experts` those that only more rows need: 0 for a dense target. `arithmetic` is
+the knee: a further row where arithmetic is the limit. All runs of one target share
 `t`: a run without a draft is its row n, one with k guesses its row n (k + 1). Each method has a draft step `d`, its rise with
 the sequences `d'`, and an overhead `e`. All are fitted together by least squares of the logarithms.
 
 What cannot be read from few sequences follows from the hardware: `arithmetic` is 2 operations for each parameter at 70 % of
 the GPU's peak, and `token` reads keys and values at 40 to 100 % of its bandwidth. A model that is not in the catalogue counts
 with the billions in its name. Without these, the GPU says how many rows take as long as reading the weights; where the GPU is
-unknown too, 230 rows are assumed, as on an H100.
+unknown too, 230 rows are assumed, as on an H100. This is the least: a measured `flat` holds overheads too, so up to twice as
+many rows are fitted.
+
+A run without a median says by its mean ITL, or its TPOT, how long rounds are with the prompts of others in them. In a closed
+loop with n sequences, n - 1 prompts fall into the rounds of an answer; their rows are added to those rounds.
 """
 
 from __future__ import annotations
@@ -30,6 +36,7 @@ from sim.engines.run import EngineRun
 from sim.setup.acceptance import mean_length
 from sim.setup.arrays import Floats
 from sim.setup.gpus import GPUS, gpu_name
+from sim.setup.memory import kv_tokens
 from sim.setup.model_size import read_model
 from specdec.acceptance import MeasuredAcceptance, Tag
 from specdec.errors import InputError
@@ -52,6 +59,9 @@ TOKEN_SHARE = (1e-6, 5e-6)
 BILLIONS = re.compile(r"(\d+(?:\.\d+)?)B\b")
 """The number of parameters in the name of a model that is not in the catalogue."""
 
+NOTHING = 1e-9
+"""Room of a number that is not fitted: bounds must differ."""
+
 WIDTHS = (*range(1, 18), 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 8192)
 BATCHES = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 CONTEXTS = (0, 1024)
@@ -65,27 +75,35 @@ class Hardware:
     `knee_rows`       rows whose arithmetic takes as long as reading the weights, in 16 bits
     `row_seconds`     arithmetic of one row at the peak; `None` for an unknown model
     `token_seconds`   reading the keys and values of one token at full bandwidth; `None` for an unknown model
+    `spread`          least and most rows that use 63 % of the experts that one row leaves out; `None` for a dense model
     """
 
     knee_rows: float = 230.0
     row_seconds: float | None = None
     token_seconds: float | None = None
+    spread: tuple[float, float] | None = (8.0, 128.0)
 
     @classmethod
     def of(cls, run: EngineRun) -> Hardware:
         """That of a run, as far as its GPU and its target are known by name."""
-        try:
-            gpu = GPUS[gpu_name(run.gpu)]
-        except InputError:
-            return cls()
-        knee = REACHED * gpu.operations / (STREAMED * gpu.bandwidth)
+        billions = BILLIONS.findall(run.target)  # of `30B-A3B`, the last one is what a token uses
         try:
             model = read_model(run.target)
         except InputError:
-            billions = BILLIONS.findall(run.target)  # of `30B-A3B`, the last one is what a token uses
-            return cls(knee, 2e9 * float(billions[-1]) / (run.gpus * gpu.operations) if billions else None)
+            model = None
+        spread = cls.spread if model is None and len(billions) != 1 else None  # `30B-A3B` has experts, `32B` has none
+        if model and model.experts_per_token < model.experts:
+            rows = float(-1 / np.log1p(-model.experts_per_token / model.experts))
+            spread = rows, rows
+        try:
+            gpu = GPUS[gpu_name(run.gpu)]
+        except InputError:
+            return cls(spread=spread)
+        knee = REACHED * gpu.operations / (STREAMED * gpu.bandwidth)
+        if model is None:
+            return cls(knee, 2e9 * float(billions[-1]) / (run.gpus * gpu.operations) if billions else None, spread=spread)
         rows = 2 * model.parameters_per_token / (run.gpus * gpu.operations)
-        return cls(knee, rows, model.cache_bytes_on_each(run.gpus) / gpu.bandwidth)
+        return cls(knee, rows, model.cache_bytes_on_each(run.gpus) / gpu.bandwidth, spread)
 
 
 @dataclass(frozen=True)
@@ -94,6 +112,7 @@ class Forward:
 
     `flat`, `arithmetic`, `row`, `token`   seconds
     `rows`, `sequences`                    the most of each in the runs that it was fitted to
+    `experts`, `spread`                    seconds and rows
     """
 
     flat: float
@@ -102,10 +121,13 @@ class Forward:
     token: float
     rows: float
     sequences: float
+    experts: float = 0.0
+    spread: float = 1.0
 
     def __call__(self, rows: ArrayLike, held: ArrayLike) -> Floats:
         rows, held = np.asarray(rows, float), np.asarray(held, float)
-        knee = (self.flat**SHARPNESS + (self.arithmetic * rows) ** SHARPNESS) ** (1 / SHARPNESS)
+        reading = self.flat + self.experts * -np.expm1((1 - np.maximum(rows, 1.0)) / self.spread)
+        knee = (reading**SHARPNESS + (self.arithmetic * rows) ** SHARPNESS) ** (1 / SHARPNESS)
         return knee + self.row * rows + self.token * held
 
 
@@ -131,7 +153,7 @@ class Identified:
     """What was found in the runs of one target.
 
     `forward`    of the target
-    `drafting`   by method
+    `drafting`   by method; by `method draft` where a method ran with several drafts
     `misfit`     root mean square of the relative errors of the runs' round times
     """
 
@@ -141,7 +163,7 @@ class Identified:
 
 
 def round_seconds(run: EngineRun) -> float:
-    """Seconds of a round of a run: its median ITL, or what stands for it. Raises `InputError` for a run without any."""
+    """Seconds of a round of a run: its median ITL, or a mean that stands for it. Raises `InputError` for a run without any."""
     found = run.itl.median or run.itl.mean
     if found is None and run.tpot.mean is not None and (run.acceptance_length is not None or run.draft_length == 0):
         found = run.tpot.mean * (run.acceptance_length or 1.0)
@@ -169,6 +191,14 @@ def held_by(run: EngineRun) -> float:
     return (run.input_tokens + run.output_tokens / 2) / run.requests
 
 
+def _prompts_between(run: EngineRun) -> tuple[float, float]:
+    """How many prompts of others a round of a run reads on average, where its time is a mean, and rows of a prompt."""
+    if run.itl.median or not (run.requests and run.input_tokens and run.output_tokens):
+        return 0.0, 0.0
+    rounds = run.output_tokens / run.requests / (_length_of(run) or 1.0 if run.draft_length else 1.0)
+    return max(0.0, sequences_of(run) - 1) / rounds, run.input_tokens / run.requests
+
+
 def identify(runs: Sequence[EngineRun], hardware: Hardware | None = None) -> Identified:
     """Fit the runs of one target on one kind of machine; what its data sheets say is looked up unless it is given.
 
@@ -181,68 +211,111 @@ def identify(runs: Sequence[EngineRun], hardware: Hardware | None = None) -> Ide
     sequences = np.array([sequences_of(run) for run in runs])
     lengths = np.array([float(run.draft_length) for run in runs])
     held = sequences * np.array([held_by(run) for run in runs])
-    methods = sorted({run.method for run in runs if run.draft_length})
-    which = np.array([methods.index(run.method) if run.draft_length else -1 for run in runs])
+    pairs = {(run.method, run.draft) for run in runs if run.draft_length}
+    several = {method for method, draft in pairs if any(one == method and other != draft for one, other in pairs)}
+    names = [f"{run.method} {run.draft}" if run.method in several else run.method for run in runs]
+    methods = sorted({name for name, run in zip(names, runs, strict=True) if run.draft_length})
+    which = np.array([methods.index(name) if run.draft_length else -1 for name, run in zip(names, runs, strict=True)])
     rows, least = sequences * (lengths + 1), float(seconds.min())
+    prompts, prompt_rows = np.array([_prompts_between(run) for run in runs]).T
 
     def forward(x: Floats) -> Forward:
-        flat, row, token = map(float, least * x[:3])
-        arithmetic = flat / hardware.knee_rows if hardware.row_seconds is None else hardware.row_seconds / REACHED
-        return Forward(flat, arithmetic, row, token, float(rows.max()), float(sequences.max()))
+        flat, row, token, experts = map(float, least * x[[0, 1, 2, 3]])
+        arithmetic = flat / hardware.knee_rows * x[5] if hardware.row_seconds is None else hardware.row_seconds / REACHED
+        return Forward(flat, float(arithmetic), row, token, float(rows.max()), float(sequences.max()), experts, float(x[4]))
 
     def drafting(x: Floats) -> Floats:
         """Shape (methods, 3): step, sequence, overhead."""
-        return least * x[3:].reshape(-1, 3)
+        return least * x[6:].reshape(-1, 3)
 
     def wrong(x: Floats) -> Floats:
         costs = np.vstack((drafting(x), np.zeros(3)))[which]
-        made = forward(x)(rows, held) + lengths * (costs[:, 0] + costs[:, 1] * sequences) + costs[:, 2]
+        target = forward(x)
+        made = target(rows, held) + lengths * (costs[:, 0] + costs[:, 1] * sequences) + costs[:, 2]
+        made += prompts * (target(rows + prompt_rows, held) - target(rows, held))
         return np.log(made / seconds)
 
-    low, high, start = _bounds(least, hardware, len(methods))
+    low, high, start, rest = _bounds(least, hardware, len(methods))
     ridge = 1e-3 / np.maximum(start, 1e-6)
 
     def residuals(x: Floats) -> Floats:
-        return np.concatenate((wrong(x), ridge * (x - low)))  # of equal fits, the one with the least of everything
+        return np.concatenate((wrong(x), ridge * (x - rest)))  # of equal fits, the one with the least of everything
 
     found = least_squares(residuals, start, bounds=(low, high), x_scale=np.maximum(start, 1e-6))
     costs = {method: Drafting(*map(float, row)) for method, row in zip(methods, drafting(found.x), strict=True)}
     return Identified(forward(found.x), costs, float(np.sqrt(np.mean(wrong(found.x) ** 2))))
 
 
-def _bounds(least: float, hardware: Hardware, methods: int) -> tuple[Floats, Floats, Floats]:
-    """Lower bounds, upper bounds and a start, in units of the shortest round."""
+def _bounds(least: float, hardware: Hardware, methods: int) -> tuple[Floats, Floats, Floats, Floats]:
+    """Lower bounds, upper bounds, a start, and where to stay without a reason: in units of the shortest round, of rows, and of
+    the arithmetic that the knee says."""
     token = TOKEN_SHARE
     if hardware.token_seconds is not None:
         token = (hardware.token_seconds / least, SLOWEST_READ * hardware.token_seconds / least)
-    pairs = [(0.1, 1.2), (0.0, 1.0), token] + [(0.0, 5.0), (0.0, 1.0), (0.0, 2.0)] * methods
-    low, high = np.array(pairs).T
-    start = np.array([0.9, 1e-3, fmean(token)] + [0.05, 1e-3, 0.02] * methods)
-    return low, high, np.clip(start, low + 1e-9 * (high - low), high - 1e-9 * (high - low))
+    elif hardware.spread is not None:
+        token = (0.0, TOKEN_SHARE[1])
+    experts = (0.0, NOTHING if hardware.spread is None else 5.0)
+    first, last = hardware.spread or (1.0, 1.0)
+    pairs = [(0.1, 1.2), (0.0, 1.0), token, experts, (first, last + NOTHING), (0.5, 1.0)]
+    low, high = np.array(pairs + [(0.0, 5.0), (0.0, 1.0), (0.0, 2.0)] * methods).T
+    start = np.array([0.9, 1e-3, fmean(token), 0.05, fmean((first, last)), 1.0] + [0.05, 1e-3, 0.02] * methods)
+    start, rest = np.clip(start, low + 1e-9 * (high - low), high - 1e-9 * (high - low)), low.copy()
+    rest[4:6] = start[4:6]
+    return low, high, start, rest
 
 
 def conditional(runs: Sequence[EngineRun]) -> tuple[float, ...]:
     """Chance of each guess to be accepted, given those before it, from runs of one method; empty without a draft.
 
-    Counted in the runs of the largest draft length, weighted by their rounds. Where only the mean acceptance length is known,
-    all guesses have one chance. Raises `InputError` for runs that say neither.
+    Counted in the runs of the largest draft length, weighted by their rounds. Where only mean acceptance lengths are known,
+    guesses up to the smallest draft length have one chance, those from there to the next larger one another, and so on. Runs
+    without acceptance are passed over. Raises `InputError` if all are.
     """
-    longest = max((run.draft_length for run in runs), default=0)
-    chosen = [run for run in runs if run.draft_length == longest]
-    if not longest:
+    if not any(run.draft_length for run in runs):
         return ()
+    known = [run for run in runs if run.draft_length and _length_of(run)]
+    if not known:
+        raise InputError(f"{runs[0].source} holds no acceptance: give a run of an engine that reports it")
+    longest = max(run.draft_length for run in known)
     found: list[tuple[Floats, float]] = []
-    for run in chosen:
-        if len(run.by_position) == longest:
+    for run in known:
+        if run.draft_length == longest:
             marginal = np.array([1.0, *run.by_position])
-            chances = np.divide(marginal[1:], marginal[:-1], out=np.zeros(longest), where=marginal[:-1] > 0)
-        elif run.acceptance_length is not None:
-            chances = np.full(longest, float(mean_length(min(run.acceptance_length, longest + 1), longest).rate))
-        else:
-            raise InputError(f"{run.source} holds no acceptance: give a run of an engine that reports it")
-        found.append((np.clip(chances, 0, 1), run.rounds or 1.0))
+            chances = np.array(_by_lengths(known))
+            if len(run.by_position) == longest:
+                chances = np.divide(marginal[1:], marginal[:-1], out=np.zeros(longest), where=marginal[:-1] > 0)
+            found.append((np.clip(chances, 0, 1), run.rounds or 1.0))
     weights = np.array([weight for _, weight in found])
     return tuple(map(float, np.average([chances for chances, _ in found], axis=0, weights=weights)))
+
+
+def _length_of(run: EngineRun) -> float | None:
+    """The acceptance length of a run."""
+    return 1 + sum(run.by_position) if len(run.by_position) == run.draft_length else run.acceptance_length
+
+
+def _by_lengths(runs: Sequence[EngineRun]) -> list[float]:
+    """Chances of guesses from mean acceptance lengths: one chance for all guesses from one draft length to the next."""
+    chances: list[float] = []
+    reached, passed = 1.0, 1.0
+    for length in sorted({run.draft_length for run in runs}):
+        ours = [run for run in runs if run.draft_length == length]
+        mean = np.average([_length_of(run) or 1.0 for run in ours], weights=[run.rounds or 1.0 for run in ours])
+        more = length - len(chances)
+        gained = float(np.clip((mean - reached) / passed, 0.0, more)) if passed else 0.0
+        chance = float(mean_length(1 + gained, more).rate)
+        chances += [chance] * more
+        reached, passed = reached + passed * gained, passed * chance**more
+    return chances
+
+
+def pool_of(run: EngineRun) -> int | None:
+    """Tokens that the cache holds by the sizes of what is known by name; `None` where something is not."""
+    try:
+        models = [read_model(name) for name in (run.target, run.draft if run.method == "draft_model" else "") if name]
+        return kv_tokens(run.gpu, *models, gpus=run.gpus) if models and run.gpu else None
+    except InputError:
+        return None
 
 
 def as_profile(identified: Identified, runs: Sequence[EngineRun]) -> Profile:
@@ -252,7 +325,8 @@ def as_profile(identified: Identified, runs: Sequence[EngineRun]) -> Profile:
     most rows of a measured round, and *extrapolated* beyond.
     """
     first, forward = runs[0], identified.forward
-    drafting = identified.drafting.get(first.method, Drafting())
+    alone = identified.drafting.get(first.method, Drafting())
+    drafting = identified.drafting.get(f"{first.method} {first.draft}", alone)
 
     def tag(within: bool) -> Tag:
         return "fitted" if within else "extrapolated"

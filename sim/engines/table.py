@@ -31,7 +31,7 @@ COLUMNS = (
 def is_table(text: str) -> bool:
     """Whether the first line that is no remark names these columns."""
     head = next((line for line in text.splitlines() if line.strip() and not line.startswith("#")), "")
-    return {"method", "k", "max_concurrency"} <= {name.strip() for name in head.split(",")}
+    return {"method", "k", "max_concurrency"} <= {name.strip() for name in next(csv.reader([head]), [])}
 
 
 def read_table(text: str, source: str, stated: Stated) -> Iterator[EngineRun]:
@@ -69,6 +69,8 @@ def _run(row: Found, stated: Stated) -> EngineRun:
     speed = row.number("output_tok_s")
     if output is None and speed is not None and seconds is not None:
         output = round(speed * seconds)
+    if seconds is None and speed and output:
+        seconds = output / speed
     whole = None not in (output, token, seconds, requests) and seconds
     rounds, accepted = row.count("drafts"), row.count("accepted_tokens")
     return stated.run(
@@ -106,5 +108,13 @@ def _times(row: Found, name: str) -> Times:
 
 
 def _shares(row: Found) -> list[float]:
-    cells: Mapping[str, object] = {"acceptance_by_position_pct": row.text("acceptance_by_position_pct").split()}
-    return Found(row.source, cells).numbers("acceptance_by_position_pct")
+    """Percentages by position. Raises `InputError` for shares from 0 to 1, which the acceptance length gives away."""
+    written, length = row.text("acceptance_by_position_pct"), row.number("acceptance_length")
+    cells: Mapping[str, object] = {"acceptance_by_position_pct": written.split()}
+    found = Found(row.source, cells).numbers("acceptance_by_position_pct")
+    if found and max(found) <= 1 and length is not None and length - 1 > sum(found) / 10:
+        raise InputError(
+            f"{row.source}: acceptance_by_position_pct {written!r} cannot give an acceptance_length of {length:g}: write "
+            "percentages, not shares"
+        )
+    return found

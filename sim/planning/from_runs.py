@@ -7,12 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sim.engines.identify import as_profile, identify
+from sim.engines.identify import as_profile, identify, pool_of
 from sim.engines.reading import read_runs
 from sim.engines.run import EngineRun
 from sim.planning.methods import EXCHANGE_SECONDS, Method, methods_of
-from sim.setup.memory import kv_tokens
-from sim.setup.model_size import read_model
 from specdec.errors import InputError
 
 
@@ -45,7 +43,7 @@ def methods_from_runs(
     tables = [name for name, profile in profiles.items() if profile.kv_tokens is None]
     for name in tables:
         found = profiles[name]
-        profiles[name] = replace(found, kv_tokens=_pool(methods[name][0]), tags={**found.tags, "kv_tokens": "table"})
+        profiles[name] = replace(found, kv_tokens=pool_of(methods[name][0]), tags={**found.tags, "kv_tokens": "table"})
     first = runs[0]
     machine = f"{first.target or 'the target'} on {first.gpus} x {first.gpu or 'unknown GPU'}"
     words = {
@@ -63,12 +61,3 @@ def methods_from_runs(
 def _one(what: str, found: set[str], remedy: str) -> None:
     if len(found) > 1:
         raise InputError(f"the runs are of more than one {what} ({', '.join(sorted(found))}): {remedy}")
-
-
-def _pool(run: EngineRun) -> int | None:
-    """Tokens that the cache holds by the sizes of what is known by name; `None` where something is not."""
-    try:
-        models = [read_model(name) for name in (run.target, run.draft if run.method == "draft_model" else "") if name]
-        return kv_tokens(run.gpu, *models, gpus=run.gpus) if models and run.gpu else None
-    except InputError:
-        return None

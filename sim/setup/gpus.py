@@ -61,7 +61,7 @@ _SAME = {"4090": "RTX 4090", "5090": "RTX 5090", "h10094gb": "H100 NVL", "a100pc
 _COUNT = re.compile(r"^\s*\d+\s*x\s+")
 _MAKERS = {"nvidia", "amd", "geforce", "instinct", "tesla"}
 _BOARD = re.compile(r"sxm\d?|hbm\d?e?")
-_MEMORY = re.compile(r"\d+gi?b")
+_MEMORY = re.compile(r"(\d+)gi?b")
 
 
 def gpu_name(written: str) -> str:
@@ -76,6 +76,12 @@ def gpu_name(written: str) -> str:
         near = did_you_mean(written.upper(), GPUS)
         raise InputError(f"unknown GPU {written!r}: {near or 'known are ' + ', '.join(GPUS)}")
     return name
+
+
+def gpu_memory(written: str) -> float:
+    """Bytes of a GPU: its data sheet's, or what the written name says if that is more, as on boards that are not in `GPUS`."""
+    said = (_MEMORY.fullmatch(word) for word in _words(re.sub(r"(\d)\s+(?=gi?b\b)", r"\1", written.lower())))
+    return max(GPUS[gpu_name(written)].memory, *(1e9 * float(found[1]) for found in said if found), 0.0)
 
 
 def _words(name: str) -> list[str]:

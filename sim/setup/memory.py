@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from math import ceil, floor
 
-from sim.setup.gpus import GPUS, gpu_name
+from sim.setup.gpus import gpu_memory, gpu_name
 from sim.setup.model_size import ModelSize
 from specdec import InputError
 from specdec.inputs import at_least_one
@@ -27,29 +27,28 @@ def kv_tokens(gpu: str, *models: ModelSize, gpus: int = 1) -> int:
     many GPUs are needed.
     """
     at_least_one(gpus=gpus)
-    name = gpu_name(gpu)
-    tokens = _tokens(name, models, gpus)
+    tokens = _tokens(gpu, models, gpus)
     if tokens < 1:
-        weights, room = sum(model.weight_bytes for model in models) / 1e9, _free(name, models) / 1e9
+        name = gpu_name(gpu)
+        weights, room = sum(model.weight_bytes for model in models) / 1e9, _free(gpu, models) / 1e9
         raise InputError(
             f"weights of {weights:.0f} GB do not fit {gpus} {name}, of which each has {room:.0f} GB for them: "
-            f"give {gpus_needed(name, *models)} GPUs, a larger GPU, or a quantised model"
+            f"give {gpus_needed(gpu, *models)} GPUs, a larger GPU, or a quantised model"
         )
     return tokens
 
 
 def gpus_needed(gpu: str, *models: ModelSize) -> int:
     """The least number of GPUs that hold `models` and at least one token: 1, 2, 4 and so on, as engines split models."""
-    name = gpu_name(gpu)
-    gpus = 1 << max(0, ceil(sum(model.weight_bytes for model in models) / _free(name, models)) - 1).bit_length()
-    return gpus if _tokens(name, models, gpus) >= 1 else 2 * gpus
+    gpus = 1 << max(0, ceil(sum(model.weight_bytes for model in models) / _free(gpu, models)) - 1).bit_length()
+    return gpus if _tokens(gpu, models, gpus) >= 1 else 2 * gpus
 
 
-def _free(name: str, models: tuple[ModelSize, ...]) -> float:
+def _free(gpu: str, models: tuple[ModelSize, ...]) -> float:
     """Bytes of each GPU for weights and cache."""
-    return GPUS[name].memory * USABLE_SHARE - OVERHEAD_BYTES - OVERHEAD_OF_A_DRAFT * (len(models) - 1)
+    return gpu_memory(gpu) * USABLE_SHARE - OVERHEAD_BYTES - OVERHEAD_OF_A_DRAFT * (len(models) - 1)
 
 
-def _tokens(name: str, models: tuple[ModelSize, ...], gpus: int) -> int:
-    free = _free(name, models) - sum(model.weight_bytes for model in models) / gpus
+def _tokens(gpu: str, models: tuple[ModelSize, ...], gpus: int) -> int:
+    free = _free(gpu, models) - sum(model.weight_bytes for model in models) / gpus
     return max(0, floor(free / max(1.0, sum(model.cache_bytes_on_each(gpus) for model in models))))

@@ -2,19 +2,21 @@
 
 Calibrated on 1, 8 and 32 clients, and on two draft lengths of each method: the smallest above 1, and the largest but one. All
 other rows are held out. Nothing of a held-out row is used but its conditions: requests, tokens, clients, arrivals and the size
-of the cache.
+of the cache. Where the table does not say this size, it is computed from the sizes of models and GPU, if their names are known.
+What cannot be predicted is left out, with the reason.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import isfinite
 from statistics import fmean
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 import numpy as np
 
-from sim.engines.identify import as_profile, identify
+from sim.engines.identify import as_profile, identify, pool_of, round_seconds
 from sim.engines.run import EngineRun
 from sim.setup.acceptance import Rate
 from sim.setup.profiles import measured_acceptance, measured_system
@@ -96,15 +98,20 @@ class EngineValidation(Report):
 
     `published`   every number with its prediction
     `choices`     every choice of method and draft length
+    `left_out`    why numbers are missing in `published`: a sentence for each run, or group of runs, that cannot be predicted
+    `assumed`     what stands for conditions that the table does not say
     """
 
     format: ClassVar[str] = "specdec.validate-engine/1"
 
     published: tuple[PredictedCell, ...]
     choices: tuple[PredictedChoice, ...]
+    left_out: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
 
     def __rich__(self) -> RenderableType:
         from rich.console import Group as Lines
+        from rich.markup import escape
 
         bands = ((1, 1), (2, 8), (9, 64), (65, 1024))
         made = table("quantity", numbers=[f"{a} clients" if a == b else f"{a} to {b} clients" for a, b in bands])
@@ -124,6 +131,9 @@ class EngineValidation(Report):
             "[bold]The worst of them[/]",
             worst,
             *self._choices(),
+            *(f"[bold]Assumed:[/] {escape(line)}" for line in self.assumed),
+            *(f"[bold]Left out:[/] {escape(line)}" for line in self.left_out[:WORST]),
+            *([f"[bold]Left out:[/] {len(self.left_out) - WORST} more, see the JSON"] if len(self.left_out) > WORST else []),
         )
 
     def _choices(self) -> Iterator[str]:
@@ -144,16 +154,12 @@ class EngineValidation(Report):
 
 
 def calibrated(runs: Sequence[EngineRun]) -> list[EngineRun]:
-    """The runs to calibrate on. Raises `InputError` where none has a calibrated number of clients."""
-    lengths: dict[str, set[int]] = {}
+    """The runs of one machine to calibrate on: of each method with its draft, with a calibrated number of clients."""
+    lengths: dict[tuple[str, str], set[int]] = {}
     for run in runs:
-        lengths.setdefault(run.method, set()).add(run.draft_length)
+        lengths.setdefault((run.method, run.draft), set()).add(run.draft_length)
     chosen = {method: _two_lengths(sorted(found)) for method, found in lengths.items()}
-    found = [run for run in runs if run.clients in CALIBRATED_CLIENTS and run.draft_length in chosen[run.method]]
-    missing = set(lengths) - {run.method for run in found}
-    if missing:
-        raise InputError(f"the table has no run of {min(missing)} with 1, 8 or 32 clients to calibrate on: add one")
-    return found
+    return [run for run in runs if run.clients in CALIBRATED_CLIENTS and run.draft_length in chosen[run.method, run.draft]]
 
 
 def _two_lengths(lengths: Sequence[int]) -> set[int]:
@@ -163,20 +169,28 @@ def _two_lengths(lengths: Sequence[int]) -> set[int]:
 
 
 def predict_table(runs: Sequence[EngineRun], progress: Progress = no_progress) -> EngineValidation:
-    """Every number of a table with its prediction. Targets and machines are calibrated one by one."""
+    """Every number of a table with its prediction. Targets and machines are calibrated one by one.
+
+    Raises `InputError` with the first reason where nothing can be predicted.
+    """
     cells: list[PredictedCell] = []
-    speeds: dict[tuple[str, str, int], dict[str, tuple[float, float]]] = {}
+    left_out: dict[str, None] = {}
+    speeds: dict[tuple[int, str, int], dict[str, list[PredictedCell]]] = {}
     machines = [_Machine(ours) for ours in _by_machine(runs)]
-    steps = [(machine, run) for machine in machines for run in machine.runs]
-    for machine, run in progress(steps, len(steps)):
-        found = list(machine.predicted(run))
-        cells += found
-        for cell in found:
-            if cell.quantity == "throughput":
-                name = cell.method if cell.k == 0 else f"{cell.method} k={cell.k}"
-                place = (cell.target, cell.dataset, cell.concurrency)
-                speeds.setdefault(place, {})[name] = cell.predicted, cell.measured
-    return EngineValidation(tuple(cells), tuple(_choice(*place, found) for place, found in speeds.items() if len(found) > 1))
+    steps = [(number, run) for number, machine in enumerate(machines) for run in machine.runs]
+    for number, run in progress(steps, len(steps)):
+        try:
+            for cell in machines[number].predicted(run):
+                cells.append(cell)
+                if cell.quantity == "throughput":
+                    place = (number, cell.dataset, cell.concurrency)
+                    speeds.setdefault(place, {}).setdefault(machines[number].name(run), []).append(cell)
+        except InputError as error:
+            left_out[str(error)] = None
+    if not cells:
+        raise InputError(next(iter(left_out), "the table holds no time, throughput or acceptance length: fill in one of these"))
+    choices = (_choice(found) for found in speeds.values() if len(found) > 1)
+    return EngineValidation(tuple(cells), tuple(choices), tuple(left_out), tuple(_assumed(machines)))
 
 
 def _by_machine(runs: Sequence[EngineRun]) -> list[list[EngineRun]]:
@@ -186,9 +200,25 @@ def _by_machine(runs: Sequence[EngineRun]) -> list[list[EngineRun]]:
     return list(machines.values())
 
 
-def _choice(target: str, dataset: str, concurrency: int, speeds: Mapping[str, tuple[float, float]]) -> PredictedChoice:
-    chosen, best = (max(speeds, key=lambda name: speeds[name][i]) for i in range(2))
-    return PredictedChoice(target, dataset, concurrency, chosen, best, 1 - speeds[chosen][1] / speeds[best][1])
+def _assumed(machines: Sequence[_Machine]) -> Iterator[str]:
+    for machine in machines:
+        for (method, *_), pool in machine.pools.items():
+            where = f"the cache of {machine.runs[0].target or 'the target'} with {method}"
+            yield (
+                f"{where} has no limit: fill in kv_pool_tokens"
+                if pool is None
+                else (f"{where} holds {pool} tokens, computed from sizes of models and GPU: fill in kv_pool_tokens")
+            )
+
+
+def _choice(found: Mapping[str, Sequence[PredictedCell]]) -> PredictedChoice:
+    """The choice by mean throughput, of cells of one place by method and length: a table may hold a run twice."""
+    predicted = {name: fmean(cell.predicted for cell in cells) for name, cells in found.items()}
+    measured = {name: fmean(cell.measured for cell in cells) for name, cells in found.items()}
+    chosen, best = max(predicted, key=predicted.__getitem__), max(measured, key=measured.__getitem__)
+    first = next(iter(found.values()))[0]
+    regret = 1 - measured[chosen] / measured[best]
+    return PredictedChoice(first.target, first.dataset, first.concurrency, chosen, best, regret)
 
 
 @dataclass(frozen=True)
@@ -209,18 +239,45 @@ class Means:
 
 
 class _Machine:
-    """The runs of one target on one machine, and what was found in those to calibrate on."""
+    """The runs of one target on one machine, and what was found in those to calibrate on.
+
+    `runs`    with the size of their cache where it can be computed, and prompts of their data set where the run does not say
+    `pools`   the computed sizes, by method and draft; `None`: not known
+    """
 
     def __init__(self, runs: Sequence[EngineRun]) -> None:
-        self.runs = runs
-        self._fitted = calibrated(runs)
-        identified = identify(self._fitted)
-        self._profiles = {group: as_profile(identified, ours) for group, ours in _groups(self._fitted).items()}
-        self._delays = {group: self._delays_of(ours) for group, ours in _groups(self._fitted).items()}
+        self.pools = {(run.method, run.draft): pool_of(run) for run in runs if run.kv_tokens is None}
+        self.runs = [
+            replace(
+                run,
+                kv_tokens=run.kv_tokens or self.pools[run.method, run.draft],
+                input_tokens=run.input_tokens or _prompts_of(run, runs),
+            )
+            for run in runs
+        ]
+        self._fitted = calibrated(self.runs)
+        timed = [run for run in self._fitted if _tells(round_seconds, run)]
+        self._profiles: dict[Group, Profile] = {}
+        self._delays: dict[Group, Delays] = {}
+        self._lacking: dict[Group, str] = {}
+        if timed:
+            identified = identify(timed)
+            for group, ours in _groups(timed).items():
+                try:
+                    self._profiles[group] = as_profile(identified, ours)
+                    self._delays[group] = self._delays_of(ours)
+                except InputError as error:
+                    self._lacking[group] = str(error)
+
+    def name(self, run: EngineRun) -> str:
+        """What a choice calls the method of a run."""
+        several = len({one.draft for one in self.runs if one.method == run.method}) > 1
+        method = f"{run.method} {run.draft or 'without a named draft'}" if several else run.method
+        return f"{method} k={run.draft_length}" if run.draft_length else method
 
     def _delays_of(self, runs: Sequence[EngineRun]) -> Delays:
         """The delays that explain TTFT: the way of a request for the fewest clients, the lag for the next more ones."""
-        timed = [run for run in runs if run.ttft.mean is not None]
+        timed = [run for run in runs if run.ttft.mean and _tells(_conditions, run)]
         numbers = sorted({run.clients or 0 for run in timed})
         if not numbers:
             return Delays()
@@ -235,23 +292,25 @@ class _Machine:
     def simulated(self, run: EngineRun, delays: Delays) -> Means:
         """A run by simulation; means of several runs where it has few requests. Raises `InputError` if it misses conditions."""
         profile = self._profile(run)
-        if not (run.requests and run.input_tokens and run.output_tokens and run.clients):
-            raise InputError(f"{run.source} lacks its requests, tokens or clients: add what the benchmark was asked to do")
+        requests, prompts, answers = _conditions(run)
         traffic = Traffic(
             Arrivals(run.rate) if run.rate else None,
-            Lengths(run.input_tokens / run.requests, PROMPTS_CV),
-            Lengths(run.output_tokens / run.requests),
-            run.requests,
+            Lengths(prompts / requests, PROMPTS_CV),
+            Lengths(answers / requests),
+            requests,
         )
         server = Server(kv_tokens=run.kv_tokens, clients=run.clients, client_seconds=delays.seconds, lag_iterations=delays.lag)
         system, length = measured_system(profile), run.draft_length
         compiled = compile_strategy(create("speculative", draft_length=length) if length else create("autoregressive"), system)
         acceptance = measured_acceptance(profile) if length else Rate(0.0)
-        seeds = streams(np.random.SeedSequence(0), 2 * min(MOST_RUNS, max(1, round(ENOUGH / run.requests))))
-        found = [
-            measure(simulate_serving(compiled, acceptance, system, traffic.workload(one), server, two), warm_up=0.0)
-            for one, two in zip(seeds[::2], seeds[1::2], strict=True)
-        ]
+        seeds = streams(np.random.SeedSequence(0), 2 * min(MOST_RUNS, max(1, round(ENOUGH / requests))))
+        try:
+            found = [
+                measure(simulate_serving(compiled, acceptance, system, traffic.workload(one), server, two), warm_up=0.0)
+                for one, two in zip(seeds[::2], seeds[1::2], strict=True)
+            ]
+        except InputError as error:
+            raise InputError(f"{run.source}: {error}") from error
         return Means(
             fmean(one.ttft.mean for one in found),
             fmean(one.tpot.mean for one in found),
@@ -259,38 +318,73 @@ class _Machine:
         )
 
     def _profile(self, run: EngineRun) -> Profile:
-        if _group(run) not in self._profiles:
-            raise InputError(f"{run.source}: no run of {run.method} on {run.dataset or 'its prompts'} to calibrate on: add one")
-        return self._profiles[_group(run)]
+        group = _group(run)
+        if group in self._lacking:
+            raise InputError(self._lacking[group])
+        if group not in self._profiles:
+            drafted = sorted({one.draft_length for one in self._fitted if _group(one)[:2] == group[:2]})
+            lengths = f", {' or '.join(map(str, drafted))} drafted tokens" if run.draft_length and drafted else ""
+            where = f" on {run.dataset}" if run.dataset and run.draft_length else ""
+            raise InputError(
+                f"the table has no run of {self.name(run).partition(' k=')[0]}{where} with 1, 8 or 32 clients{lengths} to "
+                "calibrate on, or it has neither ITL nor TPOT: add one"
+            )
+        return self._profiles[group]
 
     def predicted(self, run: EngineRun) -> Iterator[PredictedCell]:
-        """The numbers of one run."""
+        """The numbers of one run. Raises `InputError` for what cannot be predicted, after all that can be."""
         profile = self._profile(run)
-        simulated = self.simulated(run, self._delays[_group(run)])
         chances = np.array(profile.acceptance.by_position or (0.0,))
         length = 1 + float(np.cumprod(chances[np.minimum(np.arange(run.draft_length), len(chances) - 1)]).sum())
-        pairs: tuple[tuple[Quantity, float, float | None], ...] = (
-            ("tpot", simulated.tpot, run.tpot.mean),
-            ("throughput", simulated.throughput, run.throughput),
-            ("ttft", simulated.ttft, run.ttft.mean),
-            ("acceptance_length", length, run.acceptance_length),
-        )
-        for quantity, predicted, measured in pairs:
-            if measured is not None:
-                unit = 1e3 if quantity in ("tpot", "ttft") else 1.0
-                yield PredictedCell(
-                    run.target,
-                    run.draft,
-                    run.method,
-                    run.draft_length,
-                    run.dataset,
-                    run.clients or 0,
-                    quantity,
-                    unit * predicted,
-                    unit * measured,
-                    predicted / measured - 1,
-                    run not in self._fitted,
-                )
+        yield from self._cells(run, ("acceptance_length", length, run.acceptance_length))
+        simulated = self.simulated(run, self._delays[_group(run)])
+        yield from self._cells(run, ("tpot", simulated.tpot, run.tpot.mean))
+        yield from self._cells(run, ("throughput", simulated.throughput, run.throughput))
+        yield from self._cells(run, ("ttft", simulated.ttft, run.ttft.mean))
+
+    def _cells(self, run: EngineRun, found: tuple[Quantity, float, float | None]) -> Iterator[PredictedCell]:
+        """A number and its prediction, where it was measured: tools write 0 for what they could not measure."""
+        quantity, predicted, measured = found
+        if measured and isfinite(predicted):
+            unit = 1e3 if quantity in ("tpot", "ttft") else 1.0
+            yield PredictedCell(
+                run.target,
+                run.draft,
+                run.method,
+                run.draft_length,
+                run.dataset,
+                run.clients or 0,
+                quantity,
+                unit * predicted,
+                unit * measured,
+                predicted / measured - 1,
+                run not in self._fitted,
+            )
+
+
+def _conditions(run: EngineRun) -> tuple[int, int, int]:
+    """Requests, and tokens of all prompts and of all answers. Raises `InputError` for the first that a run does not say."""
+    conditions = {"requests": run.requests, "input_tokens": run.input_tokens, "output_tokens": run.output_tokens}
+    if lacking := next((name for name, value in conditions.items() if not value), None):
+        raise InputError(f"{run.source} has no {lacking}: fill in what the benchmark was asked to do")
+    requests, prompts, answers = (value or 0 for value in conditions.values())
+    return requests, prompts, answers
+
+
+def _tells(what: Callable[[EngineRun], object], run: EngineRun) -> bool:
+    """Whether a run holds something."""
+    try:
+        what(run)
+    except InputError:
+        return False
+    return True
+
+
+def _prompts_of(run: EngineRun, runs: Sequence[EngineRun]) -> int | None:
+    """Prompt tokens of a run that does not say: as many for each request as in the other runs on its data set."""
+    same = [one for one in runs if one.dataset == run.dataset]
+    told = [one.input_tokens / one.requests for one in same if one.input_tokens and one.requests]
+    return round(run.requests * fmean(told)) if told and run.requests else None
 
 
 def _group(run: EngineRun) -> Group:

@@ -1,9 +1,11 @@
 """What is identified from runs of an engine is what the runs were made of, and says where it stops being measured."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from sim.engines.identify import Drafting, Forward, Hardware, as_profile, conditional, identify, sequences_of
+from sim.engines.identify import Drafting, Forward, Hardware, as_profile, conditional, identify, pool_of, sequences_of
 from sim.engines.run import EngineRun, Times
 from sim.setup.profiles import measured_acceptance, measured_system
 from specdec import InputError
@@ -108,3 +110,90 @@ def test_hardware_is_looked_up_by_name() -> None:
     assert by_number.row_seconds == pytest.approx(2 * 3e9 / 989e12)
     assert Hardware.of(EngineRun("x", target="foo/bar", gpu="H100")).row_seconds is None
     assert Hardware.of(EngineRun("x", target="foo/bar", gpu="Z9000")) == Hardware()
+
+
+def test_a_target_with_experts_reads_more_of_them_for_more_rows() -> None:
+    truth = replace(TRUTH, experts=0.020, spread=30.0)
+    runs = [replace(one, itl=Times(median=float(truth(rows_of(one), held_of(one)) + drafting_of(one)))) for one in RUNS]
+    mixed = identify(runs, replace(KNOWN, spread=(8.0, 128.0))).forward
+    for rows in (4, 64, 256, 1024):
+        assert float(mixed(rows, 0)) == pytest.approx(float(truth(rows, 0)), rel=0.06)
+    assert float(identify(runs, replace(KNOWN, spread=None)).forward(1024, 0)) > 1.15 * float(truth(1024, 0))
+    assert identify(RUNS, replace(KNOWN, spread=None)).forward.experts == pytest.approx(0, abs=1e-9)
+
+
+def rows_of(one: EngineRun) -> float:
+    return sequences_of(one) * (one.draft_length + 1)
+
+
+def held_of(one: EngineRun) -> float:
+    return sequences_of(one) * (PROMPT + ANSWER / 2)
+
+
+def drafting_of(one: EngineRun) -> float:
+    return DRAFTS[one.method](one.draft_length, sequences_of(one)) if one.draft_length else 0.0
+
+
+def test_whether_a_target_may_have_experts_is_told_by_its_name() -> None:
+    def spread(target: str) -> tuple[float, float] | None:
+        return Hardware.of(EngineRun("x", target=target, gpu="H100")).spread
+
+    assert spread("Qwen/Qwen3-32B") is None
+    assert spread("foo/Bar-32B") is None
+    assert spread("foo/Bar-30B-A3B") == spread("foo/bar") == (8.0, 128.0)
+    assert spread("Qwen/Qwen3-30B-A3B") == pytest.approx((15.5, 15.5), abs=0.1)  # 8 of 128
+
+
+def test_prompts_in_a_mean_are_no_part_of_a_round() -> None:
+    """A run that reports no ITL has a TPOT, in which prompts of the other clients were read."""
+
+    def mean(one: EngineRun) -> EngineRun:
+        rows, held, length = rows_of(one), held_of(one), one.acceptance_length or 1.0
+        prompt = float(TRUTH(rows + PROMPT, held) - TRUTH(rows, held))
+        rounds = ANSWER / length
+        seconds = (one.itl.median or 0.0) + (sequences_of(one) - 1) / rounds * prompt
+        return replace(one, itl=Times(), tpot=Times(seconds / length))
+
+    found = identify([mean(one) for one in RUNS], KNOWN).forward
+    for rows, held in ((1, 600), (192, 19_200), (1024, 100_000)):
+        assert float(found(rows, held)) == pytest.approx(float(TRUTH(rows, held)), rel=0.05)
+
+
+def test_an_unknown_gpu_leaves_arithmetic_to_the_runs() -> None:
+    most = Hardware(TRUTH.flat / (1.7 * TRUTH.arithmetic), token_seconds=1e-7, spread=None)
+    assert identify(RUNS, most).forward.arithmetic == pytest.approx(TRUTH.arithmetic, rel=0.1)
+
+
+def test_two_drafts_of_one_method_have_steps_of_their_own() -> None:
+    runs = [replace(one, method="draft_model") if one.draft_length else one for one in RUNS]
+    found = identify(runs, KNOWN)
+    assert found.misfit < 1e-3
+    groups = {name: [one for one in runs if one.draft == f"{name} draft"] for name in DRAFTS}
+    steps = {name: as_profile(found, ours).draft_seconds[0].mean for name, ours in groups.items()}
+    assert steps["draft_model"] == pytest.approx(0.002, rel=0.05)
+    assert steps["eagle3"] == pytest.approx(0.0006, rel=0.1)
+
+
+def test_mean_lengths_of_two_draft_lengths_give_two_chances() -> None:
+    def mean(length: int, tokens: float) -> EngineRun:
+        return EngineRun("x", method="mtp", draft_length=length, acceptance_length=tokens)
+
+    true = (0.8, 0.8, 0.5, 0.5, 0.5)
+    lengths = 1 + np.cumsum(np.cumprod(true))
+    assert conditional([mean(2, lengths[1]), mean(5, lengths[4])]) == pytest.approx(true)
+    assert conditional([mean(2, 2.5), mean(4, 2.4)])[2:] == (0.0, 0.0)  # a length that falls
+    assert conditional([mean(3, 4.0), mean(5, 6.0)]) == pytest.approx((1.0,) * 5)
+
+
+def test_runs_without_acceptance_are_passed_over_beside_others() -> None:
+    blank = EngineRun("x", method="eagle3", draft_length=5, clients=8)
+    assert conditional([run("eagle3", 2, 1), blank]) == pytest.approx((0.8, 0.7))
+
+
+def test_a_cache_is_computed_from_names() -> None:
+    alone = EngineRun("x", target="Qwen/Qwen3-32B", gpu="1x H100 96GB")
+    drafted = replace(alone, method="draft_model", draft_length=2, draft="Qwen/Qwen3-1.7B")
+    assert pool_of(alone) == pytest.approx(69_232, rel=0.15)  # what vLLM reported there
+    assert pool_of(drafted) == pytest.approx(32_528, rel=0.15)
+    assert pool_of(replace(alone, target="foo/bar")) is None
+    assert pool_of(replace(alone, gpu="")) is None

@@ -114,12 +114,24 @@ def test_rows_of_a_table_are_runs(tmp_path: Path) -> None:
         (DRAFTED.replace("80.0 70.0", "70.0 80.0"), "never rise"),
         (DRAFTED.replace("80.0 70.0", "80.0 x"), "acceptance_by_position_pct is 'x'"),
         (DRAFTED.replace("2.50,6400,9600", "3.6,,"), "between 1 and 3"),
+        (DRAFTED.replace("80.0 70.0", "0.80 0.70"), "write percentages, not shares"),
     ],
 )
 def test_bad_rows_are_refused_by_their_number(tmp_path: Path, row: str, told: str) -> None:
     with pytest.raises(InputError, match=r"a\.csv row 2 \(line 4\)") as refused:
         read_runs([write(tmp_path / "a.csv", f"# made up\n{HEAD}\n{ALONE}\n{row}\n")])
     assert told in str(refused.value)
+
+
+def test_a_table_may_quote_its_cells(tmp_path: Path) -> None:
+    quoted = "\n".join(",".join(f'"{cell}"' for cell in line.split(",")) for line in (HEAD, ALONE, DRAFTED))
+    assert [run.draft_length for run in read_runs([write(tmp_path / "a.csv", quoted)])] == [0, 2]
+
+
+def test_seconds_follow_from_tokens_and_speed(tmp_path: Path) -> None:
+    (run,) = read_runs([write(tmp_path / "a.csv", f"{HEAD}\n{ALONE.replace(',70.0,', ',,')}\n")])
+    assert run.seconds == pytest.approx(16_000 / 228.6)
+    assert run.throughput == pytest.approx(228.6)
 
 
 PUBLISHED = Path(__file__).resolve().parents[3] / "shared/data/published/vllm_h100_draft_eagle3_by_concurrency.csv"

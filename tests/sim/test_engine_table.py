@@ -95,3 +95,81 @@ def test_lengths_to_calibrate_on() -> None:
 def test_a_table_without_the_calibrated_clients_is_refused() -> None:
     with pytest.raises(InputError, match="no run of ar with 1, 8 or 32 clients"):
         predict_table([row(0, 4)])
+
+
+SMALL = [row(length, clients) for length in (0, 2) for clients in (1, 4, 8)]
+
+
+def test_what_tools_could_not_measure_is_no_cell() -> None:
+    """Tools write 0 there."""
+    spoilt = [replace(one, tpot=Times(0.0), ttft=Times(0.0)) if one.clients == 4 else one for one in SMALL]
+    found = predict_table(spoilt)
+    assert {cell.quantity for cell in found.published if cell.concurrency == 4} == {"throughput", "acceptance_length"}
+    assert not found.left_out
+
+
+def test_answers_of_one_token_have_no_time_between_tokens() -> None:
+    found = predict_table([replace(one, output_tokens=one.requests) if one.clients == 4 else one for one in SMALL])
+    cells = [cell for cell in found.published if cell.concurrency == 4]
+    assert {cell.quantity for cell in cells} == {"throughput", "ttft", "acceptance_length"}
+    assert np.isfinite([cell.predicted for cell in cells]).all()
+
+
+def test_a_group_without_calibration_is_left_out_and_named() -> None:
+    other = replace(row(2, 4), dataset="other")
+    unknown = replace(row(2, 4), method="mtp", draft="")
+    found = predict_table([*SMALL, other, unknown])
+    assert len([cell for cell in found.published if cell.quantity == "tpot"]) == len(SMALL)
+    assert len(found.left_out) == 2
+    assert "eagle3 on other with 1, 8 or 32 clients" in found.left_out[0]
+    assert "no run of mtp" in found.left_out[1]
+    assert "Left out" in str(found)
+
+
+def test_a_run_that_lacks_a_condition_is_left_out_alone() -> None:
+    lacking = replace(row(0, 8), requests=None)
+    found = predict_table([*SMALL[:2], lacking, *SMALL[3:]])
+    assert found.left_out == (f"{lacking.source} has no requests: fill in what the benchmark was asked to do",)
+    assert {cell.k for cell in found.published if cell.concurrency == 8} == {2}
+    tight = replace(row(2, 4), kv_tokens=16)
+    assert f"{tight.source}: kv_tokens 16 is too small" in predict_table([*SMALL[:4], tight, SMALL[5]]).left_out[0]
+
+
+def test_prompts_are_those_of_the_other_runs_on_the_data_set() -> None:
+    blank = predict_table([replace(one, input_tokens=None) if one.clients == 4 else one for one in SMALL])
+    for cell, whole in zip(blank.published, predict_table(SMALL).published, strict=True):
+        assert cell.predicted == pytest.approx(whole.predicted, rel=0.03)
+
+
+def test_a_run_that_is_in_the_table_twice_counts_with_its_mean() -> None:
+    fast = [replace(one, seconds=one.seconds / 3) for one in SMALL if one.seconds and not one.draft_length]
+    choice = next(one for one in predict_table([*SMALL, *fast]).choices if one.concurrency == 4)
+    speed = {one.draft_length: one.throughput or 0 for one in SMALL if one.clients == 4}
+    assert (choice.chosen, choice.best) == ("eagle3 k=2", "ar")
+    assert choice.regret == pytest.approx(1 - speed[2] / (2 * speed[0]))
+
+
+def test_methods_are_chosen_on_one_machine() -> None:
+    """The other machine is faster, and has one method."""
+    faster = [replace(one, gpu="H200", seconds=one.seconds / 5) for one in SMALL if one.seconds and not one.draft_length]
+    choices = predict_table([*SMALL, *faster]).choices
+    assert [choice.best for choice in choices] == ["eagle3 k=2"] * len({one.clients for one in SMALL})
+
+
+def test_two_drafts_of_one_method_are_calibrated_and_named_apart() -> None:
+    second = [
+        replace(one, draft="other", itl=Times(*(2 * (value or 0) for value in (one.itl.mean, one.itl.median))))
+        for one in SMALL
+        if one.draft_length
+    ]
+    found = predict_table([*SMALL, *second])
+    tpot = {cell.draft: cell.predicted for cell in found.published if cell.quantity == "tpot" and cell.concurrency == 4}
+    assert tpot["other"] > 1.5 * tpot["head"]
+    assert {choice.chosen for choice in found.choices} == {"eagle3 head k=2"}
+
+
+def test_a_cache_that_the_table_does_not_say_is_computed_from_names() -> None:
+    runs = [replace(one, target="Qwen/Qwen3-32B", kv_tokens=None) for one in SMALL]
+    assert any("with ar holds 28" in line for line in predict_table(runs).assumed)
+    assert any("has no limit" in line for line in predict_table([replace(one, kv_tokens=None) for one in SMALL]).assumed)
+    assert not predict_table(SMALL).assumed
