@@ -10,6 +10,9 @@ from typing import Any
 from specdec.errors import InputError
 from specdec.inputs import did_you_mean
 
+OWN_FILES: set[str] = set()
+"""Files of the modules that were found at a place: an error there is for the person to correct, and no bug of this package."""
+
 
 def is_place(text: str) -> bool:
     """Whether a text names a place, and not something that is installed."""
@@ -48,6 +51,7 @@ def found_at(place: str) -> Any:
         raise InputError(f"{place}: {where} cannot be imported ({type(error).__name__}: {error}): correct it") from error
     if file is not None and Path(found.__file__ or "").resolve() != file:
         raise InputError(f"{place}: another module is called {module} ({found.__file__}): rename the file")
+    OWN_FILES.add(found.__file__ or "")
     if not hasattr(found, name):
         hint = did_you_mean(name, vars(found)) or "write the name of a class in it"
         raise InputError(f"{place}: {where} has no {name!r}: {hint}")

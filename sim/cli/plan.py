@@ -108,13 +108,13 @@ def plan(
     result = reported(decided, question.target_name, provenance)
     result = replace(result, command=(*question.arguments(), "--seed", str(seed)), files=question.files())
     terminal.console.print(result)
-    if emit is not None:
-        terminal.console.print()
-        terminal.console.print(flags(result, emit), markup=False, soft_wrap=True)
     terminal.write(result.to_dict())
     keep.write(result.to_dict())
     if report is not None:
         _report(decided, result, report, terminal)
+    if emit is not None:  # last, since an engine that does not serve the plan is refused, and the plan is kept all the same
+        terminal.console.print()
+        terminal.console.print(flags(result, emit), markup=False, soft_wrap=True)
 
 
 def _report(decided: Decided, plan: Plan, path: str, terminal: Terminal) -> None:

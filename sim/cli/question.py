@@ -208,7 +208,11 @@ class Question:
         chosen = [
             replace(one, places=tuple(place for place in one.places if one.name == "ar" or place.name == kept)) for one in found
         ]
-        return tuple(one for one in chosen if one.places)
+        left = tuple(one for one in chosen if one.places)
+        refused = next((one.provenance.get("shared placement") for one in found if one.name != "ar"), None)
+        if kept == "shared" and refused is not None and all(one.name == "ar" for one in left):
+            raise InputError(f"--placement shared is {refused}")
+        return left
 
     def _refuse_ignored(self) -> None:
         """Refuse what a plan decides by itself, and what its source of step times holds already."""
@@ -240,7 +244,7 @@ class Question:
         refused: InputError | None = None
         for gpus in (number for number in TENSOR_PARALLEL if number <= self.search.max_gpus):
             try:
-                methods = self._on(replace(self.setup, target_gpus=gpus))
+                methods = self._on(replace(self.setup, target_gpus=gpus, placement=None))  # the target may fit alone
             except InputError as error:
                 refused = error
                 continue

@@ -45,11 +45,12 @@ def verdict(
         return f"No plan meets the objectives at {three_digits(trials.rate)} requests/s.{why}"
     candidate, trial = good[0]
     gpus = candidate.place.gpus_of(trial.replicas)
+    meets = "Meets them up to" if trials.objectives else "Keeps up with at most"
     sentences = [
         f"{_what(candidate)}; {_gpus(gpus, price)}.",
         _objectives(trials, trial),
         *_prompt(trials, candidate, trial),
-        *([f"Meets them up to {three_digits(held)} requests/s; {three_digits(trials.rate)} are planned."] if held else []),
+        *([f"{meets} {three_digits(held)} requests/s; {three_digits(trials.rate)} are planned."] if held else []),
         *_others(good, price),
         *([f"Flips to {' and to '.join(map(str, flips))}."] if flips else []),
         _sources(trials, candidate, trial),
@@ -115,8 +116,7 @@ def _others(good: Sequence[Found], price: float | None) -> list[str]:
         if one.method.name in shown or one.method is mine.method:
             continue
         shown.add(one.method.name)
-        name = f"{one.method.label}{f', k = {one.draft_length}' if one.draft_length else ''}{one.where}"
-        gpus, left = one.place.gpus_of(trial.replicas), share(1 - trial.pressure)
+        name, gpus, left = _what(one), one.place.gpus_of(trial.replicas), share(1 - trial.pressure)
         if gpus == fewest:
             paces = f"mean TPOT {milliseconds(_mean_tpot(trial))} against {milliseconds(_mean_tpot(chosen))}"
             found.append(f"{name}: as many GPUs, less headroom ({left}), {paces}.")

@@ -16,15 +16,17 @@ from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import requires
 from pathlib import Path
-from traceback import extract_tb
+from traceback import format_exception
 from typing import TextIO
 
 from specdec.errors import InputError
+from specdec.importing import OWN_FILES
 from specdec.inputs import is_text
 
 TRACEBACK = "SPECDEC_TRACEBACK"
 """Set this environment variable to see the traceback of a bug instead of its line."""
 LONGEST_WORD, LONGEST_LINE = 200, 2000
+FRAME = re.compile(r'^ *File "(.+)", line (\d+), in ', re.MULTILINE)
 NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?", re.IGNORECASE)
 
 
@@ -79,11 +81,13 @@ def is_interrupt(error: BaseException | None) -> bool:
 
 
 def unforeseen(error: Exception, arguments: Sequence[str]) -> str:
-    """The line for an error that no command foresaw: what to lower, which file it was, or that it is a bug."""
-    if isinstance(error, RecursionError):
-        return "a file or an argument is nested too deeply: make it flatter"
+    """The line for an error that no command foresaw: what to lower, which file it was, or whose bug it is."""
     if isinstance(error, MemoryError) or "allocate memory" in str(error) or type(error).__name__ == "OutOfMemoryError":
         return f"there is not enough memory for this: lower {most_extreme(arguments)}"
+    if own := [frame for frame in frames_of(error) if frame[0] in OWN_FILES]:
+        return f"{placed(own[-1])}: {type(error).__name__}: {error}: correct it, or see its traceback with {TRACEBACK}=1"
+    if isinstance(error, RecursionError):
+        return "a file or an argument is nested too deeply: make it flatter"
     if isinstance(error, (OverflowError, FloatingPointError)):
         return f"a number is out of the range that can be computed with: bring {most_extreme(arguments)} nearer to 1"
     if isinstance(error, OSError):
@@ -92,11 +96,22 @@ def unforeseen(error: Exception, arguments: Sequence[str]) -> str:
         return f"{where} cannot be read or written ({reason_of(error)}): {remedy}"
     if isinstance(error, ModuleNotFoundError) and error.name in dependencies():
         return f"this needs {error.name}, which is not installed: install pearl-specdec with its dependencies"
-    place = extract_tb(error.__traceback__)[-1]
     return (
-        f"this is a bug ({type(error).__name__}: {error}, {Path(place.filename).name} line {place.lineno}): "
+        f"this is a bug ({type(error).__name__}: {error}, {placed(frames_of(error)[-1])}): "
         f"report the command, and what it prints with {TRACEBACK}=1"
     )
+
+
+def frames_of(error: Exception) -> list[tuple[str, str]]:
+    """File and line of each frame, the innermost last. A worker process that failed sends its frames as text."""
+    there = type(error.__cause__).__name__ == "_RemoteTraceback"
+    lines = [str(error.__cause__)] if there else format_exception(error, chain=False)
+    return FRAME.findall("".join(lines))
+
+
+def placed(frame: tuple[str, str]) -> str:
+    file, line = frame
+    return f"{Path(file).name} line {line}"
 
 
 def dependencies() -> set[str]:

@@ -11,6 +11,7 @@ from command_line import Ran, assert_one_line
 
 import specdec
 from specdec import Fixed, InputError, SpeedRatio
+from specdec.cli.edges import TRACEBACK
 from specdec.lengths import as_draft_length
 from strategies.lengths import Confident
 
@@ -52,6 +53,12 @@ class Mine(DraftingStrategy):
 
 class Nameless:
     pass
+
+
+class Failing(Mine):
+    def step(self, state):
+        guess = yield from self.policy.draft(state)
+        return guess.unknown
 '''
 
 
@@ -107,6 +114,21 @@ def test_tune_takes_lists_of_strategies_and_of_parameters(run: Callable[..., Ran
 )
 def test_what_is_no_strategy_is_refused_in_one_line(run: Callable[..., Ran], own: Path, place: str, parts: list[str]) -> None:
     assert_one_line(run("simulate", "--strategy", place, *COMMON), *parts)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("simulate", *COMMON, "--strategy"), ("prove", "--pairs", "2", "--verification", "token")],
+    ids=["here", "in a worker"],
+)
+def test_an_error_in_a_persons_strategy_names_the_line_and_is_no_bug(
+    run: Callable[..., Ran], own: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.delenv(TRACEBACK, raising=False)
+    line = OWN.splitlines().index("        return guess.unknown") + 1
+    failed = run(*command, "./own_code.py:Failing")
+    assert_one_line(failed, f"own_code.py line {line}: AttributeError", "'unknown'", "correct it")
+    assert "bug" not in failed.err
 
 
 def test_a_draft_length_is_a_policy_by_its_name_or_place(own: Path) -> None:

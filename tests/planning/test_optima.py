@@ -94,6 +94,16 @@ def test_the_verdict_compares_equal_plans_and_says_what_of_the_first_token_is_re
     assert float(equal[1]) == pytest.approx(30 / 1.1, rel=0.15)
 
 
+def test_the_verdict_names_the_strategy_of_the_next_plan_and_no_objective_that_was_not_given() -> None:
+    """The draft's own device is the second GPU, so PEARL is the next plan and not the best one."""
+    method = Method("draft_model", tuple(apart(system(0.002), None, 1, 1)[:1]), Rate(0.85), 2, "draft")
+    found = planned([ar(), method], 0.5, strategies=("pearl",))
+    assert found.plans[0].method == "ar"
+    assert "Keeps up with at most" in found.verdict
+    assert "Meets them" not in found.verdict
+    assert "draft model draft with PEARL, k = 2, own device: 2 GPUs" in found.verdict
+
+
 def test_a_cheap_head_beats_a_better_draft_model() -> None:
     head = Method("eagle3", (Place("shared", system(0.0003)),), PerPosition((0.75, 0.7, 0.6)), 3, "head")
     found = planned([ar(), drafting("draft_model", 0.85, 0.004), head], rate=9.3)

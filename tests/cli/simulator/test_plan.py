@@ -143,6 +143,23 @@ def test_placements_are_those_that_were_asked_for(run: Run) -> None:
     assert {one["placement"] for one in apart["plans"] if one["draft_length"]} <= {"own device", "draft pool"}
 
 
+def test_a_draft_that_does_not_fit_beside_the_target_leaves_the_target_alone(run: Run) -> None:
+    large = ("--gpu", "H100", "--target-config", "llama-3.1-70b", "--draft-config", "llama-3.2-1b", "--acceptance", "0.7")
+    asked = ("plan", *large, *TRAFFIC, "--placement", "shared", "--no-schedules")
+    found = answer(run, *asked, "--max-gpus", "4")
+    assert [one["gpus"] for one in found["plans"] if one["method"] == "ar"][:1] == [2]
+    assert {one["target_gpus"] for one in found["plans"] if one["method"] != "ar"} == {4}
+    assert "--placement shared is not possible: weights of 144 GB" in refused(run, *asked, "--max-gpus", "2")
+
+
+def test_a_plan_that_no_engine_serves_is_kept_all_the_same(run: Run, tmp_path: Path) -> None:
+    saved = tmp_path / "plan.json"
+    asked = ("plan", *GPU, *TRAFFIC, "--strategy", "speculative", "--no-schedules")
+    ran = run(*asked, "--emit", "nano-pearl", "--save", str(saved))
+    assert (ran.code, "nano-PEARL serves PEARL" in ran.err) == (2, True)
+    assert json.loads(saved.read_text())["format"] == "specdec.plan/1"
+
+
 def test_what_nothing_meets_is_said_with_how_far_it_is_missed(run: Run, runs: str) -> None:
     text = printed(run, "plan", "--from", runs, *TRAFFIC, "--tpot-p99", "3ms", "--no-schedules")
     assert text.startswith("No plan meets the objectives at 8.00 requests/s.")
