@@ -80,7 +80,10 @@ def require_own_inputs(model: Any) -> None:
 
 def _tokens_held(cache: Any) -> int:
     held = getattr(cache, "get_seq_length", None)
-    return 0 if held is None else int(held())
+    try:
+        return 0 if held is None else int(held())
+    except ValueError:  # a cache of recurrent layers alone counts no tokens; here generate has just made it
+        return 0
 
 
 def _require_plain_positions(positions: Tensor | None, visible: Tensor) -> None:

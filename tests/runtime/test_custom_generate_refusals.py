@@ -17,6 +17,8 @@ from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
     LogitsProcessorList,
+    MambaConfig,
+    MambaForCausalLM,
     StoppingCriteria,
     StoppingCriteriaList,
     T5Config,
@@ -25,7 +27,8 @@ from transformers import (
 from transformers.generation.stopping_criteria import ConfidenceCriteria
 
 import specdec
-from specdec import InputError, Pair
+import strategies
+from specdec import InputError, Pair, PairError
 from specdec.testing.models import model, resembling
 
 SPECULATIVE = specdec.create("speculative", draft_length=3)
@@ -196,3 +199,10 @@ def test_an_unknown_field_of_a_later_transformers_is_refused_unless_it_has_its_d
     assert torch.equal(generated(SPECULATIVE, asked()), generated(None, asked()))
     with pytest.raises(InputError, match=r"bend_the_law=2 cannot be used .*: transformers .* has it: leave it out"):
         generated(SPECULATIVE, asked(bend_the_law=2))
+
+
+def test_a_recurrent_target_is_refused_as_one_that_cannot_verify() -> None:
+    """Its cache counts no tokens, and raised an error of transformers."""
+    model = MambaForCausalLM(MambaConfig(vocab_size=32, hidden_size=16, num_hidden_layers=2, state_size=4)).eval()
+    with pytest.raises(PairError, match="mamba cannot verify drafts"):
+        model.generate(torch.tensor([[1, 2]]), custom_generate=strategies.Pearl(2), draft=model, max_new_tokens=2)
