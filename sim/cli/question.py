@@ -190,13 +190,22 @@ class Question:
         self._refuse_ignored()
         if self.sources.runs:
             given = {**self.setup.given(), "--profile": self.setup.profile, "--acceptance": self.setup.acceptance}
-            refuse(given, "has no effect with --from: give one of the two")
+            refuse(
+                {name: value for name, value in given.items() if name not in ("--gpu", "--target-gpus")},
+                "has no effect with --from: give one of the two",
+            )
             from sim.planning.from_runs import methods_from_runs
 
             found = methods_from_runs(
                 self.sources.runs,
                 dataset=self.sources.dataset,
-                known={"method": self.sources.method, "target": self.sources.target, "draft": self.sources.draft},
+                known={
+                    "method": self.sources.method,
+                    "target": self.sources.target,
+                    "draft": self.sources.draft,
+                    "gpu": self.setup.gpu,
+                    "gpus": self.setup.target_gpus,
+                },
                 exchange_seconds=self._exchange,
             )
         else:
@@ -220,9 +229,10 @@ class Question:
         refuse(devices, "is not for plans, which try placements of their own: leave it out, or give --exchange")
         if self.sources.method == "ar":
             raise InputError("--method ar drafts nothing, and is planned anyway: leave it out")
+        refuse({"--context": self.setup.context}, "has no effect on a plan, whose traffic says what is held: leave it out")
         source = "--from" if self.sources.runs else "--profile" if self.setup.profile is not None else None
         if source is not None:
-            fixed = {"--overhead": self.setup.overhead, "--jitter": self.setup.jitter, "--context": self.setup.context}
+            fixed = {"--overhead": self.setup.overhead, "--jitter": self.setup.jitter}
             refuse({**fixed, "--batches-are-free": self.serving.batches_are_free}, f"has no effect with {source}: leave it out")
 
     @property

@@ -51,6 +51,8 @@ def methods_from_runs(
         f"{identified.forward.rows:.0f} rows",
         "acceptance": f"counted by the engine on {next((run.dataset for run in chosen if run.dataset), 'its prompts')}",
     }
+    if first.gpus == 1 and not first.gpu and not (known or {}).get("gpus"):
+        words["GPUs"] = "no file says how many hold the target, so 1 is assumed: give --target-gpus"
     if tables and any(profiles[name].kv_tokens for name in tables):
         words["KV cache"] = (
             f"computed from sizes of models and GPU for {', '.join(tables)}: give the engine's own with --kv-tokens"

@@ -1,5 +1,6 @@
 """What the site claims of strategies: a row for each built-in one, with the speeds that were measured."""
 
+import json
 import re
 from pathlib import Path
 
@@ -62,3 +63,13 @@ def test_the_first_screen_shows_what_the_demo_printed() -> None:
     table = [line for line in ran[ran.index("Each at its best setting") :] if line]
     assert len(table) == 9
     assert "\n".join(table) in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_page_of_forks_has_the_hit_rates_that_were_counted() -> None:
+    counted = json.loads(
+        (ROOT / "benchmarks/results/cpu_amd_epyc_2_cores_2026-11-26_branches.json").read_text(encoding="utf-8")
+    )
+    page = (ROOT / "docs/strategies/saguaro.md").read_text(encoding="utf-8")
+    for one in counted["results"]:
+        shares = [f"{one[way]:.2f}" for way in ("equally", "published", "measured", "confidence", "known")]
+        assert f"| {one['length']}, {one['branches']} | {' | '.join(shares)} |" in page

@@ -65,6 +65,23 @@ def test_a_plan_from_runs_says_what_to_deploy_and_from_what(run: Run, runs: str)
     assert order == sorted(order)
 
 
+def test_a_plan_takes_no_context_beside_its_traffic(run: Run) -> None:
+    assert refused(run, "plan", *GPU, *TRAFFIC, "--context", "5000").startswith("specdec: --context has no effect on a plan")
+
+
+def test_gpus_that_no_file_says_are_assumed_aloud_or_stated(run: Run, runs: str, tmp_path: Path) -> None:
+    silent = tmp_path / "runs.json"
+    silent.write_text(Path(runs).read_text().replace('"gpu": "H100"', '"gpu": ""'))
+    asked = ("plan", "--from", str(silent), *TRAFFIC, "--no-schedules", "--method", "eagle3")
+    found = answer(run, *asked)
+    assert found["provenance"]["GPUs"] == "no file says how many hold the target, so 1 is assumed: give --target-gpus"
+    stated = answer(run, *asked, "--gpu", "H100", "--target-gpus", "4")
+    assert "GPUs" not in stated["provenance"]
+    assert "on 4 x H100" in stated["provenance"]["step times"]
+    assert stated["plans"][0]["gpus"] == 4 * found["plans"][0]["gpus"]
+    assert "GPUs" not in answer(run, "plan", "--from", runs, *TRAFFIC, "--no-schedules")["provenance"]
+
+
 def test_a_saved_plan_is_checked_with_other_requests(run: Run, runs: str, tmp_path: Path) -> None:
     saved = str(tmp_path / "plan.json")
     text = printed(run, "plan", "--from", runs, *TRAFFIC, *LIMITS, "--no-schedules", "--save", saved, "--emit", "vllm")
