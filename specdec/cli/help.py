@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from typer.core import TyperCommand
+
+from specdec.errors import InputError
 
 SHORT = "specdec.short_help"
 WORDS = {int: "N", float: "NUMBER", str: "TEXT"}
 
 
 class Command(TyperCommand):
-    """A command whose options are described in words."""
+    """A command whose options are described in words, and given once."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         """All parameters, with words for their values."""
         return described(super().get_params(ctx))
+
+    def make_parser(self, ctx: Any) -> Any:
+        """A parser that refuses an option that is given twice where one value counts: the first would be dropped in silence."""
+        parser = super().make_parser(ctx)
+        parse = parser.parse_args
+
+        def parsed(args: list[str]) -> Any:
+            found = parse(args)
+            for param, times in Counter(found[2]).items():
+                if times > 1 and param.param_type_name == "option" and not param.multiple:
+                    raise InputError(f"{param.opts[0]} is given {times} times, and takes one value: give it once")
+            return found
+
+        parser.parse_args = parsed
+        return parser
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Note which help was asked for, before it is shown."""

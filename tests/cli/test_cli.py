@@ -182,6 +182,11 @@ def test_strategies_as_json(run: Callable[..., Ran]) -> None:
     assert ran.err == ""  # one thing is printed
 
 
+@pytest.mark.parametrize("twice", [("--draft-length", "2", "--draft-length", "3"), ("--chat", "--chat")])
+def test_an_option_that_takes_one_value_is_given_once(run: Callable[..., Ran], twice: tuple[str, ...]) -> None:
+    assert_one_line(run("generate", "hi", *twice), f"{twice[0]} is given 2 times", "give it once")
+
+
 def test_a_log_is_told_now_and_then_how_far_long_work_is(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from sim_commands import COMMON, Run, answer, printed, refused
+from sim_commands import COMMON, STEPS, Run, answer, printed, refused
 
 from sim import Simulation, Tuning
 from specdec import InputError
@@ -56,9 +56,9 @@ def test_equal_seeds_give_equal_answers(run: Run) -> None:
 
 
 def test_options_reach_the_devices(run: Run) -> None:
-    def exact(*more: str) -> float:
-        found = answer(run, "simulate", "--draft-length", "5", *COMMON, "--tokens", "50", *more)
-        return found["chain_tokens_per_second"]
+    def exact(*more: str, acceptance: str = "0.8") -> float:
+        known = ("--draft-length", "5", *STEPS, "--tokens", "50", "--acceptance", acceptance)
+        return answer(run, "simulate", *known, *more)["chain_tokens_per_second"]
 
     plain = exact()
     assert exact("--target-window", "5=6ms") < plain
@@ -68,10 +68,10 @@ def test_options_reach_the_devices(run: Run) -> None:
     assert exact("--placement", "two") == plain
     assert exact("--placement", "shared") == pytest.approx(plain / 2)
     assert exact("--together", "1.5,1.5") == pytest.approx(plain / 1.5)
-    assert exact("--acceptance", "markov:0.8,0.8") == pytest.approx(plain)
-    assert exact("--acceptance", "run:5") == pytest.approx(plain)
-    assert exact("--acceptance", "80%") == plain
-    assert exact("--acceptance", "0.8,70%") < plain
+    assert exact(acceptance="markov:0.8,0.8") == pytest.approx(plain)
+    assert exact(acceptance="run:5") == pytest.approx(plain)
+    assert exact(acceptance="80%") == plain
+    assert exact(acceptance="0.8,70%") < plain
 
 
 def test_a_profile_is_all_that_is_needed(run: Run, profile: Path) -> None:
