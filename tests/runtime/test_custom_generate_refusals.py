@@ -203,6 +203,6 @@ def test_an_unknown_field_of_a_later_transformers_is_refused_unless_it_has_its_d
 
 def test_a_recurrent_target_is_refused_as_one_that_cannot_verify() -> None:
     """Its cache counts no tokens, and raised an error of transformers."""
-    model = MambaForCausalLM(MambaConfig(vocab_size=32, hidden_size=16, num_hidden_layers=2, state_size=4)).eval()
+    model: Any = MambaForCausalLM(MambaConfig(vocab_size=32, hidden_size=16, num_hidden_layers=2, state_size=4)).eval()
     with pytest.raises(PairError, match="mamba cannot verify drafts"):
         model.generate(torch.tensor([[1, 2]]), custom_generate=strategies.Pearl(2), draft=model, max_new_tokens=2)
