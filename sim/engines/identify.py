@@ -59,6 +59,9 @@ TOKEN_SHARE = (1e-6, 5e-6)
 BILLIONS = re.compile(r"(\d+(?:\.\d+)?)B\b")
 """The number of parameters in the name of a model that is not in the catalogue."""
 
+SHARED = 6
+"""Fitted numbers that all methods share: flat, row, token, experts (in shortest rounds), spread, and a share of the knee."""
+
 NOTHING = 1e-9
 """Room of a number that is not fitted: bounds must differ."""
 
@@ -153,12 +156,12 @@ class Identified:
     """What was found in the runs of one target.
 
     `forward`    of the target
-    `drafting`   by method; by `method draft` where a method ran with several drafts
+    `drafting`   by method and name of the draft
     `misfit`     root mean square of the relative errors of the runs' round times
     """
 
     forward: Forward
-    drafting: Mapping[str, Drafting]
+    drafting: Mapping[tuple[str, str], Drafting]
     misfit: float
 
 
@@ -211,22 +214,19 @@ def identify(runs: Sequence[EngineRun], hardware: Hardware | None = None) -> Ide
     sequences = np.array([sequences_of(run) for run in runs])
     lengths = np.array([float(run.draft_length) for run in runs])
     held = sequences * np.array([held_by(run) for run in runs])
-    pairs = {(run.method, run.draft) for run in runs if run.draft_length}
-    several = {method for method, draft in pairs if any(one == method and other != draft for one, other in pairs)}
-    names = [f"{run.method} {run.draft}" if run.method in several else run.method for run in runs]
-    methods = sorted({name for name, run in zip(names, runs, strict=True) if run.draft_length})
-    which = np.array([methods.index(name) if run.draft_length else -1 for name, run in zip(names, runs, strict=True)])
+    methods = sorted({(run.method, run.draft) for run in runs if run.draft_length})
+    which = np.array([methods.index((run.method, run.draft)) if run.draft_length else -1 for run in runs])
     rows, least = sequences * (lengths + 1), float(seconds.min())
     prompts, prompt_rows = np.array([_prompts_between(run) for run in runs]).T
 
     def forward(x: Floats) -> Forward:
-        flat, row, token, experts = map(float, least * x[[0, 1, 2, 3]])
-        arithmetic = flat / hardware.knee_rows * x[5] if hardware.row_seconds is None else hardware.row_seconds / REACHED
-        return Forward(flat, float(arithmetic), row, token, float(rows.max()), float(sequences.max()), experts, float(x[4]))
+        (flat, row, token, experts), spread, knee = map(float, least * x[:4]), *map(float, x[4:SHARED])
+        arithmetic = knee * flat / hardware.knee_rows if hardware.row_seconds is None else hardware.row_seconds / REACHED
+        return Forward(flat, arithmetic, row, token, float(rows.max()), float(sequences.max()), experts, spread)
 
     def drafting(x: Floats) -> Floats:
         """Shape (methods, 3): step, sequence, overhead."""
-        return least * x[6:].reshape(-1, 3)
+        return least * x[SHARED:].reshape(-1, 3)
 
     def wrong(x: Floats) -> Floats:
         costs = np.vstack((drafting(x), np.zeros(3)))[which]
@@ -260,7 +260,7 @@ def _bounds(least: float, hardware: Hardware, methods: int) -> tuple[Floats, Flo
     low, high = np.array(pairs + [(0.0, 5.0), (0.0, 1.0), (0.0, 2.0)] * methods).T
     start = np.array([0.9, 1e-3, fmean(token), 0.05, fmean((first, last)), 1.0] + [0.05, 1e-3, 0.02] * methods)
     start, rest = np.clip(start, low + 1e-9 * (high - low), high - 1e-9 * (high - low)), low.copy()
-    rest[4:6] = start[4:6]
+    rest[4:SHARED] = start[4:SHARED]
     return low, high, start, rest
 
 
@@ -325,8 +325,7 @@ def as_profile(identified: Identified, runs: Sequence[EngineRun]) -> Profile:
     most rows of a measured round, and *extrapolated* beyond.
     """
     first, forward = runs[0], identified.forward
-    alone = identified.drafting.get(first.method, Drafting())
-    drafting = identified.drafting.get(f"{first.method} {first.draft}", alone)
+    drafting = identified.drafting[first.method, first.draft] if first.draft_length else Drafting()
 
     def tag(within: bool) -> Tag:
         return "fitted" if within else "extrapolated"

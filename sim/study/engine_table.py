@@ -202,6 +202,12 @@ def _by_machine(runs: Sequence[EngineRun]) -> list[list[EngineRun]]:
 
 def _assumed(machines: Sequence[_Machine]) -> Iterator[str]:
     for machine in machines:
+        if machine.without_prompts:
+            target = machine.runs[0].target or "the target"
+            yield (
+                f"prompts of {machine.without_prompts} runs of {target} are as long as in the other runs on their data set: "
+                "fill in input_tokens"
+            )
         for (method, *_), pool in machine.pools.items():
             where = f"the cache of {machine.runs[0].target or 'the target'} with {method}"
             yield (
@@ -243,6 +249,7 @@ class _Machine:
 
     `runs`    with the size of their cache where it can be computed, and prompts of their data set where the run does not say
     `pools`   the computed sizes, by method and draft; `None`: not known
+    `without_prompts`   how many runs did not say their prompts, and got those of their data set
     """
 
     def __init__(self, runs: Sequence[EngineRun]) -> None:
@@ -255,6 +262,8 @@ class _Machine:
             )
             for run in runs
         ]
+        told = zip(runs, self.runs, strict=True)
+        self.without_prompts = sum(not before.input_tokens and bool(after.input_tokens) for before, after in told)
         self._fitted = calibrated(self.runs)
         timed = [run for run in self._fitted if _tells(round_seconds, run)]
         self._profiles: dict[Group, Profile] = {}

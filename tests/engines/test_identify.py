@@ -48,8 +48,8 @@ def test_the_parts_of_a_round_are_found_again() -> None:
     assert found.misfit < 1e-3
     assert found.forward.flat == pytest.approx(TRUTH.flat, rel=0.02)
     assert found.forward.arithmetic == pytest.approx(1e-4)
-    assert found.drafting["draft_model"].step == pytest.approx(0.002, rel=0.05)
-    assert found.drafting["eagle3"].step == pytest.approx(0.0006, rel=0.1)
+    assert found.drafting["draft_model", "draft_model draft"].step == pytest.approx(0.002, rel=0.05)
+    assert found.drafting["eagle3", "eagle3 draft"].step == pytest.approx(0.0006, rel=0.1)
     for rows, held in ((256, 40_000), (1024, 100_000)):  # beyond what was measured
         assert float(found.forward(rows, held)) == pytest.approx(float(TRUTH(rows, held)), rel=0.05)
 

@@ -21,7 +21,8 @@ from specdec import InputError
 from strategies import Autoregressive, Speculative
 
 CHANCES = (0.8, 0.7, 0.6, 0.5)
-TRUTH = Identified(Forward(0.020, 2e10 / 989e12 / 0.7, 2e-5, 1e-7, 1e9, 1e9), {"eagle3": Drafting(0.001, 0.0, 0.0005)}, 0.0)
+DRAFTING = {("eagle3", "head"): Drafting(0.001, 0.0, 0.0005)}
+TRUTH = Identified(Forward(0.020, 2e10 / 989e12 / 0.7, 2e-5, 1e-7, 1e9, 1e9), DRAFTING, 0.0)
 POOL = 30_000
 
 
@@ -139,6 +140,8 @@ def test_prompts_are_those_of_the_other_runs_on_the_data_set() -> None:
     blank = predict_table([replace(one, input_tokens=None) if one.clients == 4 else one for one in SMALL])
     for cell, whole in zip(blank.published, predict_table(SMALL).published, strict=True):
         assert cell.predicted == pytest.approx(whole.predicted, rel=0.03)
+    assert blank.assumed[0].startswith("prompts of 2 runs of some/model-10B are as long as in the other runs")
+    assert not predict_table(SMALL).assumed
 
 
 def test_a_run_that_is_in_the_table_twice_counts_with_its_mean() -> None:
