@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from sim.stream.timeline import Timeline, timeline
     from sim.study.best_map import Spot, StrategyMap, strategy_map
     from sim.study.load import Load, simulate_traffic
+    from sim.study.load_report import LoadValidation
     from sim.study.one import Simulation, simulate
     from sim.study.predict import predict
     from sim.study.search import Choice, Flip
@@ -71,7 +72,7 @@ if TYPE_CHECKING:
     from sim.study.sweep_point import Point, Refused, Swept, grid
     from sim.study.tune import Tuning, tune
     from sim.study.validate import Validation, validate
-    from sim.study.validate_load import LoadValidation, validate_load
+    from sim.study.validate_load import validate_load
     from sim.traffic.metrics import Metrics, Objectives, Summary, measure
     from sim.traffic.record import Served, Server
     from sim.traffic.serving import Schedule, simulate_serving
@@ -111,6 +112,7 @@ _NAMES = {
     "stream.timeline": "Timeline timeline",
     "study.best_map": "Spot StrategyMap strategy_map",
     "study.load": "Load simulate_traffic",
+    "study.load_report": "LoadValidation",
     "study.one": "Simulation simulate",
     "study.predict": "predict",
     "study.search": "Choice Flip",
@@ -118,7 +120,7 @@ _NAMES = {
     "study.sweep_point": "Point Refused Swept grid",
     "study.tune": "Tuning tune",
     "study.validate": "Validation validate",
-    "study.validate_load": "LoadValidation validate_load",
+    "study.validate_load": "validate_load",
     "traffic.metrics": "Metrics Objectives Summary measure",
     "traffic.record": "Served Server",
     "traffic.serving": "Schedule simulate_serving",

@@ -85,6 +85,8 @@ def validate(
             )
         terminal.console.print(served)
         terminal.write(served.to_dict())
+        if served.interrupted:
+            raise KeyboardInterrupt
         return
     refuse({"--batch-size": batch_size, "--requests": requests}, "is for --load: give --load too, or leave it out")
     timing = {"--max-new-tokens": max_new_tokens, "--repeats": repeats, "--seed": seed}

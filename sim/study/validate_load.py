@@ -1,17 +1,21 @@
 """Compares predictions of load with a real pair that serves it: the same arrivals, played and simulated.
 
 Requests arrive by a Poisson process at shares of the capacity that the simulator finds, and `specdec.bench.serving` plays them
-on one running `specdec.Batch`. Profiles are taken before and after every repeat, in caches of as many slots. Nothing is fitted
-to what was played.
+on one running `specdec.Batch`. Profiles are taken before and after every repeat, in caches of as many slots. Nothing of a
+prediction is fitted to what was played.
+
+A machine may be slower in a run than in the profiles, or a run may accept fewer guesses, and queues multiply that. So each run
+is simulated once more at its own *pace*, the one number that is taken from it: what remains is the error of the simulation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import cycle, islice
 from statistics import mean, median
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -20,6 +24,7 @@ from sim.setup.arrays import Counts, Floats
 from sim.setup.profiles import measured_acceptance, measured_system
 from sim.setup.system import System
 from sim.stream.chain import Compiled, compile_strategy
+from sim.study.load_report import Compared, LoadPoint, LoadValidation
 from sim.traffic.metrics import Summary
 from sim.traffic.record import Server
 from sim.traffic.serving import capacity_per_second, simulate_serving
@@ -27,14 +32,12 @@ from sim.traffic.workload import Arrivals, Lengths, Traffic, Workload
 from specdec.errors import InputError
 from specdec.inputs import at_least_one
 from specdec.machine import OtherWork
-from specdec.profile import Profile, busy_sentence
+from specdec.profile import Profile
 from specdec.prompts import bundled
-from specdec.report import Progress, Report, named, no_progress, share, table, three_digits
+from specdec.report import Progress, no_progress, share
 from specdec.strategy import DecodingStrategy, create
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from specdec.pair import Pair
 
 LOADS = (0.3, 0.6, 0.85)
@@ -45,111 +48,6 @@ OUTPUT_CV = 0.5
 """How much the lengths of answers vary."""
 
 Quantities: TypeAlias = dict[str, float]
-
-
-@dataclass(frozen=True)
-class Compared(Report):
-    """One quantity, predicted and measured.
-
-    `quantity`    `ttft_mean`, `ttft_p90`, the same of `tpot` and `e2e` (seconds), or `output_tokens_per_second`
-    `predicted`   mean over simulations of the same arrivals
-    `measured`    median over repeats
-    `error`       predicted over measured, minus 1
-    `repeats`     what was measured in each repeat
-    """
-
-    quantity: str
-    predicted: float
-    measured: float
-    error: float
-    repeats: tuple[float, ...] = ()
-
-    @property
-    def scatter(self) -> float:
-        """By how much one repeat is off the median of all, on average."""
-        return mean(abs(one / self.measured - 1) for one in self.repeats) if self.repeats else 0.0
-
-
-@dataclass(frozen=True)
-class LoadPoint(Report):
-    """One strategy at one load.
-
-    `strategy`              name of the strategy
-    `parameters`            its parameters by name
-    `load`                  share of the capacity that was found by simulation before anything was played
-    `requests_per_second`   that arrive
-    `busy`                  share of the needed cores that other processes took meanwhile; of repeats, the median
-    `compared`              what was predicted and measured
-    """
-
-    strategy: str
-    parameters: Mapping[str, Any]
-    load: float
-    requests_per_second: float
-    busy: float
-    compared: tuple[Compared, ...]
-
-
-@dataclass(frozen=True)
-class LoadValidation(Report):
-    """Load that was played on a pair and simulated; what `specdec validate --load --json` writes.
-
-    `batch_size`   sequences that run at once
-    `requests`     of each run
-    `repeats`      runs of each strategy at each load
-    `busy`         the largest of those of the points and of the profiles: from 0.15 on, errors say nothing
-    `points`       strategies at loads
-    """
-
-    format: ClassVar[str] = "specdec.validate-load/1"
-
-    batch_size: int
-    requests: int
-    repeats: int
-    busy: float
-    points: tuple[LoadPoint, ...]
-
-    @property
-    def errors(self) -> list[float]:
-        """All signed errors."""
-        return [one.error for point in self.points for one in point.compared]
-
-    def __rich__(self) -> RenderableType:
-        from rich.console import Group
-
-        title = f"Predicted / measured under load (batches of up to {self.batch_size}; ms and tok/s)"
-        names = [_HEADINGS[one.quantity] for one in self.points[0].compared]
-        made = table("strategy", "load", numbers=["busy", *names], title=title, collapse_padding=True)
-        for point in self.points:
-            cells = [_cell(one) for one in point.compared]
-            made.add_row(
-                named(point.strategy, point.parameters),
-                f"{share(point.load)}\n{point.requests_per_second:.2f}/s",
-                share(point.busy),
-                *cells,
-            )
-        worst = max(self.errors, key=abs)
-        said = f"Mean error {100 * mean(map(abs, self.errors)):.1f} %, largest {100 * worst:+.1f} %."
-        scatter = [one.scatter for point in self.points for one in point.compared]
-        if any(scatter):
-            said += f" A repeat is off the median of all by {100 * mean(scatter):.1f} %, at most {100 * max(scatter):.1f} %."
-        return Group(made, busy_sentence(self.busy) or said)
-
-
-_HEADINGS = {
-    "ttft_mean": "TTFT\nmean",
-    "ttft_p90": "TTFT\nP90",
-    "tpot_mean": "TPOT\nmean",
-    "tpot_p90": "TPOT\nP90",
-    "e2e_mean": "E2E\nmean",
-    "e2e_p90": "E2E\nP90",
-    "output_tokens_per_second": "tok/s",
-}
-
-
-def _cell(one: Compared) -> str:
-    scale = 1 if one.quantity == "output_tokens_per_second" else 1000
-    return f"{three_digits(scale * one.predicted)}\n{three_digits(scale * one.measured)}\n{100 * one.error:+.1f} %"
 
 
 def quantities(submitted: Floats, first: Floats, finish: Floats, output: Counts) -> Quantities:
@@ -182,6 +80,7 @@ class LoadComparison:
     profiles: list[Profile] = field(default_factory=list[Profile])
     workloads: dict[tuple[int, float], Workload] = field(default_factory=dict[tuple[int, float], Workload])
     played: dict[tuple[int, float], list[Quantities]] = field(default_factory=dict[tuple[int, float], list[Quantities]])
+    work: dict[tuple[int, float], list[float]] = field(default_factory=dict[tuple[int, float], list[float]])
     busy: dict[tuple[int, float], list[float]] = field(default_factory=dict[tuple[int, float], list[float]])
 
     def __len__(self) -> int:
@@ -254,7 +153,9 @@ class LoadComparison:
         strategy, size = self.strategies[number], self.batch_size
         play(self.pair, strategy, [Request(0.0, one.prompt, 8) for one in requests[:size]], batch_size=size)  # warms up
         others = OtherWork(needed_cores(self.pair))
-        done = play(self.pair, strategy, requests, batch_size=size, seed=self.seed + 10_000 * (repeat + 1))
+        played = play(self.pair, strategy, requests, batch_size=size, seed=self.seed + 10_000 * (repeat + 1))
+        done = played.answers
+        self.work.setdefault((number, load), []).append(played.working_seconds)
         self.busy.setdefault((number, load), []).append(others.share())
         return quantities(
             np.array([one.submitted_seconds for one in done]),
@@ -263,33 +164,67 @@ class LoadComparison:
             workload.output_tokens,
         )
 
-    def report(self) -> LoadValidation:
-        """What was predicted and measured; needs at least one repeat."""
+    @property
+    def whole_repeats(self) -> int:
+        """Repeats in which every strategy was played at every load."""
+        return min((len(self.played.get(key, ())) for key in self.workloads), default=0)
+
+    def report(self, *, interrupted: bool = False) -> LoadValidation:
+        """What was predicted and measured in whole repeats; needs at least one."""
         system, acceptance = self._models()
         points = [
             self._point(number, load, compile_strategy(self.strategies[number], system), acceptance, system)
             for number, load in self.workloads
         ]
         busy = max(Profile.merged(self.profiles).busy, *(point.busy for point in points))
-        return LoadValidation(self.batch_size, self.requests, self.repeats, busy, tuple(points))
+        return LoadValidation(self.batch_size, self.requests, self.whole_repeats, busy, tuple(points), interrupted)
 
     def _point(self, number: int, load: float, compiled: Compiled, acceptance: Acceptance, system: System) -> LoadPoint:
         workload, strategy = self.workloads[number, load], self.strategies[number]
-        runs = [simulate_serving(compiled, acceptance, system, workload, self.server, seed) for seed in range(SEEDS)]
-        found = [
-            quantities(run.submitted_seconds, run.first_token_seconds, run.finish_seconds, workload.output_tokens)
-            for run in runs
-        ]
+        alike = partial(simulated, compiled, acceptance, system, workload, self.server)
+        predicted, _ = alike()
+        whole = self.whole_repeats
+        played, work = self.played[number, load][:whole], self.work[number, load][:whole]
+        paced = [at_own_pace(alike, seconds) for seconds in work]
         compared: list[Compared] = []
-        for name in found[0]:
-            predicted = mean(one[name] for one in found)
-            repeats = tuple(one[name] for one in self.played[number, load])
+        for name, value in predicted.items():
+            repeats, at_pace = tuple(one[name] for one in played), tuple(one[name] for _, one in paced)
             measured = median(repeats)
-            compared.append(Compared(name, predicted, measured, predicted / measured - 1, repeats))
+            remains = median(ours / theirs - 1 for ours, theirs in zip(at_pace, repeats, strict=True))
+            compared.append(Compared(name, value, measured, value / measured - 1, repeats, at_pace, remains))
         rate = (len(workload) - 1) / float(workload.arrival_seconds[-1] - workload.arrival_seconds[0])
-        busy = median(self.busy[number, load])
-        return LoadPoint(strategy.name, strategy.parameters, load, rate, busy, tuple(compared))
+        busy, pace = median(self.busy[number, load]), tuple(pace for pace, _ in paced)
+        return LoadPoint(strategy.name, strategy.parameters, load, rate, busy, tuple(compared), pace)
 
+
+def simulated(
+    compiled: Compiled, acceptance: Acceptance, system: System, workload: Workload, server: Server, pace: float = 1.0
+) -> tuple[Quantities, float]:
+    """Means over simulations on a machine that takes `pace` times as long for everything, and its seconds of work."""
+    faster = replace(workload, arrival_seconds=workload.arrival_seconds / pace)  # arrivals by the machine's own clock
+    runs = [simulate_serving(compiled, acceptance, system, faster, server, seed) for seed in range(SEEDS)]
+    times = [pace * np.stack((run.submitted_seconds, run.first_token_seconds, run.finish_seconds)) for run in runs]
+    found = [quantities(sent, first, finish, workload.output_tokens) for sent, first, finish in times]
+    means = {name: mean(one[name] for one in found) for name in found[0]}
+    return means, pace * mean(float(run.iterations.seconds.sum()) for run in runs)
+
+
+def at_own_pace(alike: Callable[..., tuple[Quantities, float]], working_seconds: float) -> tuple[float, Quantities]:
+    """The pace at which simulations work for as many seconds, and what they predict then.
+
+    A slower machine has more sequences in each forward, so seconds of work grow less than the pace: it is found in a few steps.
+    """
+    pace, (predicted, work) = 1.0, alike()
+    for _ in range(PACE_STEPS):
+        if abs(working_seconds / work - 1) < PACE_ERROR:
+            break
+        pace *= working_seconds / work
+        predicted, work = alike(pace=pace)
+    return pace, predicted
+
+
+PACE_STEPS, PACE_ERROR = 10, 1e-3
+"""Steps in which a pace is found at most, and by how much its seconds of work may be off."""
 
 LOOK_AHEAD = 16
 """Tokens of the context that are left for drafts."""
@@ -322,8 +257,9 @@ def validate_load(
     """Play requests on a pair at shares of its capacity, and simulate the same arrivals.
 
     Without `strategies`, autoregressive and speculative decoding and PEARL are served, both at draft length 4. `tokens` is the
-    mean length of an answer. Each load is played `repeats` times, with other seeds of sampling. Raises `InputError` for numbers
-    that are not possible, `StrategyError` for a strategy that cannot be compiled.
+    mean length of an answer. Each load is played `repeats` times, with other seeds of sampling. Ctrl-C ends it early: the
+    report then holds the repeats that were whole, if there is one, and is marked as `interrupted`. Raises `InputError` for
+    numbers that are not possible, `StrategyError` for a strategy that cannot be compiled.
     """
     at_least_one(batch_size=batch_size, requests=requests, tokens=tokens, repeats=repeats)
     if requests < 2 or not loads or any(not 0 < load < 1 for load in loads):
@@ -336,6 +272,11 @@ def validate_load(
         strategies = [create("autoregressive"), create("speculative", draft_length=4), create("pearl", draft_length=4)]
     texts = [prompt_tokens(pair, prompt) for prompt in (bundled() if prompts is None else prompts)]
     comparison = LoadComparison(pair, strategies, texts, loads, batch_size, requests, tokens, repeats, seed)
-    for _ in progress(comparison, len(comparison)):
-        pass
+    try:
+        for _ in progress(comparison, len(comparison)):
+            pass
+    except KeyboardInterrupt:
+        if not comparison.whole_repeats:
+            raise
+        return comparison.report(interrupted=True)
     return comparison.report()

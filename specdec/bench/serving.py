@@ -62,6 +62,18 @@ class Answered:
         return self.deliveries[-1][0]
 
 
+@dataclass
+class Played:
+    """Requests that were served.
+
+    `answers`           one for each request, in their order
+    `working_seconds`   in which at least one sequence was in the batch
+    """
+
+    answers: list[Answered] = field(default_factory=list[Answered])
+    working_seconds: float = 0.0
+
+
 def play(
     pair: Pair,
     strategy: DecodingStrategy,
@@ -73,7 +85,7 @@ def play(
     temperature: float = 1.0,
     verification: str | Rule = "token",
     **options: Any,
-) -> list[Answered]:
+) -> Played:
     """Serve requests, in order of arrival, and say when each was served.
 
     `clients` makes a closed loop of so many, in which arrivals are the earliest moments. `options` are those of `decode`, and
@@ -90,7 +102,8 @@ def play(
     prompts = [prompt_tokens(pair, one.prompt) for one in requests]
     settings = resolve(pair.target, prompts[0], fixed)
     batch = Batch(pair, strategy, batch_size=batch_size, verification=verification, seed=seed, settings=settings)
-    answered: list[Answered] = []
+    played = Played()
+    answered = played.answers
     open_requests: set[int] = set()
     free_since = [0.0] * (len(requests) if clients is None else clients)
     start = time.perf_counter()
@@ -107,8 +120,10 @@ def play(
         if not open_requests:
             time.sleep(max(0.0, requests[len(answered)].arrival_seconds - (time.perf_counter() - start)))
             continue
+        before = time.perf_counter() - start
         batch.step()
         now = time.perf_counter() - start
+        played.working_seconds += now - before
         for number in sorted(open_requests):
             output = batch.outputs[number]
             new_tokens = len(output.tokens) - sum(tokens for _, tokens in answered[number].deliveries)
@@ -118,4 +133,4 @@ def play(
                 open_requests.remove(number)
                 if clients is not None:
                     free_since.append(now)
-    return answered
+    return played

@@ -18,16 +18,19 @@ def pair() -> Pair:
 
 def test_every_request_gets_its_tokens_after_it_arrived(pair: Pair) -> None:
     asked = [Request(0.02 * (number // 2), [1, 2, number], 3 + number) for number in range(6)]
-    found = play(pair, create("pearl", draft_length=2), asked, batch_size=2)
+    played = play(pair, create("pearl", draft_length=2), asked, batch_size=2)
+    found = played.answers
     assert [sum(tokens for _, tokens in one.deliveries) for one in found] == [3, 4, 5, 6, 7, 8]
     for request, one in zip(asked, found, strict=True):
         assert one.submitted_seconds == request.arrival_seconds
         assert one.submitted_seconds < one.first_token_seconds <= one.finish_seconds
         assert one.deliveries == sorted(one.deliveries)
+    assert 0 < played.working_seconds <= max(one.finish_seconds for one in found)
 
 
 def test_a_closed_loop_keeps_its_clients_busy(pair: Pair) -> None:
-    found = play(pair, create("autoregressive"), [Request(0.0, [1, number], 4) for number in range(5)], batch_size=8, clients=2)
+    asked = [Request(0.0, [1, number], 4) for number in range(5)]
+    found = play(pair, create("autoregressive"), asked, batch_size=8, clients=2).answers
     ends = sorted(one.finish_seconds for one in found)
     assert [one.submitted_seconds for one in found] == [0.0, 0.0, *ends[:3]]
 

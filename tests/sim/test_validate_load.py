@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import partial
+from itertools import islice
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,7 +20,8 @@ from sim.setup.arrays import Floats
 from sim.setup.latency import Constant
 from sim.setup.system import System
 from sim.stream.chain import compile_strategy
-from sim.study.validate_load import Compared, LoadPoint, LoadValidation, quantities, validate_load
+from sim.study.load_report import Compared, LoadPoint, LoadValidation
+from sim.study.validate_load import at_own_pace, quantities, simulated, validate_load
 from sim.traffic.serving import simulate_serving
 from sim.traffic.workload import Arrivals, Lengths, Traffic, Workload
 from specdec import DecodingStrategy, InputError, Pair, create
@@ -36,12 +40,32 @@ def found() -> LoadValidation:
         return validate_load(pair, chosen, [[1, 2, 3], [4, 5]], loads=(0.5,), batch_size=2, requests=4, tokens=6, repeats=1)
 
 
+@pytest.mark.parametrize("steps", [2, 5])
+def test_a_person_who_ends_it_early_keeps_whole_repeats(steps: int) -> None:
+    def ended(all_steps: Iterable[Any], total: int) -> Iterator[Any]:
+        yield from islice(all_steps, steps)
+        raise KeyboardInterrupt
+
+    target = minuscule(16, seed=3)
+    numbers: dict[str, Any] = {"loads": (0.5,), "batch_size": 2, "requests": 2, "tokens": 3, "repeats": 3, "progress": ended}
+    with Pair(target, resembling(target, 0.3), lane="inline") as pair:
+        if steps == 2:  # the first strategy was played, and no other
+            with pytest.raises(KeyboardInterrupt):
+                validate_load(pair, [Autoregressive(), Pearl(2)], [[1, 2, 3]], **numbers)
+            return
+        found = validate_load(pair, [Autoregressive(), Pearl(2)], [[1, 2, 3]], **numbers)
+    assert (found.interrupted, found.repeats) == (True, 1)
+    assert all(len(one.repeats) == len(point.pace) == 1 for point in found.points for one in point.compared)
+
+
 def test_every_quantity_is_predicted_and_measured(found: LoadValidation) -> None:
     assert [(point.strategy, point.load) for point in found.points] == [("autoregressive", 0.5), ("pearl", 0.5)]
     for point in found.points:
         assert len(point.compared) == 7
         assert all(one.error == one.predicted / one.measured - 1 for one in point.compared)
         assert all(one.repeats == (one.measured,) for one in point.compared)
+        assert all(one.error_at_pace == one.at_pace[0] / one.measured - 1 for one in point.compared)
+        assert len(point.pace) == 1
     assert LoadValidation.from_dict(json.loads(json.dumps(found.to_dict(), allow_nan=False)), "the test") == found
 
 
@@ -52,6 +76,16 @@ def test_errors_are_signed_and_a_busy_machine_is_named_instead(found: LoadValida
     said = str(replace(found, busy=0.4))
     assert "Mean error" not in said
     assert "The machine was busy with other work: 40 %" in said
+
+
+def test_what_remains_at_the_pace_of_the_runs_is_said(found: LoadValidation) -> None:
+    """By hand: one quantity 20 % off, 4 % at the pace of a run that took 1.15 times as long."""
+    one = Compared("ttft_mean", 0.8, 1.0, -0.2, (1.0,), (0.96,), -0.04)
+    said = " ".join(str(LoadValidation(4, 10, 1, 0.0, (LoadPoint("pearl", {}, 0.5, 1.0, 0.0, (one,), (1.15,)),))).split())
+    assert "(-4.0 %)" in said
+    assert "The work of a run took +15.0 to +15.0 % more seconds than predicted." in said
+    assert "At the pace of each run, the mean error is 4.0 %, largest -4.0 %." in said
+    assert "At the pace" not in str(replace(found, points=tuple(replace(point, pace=()) for point in found.points)))
 
 
 def test_quantities_are_those_of_serving_benchmarks() -> None:
@@ -73,6 +107,21 @@ def test_what_is_measured_is_the_median_of_repeats_which_are_kept() -> None:
     assert Compared("ttft_mean", 1.0, 2.0, -0.5).scatter == 0.0
     said = str(LoadValidation(4, 10, 3, 0.0, (LoadPoint("pearl", {}, 0.5, 1.0, 0.0, (one,)),)))
     assert "A repeat is off the median of all by 50.0 %, at most 50.0 %." in said
+
+
+def test_the_pace_of_a_slower_machine_is_found_and_explains_its_times() -> None:
+    """A run on a machine that takes 1.15 times as long, at 0.7 of what it can do: its pace is found from its work alone."""
+    system, server = System(Constant(1e-3, 10e-3, batches_are_free=True)), Server(max_batch=4, runtime="specdec")
+    chain = compile_strategy(Speculative(3), system)
+    workload = Traffic(Arrivals(6.0), Lengths(8), Lengths(60, 0.5), 60).workload(np.random.SeedSequence(1))
+    slower = System(Constant(1.15e-3, 11.5e-3, batches_are_free=True))
+    alike = partial(simulated, chain, Rate(0.7), system, workload, server)
+    measured, work = simulated(compile_strategy(Speculative(3), slower), Rate(0.7), slower, workload, server)
+    predicted, _ = alike()
+    assert predicted["ttft_mean"] < 0.85 * measured["ttft_mean"]
+    pace, at_pace = at_own_pace(alike, work)
+    assert pace == pytest.approx(1.15, rel=3e-3)
+    assert at_pace == pytest.approx(measured, rel=1e-2)
 
 
 def test_what_cannot_be_validated_is_refused() -> None:
@@ -142,7 +191,8 @@ def test_the_simulated_runtime_is_the_real_one(
         rows = zip(drawn.arrival_seconds.tolist(), drawn.input_tokens.tolist(), drawn.output_tokens.tolist(), strict=True)
         asked = [serving.Request(at, [1] * prompt, output) for at, prompt, output in rows]
         forced = f"synthetic:{acceptance:g}"
-        found = serving.play(pair, strategy, asked, batch_size=4, clients=clients, verification=forced)
+        played = serving.play(pair, strategy, asked, batch_size=4, clients=clients, verification=forced)
+        found = played.answers
     server = Server(max_batch=4, clients=clients, runtime="specdec")
     expected = simulate_serving(compile_strategy(strategy, system), Rate(acceptance), system, drawn, server)
     for ours, theirs in (
@@ -151,6 +201,7 @@ def test_the_simulated_runtime_is_the_real_one(
         ([one.finish_seconds for one in found], expected.finish_seconds),
     ):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-9)
+    assert played.working_seconds == pytest.approx(float(expected.iterations.seconds.sum()), rel=1e-6)  # they are float32
 
 
 @pytest.mark.parametrize(

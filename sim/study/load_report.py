@@ -1,0 +1,158 @@
+"""What a comparison of load found: each quantity as predicted and as measured, and once more at the machine's own pace."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import mean
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from specdec.profile import busy_sentence
+from specdec.report import Report, named, share, table, three_digits
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+@dataclass(frozen=True)
+class Compared(Report):
+    """One quantity, predicted and measured.
+
+    `quantity`        `ttft_mean`, `ttft_p90`, the same of `tpot` and `e2e` (seconds), or `output_tokens_per_second`
+    `predicted`       mean over simulations of the same arrivals
+    `measured`        median over repeats
+    `error`           predicted over measured, minus 1
+    `repeats`         what was measured in each repeat
+    `at_pace`         what is predicted for each repeat at the pace of the machine in it
+    `error_at_pace`   median over repeats of that over what was measured, minus 1
+    """
+
+    quantity: str
+    predicted: float
+    measured: float
+    error: float
+    repeats: tuple[float, ...] = ()
+    at_pace: tuple[float, ...] = ()
+    error_at_pace: float | None = None
+
+    @property
+    def scatter(self) -> float:
+        """By how much one repeat is off the median of all, on average."""
+        return mean(abs(one / self.measured - 1) for one in self.repeats) if self.repeats else 0.0
+
+
+@dataclass(frozen=True)
+class LoadPoint(Report):
+    """One strategy at one load.
+
+    `strategy`              name of the strategy
+    `parameters`            its parameters by name
+    `load`                  share of the capacity that was found by simulation before anything was played
+    `requests_per_second`   that arrive
+    `busy`                  share of the needed cores that other processes took meanwhile; of repeats, the median
+    `compared`              what was predicted and measured
+    `pace`                  of each repeat: how much longer everything took than simulated, by its seconds of work. Above 1, the
+                            machine was slower than in the profiles, or fewer guesses were accepted
+    """
+
+    strategy: str
+    parameters: Mapping[str, Any]
+    load: float
+    requests_per_second: float
+    busy: float
+    compared: tuple[Compared, ...]
+    pace: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class LoadValidation(Report):
+    """Load that was played on a pair and simulated; what `specdec validate --load --json` writes.
+
+    `batch_size`   sequences that run at once
+    `requests`     of each run
+    `repeats`      runs of each strategy at each load
+    `busy`         the largest of those of the points and of the profiles: from 0.15 on, errors say nothing
+    `points`       strategies at loads
+    `interrupted`  whether a person ended it early, so that there are fewer repeats
+    """
+
+    format: ClassVar[str] = "specdec.validate-load/1"
+
+    batch_size: int
+    requests: int
+    repeats: int
+    busy: float
+    points: tuple[LoadPoint, ...]
+    interrupted: bool = False
+
+    @property
+    def errors(self) -> list[float]:
+        """All signed errors."""
+        return [one.error for point in self.points for one in point.compared]
+
+    @property
+    def errors_at_pace(self) -> list[float]:
+        """All signed errors that remain at the pace of each run."""
+        found = [one.error_at_pace for point in self.points for one in point.compared]
+        return [error for error in found if error is not None]
+
+    @property
+    def paces(self) -> list[float]:
+        """The pace of every run."""
+        return [pace for point in self.points for pace in point.pace]
+
+    def __rich__(self) -> RenderableType:
+        from rich.console import Group
+
+        title = f"Predicted / measured under load (batches of up to {self.batch_size}; ms and tok/s)"
+        names = [_HEADINGS[one.quantity] for one in self.points[0].compared]
+        made = table("strategy", "load", numbers=["busy", *names], title=title, collapse_padding=True)
+        for point in self.points:
+            cells = [_cell(one) for one in point.compared]
+            made.add_row(
+                named(point.strategy, point.parameters),
+                f"{share(point.load)}\n{point.requests_per_second:.2f}/s",
+                share(point.busy),
+                *cells,
+            )
+        return Group(made, busy_sentence(self.busy) or f"{_said('Mean error', self.errors)}{self._scatter()}", *self._at_pace())
+
+    def _scatter(self) -> str:
+        scatter = [one.scatter for point in self.points for one in point.compared]
+        if not any(scatter):
+            return ""
+        return f" A repeat is off the median of all by {100 * mean(scatter):.1f} %, at most {100 * max(scatter):.1f} %."
+
+    def _at_pace(self) -> list[str]:
+        """The sentence on the machine's pace, where it was measured."""
+        if not self.paces:
+            return []
+        slowest, fastest = max(self.paces), min(self.paces)
+        return [
+            f"The work of a run took {100 * (fastest - 1):+.1f} to {100 * (slowest - 1):+.1f} % more seconds than predicted. "
+            f"{_said('At the pace of each run, the mean error is', self.errors_at_pace)}"
+        ]
+
+
+_HEADINGS = {
+    "ttft_mean": "TTFT\nmean",
+    "ttft_p90": "TTFT\nP90",
+    "tpot_mean": "TPOT\nmean",
+    "tpot_p90": "TPOT\nP90",
+    "e2e_mean": "E2E\nmean",
+    "e2e_p90": "E2E\nP90",
+    "output_tokens_per_second": "tok/s",
+}
+
+
+def _said(what: str, errors: list[float]) -> str:
+    return f"{what} {100 * mean(map(abs, errors)):.1f} %, largest {100 * max(errors, key=abs):+.1f} %."
+
+
+def _cell(one: Compared) -> str:
+    """Predicted, measured, and the error; below it, the one at the pace of the run."""
+    scale = 1 if one.quantity == "output_tokens_per_second" else 1000
+    lines = [three_digits(scale * one.predicted), three_digits(scale * one.measured), f"{100 * one.error:+.1f} %"]
+    if one.error_at_pace is not None:
+        lines.append(f"({100 * one.error_at_pace:+.1f} %)")
+    return "\n".join(lines)
