@@ -13,6 +13,7 @@ from specdec.strategy import available
 ROOT = Path(__file__).resolve().parents[2]
 MEASURED = BenchReport.read(ROOT / "benchmarks/results/cpu_amd_epyc_2_cores_2026-11-24_bench_bfloat16.json")
 DEMO = BenchReport.read(ROOT / "benchmarks/results/cpu_amd_epyc_2_cores_2026-11-26_bench_bfloat16.json")
+SAMPLED = BenchReport.read(ROOT / "benchmarks/results/cpu_amd_epyc_2_cores_2026-11-26_bench_sampled_bfloat16.json")
 CATALOGUE = (ROOT / "docs/strategies/index.md").read_text(encoding="utf-8")
 BENCHMARKS = (ROOT / "docs/reference/benchmarks.md").read_text(encoding="utf-8")
 BUILT_IN = [name for name, cls in available().items() if cls.__module__.startswith("strategies.")]
@@ -63,6 +64,33 @@ def test_the_first_screen_shows_what_the_demo_printed() -> None:
     table = [line for line in ran[ran.index("Each at its best setting") :] if line]
     assert len(table) == 9
     assert "\n".join(table) in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_page_of_forks_says_what_misses_cost() -> None:
+    page = (ROOT / "docs/strategies/saguaro.md").read_text(encoding="utf-8").replace("\n", " ")
+    ran = {one.strategy: one for one in sorted(SAMPLED.results, key=lambda one: one.tokens_per_second)}  # the fastest of each
+    spent: dict[str, list[float]] = {}
+    for name in ("pearl", "saguaro"):
+        one = ran[name]
+        tokens, target, neither = one.new_tokens / one.rounds, 1 - one.target_idle_share, one.overhead_share
+        whole = 1000 * tokens / one.tokens_per_second
+        spent[name] = [tokens, target * whole, (1 - target - neither) * whole, neither * whole, whole]
+        cells = " | ".join(f"{value:.2f}" for value in spent[name])
+        assert f"| `{name}`, {one.parameters['draft_length']} tokens" in page
+        assert f"| {cells} |" in page
+    one, foresight = ran["saguaro"], ran["saguaro"].measured.foresight
+    tokens, _, alone, neither, whole = spent["saguaro"]
+    assert foresight is not None
+    full = one.acceptance_histogram[4] / one.rounds
+    missed = 1 - full * foresight.after_acceptance[0] - (1 - full) * foresight.after_rejection[0]
+    allowed = 1000 * tokens / (1.15 * ran["pearl"].tokens_per_second)
+    needed = [1 - missed * (1 - (now - allowed) / alone) for now in (whole, whole - neither + spent["pearl"][3])]
+    for said in (
+        f"Saguaro is {one.tokens_per_second / ran['pearl'].tokens_per_second:.2f} times as fast",
+        f"in {100 * missed:.0f} % of the rounds, for {alone / missed:.1f} ms each",
+        f"may take {allowed:.2f} ms: {100 * needed[0]:.0f} % of the outcomes must be foreseen, or {100 * needed[1]:.0f} % if",
+    ):
+        assert said in page
 
 
 def test_the_page_of_forks_has_the_hit_rates_that_were_counted() -> None:
