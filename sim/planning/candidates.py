@@ -67,9 +67,9 @@ class Candidate:
 
     @property
     def lengths(self) -> str:
-        """A schedule in words: `5 to 16 running, 2 to 64, off above`."""
+        """A schedule in words: `5 up to 16 running, 2 up to 64 running, off above`."""
         parts = [
-            f"{tier.draft_length or 'off'}" + (f" to {tier.up_to} running" if tier.up_to is not None else " above")
+            f"{tier.draft_length or 'off'}" + (f" up to {tier.up_to} running" if tier.up_to is not None else " above")
             for tier in self.schedule
         ]
         return ", ".join(parts)

@@ -49,8 +49,11 @@ def methods_from_runs(
     words = {
         "step times": f"fitted to {len(runs)} runs of {machine} ({100 * identified.misfit:.1f} % off them), measured up to "
         f"{identified.forward.rows:.0f} rows",
-        "acceptance": f"counted by the engine on {next((run.dataset for run in chosen if run.dataset), 'its prompts')}",
     }
+    if drafting := [run for run in chosen if run.draft_length]:
+        words["acceptance"] = (
+            f"counted by the engine on {next((run.dataset for run in drafting if run.dataset), 'its prompts')}"
+        )
     if first.gpus == 1 and not first.gpu and not (known or {}).get("gpus"):
         words["GPUs"] = "no file says how many hold the target, so 1 is assumed: give --target-gpus"
     if tables and any(profiles[name].kv_tokens for name in tables):

@@ -124,7 +124,7 @@ class Method:
             return "AR"
         known = {"draft_model": "draft model", "eagle3": "EAGLE-3", "eagle": "EAGLE", "mtp": "MTP"}
         draft = self.draft.rpartition("/")[2]
-        return known.get(self.name, self.name) + (f" {draft}" if draft and self.name in MODELS else "")
+        return known.get(self.name, self.name) + (f" {draft}" if draft not in ("", self.name) and self.name in MODELS else "")
 
 
 def methods_of(

@@ -210,8 +210,8 @@ def test_objectives_may_be_missing(page: str) -> None:
 
 
 def test_emphasis_is_for_numbers_that_say_something() -> None:
-    assert emphasised("draft model llama-3.2-1b, k = 5 to 6 running; 2 GPUs ($5.00/h).") == (
-        "draft model llama-3.2-1b, k = <strong>5</strong> to 6 running; <strong>2 GPUs</strong> (<strong>$5.00/h</strong>)."
+    assert emphasised("draft model llama-3.2-1b, k = 5 up to 6 running; 2 GPUs ($5.00/h).") == (
+        "draft model llama-3.2-1b, k = <strong>5</strong> up to 6 running; <strong>2 GPUs</strong> (<strong>$5.00/h</strong>)."
     )
     assert emphasised("P99 TTFT 382 of 500 ms, acceptance 0.548.") == (
         "P99 TTFT <strong>382 of 500 ms</strong>, acceptance <strong>0.548</strong>."
