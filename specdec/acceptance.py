@@ -94,7 +94,8 @@ class MeasuredAcceptance(Report):
     """How often a drafted token is accepted. `specdec profile` measures it with the token rule at temperature 1.
 
     `rate`          mean over positions of sum_x min(p(x), q(x)); null where it was not measured
-    `run_lengths`   number of runs by their length; a run is the accepted tokens between two rejections
+    `run_lengths`   number of runs by their length, in several tosses of the chances of each text; a run is the accepted tokens
+                    between two rejections
     `by_file`       the rate on the prompts of each file
     `by_position`   chance that each guess of a round is accepted, given that those before it were; empty where it was not
                     counted. Engines report shares of all rounds: each of these is one share over the one before it

@@ -79,7 +79,7 @@ def profile_at(steps: Steps, profile: Profile | None, context: int) -> Profile:
 
     A profile needs a draft, so one that never worked then gets the time of the target.
     """
-    acceptance = MeasuredAcceptance(steps.acceptance_rate or 0.0, foresight=steps.foresight)
+    acceptance = MeasuredAcceptance(steps.acceptance_rate or 0.0, steps.run_lengths, foresight=steps.foresight)
     if profile is not None:
         return replace(profile, acceptance=acceptance)
     windows = steps.target_window_seconds

@@ -260,7 +260,8 @@ def measured(pair: Pair, prompts: Sequence[Sequence[int]], temperatures: Sequenc
         widths = window_seconds(target, WIDTHS, context=context)
         asked = () if draft is None else {1.0, *temperatures}
         found = {t: forced or measure_acceptance(pair, prompts, temperature=t) for t in sorted(asked)}
-        foreseen = {t: one.foreseen.foresight for t, one in found.items() if isinstance(one, SampledAcceptance)}
+        counted = {f"{t:g}": one for t, one in found.items() if isinstance(one, SampledAcceptance)}
+        foreseen = {key: one.foreseen.foresight for key, one in counted.items()}
         return PairSteps(
             target_step_seconds=step_seconds(target, context=context),
             target_window_seconds=widths,
@@ -268,7 +269,8 @@ def measured(pair: Pair, prompts: Sequence[Sequence[int]], temperatures: Sequenc
             speed_ratio=None if draft is None else pair.speed_ratio(),
             acceptance_rate=found[1.0].rate if found else None,
             acceptance_rate_by_temperature={f"{t:g}": one.rate for t, one in found.items()},
-            foresight_by_temperature={f"{t:g}": one for t, one in foreseen.items() if one is not None},
+            foresight_by_temperature={key: one for key, one in foreseen.items() if one is not None},
+            run_lengths_by_temperature={key: one.run_lengths for key, one in counted.items()},
             profile=None if draft is None else _timings(pair, context),
         )
 

@@ -101,12 +101,14 @@ class Steps(Report):
     `draft_step_seconds`      seconds of a drafted token; null if no draft worked
     `acceptance_rate`         accepted / tested guesses; null without any. Guesses after a rejected one were not tested
     `foresight`               how well the draft foresees the target's own tokens; null where nothing says so
+    `run_lengths`             runs of accepted guesses between two rejections, by length; empty where none was recorded
     """
 
     target_window_seconds: Mapping[int, float]
     draft_step_seconds: float | None
     acceptance_rate: float | None
     foresight: Foresight | None = None
+    run_lengths: Mapping[int, int] = field(default_factory=dict[int, int])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +121,7 @@ class PairSteps(Steps):
     `speed_ratio`                      target step / draft step, both models at work; null without a draft
     `acceptance_rate_by_temperature`   the same rate at each temperature; at 0, how often both models choose the same token
     `foresight_by_temperature`         the foresight at each temperature
+    `run_lengths_by_temperature`       the runs at each temperature
     `profile`                          the models timed alone, in turn and together; null without a draft
 
     The profile times the same steps once more, with another estimator: means of sampled steps without outliers, for the
@@ -130,12 +133,17 @@ class PairSteps(Steps):
     acceptance_rate_by_temperature: Mapping[str, float]
     profile: Profile | None = None
     foresight_by_temperature: Mapping[str, Foresight] = field(default_factory=dict[str, Foresight])
+    run_lengths_by_temperature: Mapping[str, Mapping[int, int]] = field(default_factory=dict[str, Mapping[int, int]])
 
     def at(self, temperature: float) -> PairSteps:
         """The same with the acceptance at one of the benchmark's temperatures; `None` without a draft."""
         key = f"{temperature:g}"
-        rate, foresight = self.acceptance_rate_by_temperature.get(key), self.foresight_by_temperature.get(key)
-        return replace(self, acceptance_rate=rate, foresight=foresight)
+        return replace(
+            self,
+            acceptance_rate=self.acceptance_rate_by_temperature.get(key),
+            foresight=self.foresight_by_temperature.get(key),
+            run_lengths=self.run_lengths_by_temperature.get(key, {}),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,13 +27,17 @@ from specdec.runtime.messages import DraftRequest, ScoreRequest
 from specdec.sampling import Dice
 from specdec.settings import Options, resolve
 
+TOSSES = 16
+"""How often the chances of a text are tossed, since one toss says less than they do."""
+
 
 @dataclass(frozen=True)
 class SampledAcceptance:
     """How often a drafted token is accepted on text that the target sampled (token rule).
 
     `rate`          mean over positions of sum_x min(p(x), q(x)); 0.0 without any position
-    `run_lengths`   number of runs by their length; a run is the accepted tokens between two rejections
+    `run_lengths`   number of runs by their length, in `TOSSES` tosses of each text's chances; a run is the accepted tokens
+                    between two rejections
     `positions`     number of positions in the mean
     `foreseen`      how well the draft foresees the target's own tokens, as sums over positions
     """
@@ -67,15 +71,16 @@ def measure_acceptance(
     """
     rng = random.Random(seed)
     rates: list[float] = []
-    bits: list[bool] = []
+    kept: list[float] = []
     foreseen = ForesightSums()
     for text in sampled_rows(pair, prompts, new_tokens, seed, **sampling):
         rates += torch.minimum(text.p, text.q).sum(-1).tolist()
         fresh = torch.tensor(text.tokens).unsqueeze(-1)
-        keep = (text.q.gather(1, fresh) / text.p.gather(1, fresh)).squeeze(-1).tolist()
-        bits += [rng.random() < chance for chance in keep]
+        kept += (text.q.gather(1, fresh) / text.p.gather(1, fresh)).squeeze(-1).tolist()
         foreseen += foresight_sums(text.p, text.q, text.ranking)
-    runs = Counter(_complete_runs(bits))
+    runs = Counter[int]()
+    for _ in range(TOSSES):
+        runs.update(_complete_runs([rng.random() < chance for chance in kept]))
     return SampledAcceptance(mean(rates) if rates else 0.0, dict(sorted(runs.items())), len(rates), foreseen)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from statistics import mean
 
+import numpy as np
 import torch
 
 from specdec.acceptance import FileAcceptance, ForesightSums, MeasuredAcceptance
@@ -28,6 +29,8 @@ from specdec.runtime.timing import (
     BLOCK,
     CONTEXT_TOKENS,
     Timing,
+    fan_outs,
+    fork_positions,
     timed_batched_drafts,
     timed_batches,
     timed_branches,
@@ -84,7 +87,7 @@ def profile(
         batches = [batch for batch in batches if batch > 1]
         several = [(batch, width) for batch in batches for width in {1, *batch_widths} if contexts[0] + width < limit]
         prompt_tokens = [tokens for tokens in prompt_tokens if 1 < tokens < limit]
-        branches = [number for number in branches if 1 < number <= pair.vocabulary]
+        branches = [number for number in branches if number > 1 and contexts[0] + fork_positions(number) <= limit]
         plan = _Plan(widths, several, batches, contexts, prompt_tokens, branches, slots)
         others = OtherWork(needed_cores(pair))
         steps = [f"timing both models, pass {number + 1}" for number in range(-(-repeats // BLOCK))]
@@ -177,11 +180,14 @@ def _timed_alone(
 def _timed_forks(lane: Lane, plan: _Plan, step: float) -> tuple[tuple[DraftTiming, ...], float]:
     """Tokens of all branches of a fork, and what a fork takes beside its forwards; a plain token takes `step` seconds."""
     first, timings, starts = plan.contexts[0], list[DraftTiming](), [0.0] * (not plan.branches)
+    before: list[tuple[int, float]] = []
     for branches, (seconds, start) in timed_branches(lane, plan.branches, BLOCK, first, Sampling(), plan.slots).items():
         timing = Timing.of(seconds)
         timings.append(DraftTiming(1, first, timing.mean, timing.cv, branches=branches))
-        starts.append(max(0.0, start - step))  # the forward over the window takes a step
-    return tuple(timings), mean(starts)
+        before.append((len(fan_outs(branches)), start))
+    known = [1, *(timing.branches for timing in timings)], [step, *(timing.mean for timing in timings)]
+    starts += [max(0.0, start - np.interp(rows, *known)) for rows, start in before]  # a window takes a step over as many rows
+    return tuple(timings), float(mean(starts))
 
 
 def _acceptance(pair: Pair, prompts: Mapping[str, Sequence[Sequence[int]]], new_tokens: int, seed: int) -> MeasuredAcceptance:

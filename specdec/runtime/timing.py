@@ -32,6 +32,9 @@ SHORTEST_CONTEXT = 20
 FAR = 9
 """Positions, and branches, whose times stand for those of more and of fewer."""
 
+FAN_OUT = 3
+"""Tokens that a timed fork foresees behind each prefix, as `saguaro` does."""
+
 WARM_UP, BLOCK = 2, 4
 """Repeats of a setting, one after another: the first `WARM_UP` are not counted, the next `BLOCK` are."""
 
@@ -181,27 +184,44 @@ def timed_drafts(lane: Lane, repeats: int, context: int, sampling: Sampling, slo
     return interleaved([4], repeats, drafts)[4]
 
 
+def fan_outs(branches: int) -> tuple[int, ...]:
+    """A fork of so many branches as strategies ask for it: `FAN_OUT` tokens are foreseen behind each prefix of a window."""
+    full, rest = divmod(branches, FAN_OUT)
+    return (FAN_OUT,) * full + (rest,) * (rest > 0)
+
+
+def fork_positions(branches: int) -> int:
+    """Positions behind the context that `timed_branches` fills for so many branches: growing windows, and tokens after them."""
+    prefixes = len(fan_outs(branches))
+    return prefixes + WARM_UP + BLOCK + 1 + max(BLOCK, prefixes - 1)
+
+
 def timed_branches(
     lane: Lane, branches: Sequence[int], repeats: int, context: int, sampling: Sampling, slots: int = 1
 ) -> dict[int, tuple[list[float], float]]:
-    """By number of branches: seconds in which each branch of a fork gets one more token, and those before its first token."""
+    """By number of branches: seconds in which each branch of a fork gets one more token, and those before its first token.
+
+    Branches are as long as the window before them, as in a decode: the more cells they fill, the longer a step takes.
+    """
     base = made_up_context(context)
     lane.submit("begin", sampling, base, 0, slots)()
     race = None if sampling.greedy else 1
+    more = {number: max(BLOCK, len(fan_outs(number)) - 1) for number in branches}
 
     def forks(number: int) -> Iterator[tuple[float, float]]:
         """Seconds of a fork of one token, and of a longer one."""
-        for grown in count(1):
+        for grown in count(len(fan_outs(number))):
             text = [*base, *[0] * grown]
-            requests = [ForkRequest(0, text, (number,), n, [0.5] * number * n, race=race) for n in (1, 1 + BLOCK)]
+            lengths = 1, 1 + more[number]
+            requests = [ForkRequest(0, text, fan_outs(number), n, [0.5] * number * n, race=race) for n in lengths]
             short, longer = (lane.submit("fork", [request])()[0].busy_seconds for request in requests)
             yield short, longer
 
     found: dict[int, tuple[list[float], float]] = {}
     for number, timed in interleaved(branches, repeats, forks).items():
         usual = median(short for short, _ in timed)
-        more = [(longer - usual) / BLOCK for _, longer in timed if longer > usual]  # else the machine was busy
-        steps = more or [longer / (1 + BLOCK) for _, longer in timed]
+        steps = [(longer - usual) / more[number] for _, longer in timed if longer > usual]  # else the machine was busy
+        steps = steps or [longer / (1 + more[number]) for _, longer in timed]
         found[number] = steps, max(0.0, usual - median(steps))
     return found
 

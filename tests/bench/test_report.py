@@ -64,6 +64,8 @@ def test_the_json_has_the_agreed_keys(measurement: BenchReport) -> None:
         "acceptance_rate_by_temperature",
         "foresight",
         "foresight_by_temperature",
+        "run_lengths",
+        "run_lengths_by_temperature",
         "profile",
     }
     assert found["measured"]["target_window_seconds"].keys() == {"1", "2", "4", "8"}
