@@ -58,7 +58,8 @@ def validate(
     predicted are left out, with the reason.
 
     With --load, requests arrive at random at shares of the capacity, and are served by autoregressive and speculative decoding
-    and by PEARL in running batches. The same arrivals are simulated from profiles taken in the same run.
+    and by PEARL in running batches. The same arrivals are simulated from profiles taken in the same run. Errors in brackets are
+    those at the speed that the machine had in each run. Ctrl-C ends it early and keeps whole repeats.
 
     Examples:
       specdec validate

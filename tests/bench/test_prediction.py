@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from small_benchmarks import TEXTS, finished, small
+from small_benchmarks import MEASURED, TEXTS, finished, small
 
 from specdec import DecodingStrategy, Pair, Statistics, create, decode
+from specdec.acceptance import MeasuredAcceptance
 from specdec.bench import BASELINE, report_of
-from specdec.bench.prediction import Question, can_predict, predictor, steps_of
+from specdec.bench.prediction import Question, can_predict, predictor, profile_at, steps_of
 from specdec.bench.values import Steps
 from specdec.errors import StrategyError
 from specdec.measure import measure_acceptance
@@ -55,6 +57,12 @@ def test_steps_of_a_run() -> None:
         statistics.count_round(accepted, 2, certain=0)
     assert steps_of(statistics) == Steps(target_window_seconds={1: 1.0, 3: 3.0}, draft_step_seconds=0.25, acceptance_rate=0.8)
     assert steps_of(Statistics()).draft_step_seconds is None
+
+
+def test_runs_of_a_temperature_make_its_prediction() -> None:
+    before = replace(MEASURED, run_lengths_by_temperature={"1": {0: 3, 2: 1}})
+    assert profile_at(before.at(1.0), None, 100).acceptance == MeasuredAcceptance(0.5, {0: 3, 2: 1})
+    assert profile_at(before.at(0.0), None, 100).acceptance == MeasuredAcceptance(0.25)
 
 
 @pytest.mark.parametrize(

@@ -78,9 +78,11 @@ def test_the_page_of_forks_says_what_misses_cost() -> None:
         cells = " | ".join(f"{value:.2f}" for value in spent[name])
         assert f"| `{name}`, {one.parameters['draft_length']} tokens" in page
         assert f"| {cells} |" in page
-    one, foresight = ran["saguaro"], ran["saguaro"].measured.foresight
+    one, own = ran["saguaro"], ran["saguaro"].measured
     tokens, _, alone, neither, whole = spent["saguaro"]
-    assert foresight is not None
+    assert own is not None
+    assert own.foresight is not None
+    foresight = own.foresight
     full = one.acceptance_histogram[4] / one.rounds
     missed = 1 - full * foresight.after_acceptance[0] - (1 - full) * foresight.after_rejection[0]
     allowed = 1000 * tokens / (1.15 * ran["pearl"].tokens_per_second)

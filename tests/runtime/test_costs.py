@@ -9,7 +9,9 @@ import pytest
 
 import strategies
 from specdec import Costs, Pair, StrategyError, decode
-from specdec.runtime.timing import measured_costs
+from specdec.measure import pair as pair_measuring
+from specdec.runtime.messages import ForkRequest
+from specdec.runtime.timing import fan_outs, fork_positions, measured_costs, timed_branches
 from specdec.sampling import Sampling
 from specdec.testing.models import model, resembling
 
@@ -54,6 +56,45 @@ def test_branches_are_measured_as_they_are_drawn() -> None:
 
 def test_a_fork_begins_with_a_forward_at_least() -> None:
     assert measured(KnownLane(-0.5)).fork == 1.0
+
+
+class WindowLane:
+    """A lane whose forks take 2 before a window, 0.1 for each of its positions, and 1 + 0.1 a branch for each token."""
+
+    def __init__(self) -> None:
+        self.asked: list[ForkRequest] = []
+
+    def submit(self, method: str, *arguments: Any) -> Any:
+        if method == "begin":
+            return lambda: None
+        request = arguments[0][0]
+        self.asked.append(request)
+        step = 1 + 0.1 * sum(request.fan_outs)
+        seconds = 2 + 1 + 0.1 * len(request.fan_outs) + request.length * step
+        return lambda: [SimpleNamespace(busy_seconds=seconds)]
+
+
+def test_forks_are_timed_as_a_decode_asks_for_them() -> None:
+    lane: Any = WindowLane()
+    found = timed_branches(lane, (2, 16), 4, 20, Sampling())
+    many = (3, 3, 3, 3, 3, 1)
+    assert {(one.fan_outs, one.length) for one in lane.asked} == {((2,), 1), ((2,), 5), (many, 1), (many, 6)}
+    longest = max(len(one.context) + one.length for one in lane.asked if one.fan_outs == many)  # with a token of the target's
+    assert longest + 1 == 20 + fork_positions(16)
+    assert all(len(one.context) >= 20 + len(one.fan_outs) - 1 for one in lane.asked)
+    assert all(len(one.uniforms) == one.length * sum(one.fan_outs) for one in lane.asked)
+    for number, (steps, start) in found.items():
+        assert steps == pytest.approx([1 + 0.1 * number] * len(steps))
+        assert start == pytest.approx(3 + 0.1 * len(fan_outs(number)))
+
+
+def test_a_fork_s_start_is_what_it_takes_beside_its_forwards() -> None:
+    """The forward over a window costs what a step over as many branches does; the rest of the start is 2."""
+    plan: Any = SimpleNamespace(contexts=(20,), branches=(2, 4, 8, 16), slots=1)
+    lane: Any = WindowLane()
+    timings, start = pair_measuring._timed_forks(lane, plan, step=1.1)
+    assert [timing.mean for timing in timings] == pytest.approx([1.2, 1.4, 1.8, 2.6])
+    assert start == pytest.approx(2.0)
 
 
 @pytest.mark.parametrize("draft", [None, KnownLane(forks=False)])
