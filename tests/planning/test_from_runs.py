@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 
 from sim.engines.run import EngineRun, EngineRuns, Times
+from sim.planning.candidates import Candidate, Tier
 from sim.planning.from_runs import methods_from_runs
-from sim.planning.methods import Method
+from sim.planning.methods import Method, Place
 from sim.setup.acceptance import PerPosition
+from sim.setup.latency import Constant
+from sim.setup.system import System
 from specdec import InputError
 
 CHANCES = {"code": 0.9, "chat": 0.6}
@@ -54,6 +57,23 @@ def test_acceptance_is_that_of_the_data_set_that_is_chosen(tmp_path: Path, chose
         methods(tmp_path, plain={}, sets=sets)
     with pytest.raises(InputError, match="--dataset news is in no run that drafts: give one of chat, code"):
         methods(tmp_path, plain={}, sets=sets, dataset="news")
+
+
+def test_acceptance_that_nobody_counted_has_no_source(tmp_path: Path) -> None:
+    [ar] = methods(tmp_path, plain={"kv_tokens": 50_000})
+    assert ar.provenance.keys() == {"step times"}
+
+
+@pytest.mark.parametrize(("draft", "label"), [("", "draft model"), ("draft_model", "draft model"), ("a/b", "draft model b")])
+def test_a_draft_without_a_name_is_not_called_by_its_method(draft: str, label: str) -> None:
+    assert Method("draft_model", (), draft=draft).label == label
+
+
+def test_a_schedule_says_up_to_which_batch() -> None:
+    place = Place("shared", System(Constant(1e-3, 10e-3)))
+    tiers = (Tier(16, 5), Tier(64, 2), Tier(None, 0))
+    found = Candidate(Method("eagle3", (place,)), place, "speculative", 5, tiers)
+    assert found.name == "eagle3 k=5 up to 16 running, 2 up to 64 running, off above"
 
 
 def test_a_cache_that_no_file_names_is_computed_and_says_so(tmp_path: Path) -> None:

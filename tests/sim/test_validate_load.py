@@ -81,9 +81,9 @@ def test_errors_are_signed_and_a_busy_machine_is_named_instead(found: LoadValida
 def test_what_remains_at_the_pace_of_the_runs_is_said(found: LoadValidation) -> None:
     """By hand: one quantity 20 % off, 4 % at the pace of a run that took 1.15 times as long."""
     one = Compared("ttft_mean", 0.8, 1.0, -0.2, (1.0,), (0.96,), -0.04)
-    said = " ".join(str(LoadValidation(4, 10, 1, 0.0, (LoadPoint("pearl", {}, 0.5, 1.0, 0.0, (one,), (1.15,)),))).split())
+    said = " ".join(str(LoadValidation(4, 10, 1, 0.0, (LoadPoint("pearl", {}, 0.5, 1.0, 0.0, (one,), (1.15, 0.9)),))).split())
     assert "(-4.0 %)" in said
-    assert "The work of a run took +15.0 to +15.0 % more seconds than predicted." in said
+    assert "The work of a run took -10.0 to +15.0 % more seconds than predicted." in said
     assert "At the pace of each run, the mean error is 4.0 %, largest -4.0 %." in said
     assert "At the pace" not in str(replace(found, points=tuple(replace(point, pace=()) for point in found.points)))
 
