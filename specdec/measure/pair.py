@@ -52,7 +52,7 @@ def profile(
     batch_widths: Sequence[int] = (1, 4, 8),
     contexts: Sequence[int] = (64, 256, 768),
     prompt_tokens: Sequence[int] = (),
-    branches: Sequence[int] = (2, 4, 8, 16, 32),
+    branches: Sequence[int] = (2, 4, 8, 16, 24, 32),
     slots: int = 1,
     repeats: int = 20,
     new_tokens: int = 64,
