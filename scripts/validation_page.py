@@ -21,7 +21,7 @@ import numpy as np
 
 from sim import Constant, Rate, System, compile_strategy, long_run_speed, read_runs
 from sim.study.engine_table import EngineValidation, PredictedCell, PredictedChoice, predict_table
-from sim.study.load_report import LoadValidation
+from sim.study.load_report import BAR, LoadValidation
 from strategies import Pearl
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -252,8 +252,14 @@ The errors that remain are those of the simulation, and of a speed that changes 
         pace = ", ".join(signed(pace - 1) for pace in point.pace)
         yield f"| `{point.strategy}` | {100 * point.load:.0f} % | {pace} | {cells(errors)} |"
     mean, worst = fmean(map(abs, report.errors_at_pace)), max(report.errors_at_pace, key=abs)
-    yield f"\nMean error {100 * mean:.1f} %, largest {signed(worst)}. Predicted at the pace of the profiles, the mean error is"
-    yield f"{100 * fmean(map(abs, report.errors)):.1f} %."
+    without, chance = fmean(map(abs, report.errors)), max(one.chance for point in report.points for one in point.compared)
+    of_two, of_four = (f"{report.beyond_by_chance(BAR, repeats):.1f}" for repeats in (2, 4))
+    yield f"""
+Mean error {100 * mean:.1f} %, largest {signed(worst)}. At the pace of the profiles, the mean error is {100 * without:.1f} %.
+
+Chance remains, since other guesses are accepted in each run: P90 of TTFT deviates by up to {100 * chance:.0f} % from run to run.
+At a constant speed, {of_two} of the 54 latencies of a perfect simulator would be off by more than {100 * BAR:.0f} % in two
+repeats, and {of_four} in four."""
 
 
 def cells(errors: Mapping[str, str]) -> str:

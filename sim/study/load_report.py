@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import erfc, sqrt
 from statistics import mean
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from specdec.profile import busy_sentence
 from specdec.report import Report, named, share, table, three_digits
+
+BAR = 0.1
+"""Errors of latencies beyond which are worth a look."""
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -25,6 +29,7 @@ class Compared(Report):
     `repeats`         what was measured in each repeat
     `at_pace`         what is predicted for each repeat at the pace of the machine in it
     `error_at_pace`   median over repeats of that over what was measured, minus 1
+    `chance`          standard deviation of one simulated run, over the mean: other guesses are accepted each time
     """
 
     quantity: str
@@ -34,6 +39,15 @@ class Compared(Report):
     repeats: tuple[float, ...] = ()
     at_pace: tuple[float, ...] = ()
     error_at_pace: float | None = None
+    chance: float = 0.0
+
+    def beyond(self, bar: float, repeats: int) -> float:
+        """The probability that a perfect prediction is off by more than `bar`, by chance alone, after so many repeats.
+
+        A run is taken to be normal, and the median of repeats to vary as little as their mean.
+        """
+        deviation = self.chance / sqrt(repeats)
+        return erfc(bar / deviation / sqrt(2)) if deviation else 0.0
 
     @property
     def scatter(self) -> float:
@@ -90,6 +104,11 @@ class LoadValidation(Report):
         """All signed errors."""
         return [one.error for point in self.points for one in point.compared]
 
+    def beyond_by_chance(self, bar: float, repeats: int) -> float:
+        """How many latencies of a perfect simulator would be off by more than `bar`, at a constant speed of the machine."""
+        latencies = [one for point in self.points for one in point.compared if one.quantity != THROUGHPUT]
+        return sum(one.beyond(bar, repeats) for one in latencies)
+
     @property
     def errors_at_pace(self) -> list[float]:
         """All signed errors that remain at the pace of each run."""
@@ -128,11 +147,20 @@ class LoadValidation(Report):
         if not self.paces:
             return []
         slowest, fastest = max(self.paces), min(self.paces)
-        return [
+        said = [
             f"The work of a run took {100 * (fastest - 1):+.1f} to {100 * (slowest - 1):+.1f} % more seconds than predicted. "
             f"{_said('At the pace of each run, the mean error is', self.errors_at_pace)}"
         ]
+        if (by_chance := self.beyond_by_chance(BAR, self.repeats)) >= 0.1:
+            cells = sum(len(point.compared) - 1 for point in self.points)
+            said.append(
+                f"By chance alone, {by_chance:.1f} of the {cells} latencies of a perfect simulator would be off by more than "
+                f"{100 * BAR:.0f} %: measure more repeats."
+            )
+        return said
 
+
+THROUGHPUT = "output_tokens_per_second"
 
 _HEADINGS = {
     "ttft_mean": "TTFT\nmean",
@@ -141,7 +169,7 @@ _HEADINGS = {
     "tpot_p90": "TPOT\nP90",
     "e2e_mean": "E2E\nmean",
     "e2e_p90": "E2E\nP90",
-    "output_tokens_per_second": "tok/s",
+    THROUGHPUT: "tok/s",
 }
 
 
@@ -151,7 +179,7 @@ def _said(what: str, errors: list[float]) -> str:
 
 def _cell(one: Compared) -> str:
     """Predicted, measured, and the error; below it, the one at the pace of the run."""
-    scale = 1 if one.quantity == "output_tokens_per_second" else 1000
+    scale = 1 if one.quantity == THROUGHPUT else 1000
     lines = [three_digits(scale * one.predicted), three_digits(scale * one.measured), f"{100 * one.error:+.1f} %"]
     if one.error_at_pace is not None:
         lines.append(f"({100 * one.error_at_pace:+.1f} %)")

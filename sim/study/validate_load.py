@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import cycle, islice
-from statistics import mean, median
+from statistics import mean, median, stdev
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -182,7 +182,7 @@ class LoadComparison:
     def _point(self, number: int, load: float, compiled: Compiled, acceptance: Acceptance, system: System) -> LoadPoint:
         workload, strategy = self.workloads[number, load], self.strategies[number]
         alike = partial(simulated, compiled, acceptance, system, workload, self.server)
-        predicted, _ = alike()
+        predicted, _, chance = alike()
         whole = self.whole_repeats
         played, work = self.played[number, load][:whole], self.work[number, load][:whole]
         paced = [at_own_pace(alike, seconds) for seconds in work]
@@ -191,7 +191,9 @@ class LoadComparison:
             repeats, at_pace = tuple(one[name] for one in played), tuple(one[name] for _, one in paced)
             measured = median(repeats)
             remains = median(ours / theirs - 1 for ours, theirs in zip(at_pace, repeats, strict=True))
-            compared.append(Compared(name, value, measured, value / measured - 1, repeats, at_pace, remains))
+            compared.append(
+                Compared(name, value, measured, value / measured - 1, repeats, at_pace, remains, chance[name] / value)
+            )
         rate = (len(workload) - 1) / float(workload.arrival_seconds[-1] - workload.arrival_seconds[0])
         busy, pace = median(self.busy[number, load]), tuple(pace for pace, _ in paced)
         return LoadPoint(strategy.name, strategy.parameters, load, rate, busy, tuple(compared), pace)
@@ -199,27 +201,31 @@ class LoadComparison:
 
 def simulated(
     compiled: Compiled, acceptance: Acceptance, system: System, workload: Workload, server: Server, pace: float = 1.0
-) -> tuple[Quantities, float]:
-    """Means over simulations on a machine that takes `pace` times as long for everything, and its seconds of work."""
+) -> tuple[Quantities, float, Quantities]:
+    """Simulations on a machine that takes `pace` times as long for everything.
+
+    Means of the quantities, seconds of work, and standard deviations of the quantities of one run.
+    """
     faster = replace(workload, arrival_seconds=workload.arrival_seconds / pace)  # arrivals by the machine's own clock
     runs = [simulate_serving(compiled, acceptance, system, faster, server, seed) for seed in range(SEEDS)]
     times = [pace * np.stack((run.submitted_seconds, run.first_token_seconds, run.finish_seconds)) for run in runs]
     found = [quantities(sent, first, finish, workload.output_tokens) for sent, first, finish in times]
     means = {name: mean(one[name] for one in found) for name in found[0]}
-    return means, pace * mean(float(run.iterations.seconds.sum()) for run in runs)
+    deviations = {name: stdev(one[name] for one in found) for name in found[0]}
+    return means, pace * mean(float(run.iterations.seconds.sum()) for run in runs), deviations
 
 
-def at_own_pace(alike: Callable[..., tuple[Quantities, float]], working_seconds: float) -> tuple[float, Quantities]:
+def at_own_pace(alike: Callable[..., tuple[Quantities, float, Quantities]], working_seconds: float) -> tuple[float, Quantities]:
     """The pace at which simulations work for as many seconds, and what they predict then.
 
     A slower machine has more sequences in each forward, so seconds of work grow less than the pace: it is found in a few steps.
     """
-    pace, (predicted, work) = 1.0, alike()
+    pace, (predicted, work, _) = 1.0, alike()
     for _ in range(PACE_STEPS):
         if abs(working_seconds / work - 1) < PACE_ERROR:
             break
         pace *= working_seconds / work
-        predicted, work = alike(pace=pace)
+        predicted, work, _ = alike(pace=pace)
     return pace, predicted
 
 

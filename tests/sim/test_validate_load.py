@@ -116,12 +116,24 @@ def test_the_pace_of_a_slower_machine_is_found_and_explains_its_times() -> None:
     workload = Traffic(Arrivals(6.0), Lengths(8), Lengths(60, 0.5), 60).workload(np.random.SeedSequence(1))
     slower = System(Constant(1.15e-3, 11.5e-3, batches_are_free=True))
     alike = partial(simulated, chain, Rate(0.7), system, workload, server)
-    measured, work = simulated(compile_strategy(Speculative(3), slower), Rate(0.7), slower, workload, server)
-    predicted, _ = alike()
+    measured, work, _ = simulated(compile_strategy(Speculative(3), slower), Rate(0.7), slower, workload, server)
+    predicted, _, chance = alike()
+    assert 0.01 < chance["tpot_mean"] / predicted["tpot_mean"] < 0.05
     assert predicted["ttft_mean"] < 0.85 * measured["ttft_mean"]
     pace, at_pace = at_own_pace(alike, work)
     assert pace == pytest.approx(1.15, rel=3e-3)
     assert at_pace == pytest.approx(measured, rel=1e-2)
+
+
+def test_chance_alone_is_said() -> None:
+    """By hand: one run deviates by 10 %, the mean of four by 5 %. So an error of 10 % is one deviation, and two."""
+    one = Compared("ttft_p90", 1.0, 1.0, 0.0, error_at_pace=0.0, chance=0.1)
+    assert [one.beyond(0.1, repeats) for repeats in (1, 4)] == pytest.approx([0.3173, 0.0455], abs=1e-4)
+    assert replace(one, chance=0.0).beyond(0.1, 4) == 0.0
+    throughput = replace(one, quantity="output_tokens_per_second")
+    found = LoadValidation(4, 10, 1, 0.0, (LoadPoint("pearl", {}, 0.5, 1.0, 0.0, (one, throughput), (1.0,)),))
+    assert found.beyond_by_chance(0.1, 4) == pytest.approx(0.0455, abs=1e-4)
+    assert "By chance alone, 0.3 of the 1 latencies of a perfect simulator" in " ".join(str(found).split())
 
 
 def test_what_cannot_be_validated_is_refused() -> None:
