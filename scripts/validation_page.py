@@ -257,7 +257,7 @@ The errors that remain are those of the simulation, and of a speed that changes 
     yield f"""
 Mean error {100 * mean:.1f} %, largest {signed(worst)}. At the pace of the profiles, the mean error is {100 * without:.1f} %.
 
-Chance remains, since other guesses are accepted in each run: P90 of TTFT deviates by up to {100 * chance:.0f} % from run to run.
+Chance remains, since other guesses are accepted in each run: TTFT P90 deviates by up to {100 * chance:.0f} % from run to run.
 At a constant speed, {of_two} of the 54 latencies of a perfect simulator would be off by more than {100 * BAR:.0f} % in two
 repeats, and {of_four} in four."""
 
