@@ -103,3 +103,25 @@ def test_the_page_of_forks_has_the_hit_rates_that_were_counted() -> None:
     for one in counted["results"]:
         shares = [f"{one[way]:.2f}" for way in ("equally", "published", "measured", "confidence", "known")]
         assert f"| {one['length']}, {one['branches']} | {' | '.join(shares)} |" in page
+
+
+def test_the_page_of_adaptive_says_where_it_loses() -> None:
+    run = BenchReport.read(ROOT / "benchmarks/results/cpu_amd_epyc_2_cores_2026-11-26_bench_sampled_float32_busy.json")
+    page = (ROOT / "docs/strategies/adaptive.md").read_text(encoding="utf-8").replace("\n", " ")
+    for name, words in (
+        ("adaptive", "it was {} ({} to {}) times"),
+        ("saguaro", "with three tokens, {} ({} to {}): six repeats"),
+    ):
+        assert words.format(*(f"{number:.2f}" for number in best(name, 1.0, run))) in page
+    fork = next(one for one in run.results if one.strategy == "saguaro" and one.parameters["draft_length"] == 4)
+    before = run.measured
+    assert before is not None
+    assert before.acceptance_rate is not None
+    alike = sum(before.acceptance_rate**i for i in range(5))
+    assert f"expect {alike:.2f} tokens of a round with four; {fork.new_tokens / fork.rounds:.2f} came" in page
+    runs = before.run_lengths_by_temperature["1"]
+    rejected, at_once, accepted = sum(runs.values()), runs[0], sum(length * count for length, count in runs.items())
+    later = accepted - (rejected - at_once)
+    first, later = 1 - at_once / rejected, later / (later + rejected - at_once)
+    assert f"is accepted in {100 * first:.0f} % of the cases and later ones in {100 * later:.0f} %" in page
+    assert run.settings.repeats == 6
