@@ -22,6 +22,7 @@ import numpy as np
 from sim import Constant, Rate, System, compile_strategy, long_run_speed, read_runs
 from sim.study.engine_table import EngineValidation, PredictedCell, PredictedChoice, predict_table
 from sim.study.load_report import BAR, LoadValidation
+from specdec.profile import busy_sentence
 from strategies import Pearl
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -239,9 +240,9 @@ def at_pace(path: Path) -> Iterator[str]:
     yield f"""
 ### On a machine that changes its speed
 
-`{path.name}`: float32, {report.repeats} repeats, and the command itself said that the machine was busy.
+`{path.name}`: float32, {report.repeats} repeats. {busy_sentence(report.busy)}
 Equal arrivals gave a mean TTFT of {ttft} ms ({point.strategy} at {100 * point.load:.0f} %), so no prediction is
-within 10 % of both. The work of a run took {fastest} to {slowest} more seconds than predicted, and queues multiply that. Hence
+within 10 % of both. Seconds of work were off the prediction by {fastest} to {slowest}, and queues multiply that. Hence
 each run is simulated once more at its own *pace*, by which its seconds of work are right. Nothing else is taken from the run.
 The errors that remain are those of the simulation, and of a speed that changes within a run:
 
@@ -254,11 +255,12 @@ The errors that remain are those of the simulation, and of a speed that changes 
     mean, worst = fmean(map(abs, report.errors_at_pace)), max(report.errors_at_pace, key=abs)
     without, chance = fmean(map(abs, report.errors)), max(one.chance for point in report.points for one in point.compared)
     of_two, of_four = (f"{report.beyond_by_chance(BAR, repeats):.1f}" for repeats in (2, 4))
+    all_of_them = len(report.latencies)
     yield f"""
 Mean error {100 * mean:.1f} %, largest {signed(worst)}. At the pace of the profiles, the mean error is {100 * without:.1f} %.
 
 Chance remains, since other guesses are accepted in each run: TTFT P90 deviates by up to {100 * chance:.0f} % from run to run.
-At a constant speed, {of_two} of the 54 latencies of a perfect simulator would be off by more than {100 * BAR:.0f} % in two
+At a constant speed, {of_two} of the {all_of_them} latencies of a perfect simulator would be off by more than {100 * BAR:.0f} % in two
 repeats, and {of_four} in four."""
 
 

@@ -106,8 +106,12 @@ class LoadValidation(Report):
 
     def beyond_by_chance(self, bar: float, repeats: int) -> float:
         """How many latencies of a perfect simulator would be off by more than `bar`, at a constant speed of the machine."""
-        latencies = [one for point in self.points for one in point.compared if one.quantity != THROUGHPUT]
-        return sum(one.beyond(bar, repeats) for one in latencies)
+        return sum(one.beyond(bar, repeats) for one in self.latencies)
+
+    @property
+    def latencies(self) -> list[Compared]:
+        """All that was compared but throughput."""
+        return [one for point in self.points for one in point.compared if one.quantity != THROUGHPUT]
 
     @property
     def errors_at_pace(self) -> list[float]:
@@ -148,14 +152,13 @@ class LoadValidation(Report):
             return []
         slowest, fastest = max(self.paces), min(self.paces)
         said = [
-            f"The work of a run took {100 * (fastest - 1):+.1f} to {100 * (slowest - 1):+.1f} % more seconds than predicted. "
+            f"Seconds of work in a run were off the prediction by {100 * (fastest - 1):+.1f} to {100 * (slowest - 1):+.1f} %. "
             f"{_said('At the pace of each run, the mean error is', self.errors_at_pace)}"
         ]
         if (by_chance := self.beyond_by_chance(BAR, self.repeats)) >= 0.1:
-            cells = sum(len(point.compared) - 1 for point in self.points)
             said.append(
-                f"By chance alone, {by_chance:.1f} of the {cells} latencies of a perfect simulator would be off by more than "
-                f"{100 * BAR:.0f} %: measure more repeats."
+                f"By chance alone, {by_chance:.1f} of the {len(self.latencies)} latencies of a perfect simulator would be off by "
+                f"more than {100 * BAR:.0f} %: measure more repeats."
             )
         return said
 

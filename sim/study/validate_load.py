@@ -61,6 +61,24 @@ def quantities(submitted: Floats, first: Floats, finish: Floats, output: Counts)
     return found | {"output_tokens_per_second": float(output.sum() / (finish.max() - submitted[0]))}
 
 
+@dataclass(frozen=True)
+class Run:
+    """One strategy that was played at one load: what was measured, seconds of work, and the share that other processes took."""
+
+    measured: Quantities
+    working_seconds: float
+    busy: float
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """The same by simulations: means, standard deviations of one run, and mean seconds of work."""
+
+    quantities: Quantities
+    deviations: Quantities
+    working_seconds: float
+
+
 @dataclass
 class LoadComparison:
     """Strategies under load on a real pair, with profiles of the pair taken in between. Iterating runs it.
@@ -79,9 +97,7 @@ class LoadComparison:
     seed: int = 0
     profiles: list[Profile] = field(default_factory=list[Profile])
     workloads: dict[tuple[int, float], Workload] = field(default_factory=dict[tuple[int, float], Workload])
-    played: dict[tuple[int, float], list[Quantities]] = field(default_factory=dict[tuple[int, float], list[Quantities]])
-    work: dict[tuple[int, float], list[float]] = field(default_factory=dict[tuple[int, float], list[float]])
-    busy: dict[tuple[int, float], list[float]] = field(default_factory=dict[tuple[int, float], list[float]])
+    runs: dict[tuple[int, float], list[Run]] = field(default_factory=dict[tuple[int, float], list[Run]])
 
     def __len__(self) -> int:
         return 1 + self.repeats * (1 + len(self.loads) * len(self.strategies))
@@ -95,7 +111,7 @@ class LoadComparison:
             for load in self.loads:
                 for number, strategy in enumerate(self.strategies):
                     yield f"{strategy.name} at {share(load)}, repeat {repeat + 1} of {self.repeats}"
-                    self.played.setdefault((number, load), []).append(self._play(number, load, repeat))
+                    self.runs.setdefault((number, load), []).append(self._play(number, load, repeat))
             yield "measuring the models again"
             self.profiles.append(self._measured(repeat + 1))
 
@@ -143,7 +159,7 @@ class LoadComparison:
             for load in self.loads:
                 self.workloads[number, load] = Workload(drawn.arrival_seconds / (load * most), inputs, output)
 
-    def _play(self, number: int, load: float, repeat: int) -> Quantities:
+    def _play(self, number: int, load: float, repeat: int) -> Run:
         from specdec.bench.serving import Request, play
         from specdec.measure.pair import needed_cores
 
@@ -154,20 +170,19 @@ class LoadComparison:
         play(self.pair, strategy, [Request(0.0, one.prompt, 8) for one in requests[:size]], batch_size=size)  # warms up
         others = OtherWork(needed_cores(self.pair))
         played = play(self.pair, strategy, requests, batch_size=size, seed=self.seed + 10_000 * (repeat + 1))
-        done = played.answers
-        self.work.setdefault((number, load), []).append(played.working_seconds)
-        self.busy.setdefault((number, load), []).append(others.share())
-        return quantities(
+        busy, done = others.share(), played.answers
+        measured = quantities(
             np.array([one.submitted_seconds for one in done]),
             np.array([one.first_token_seconds for one in done]),
             np.array([one.finish_seconds for one in done]),
             workload.output_tokens,
         )
+        return Run(measured, played.working_seconds, busy)
 
     @property
     def whole_repeats(self) -> int:
         """Repeats in which every strategy was played at every load."""
-        return min((len(self.played.get(key, ())) for key in self.workloads), default=0)
+        return min((len(self.runs.get(key, ())) for key in self.workloads), default=0)
 
     def report(self, *, interrupted: bool = False) -> LoadValidation:
         """What was predicted and measured in whole repeats; needs at least one."""
@@ -182,51 +197,46 @@ class LoadComparison:
     def _point(self, number: int, load: float, compiled: Compiled, acceptance: Acceptance, system: System) -> LoadPoint:
         workload, strategy = self.workloads[number, load], self.strategies[number]
         alike = partial(simulated, compiled, acceptance, system, workload, self.server)
-        predicted, _, chance = alike()
-        whole = self.whole_repeats
-        played, work = self.played[number, load][:whole], self.work[number, load][:whole]
-        paced = [at_own_pace(alike, seconds) for seconds in work]
+        predicted, runs = alike(), self.runs[number, load][: self.whole_repeats]
+        paced = [at_own_pace(alike, run.working_seconds) for run in runs]
         compared: list[Compared] = []
-        for name, value in predicted.items():
-            repeats, at_pace = tuple(one[name] for one in played), tuple(one[name] for _, one in paced)
+        for name, value in predicted.quantities.items():
+            repeats, at_pace = tuple(run.measured[name] for run in runs), tuple(one[name] for _, one in paced)
             measured = median(repeats)
             remains = median(ours / theirs - 1 for ours, theirs in zip(at_pace, repeats, strict=True))
-            compared.append(
-                Compared(name, value, measured, value / measured - 1, repeats, at_pace, remains, chance[name] / value)
-            )
+            chance = predicted.deviations[name] / value
+            compared.append(Compared(name, value, measured, value / measured - 1, repeats, at_pace, remains, chance))
         rate = (len(workload) - 1) / float(workload.arrival_seconds[-1] - workload.arrival_seconds[0])
-        busy, pace = median(self.busy[number, load]), tuple(pace for pace, _ in paced)
+        busy, pace = median(run.busy for run in runs), tuple(pace for pace, _ in paced)
         return LoadPoint(strategy.name, strategy.parameters, load, rate, busy, tuple(compared), pace)
 
 
 def simulated(
     compiled: Compiled, acceptance: Acceptance, system: System, workload: Workload, server: Server, pace: float = 1.0
-) -> tuple[Quantities, float, Quantities]:
-    """Simulations on a machine that takes `pace` times as long for everything.
-
-    Means of the quantities, seconds of work, and standard deviations of the quantities of one run.
-    """
+) -> Predicted:
+    """By simulations on a machine that takes `pace` times as long for everything."""
     faster = replace(workload, arrival_seconds=workload.arrival_seconds / pace)  # arrivals by the machine's own clock
     runs = [simulate_serving(compiled, acceptance, system, faster, server, seed) for seed in range(SEEDS)]
     times = [pace * np.stack((run.submitted_seconds, run.first_token_seconds, run.finish_seconds)) for run in runs]
     found = [quantities(sent, first, finish, workload.output_tokens) for sent, first, finish in times]
     means = {name: mean(one[name] for one in found) for name in found[0]}
     deviations = {name: stdev(one[name] for one in found) for name in found[0]}
-    return means, pace * mean(float(run.iterations.seconds.sum()) for run in runs), deviations
+    return Predicted(means, deviations, pace * mean(float(run.iterations.seconds.sum()) for run in runs))
 
 
-def at_own_pace(alike: Callable[..., tuple[Quantities, float, Quantities]], working_seconds: float) -> tuple[float, Quantities]:
+def at_own_pace(alike: Callable[..., Predicted], working_seconds: float) -> tuple[float, Quantities]:
     """The pace at which simulations work for as many seconds, and what they predict then.
 
     A slower machine has more sequences in each forward, so seconds of work grow less than the pace: it is found in a few steps.
     """
-    pace, (predicted, work, _) = 1.0, alike()
+    pace, predicted = 1.0, alike()
     for _ in range(PACE_STEPS):
-        if abs(working_seconds / work - 1) < PACE_ERROR:
+        longer = working_seconds / predicted.working_seconds
+        if abs(longer - 1) < PACE_ERROR:
             break
-        pace *= working_seconds / work
-        predicted, work, _ = alike(pace=pace)
-    return pace, predicted
+        pace *= longer
+        predicted = alike(pace=pace)
+    return pace, predicted.quantities
 
 
 PACE_STEPS, PACE_ERROR = 10, 1e-3

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from sim.setup.profiles import measured_system
 from specdec.bench import BenchReport
 from specdec.pictures import STRATEGIES
 from specdec.strategy import available
@@ -87,7 +88,15 @@ def test_the_page_of_forks_says_what_misses_cost() -> None:
     missed = 1 - full * foresight.after_acceptance[0] - (1 - full) * foresight.after_rejection[0]
     allowed = 1000 * tokens / (1.15 * ran["pearl"].tokens_per_second)
     needed = [1 - missed * (1 - (now - allowed) / alone) for now in (whole, whole - neither + spent["pearl"][3])]
+    before = SAMPLED.measured
+    assert before is not None
+    assert before.profile is not None
+    system = measured_system(before.profile, 128)
+    assert system.together is not None
+    fork, beside = system.fork_seconds(5, 20, 4), system.target_seconds(5) * system.together.target_factor
     for said in (
+        f"take it {1000 * float(fork):.1f} ms by the same run's profile, longer than the target's forward beside it, "
+        f"{1000 * float(beside):.1f} ms",
         f"Saguaro is {one.tokens_per_second / ran['pearl'].tokens_per_second:.2f} times as fast",
         f"in {100 * missed:.0f} % of the rounds, for {alone / missed:.1f} ms each",
         f"may take {allowed:.2f} ms: {100 * needed[0]:.0f} % of the outcomes must be foreseen, or {100 * needed[1]:.0f} % if",

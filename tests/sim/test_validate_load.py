@@ -83,7 +83,7 @@ def test_what_remains_at_the_pace_of_the_runs_is_said(found: LoadValidation) -> 
     one = Compared("ttft_mean", 0.8, 1.0, -0.2, (1.0,), (0.96,), -0.04)
     said = " ".join(str(LoadValidation(4, 10, 1, 0.0, (LoadPoint("pearl", {}, 0.5, 1.0, 0.0, (one,), (1.15, 0.9)),))).split())
     assert "(-4.0 %)" in said
-    assert "The work of a run took -10.0 to +15.0 % more seconds than predicted." in said
+    assert "Seconds of work in a run were off the prediction by -10.0 to +15.0 %." in said
     assert "At the pace of each run, the mean error is 4.0 %, largest -4.0 %." in said
     assert "At the pace" not in str(replace(found, points=tuple(replace(point, pace=()) for point in found.points)))
 
@@ -116,11 +116,11 @@ def test_the_pace_of_a_slower_machine_is_found_and_explains_its_times() -> None:
     workload = Traffic(Arrivals(6.0), Lengths(8), Lengths(60, 0.5), 60).workload(np.random.SeedSequence(1))
     slower = System(Constant(1.15e-3, 11.5e-3, batches_are_free=True))
     alike = partial(simulated, chain, Rate(0.7), system, workload, server)
-    measured, work, _ = simulated(compile_strategy(Speculative(3), slower), Rate(0.7), slower, workload, server)
-    predicted, _, chance = alike()
-    assert 0.01 < chance["tpot_mean"] / predicted["tpot_mean"] < 0.05
-    assert predicted["ttft_mean"] < 0.85 * measured["ttft_mean"]
-    pace, at_pace = at_own_pace(alike, work)
+    run = simulated(compile_strategy(Speculative(3), slower), Rate(0.7), slower, workload, server)
+    predicted, measured = alike(), run.quantities
+    assert 0.01 < predicted.deviations["tpot_mean"] / predicted.quantities["tpot_mean"] < 0.05
+    assert predicted.quantities["ttft_mean"] < 0.85 * measured["ttft_mean"]
+    pace, at_pace = at_own_pace(alike, run.working_seconds)
     assert pace == pytest.approx(1.15, rel=3e-3)
     assert at_pace == pytest.approx(measured, rel=1e-2)
 
