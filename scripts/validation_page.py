@@ -240,7 +240,7 @@ def at_pace(path: Path) -> Iterator[str]:
     yield f"""
 ### On a machine that changes its speed
 
-`{path.name}`: float32, {report.repeats} repeats. {busy_sentence(report.busy)}
+`{path.name}`: float32, {report.repeats} repeats. The command said: *{busy_sentence(report.busy)}*
 Equal arrivals gave a mean TTFT of {ttft} ms ({point.strategy} at {100 * point.load:.0f} %), so no prediction is
 within 10 % of both. Seconds of work were off the prediction by {fastest} to {slowest}, and queues multiply that. Hence
 each run is simulated once more at its own *pace*, by which its seconds of work are right. Nothing else is taken from the run.
@@ -260,8 +260,8 @@ The errors that remain are those of the simulation, and of a speed that changes 
 Mean error {100 * mean:.1f} %, largest {signed(worst)}. At the pace of the profiles, the mean error is {100 * without:.1f} %.
 
 Chance remains, since other guesses are accepted in each run: TTFT P90 deviates by up to {100 * chance:.0f} % from run to run.
-At a constant speed, {of_two} of the {all_of_them} latencies of a perfect simulator would be off by more than {100 * BAR:.0f} % in two
-repeats, and {of_four} in four."""
+At a constant speed, {of_two} of the {all_of_them} latencies of a perfect simulator would be off by more than
+{100 * BAR:.0f} % in two repeats, and {of_four} in four."""
 
 
 def cells(errors: Mapping[str, str]) -> str:

@@ -157,8 +157,8 @@ class LoadValidation(Report):
         ]
         if (by_chance := self.beyond_by_chance(BAR, self.repeats)) >= 0.1:
             said.append(
-                f"By chance alone, {by_chance:.1f} of the {len(self.latencies)} latencies of a perfect simulator would be off by "
-                f"more than {100 * BAR:.0f} %: measure more repeats."
+                f"By chance alone, {by_chance:.1f} of the {len(self.latencies)} latencies of a perfect simulator would be off "
+                f"by more than {100 * BAR:.0f} %: measure more repeats."
             )
         return said
 
