@@ -31,14 +31,14 @@ from specdec.runtime.lane import InlineLane, Lane, ProcessLane, ThreadLane
 from specdec.runtime.parallel import is_split, ranks_of, serves, split_options
 from specdec.runtime.sequences import new_batch_runner
 from specdec.runtime.staged import AHEAD
-from specdec.runtime.timing import CONTEXT_TOKENS, FAR, measured_costs, speed_ratio
+from specdec.runtime.timing import CONTEXT_TOKENS, fork_positions, measured_costs, speed_ratio
 from specdec.runtime.vocabulary import head_size
 from specdec.runtime.watch import Evaluation, Watch
 from specdec.runtime.worker import NewWorker
 from specdec.sampling import Sampling
 from specdec.shapes import is_shape
 from specdec.source import sources
-from specdec.state import Costs
+from specdec.state import BRANCHES, Costs
 from specdec.vocabularies import SAME, Matching, match_tokenizers, require_way
 
 LANES = ("auto", "inline", "thread", "process")
@@ -280,7 +280,8 @@ class Pair:
     def costs(self, *, sampled: bool = False) -> Costs:
         """What work takes beside `speed_ratio`, for closed forms. The first call of each times both models."""
         if sampled not in self._costs:
-            ratio, context = self.speed_ratio(sampled=sampled), max(1, min(CONTEXT_TOKENS, self.draft_context_limit - 2 * FAR))
+            ratio, room = self.speed_ratio(sampled=sampled), self.draft_context_limit - fork_positions(max(BRANCHES))
+            context = max(1, min(CONTEXT_TOKENS, room))
             with self.turn(drafts=True) as (target, draft):
                 self._costs[sampled] = measured_costs(target, draft, ratio, context, Sampling(float(sampled)))
         return self._costs[sampled]

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cache
+from typing import Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from specdec.effects import Committed, Guess, Verdict
 
@@ -12,25 +16,49 @@ SPEED_RATIO = 3.0
 """The speed ratio where nothing is measured. Only strategies with `draft_length="auto"` ask for it."""
 
 
+Curve: TypeAlias = tuple[tuple[int, float], ...]
+"""What work takes by a number, such as positions: (number, time), numbers rising. It is linear between two points. Beyond the
+last it goes on as between the last two, but does not fall."""
+
+POSITIONS = (1, 2, 5, 9)
+"""Positions of a forward of the target that are measured for `Costs`."""
+
+BRANCHES = (3, 9, 18)
+"""Branches of a fork that are measured for `Costs`: those of three foreseen tokens behind 1, 3 and 6 prefixes."""
+
+
+def on_curve(points: Curve, numbers: ArrayLike) -> NDArray[np.float64]:
+    """What work takes at each of the numbers."""
+    known, times = np.array(points).T
+    slope = max(0.0, (times[-1] - times[-2]) / (known[-1] - known[-2])) if len(points) > 1 else 0.0
+    at = np.asarray(numbers, float)
+    return np.interp(at, known, times) + slope * np.maximum(0.0, at - known[-1])
+
+
+@cache
+def _at(points: Curve, number: int) -> float:
+    return float(on_curve(points, number))
+
+
 @dataclass(frozen=True, slots=True)
 class Costs:
     """What work takes, for closed forms. Its unit is a step of the target: a forward over one position.
 
     `speed_ratio`   `c`: plain steps of the draft that take as long
-    `guess`         what each guess adds to a forward of the target
-    `branch`        what each branch but the first adds to a step of a fork, in plain steps of the draft; and what each guess
-                    adds to the forward that a fork begins with
+    `windows`       a forward of the target, by its positions
+    `branches`      a step of a fork, in plain steps of the draft, by its branches; and the forward that a fork begins with, by
+                    its positions
     `fork`          what a fork behind no guess takes before its first token, in plain steps: a forward, and what is around it
     """
 
     speed_ratio: float = SPEED_RATIO
-    guess: float = 0.0
-    branch: float = 0.0
+    windows: Curve = ((1, 1.0),)
+    branches: Curve = ((1, 1.0),)
     fork: float = 1.0
 
     def window(self, guesses: int) -> float:
         """A forward over so many guesses, and the position before them."""
-        return 1 + self.guess * guesses
+        return _at(self.windows, guesses + 1)
 
     def draft(self, tokens: int) -> float:
         """A draft of so many tokens."""
@@ -38,7 +66,8 @@ class Costs:
 
     def forks(self, guesses: int, branches: int, tokens: int) -> float:
         """A fork behind so many guesses, of so many branches, with so many tokens each."""
-        return (self.fork + self.branch * guesses + tokens * (1 + self.branch * (branches - 1))) / self.speed_ratio
+        begun = self.fork + _at(self.branches, guesses + 1) - _at(self.branches, 1)
+        return (begun + tokens * _at(self.branches, branches)) / self.speed_ratio
 
 
 class Facts(Protocol):

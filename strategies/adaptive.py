@@ -34,6 +34,8 @@ from specdec.inputs import between
 from specdec.lengths import longest_draft
 
 PLAIN = "autoregressive"
+START = 6
+"""Guesses that the assumed rate counts as at the start; they fade. Of a few rounds alone, a rate says little."""
 GRID = 40
 """Steps of the grid of rates at which closed forms are computed, each once."""
 
@@ -90,7 +92,7 @@ class Adaptive(DecodingStrategy):
         return self.among.split("+")
 
     def init(self, prompt: Committed, facts: Facts) -> State:
-        return State(prompt, memory=Counts(facts.costs()))
+        return State(prompt, memory=Counts(facts.costs(), accepted=START * self.first, tested=START))
 
     def choice(self, counts: Counts) -> tuple[str, int]:
         """The strategy of the next round, and its draft length."""

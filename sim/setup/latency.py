@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 
 from sim.setup.arrays import Floats
 from specdec import InputError
+from specdec.state import on_curve
 
 LONGEST = 1e9
 """Seconds; more make sums of times overflow."""
@@ -121,10 +122,7 @@ def forked(forward: Callable[[ArrayLike], Any], rows: ArrayLike, branches: Array
 
 def steps_over(factors: Mapping[int, float], rows: ArrayLike) -> Floats:
     """Plain draft steps that a forward over `rows` takes as long as, linear between the given {rows: factor} and beyond."""
-    known, rows = sorted(factors), np.asarray(rows, float)
-    values = [factors[number] for number in known]
-    slope = max(0.0, (values[-1] - values[-2]) / (known[-1] - known[-2])) if len(known) > 1 else 0.0
-    return np.interp(rows, known, values) + slope * np.maximum(0.0, rows - known[-1])
+    return on_curve(tuple(sorted(factors.items())), rows)
 
 
 def parse_seconds(text: str, what: str = "duration") -> float:

@@ -28,7 +28,7 @@ from sim.setup.arrays import Floats
 from sim.setup.latency import Latency, fork_reach, fork_seconds
 from specdec import InputError
 from specdec.profile import BatchRounds, Slowdown
-from specdec.state import Costs
+from specdec.state import BRANCHES, POSITIONS, Costs
 from specdec.strategy import DecodingStrategy
 
 ROUNDING = 1e-9
@@ -118,14 +118,15 @@ class System:
 
     @property
     def costs(self) -> Costs:
-        """What closed forms know of it, by lines through 1 and 9 positions or branches; means over a grid."""
+        """What closed forms know of it; means over a grid."""
         one, step = self.target_seconds(1), self.draft_seconds(2) - self.draft_seconds(1)
-        few, many = (self.fork_seconds(1, branches, 2) - self.fork_seconds(1, branches, 1) for branches in (1, 9))
+        begun = {number: self.fork_seconds(1, number, 1) for number in (1, *BRANCHES)}
+        steps = {number: self.fork_seconds(1, number, 2) - first for number, first in begun.items()}
         return Costs(
             self.speed_ratio,
-            float(np.mean((self.target_seconds(9) - one) / one)) / 8,
-            float(np.mean((many - few) / step)) / 8,
-            float(np.mean((self.fork_seconds(1, 1, 1) - few) / step)),
+            tuple((positions, float(np.mean(self.target_seconds(positions) / one))) for positions in POSITIONS),
+            ((1, 1.0), *((number, float(np.mean(steps[number] / step))) for number in BRANCHES)),
+            float(np.mean((begun[BRANCHES[0]] - steps[BRANCHES[0]]) / step)),
         )
 
     def draft_seconds(self, tokens: ArrayLike) -> Floats:

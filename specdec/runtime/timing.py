@@ -8,9 +8,9 @@ module knows lanes, and no pair.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import count, cycle, islice
+from itertools import accumulate, count, cycle, islice
 from statistics import mean, median, stdev
 from typing import Any, TypeVar
 
@@ -18,7 +18,7 @@ from specdec.errors import InputError, StrategyError
 from specdec.runtime.lane import Lane
 from specdec.runtime.messages import DraftRequest, ForkRequest, ScoreRequest
 from specdec.sampling import Sampling
-from specdec.state import Costs
+from specdec.state import BRANCHES, POSITIONS, Costs, Curve
 
 CONTEXT_TOKENS = 128
 """Length of the made-up context after which steps are timed, unless another length is given."""
@@ -29,8 +29,8 @@ RATIO_SECONDS = 1.0
 SHORTEST_CONTEXT = 20
 """Tokens that a model must hold to be timed: half of them stand before the widest window."""
 
-FAR = 9
-"""Positions, and branches, whose times stand for those of more and of fewer."""
+COSTS_REPEATS = 8
+"""How often each kind of work is timed for `Costs`. A first token waits for it."""
 
 FAN_OUT = 3
 """Tokens that a timed fork foresees behind each prefix, as `saguaro` does."""
@@ -119,22 +119,26 @@ def speed_ratio(
 def measured_costs(
     target: Lane, draft: Lane | None, ratio: float, context: int = CONTEXT_TOKENS, sampling: Sampling = GREEDY
 ) -> Costs:
-    """What work takes at a measured speed `ratio`, by lines through 1 and `FAR` positions, and 2 and `FAR` branches.
+    """What work takes at a measured speed `ratio`, at `POSITIONS` and `BRANCHES`.
 
     A draft that cannot fork says nothing of branches.
     """
-    one, wide = window_seconds(target, (1, FAR), BLOCK, context, sampling).values()
-    costs = Costs(ratio, guess=max(0.0, wide / one - 1) / (FAR - 1))
+    windows = window_seconds(target, POSITIONS, COSTS_REPEATS, context, sampling)
+    costs = Costs(ratio, _in_steps(windows, windows[1]))
     if draft is None:
         return costs
-    step = step_seconds(draft, BLOCK, context, sampling)
+    step = step_seconds(draft, COSTS_REPEATS, context, sampling)
     try:
-        forks = timed_branches(draft, (2, FAR), BLOCK, context, sampling)
+        forks = timed_branches(draft, BRANCHES, COSTS_REPEATS, context, sampling)
     except StrategyError:
         return costs
-    (few, start), (many, _) = forks.values()
-    branch = max(0.0, median(many) - median(few)) / step / (FAR - 2)
-    return replace(costs, branch=branch, fork=max(1.0, start / step))
+    branches = {1: step} | {number: median(steps) for number, (steps, _) in forks.items()}
+    return replace(costs, branches=_in_steps(branches, step), fork=max(1.0, forks[BRANCHES[0]][1] / step))
+
+
+def _in_steps(seconds: Mapping[int, float], step: float) -> Curve:
+    """Seconds by number as a curve in steps; none is shorter than one before, which takes less work."""
+    return tuple(zip(seconds, accumulate((one / step for one in seconds.values()), max), strict=True))
 
 
 def window_seconds(

@@ -11,7 +11,7 @@ import strategies
 from specdec import Costs, Pair, StrategyError, decode
 from specdec.measure import pair as pair_measuring
 from specdec.runtime.messages import ForkRequest
-from specdec.runtime.timing import fan_outs, fork_positions, measured_costs, timed_branches
+from specdec.runtime.timing import _in_steps, fan_outs, fork_positions, measured_costs, timed_branches
 from specdec.sampling import Sampling
 from specdec.testing.models import model, resembling
 
@@ -45,13 +45,20 @@ def measured(draft: KnownLane | None, temperature: float = 0.0) -> Costs:
     return measured_costs(target, lane, 5.0, context=20, sampling=Sampling(temperature))
 
 
-def test_costs_are_measured_by_lines() -> None:
+def test_costs_are_measured() -> None:
     found = measured(KnownLane())
-    assert (found.speed_ratio, found.guess, found.branch, found.fork) == pytest.approx((5.0, 0.03, 0.04, 1.7))
+    assert (found.speed_ratio, found.fork) == pytest.approx((5.0, 1.7))
+    assert dict(found.windows) == pytest.approx({1: 1.0, 2: 1.03, 5: 1.12, 9: 1.24})
+    assert dict(found.branches) == pytest.approx({1: 1.0, 3: 1.08, 9: 1.32, 18: 1.68})
 
 
 def test_branches_are_measured_as_they_are_drawn() -> None:
-    assert measured(KnownLane(), temperature=1.0).branch == pytest.approx(0.07)
+    assert dict(measured(KnownLane(), temperature=1.0).branches)[9] == pytest.approx(1.56)
+
+
+def test_more_work_never_takes_less() -> None:
+    """A slow moment at five positions does not make nine look cheaper."""
+    assert _in_steps({1: 2.0, 5: 3.0, 9: 2.5}, 2.0) == ((1, 1.0), (5, 1.5), (9, 1.5))
 
 
 def test_a_fork_begins_with_a_forward_at_least() -> None:
@@ -100,8 +107,8 @@ def test_a_fork_s_start_is_what_it_takes_beside_its_forwards() -> None:
 @pytest.mark.parametrize("draft", [None, KnownLane(forks=False)])
 def test_without_forks_nothing_is_known_of_branches(draft: KnownLane | None) -> None:
     found = measured(draft)
-    assert found == Costs(5.0, guess=found.guess)
-    assert found.guess == pytest.approx(0.03)
+    assert found == Costs(5.0, found.windows)
+    assert found.window(1) == pytest.approx(1.03)
 
 
 def test_a_pair_measures_costs_once() -> None:
@@ -109,8 +116,8 @@ def test_a_pair_measures_costs_once() -> None:
     with Pair(target, resembling(target), lane="inline") as pair:
         found = pair.costs()
         assert found.speed_ratio == pair.speed_ratio()
-        assert found.guess >= 0
-        assert found.branch >= 0
+        assert [positions for positions, _ in found.windows] == [1, 2, 5, 9]
+        assert found.forks(0, 3, 1) > 0
         assert pair.costs() is found
 
 

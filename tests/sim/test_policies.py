@@ -27,6 +27,10 @@ def system(ratio: float, guess: float = 0.0, branch: float = 0.0) -> System:
     return System(Constant(1.0, ratio, windows, branched=branched))
 
 
+def costs(ratio: float, guess: float = 0.0, branch: float = 0.0) -> Costs:
+    return Costs(ratio, ((1, 1.0), (2, 1 + guess)), ((1, 1.0), (2, 1 + branch)))
+
+
 def exact(strategy: DecodingStrategy, rate: float, ratio: float, **dear: float) -> float:
     """Tokens for each step of the target, by the compiled chain."""
     on = system(ratio, **dear)
@@ -54,15 +58,27 @@ def test_closed_forms_are_those_of_the_compiled_chains(of: Any, length: int, dea
     strategy: DraftingStrategy = of(length)
     for rate in (0.0, 0.3, 0.8, 1.0):
         for ratio in (0.7, 2.0, 5.0, 10.0):
-            known = strategy.closed_form(rate, Costs(ratio, **dear), length)
+            known = strategy.closed_form(rate, costs(ratio, **dear), length)
             assert known == pytest.approx(exact(strategy, rate, ratio, **dear))
 
 
 def test_a_system_tells_what_closed_forms_know() -> None:
     known = system(5.0, **DEAR).costs
-    assert (known.speed_ratio, known.guess, known.branch) == pytest.approx((5.0, 0.06, 0.04))
-    assert known.fork == pytest.approx(1)
+    assert (known.speed_ratio, known.fork) == pytest.approx((5.0, 1.0))
+    assert dict(known.windows) == pytest.approx({1: 1.0, 2: 1.06, 5: 1.24, 9: 1.48})
+    assert dict(known.branches) == pytest.approx({1: 1.0, 3: 1.08, 9: 1.32, 18: 1.68})
     assert (known.window(3), known.draft(10), known.forks(4, 3, 5)) == pytest.approx((1.18, 2.0, (1.16 + 5 * 1.08) / 5))
+
+
+def test_costs_follow_what_is_no_line() -> None:
+    """A first further row is dear where one row alone is a product with a vector, as on a CPU; the next ones are not."""
+    bent = System(Constant(1.0, 5.0, {2: 7.0, 9: 8.4}, branched={3: 1.5, 9: 1.6, 18: 2.5}))
+    known = bent.costs
+    assert [known.window(guesses) for guesses in (0, 1, 4, 8)] == pytest.approx([1.0, 1.4, 1.52, 1.68])
+    seconds = [float(bent.fork_seconds(3, branches, 4)) / 5 for branches in (3, 12, 18)]
+    assert [known.forks(2, branches, 4) for branches in (3, 12, 18)] == pytest.approx(seconds)
+    assert known.window(16) > known.window(12) > known.window(8)
+    assert Costs(5.0, ((1, 1.0), (5, 1.2), (9, 1.2))).window(40) == 1.2
 
 
 @pytest.mark.parametrize("name", DRAFTING)
