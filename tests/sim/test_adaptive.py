@@ -57,6 +57,18 @@ def test_twelve_regimes_that_change_in_the_middle_of_an_answer(
     assert adaptive < of_each.sum(axis=1).min()
 
 
+def test_short_answers_at_the_assumed_rate() -> None:
+    """A few rejections at the start say little. Step times and foresight of the bundled pair in float32, sampled."""
+    foresight = Foresight((0.31, 0.49, 0.60), (0.77, 0.90, 0.94))
+    system = System(Constant(1 / 6, 1.0, {2: 1.16, 5: 1.36, 9: 1.45}, branched={3: 1.47, 9: 1.68, 18: 2.28}))
+
+    def seconds(strategy: DecodingStrategy) -> float:
+        text = Rate(0.8).foreseeing(foresight)
+        return sum(run_stream(strategy, text, system, tokens=64, request=number).seconds for number in range(60))
+
+    assert seconds(strategies.Adaptive()) < 1.03 * min(seconds(strategies.Saguaro(3)), seconds(strategies.Pearl(6)))
+
+
 def test_segments_have_their_own_rates() -> None:
     segments = Segments([(1000, 0.2), (3000, 0.9)])
     runs = segments.draws(np.random.default_rng(1), 8000)
