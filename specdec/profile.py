@@ -161,6 +161,9 @@ class BatchRounds(Report):
                 raise InputError(f"{name} {value} of batches is not possible: measure the pair again")
 
 
+_FIXED_SECONDS = ("draft_start_seconds", "fork_start_seconds", "wake_seconds", "round_overhead_seconds")
+
+
 @dataclass(frozen=True)
 class Profile(Report):
     """A measured pair; what `specdec profile --json` writes.
@@ -173,6 +176,7 @@ class Profile(Report):
     `draft_seconds`               drafted tokens of the draft alone, by batch, context and branches
     `draft_start_seconds`         fixed cost of one draft request: transport there and back, and a slow first step
     `fork_start_seconds`          fixed cost of a fork in addition to its forwards: tokens are foreseen, and masks made
+    `wake_seconds`                by how much longer a prompt takes after a pause, as one that reaches an idle pair does
     `in_turn`                     slowdown of models that work in turn
     `together`                    slowdown while both models work at once; null where both work in one thread and so cannot
     `round_overhead_seconds`      seconds of a round that are spent in no forward, for a strategy that does not draft
@@ -197,6 +201,7 @@ class Profile(Report):
     date: str = ""
     draft_start_seconds: float = 0.0
     fork_start_seconds: float = 0.0
+    wake_seconds: float = 0.0
     in_turn: Slowdown = Slowdown()
     together: Slowdown | None = Slowdown()
     round_overhead_seconds: float = 0.0
@@ -208,7 +213,7 @@ class Profile(Report):
     tags: Mapping[str, Tag] = field(default_factory=dict[str, Tag])
 
     def __post_init__(self) -> None:
-        for name in ("draft_start_seconds", "fork_start_seconds", "round_overhead_seconds", "drafting_overhead_seconds"):
+        for name in (*_FIXED_SECONDS, "drafting_overhead_seconds"):
             seconds = getattr(self, name)
             if seconds is not None and not (isfinite(seconds) and seconds >= 0):
                 raise InputError(f"{name} is {seconds}, and must be a time of at least 0: measure the pair again")
@@ -239,9 +244,7 @@ class Profile(Report):
             draft_seconds=_middles([one.draft_seconds for one in profiles]),
             in_turn=_middles([(one.in_turn,) for one in profiles])[0],
             together=None if first.together is None else _middles([(one.together,) for one in profiles])[0],
-            draft_start_seconds=middle("draft_start_seconds"),
-            fork_start_seconds=middle("fork_start_seconds"),
-            round_overhead_seconds=middle("round_overhead_seconds"),
+            **{name: middle(name) for name in _FIXED_SECONDS},
             drafting_overhead_seconds=middle("drafting_overhead_seconds"),
             batches=_middles([one.batches for one in profiles]),
             acceptance=MeasuredAcceptance(mean(rates) if rates else None, dict(runs), foresight=first.acceptance.foresight),

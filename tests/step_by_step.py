@@ -87,7 +87,7 @@ def serve(
             one = replicas[target]
             one["queue"].append(Sequence(sent, next_sent, prompt, prompt, may_join=one["step"] + server.lag_iterations))
             if one["end"] == np.inf:
-                one["end"] = next_sent + server.client_seconds
+                one["end"] = next_sent + server.client_seconds + system.wake_seconds
             sent += 1
             continue
         now = replica["end"]

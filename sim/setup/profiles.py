@@ -38,6 +38,7 @@ def measured_system(profile: Profile, context: int = 256, source: str = "the pro
         turns=profile.in_turn,
         drafting_overhead_seconds=overhead if drafting is None else drafting,
         batches=profile.batches,
+        wake_seconds=profile.wake_seconds,
     )
 
 

@@ -75,6 +75,7 @@ class System:
     `turns`                       slowdown of a model in stages in which the other one does not work
     `drafting_overhead_seconds`   overhead of a round of a strategy that drafts; `None`: as `overhead_seconds`
     `batches`                     slowdowns and overheads of rounds of several sequences, where they were measured
+    `wake_seconds`                how much later idle devices begin with a request, under load
 
     `turns` and `drafting_overhead_seconds` count only for strategies that use both models: `used_by` sees to that. Raises
     `InputError` for negative seconds, a slowdown below 1 in `together`, and a network delay on one device.
@@ -90,9 +91,10 @@ class System:
     turns: Slowdown = ALONE
     drafting_overhead_seconds: float | None = None
     batches: tuple[BatchRounds, ...] = ()
+    wake_seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("network_seconds", "overhead_seconds", "drafting_overhead_seconds"):
+        for name in ("network_seconds", "overhead_seconds", "drafting_overhead_seconds", "wake_seconds"):
             value = getattr(self, name)
             if value is not None and not (isfinite(value) and value >= 0):
                 raise InputError(f"{name} {value} is not possible: give 0 or more")

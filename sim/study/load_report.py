@@ -8,7 +8,7 @@ from math import erfc, sqrt
 from statistics import mean
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from specdec.profile import busy_sentence
+from specdec.profile import Profile, busy_sentence
 from specdec.report import Report, named, share, table, three_digits
 
 BAR = 0.1
@@ -87,6 +87,7 @@ class LoadValidation(Report):
     `repeats`      runs of each strategy at each load
     `busy`         the largest of those of the points and of the profiles: from 0.15 on, errors say nothing
     `points`       strategies at loads
+    `profile`      of the pair: medians of those that were taken before and after each repeat. It says where and when
     `interrupted`  whether a person ended it early, so that there are fewer repeats
     """
 
@@ -97,6 +98,7 @@ class LoadValidation(Report):
     repeats: int
     busy: float
     points: tuple[LoadPoint, ...]
+    profile: Profile | None = None
     interrupted: bool = False
 
     @property

@@ -191,8 +191,9 @@ class LoadComparison:
             self._point(number, load, compile_strategy(self.strategies[number], system), acceptance, system)
             for number, load in self.workloads
         ]
-        busy = max(Profile.merged(self.profiles).busy, *(point.busy for point in points))
-        return LoadValidation(self.batch_size, self.requests, self.whole_repeats, busy, tuple(points), interrupted)
+        profile = Profile.merged(self.profiles)
+        busy = max(profile.busy, *(point.busy for point in points))
+        return LoadValidation(self.batch_size, self.requests, self.whole_repeats, busy, tuple(points), profile, interrupted)
 
     def _point(self, number: int, load: float, compiled: Compiled, acceptance: Acceptance, system: System) -> LoadPoint:
         workload, strategy = self.workloads[number, load], self.strategies[number]

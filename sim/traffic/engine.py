@@ -161,7 +161,7 @@ def submit(limits: Limits, engine: Engine, request: int, arrival: float) -> None
     engine.waiting.eligible[request] = fleet.iteration[replica] + limits.lag
     enqueue(fleet, engine.waiting.behind, replica, request, False)
     if fleet.ends[replica] == NEVER:
-        ends_at(fleet, replica, arrival)
+        ends_at(fleet, replica, arrival + limits.wake)
     counts[SUBMITTED] += 1
     if limits.clients:
         counts[FIRST_FREE] = (counts[FIRST_FREE] + 1) % limits.clients

@@ -88,7 +88,7 @@ def simulate_serving(
     widest = (server.iteration_tokens if server.runtime == "vllm" else longest) + int(rounds.held.max())
     branches, padded = int(max(rounds.branches.max(), rounds.fork_rows.max())), server.runtime == "specdec"
     costs = costs_table(drafting, system, server.max_batch, widest, longest, branches, padded=padded)
-    requests, limits = requests_table(workload, server.cached_share), _limits(server)
+    requests, limits = requests_table(workload, server.cached_share), _limits(server, system)
     answers, engine, oldest = Answers(requests, acceptance, rounds, draws, lots), started(len(workload), limits), 0
     times = engine.times
     set_seed(int(jitter.generate_state(1)[0]))
@@ -113,7 +113,7 @@ def simulate_serving(
     )
 
 
-def _limits(server: Server) -> Limits:
+def _limits(server: Server, system: System) -> Limits:
     return Limits(
         server.replicas,
         server.max_batch,
@@ -123,6 +123,7 @@ def _limits(server: Server) -> Limits:
         server.clients or 0,
         server.client_seconds,
         server.lag_iterations,
+        system.wake_seconds,
         server.routing == "round-robin",
         server.runtime == "specdec",
         server.antiphase,

@@ -172,7 +172,8 @@ class Costs(NamedTuple):
 class Limits(NamedTuple):
     """What `sim.traffic.record.Server` allows, as numbers for the loop; `blocks` 0 and `clients` 0 stand for no limit.
 
-    `padded` says that the runtime is specdec's, `antiphase` that a batch is two halves.
+    `wake` is that of `sim.setup.system.System`. `padded` says that the runtime is specdec's, `antiphase` that a batch is two
+    halves.
     """
 
     replicas: int
@@ -183,6 +184,7 @@ class Limits(NamedTuple):
     clients: int
     client_seconds: float
     lag: int
+    wake: float
     in_turn: bool
     padded: bool
     antiphase: bool

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from statistics import mean
+from statistics import mean, median
 
 import numpy as np
 import torch
@@ -35,6 +35,7 @@ from specdec.runtime.timing import (
     timed_batches,
     timed_branches,
     timed_drafts,
+    timed_pauses,
     timed_prompts,
     timed_windows,
     timing_context,
@@ -69,7 +70,8 @@ def profile(
     `batches`         numbers of sequences in one forward, and in a round, at the first context
     `batch_widths`    positions of a window in each of these forwards; 1 is added
     `contexts`        tokens before a window
-    `prompt_tokens`   lengths of prompts whose reading is timed; they stand in the profile as windows after no context
+    `prompt_tokens`   lengths of prompts whose reading is timed; they stand in the profile as windows after no context. The
+                      middle one is timed after a pause too
     `branches`        numbers of branches of a fork whose draft steps are timed, at the first context
     `slots`           sequences that the caches are made for; a batch that is not full, and one sequence, are timed in these
     `repeats`         repeats of each timing
@@ -138,6 +140,7 @@ def _measured(pair: Pair, target_lane: Lane, draft_lane: Lane, plan: _Plan) -> P
         draft_seconds=draft + forks,
         draft_start_seconds=alternating.draft_start_seconds,
         fork_start_seconds=fork_start,
+        wake_seconds=_timed_pauses(target_lane, plan),
         in_turn=Slowdown(alternating.target_factor, alternating.draft_factor),
         together=side_by_side,
         round_overhead_seconds=round_overhead_seconds(pair, 2 * BLOCK, usual, plan.slots),
@@ -188,6 +191,13 @@ def _timed_forks(lane: Lane, plan: _Plan, step: float) -> tuple[tuple[DraftTimin
     known = [1, *(timing.branches for timing in timings)], [step, *(timing.mean for timing in timings)]
     starts += [max(0.0, start - np.interp(rows, *known)) for rows, start in before]  # a window takes a step over as many rows
     return tuple(timings), float(mean(starts))
+
+
+def _timed_pauses(lane: Lane, plan: _Plan) -> float:
+    """Seconds by which a usual prompt takes longer after a pause."""
+    if not plan.prompt_tokens:
+        return 0.0
+    return max(0.0, median(timed_pauses(lane, plan.prompt_tokens[len(plan.prompt_tokens) // 2], BLOCK, plan.slots)))
 
 
 def _acceptance(pair: Pair, prompts: Mapping[str, Sequence[Sequence[int]]], new_tokens: int, seed: int) -> MeasuredAcceptance:

@@ -38,6 +38,9 @@ FAN_OUT = 3
 WARM_UP, BLOCK = 2, 4
 """Repeats of a setting, one after another: the first `WARM_UP` are not counted, the next `BLOCK` are."""
 
+PAUSE_SECONDS = 0.2
+"""A pause after which work is that of an idle machine: caches hold the data of others."""
+
 GREEDY = Sampling(temperature=0)
 
 T = TypeVar("T")
@@ -166,13 +169,26 @@ def timed_windows(
 def timed_prompts(lane: Lane, lengths: Sequence[int], repeats: int, slots: int = 1) -> dict[int, list[float]]:
     """Seconds in which a prompt of each length is read into the first of `slots` slots, none of it being cached."""
 
-    def prompts(length: int) -> Iterator[float]:
-        for first in cycle((0, 1)):  # not the prefix of the prompt before
-            prompt, start = [first, *made_up_context(length - 1)], time.perf_counter()
-            lane.submit("begin", Sampling(), prompt, 0, slots)()
-            yield time.perf_counter() - start
+    return interleaved(lengths, repeats, lambda length: _prompts(lane, length, slots))
 
-    return interleaved(lengths, repeats, prompts)
+
+def timed_pauses(lane: Lane, length: int, repeats: int, slots: int = 1) -> list[float]:
+    """Seconds by which a prompt takes longer to read after `PAUSE_SECONDS` without work than right after another one."""
+    seconds, found = _prompts(lane, length, slots), list[float]()
+    for _ in range(repeats):
+        next(seconds)
+        at_once = next(seconds)
+        time.sleep(PAUSE_SECONDS)
+        found.append(next(seconds) - at_once)
+    return found
+
+
+def _prompts(lane: Lane, length: int, slots: int) -> Iterator[float]:
+    """Seconds of prompts that are read one after another."""
+    for first in cycle((0, 1)):  # not the prefix of the prompt before
+        prompt, start = [first, *made_up_context(length - 1)], time.perf_counter()
+        lane.submit("begin", Sampling(), prompt, 0, slots)()
+        yield time.perf_counter() - start
 
 
 def timed_drafts(lane: Lane, repeats: int, context: int, sampling: Sampling, slots: int = 1) -> list[float]:

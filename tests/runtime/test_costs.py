@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,8 +11,9 @@ import pytest
 import strategies
 from specdec import Costs, Pair, StrategyError, decode
 from specdec.measure import pair as pair_measuring
+from specdec.runtime import timing
 from specdec.runtime.messages import ForkRequest
-from specdec.runtime.timing import _in_steps, fan_outs, fork_positions, measured_costs, timed_branches
+from specdec.runtime.timing import _in_steps, fan_outs, fork_positions, measured_costs, timed_branches, timed_pauses
 from specdec.sampling import Sampling
 from specdec.testing.models import model, resembling
 
@@ -93,6 +95,37 @@ def test_forks_are_timed_as_a_decode_asks_for_them() -> None:
     for number, (steps, start) in found.items():
         assert steps == pytest.approx([1 + 0.1 * number] * len(steps))
         assert start == pytest.approx(3 + 0.1 * len(fan_outs(number)))
+
+
+class SleepyLane:
+    """A lane, and its clock: a prompt is read in 1 s, and in 4 after a pause."""
+
+    def __init__(self) -> None:
+        self.prompts: list[tuple[int, ...]] = []
+        self.now = self._last = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def submit(self, method: str, sampling: Sampling, prompt: list[int], slot: int, slots: int) -> Any:
+        assert (method, slot, slots) == ("begin", 0, 4)
+        self.prompts.append(tuple(prompt))
+
+        def read() -> None:
+            self.now = self._last = self.now + (4 if self.now > self._last else 1)
+
+        return read
+
+
+def test_a_prompt_after_a_pause_is_timed_beside_one_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    lane: Any = SleepyLane()
+    monkeypatch.setattr(timing, "time", lane)
+    assert timed_pauses(lane, 7, 3, slots=4) == pytest.approx([3.0] * 3)
+    assert {len(prompt) for prompt in lane.prompts} == {7}
+    assert all(one != two for one, two in pairwise(lane.prompts))
 
 
 def test_a_fork_s_start_is_what_it_takes_beside_its_forwards() -> None:

@@ -62,7 +62,7 @@ class Linear:
 
 SYSTEMS = [
     System(Linear()),
-    System(Linear(), network_seconds=3e-4, overhead_seconds=1e-3),
+    System(Linear(), network_seconds=3e-4, overhead_seconds=1e-3, wake_seconds=2e-2),
     System(Linear(), shared=True, turns=Slowdown(1.2, 1.5)),
     System(Linear(), shared=True, together=Slowdown(1.3, 1.7)),
 ]
@@ -146,6 +146,19 @@ def test_the_engine_is_the_one_written_step_by_step(
     }
     for name, values in found.items():
         np.testing.assert_allclose(values, theirs[name], rtol=0, atol=1e-9, err_msg=name)
+
+
+def test_an_idle_machine_wakes_once() -> None:
+    """Requests at 0, 0.001 and 0.9 s: the first and the last wake it, and the second joins the first."""
+    system = System(Constant(1.0, 0.01, batches_are_free=True))
+    workload = Workload(np.array([0.0, 0.001, 0.9]), np.ones(3, int), np.full(3, 4))
+    plain, waking = (
+        simulate_serving(CHAINS[0][0], Rate(0.5), replace(system, wake_seconds=seconds), workload, Server())
+        for seconds in (0.0, 0.1)
+    )
+    assert waking.first_token_seconds == pytest.approx([0.11, 0.11, 1.01])
+    assert waking.finish_seconds - waking.first_token_seconds == pytest.approx([0.03] * 3)
+    assert plain.first_token_seconds == pytest.approx([0.01, 0.02, 0.91])
 
 
 def test_halves_in_antiphase_hide_the_shorter_work() -> None:

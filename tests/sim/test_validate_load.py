@@ -67,6 +67,11 @@ def test_every_quantity_is_predicted_and_measured(found: LoadValidation) -> None
         assert all(one.error_at_pace == one.at_pace[0] / one.measured - 1 for one in point.compared)
         assert len(point.pace) == 1
     assert any(one.chance > 0 for one in found.points[1].compared)  # some guesses are accepted, others are not
+    assert found.profile is not None
+    assert found.profile.pair.target
+    assert found.profile.hardware is not None
+    assert found.profile.date
+    assert found.profile.versions["torch"]
     assert LoadValidation.from_dict(json.loads(json.dumps(found.to_dict(), allow_nan=False)), "the test") == found
 
 
