@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 
 from sim import Constant, Rate, System, compile_strategy, long_run_speed, read_runs
-from sim.study.engine_table import EngineValidation, PredictedCell, PredictedChoice, predict_table
+from sim.study.engine_table import predict_table
 from sim.study.load_report import BAR, LoadValidation
+from sim.study.table_report import EngineValidation, PredictedCell, PredictedChoice
 from specdec.profile import busy_sentence
 from strategies import Pearl
 
