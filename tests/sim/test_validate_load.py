@@ -75,6 +75,24 @@ def test_every_quantity_is_predicted_and_measured(found: LoadValidation) -> None
     assert LoadValidation.from_dict(json.loads(json.dumps(found.to_dict(), allow_nan=False)), "the test") == found
 
 
+def test_the_pace_is_that_of_the_seconds_of_work_that_were_played(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, told = serving.play, []
+
+    def slow(*arguments: Any, **options: Any) -> serving.Played:
+        played = real(*arguments, **options)
+        told.append(replace(played, working_seconds=1000.0))
+        return told[-1]
+
+    monkeypatch.setattr(serving, "play", slow)
+    target = minuscule(16, seed=3)
+    with Pair(target, resembling(target, 0.3), lane="inline") as pair:
+        numbers: dict[str, Any] = {"loads": (0.5,), "batch_size": 2, "requests": 2, "tokens": 3, "repeats": 1}
+        found = validate_load(pair, [Autoregressive()], [[1, 2, 3]], **numbers)
+    assert len(told) == 2  # the first warms up
+    [pace] = found.points[0].pace
+    assert pace > 1000
+
+
 def test_errors_are_signed_and_a_busy_machine_is_named_instead(found: LoadValidation) -> None:
     said = str(replace(found, busy=0.0))
     assert "Mean error" in said

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from sim_commands import COMMON, FREE, SYSTEM, Run, answer, printed
 
 from sim import (
@@ -27,6 +28,7 @@ from sim import (
     tune,
     validate,
 )
+from sim.study.load_report import Compared, LoadPoint, LoadValidation
 from specdec.profile import Profile
 from specdec.report import Report
 from strategies import Elastic, Pearl, Speculative
@@ -93,6 +95,19 @@ def test_tune_is_the_study_of_choices(run: Run) -> None:
 def test_timeline_is_the_study_of_first_rounds(run: Run) -> None:
     shown = timeline(Speculative(3), Rate(0.8), SYSTEM, rounds=5, seed=2)
     same(run, shown, f"timeline --strategy speculative --draft-length 3 {GIVEN} --rounds 5 --seed 2")
+
+
+@pytest.mark.parametrize("interrupted", [True, False])
+def test_load_that_a_person_ends_early_is_written_and_ends_as_interrupted(
+    run: Run, pair: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interrupted: bool
+) -> None:
+    one = Compared("ttft_mean", 1.0, 1.1, -0.1, (1.1,), (1.05,), -0.05)
+    found = LoadValidation(4, 10, 1, 0.0, (LoadPoint("pearl", {}, 0.5, 1.0, 0.0, (one,), (1.0,)),), interrupted=interrupted)
+    monkeypatch.setattr("sim.study.validate_load.validate_load", lambda *_, **__: found)
+    ran = run("validate", "--load", *pair, "--json", tmp_path / "load.json")
+    assert ran.code == (130 if interrupted else 0)
+    assert "-10.0 %" in ran.out
+    assert LoadValidation.read(tmp_path / "load.json") == found
 
 
 def test_validate_without_a_pair_is_the_study_of_published_numbers(run: Run) -> None:
