@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -133,7 +134,7 @@ def test_the_page_of_forks_compares_real_rounds_with_their_chain() -> None:
         run = BenchReport.read(ROOT / f"benchmarks/results/cpu_amd_epyc_2_cores_2026-11-26_{name}.json")
         forks = [one for one in run.results if one.strategy == "saguaro"]
         for temperature in sorted({one.temperature for one in forks}):
-            compared: list[tuple[int, float]] = []
+            compared: list[tuple[Any, float]] = []
             for one in forks:
                 if one.temperature == temperature and one.closed_form_tokens_per_second:
                     seconds = 1 / one.closed_form_tokens_per_second + one.overhead_share / one.tokens_per_second
