@@ -241,7 +241,8 @@ def at_pace(path: Path) -> Iterator[str]:
     yield f"""
 ### On a machine that changes its speed
 
-`{path.name}`: float32, {report.repeats} repeats. The command said: *{busy_sentence(report.busy)}*
+`{path.name}`: float32, {report.repeats} repeats. The command said:
+*{busy_sentence(report.busy)}*
 Equal arrivals gave a mean TTFT of {ttft} ms ({point.strategy} at {100 * point.load:.0f} %), so no prediction is
 within 10 % of both. Seconds of work were off the prediction by {fastest} to {slowest}, and queues multiply that. Hence
 each run is simulated once more at its own *pace*, by which its seconds of work are right. Nothing else is taken from the run.

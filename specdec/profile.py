@@ -162,6 +162,7 @@ class BatchRounds(Report):
 
 
 _FIXED_SECONDS = ("draft_start_seconds", "fork_start_seconds", "wake_seconds", "round_overhead_seconds")
+"""Times of a `Profile` that are single numbers and never missing."""
 
 
 @dataclass(frozen=True)

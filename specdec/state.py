@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from specdec.effects import Committed, Guess, Verdict
+from specdec.errors import InputError
 
 SPEED_RATIO = 3.0
 """The speed ratio where nothing is measured. Only strategies with `draft_length="auto"` ask for it."""
@@ -49,12 +51,19 @@ class Costs:
     `branches`      a step of a fork, in plain steps of the draft, by its branches; and the forward that a fork begins with, by
                     its positions
     `fork`          what a fork behind no guess takes before its first token, in plain steps: a forward, and what is around it
+
+    Raises `InputError` for a curve without points, or with numbers that do not rise.
     """
 
     speed_ratio: float = SPEED_RATIO
     windows: Curve = ((1, 1.0),)
     branches: Curve = ((1, 1.0),)
     fork: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, points in (("windows", self.windows), ("branches", self.branches)):
+            if not points or any(one >= two for (one, _), (two, _) in pairwise(points)):
+                raise InputError(f"{name} {points} is no curve: give (number, time) pairs, at least one, with rising numbers")
 
     def window(self, guesses: int) -> float:
         """A forward over so many guesses, and the position before them."""

@@ -122,7 +122,7 @@ class System:
     def costs(self) -> Costs:
         """What closed forms know of it; means over a grid."""
         one, step = self.target_seconds(1), self.draft_seconds(2) - self.draft_seconds(1)
-        begun = {number: self.fork_seconds(1, number, 1) for number in (1, *BRANCHES)}
+        begun = {number: self.fork_seconds(1, number, 1) for number in BRANCHES}
         steps = {number: self.fork_seconds(1, number, 2) - first for number, first in begun.items()}
         return Costs(
             self.speed_ratio,

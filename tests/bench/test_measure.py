@@ -210,8 +210,28 @@ def test_a_profile_is_read_by_the_simulator(lane: str) -> None:
     assert system.overhead_seconds == found.drafting_overhead_seconds > 0
     forked = float(system.fork_seconds(1, 2, 1) - system.fork_seconds(0, 0, 0)) - float(system.draft_seconds(1))
     assert forked > found.fork_start_seconds > 0  # the forward over the window, and what is done around it
+    assert found.wake_seconds == system.wake_seconds == 0.0  # no prompt was timed
     start = found.draft_start_seconds
     assert float(system.draft_seconds(1) - (system.draft_seconds(2) - system.draft_seconds(1))) == pytest.approx(start)
+
+
+def test_the_middle_prompt_is_timed_after_a_pause_and_idle_devices_begin_so_much_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def pauses(lane: Any, length: int, repeats: int, slots: int) -> list[float]:
+        asked.append((length, slots))
+        return [(-1.0, 0.5, 9.0)[len(asked) - 1]] * repeats  # of three passes
+
+    monkeypatch.setattr(pair_measuring, "timed_pauses", pauses)
+    target = minuscule(16, seed=3)
+    with Pair(target, resembling(target, 0.3), lane="inline") as pair:
+        found = profile(pair, {}, widths=(1,), batches=(1,), contexts=(16,), branches=(), prompt_tokens=(4, 6, 9), repeats=12)
+    assert asked == [(6, 1)] * 3
+    assert found.wake_seconds == measured_system(found, 20).wake_seconds == 0.5
+    with pytest.raises(InputError, match="wake_seconds is -1"):
+        replace(found, wake_seconds=-1.0)
+    with pytest.raises(InputError, match="wake_seconds -1"):
+        replace(measured_system(found, 20), wake_seconds=-1.0)
 
 
 def test_a_pair_without_a_draft_has_no_profile() -> None:

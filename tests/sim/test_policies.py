@@ -13,7 +13,7 @@ from sim.setup.system import System
 from sim.stream.chain import compile_strategy
 from sim.stream.events import run_stream
 from sim.stream.speed import long_run_speed
-from specdec import Costs, DecodingStrategy, DraftingStrategy, StrategyError, create
+from specdec import Costs, DecodingStrategy, DraftingStrategy, InputError, StrategyError, create
 
 DRAFTING = ("speculative", "pearl", "hedged", "saguaro")
 
@@ -79,6 +79,13 @@ def test_costs_follow_what_is_no_line() -> None:
     assert [known.forks(2, branches, 4) for branches in (3, 12, 18)] == pytest.approx(seconds)
     assert known.window(16) > known.window(12) > known.window(8)
     assert Costs(5.0, ((1, 1.0), (5, 1.2), (9, 1.2))).window(40) == 1.2
+
+
+@pytest.mark.parametrize("points", [(), ((2, 1.0), (1, 1.0)), ((1, 1.0), (1, 2.0))])
+def test_costs_refuse_what_is_no_curve(points: tuple[tuple[int, float], ...]) -> None:
+    for name in ("windows", "branches"):
+        with pytest.raises(InputError, match=f"{name} .* is no curve"):
+            Costs(5.0, **{name: points})
 
 
 @pytest.mark.parametrize("name", DRAFTING)
