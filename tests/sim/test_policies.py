@@ -83,9 +83,10 @@ def test_costs_follow_what_is_no_line() -> None:
 
 @pytest.mark.parametrize("points", [(), ((2, 1.0), (1, 1.0)), ((1, 1.0), (1, 2.0))])
 def test_costs_refuse_what_is_no_curve(points: tuple[tuple[int, float], ...]) -> None:
-    for name in ("windows", "branches"):
-        with pytest.raises(InputError, match=f"{name} .* is no curve"):
-            Costs(5.0, **{name: points})
+    with pytest.raises(InputError, match=r"windows .* is no curve"):
+        Costs(5.0, windows=points)
+    with pytest.raises(InputError, match=r"branches .* is no curve"):
+        Costs(5.0, branches=points)
 
 
 @pytest.mark.parametrize("name", DRAFTING)
