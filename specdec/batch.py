@@ -121,7 +121,8 @@ class _Facts:
         return self.pair.speed_ratio()
 
     def costs(self) -> Costs:
-        return self.pair.costs(sampled=self.sampled)
+        costs = self.pair.costs(sampled=self.sampled)
+        return replace(costs, speed_ratio=float(f"{costs.speed_ratio:.2g}"))  # closed forms are kept for each ratio
 
 
 @dataclass(eq=False)
@@ -310,6 +311,8 @@ class Batch(Iterator[tuple[int, Round]]):
         self._charge(time.perf_counter() - begin)
         for output, _ in self._ended:
             if output.finished_by is not None:
+                if self._size == 1:
+                    self._pair.follow(output.slot.statistics, sampled=not output.slot.sampling.greedy)
                 half = next(half for half in self._halves if output in half.running)
                 half.running.remove(output)
                 heapq.heappush(half.free, output.slot.index)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from types import TracebackType
@@ -39,9 +40,13 @@ from specdec.sampling import Sampling
 from specdec.shapes import is_shape
 from specdec.source import sources
 from specdec.state import BRANCHES, Costs
+from specdec.statistics import Statistics
 from specdec.vocabularies import SAME, Matching, match_tokenizers, require_way
 
 LANES = ("auto", "inline", "thread", "process")
+
+REMEMBERED = 32
+"""Forwards of the target that the speed ratio so far counts as, when a decode corrects it."""
 
 
 class Pair:
@@ -278,13 +283,21 @@ class Pair:
         return self._speed_ratios[sampled]
 
     def costs(self, *, sampled: bool = False) -> Costs:
-        """What work takes beside `speed_ratio`, for closed forms. The first call of each times both models."""
+        """What work takes, for closed forms. The first call of each times both models; decodes then correct the ratio."""
         if sampled not in self._costs:
             ratio, room = self.speed_ratio(sampled=sampled), self.draft_context_limit - fork_positions(max(BRANCHES))
             context = max(1, min(CONTEXT_TOKENS, room))
             with self.turn(drafts=True) as (target, draft):
                 self._costs[sampled] = measured_costs(target, draft, ratio, context, Sampling(float(sampled)))
         return self._costs[sampled]
+
+    def follow(self, statistics: Statistics, *, sampled: bool) -> None:
+        """Correct the speed ratio of `costs` by how long both models took in a decode of one sequence, if it is known yet."""
+        costs = self._costs.get(sampled)
+        ratio = costs and statistics.speed_ratio(costs)
+        if costs and ratio:
+            share = statistics.target_forwards / (statistics.target_forwards + REMEMBERED)
+            self._costs[sampled] = replace(costs, speed_ratio=costs.speed_ratio ** (1 - share) * ratio**share)
 
     def close(self) -> None:
         """End the lanes. A decode that goes on makes new ones."""

@@ -73,6 +73,10 @@ class Costs:
         """A draft of so many tokens."""
         return tokens / self.speed_ratio
 
+    def drafted(self, guesses: int, branches: int, tokens: int) -> float:
+        """A fork, or a draft where there are no branches."""
+        return self.forks(guesses, branches, tokens) if branches else self.draft(tokens)
+
     def forks(self, guesses: int, branches: int, tokens: int) -> float:
         """A fork behind so many guesses, of so many branches, with so many tokens each."""
         begun = self.fork + _at(self.branches, guesses + 1) - _at(self.branches, 1)

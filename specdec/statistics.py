@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from specdec.acceptance import Foresight
+from specdec.state import Costs
 
 
 @dataclass
@@ -41,6 +42,8 @@ class Statistics:
     `accepted_in_round`     accepted guesses in a round -> number of rounds
     `window_forwards`       positions scored in one forward of the target -> number of forwards
     `window_seconds`        positions scored in one forward of the target -> seconds of these forwards
+    `drafts`                (guesses before a fork, its branches, tokens of each) -> number of forks; (0, 0, tokens) -> number
+                            of drafts without a fork
     """
 
     rounds: int = 0
@@ -64,6 +67,7 @@ class Statistics:
     accepted_in_round: Counter[int] = field(default_factory=Counter[int])
     window_forwards: Counter[int] = field(default_factory=Counter[int])
     window_seconds: Counter[int] = field(default_factory=Counter[int])
+    drafts: Counter[tuple[int, int, int]] = field(default_factory=Counter[tuple[int, int, int]])
 
     def count_forward(self, width: int, seconds: float) -> None:
         """Add one forward of the target over `width` positions."""
@@ -86,6 +90,17 @@ class Statistics:
         self.foreseen_outcomes += foreseen
         self.complete_outcomes += complete
         self.foreseen_complete += complete and foreseen
+
+    def speed_ratio(self, costs: Costs) -> float | None:
+        """`c` while decoding: plain steps of the draft that take as long as a step of the target; `None` without a draft.
+
+        `costs` say how many steps a window, and a fork, takes; their own ratio has no effect.
+        """
+        target = sum(number * costs.window(positions - 1) for positions, number in self.window_forwards.items())
+        draft = sum(number * costs.drafted(*made) for made, number in self.drafts.items()) * costs.speed_ratio
+        if not (target and draft):
+            return None
+        return (self.target_busy_seconds / target) / (self.draft_busy_seconds / draft)
 
     def __add__(self, other: Statistics) -> Statistics:
         ours, theirs = vars(self), vars(other)

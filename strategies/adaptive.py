@@ -84,7 +84,7 @@ class Adaptive(DecodingStrategy):
         between(0, 1, first=self.first, margin=self.margin)
         between(0.5, 1, fading=self.fading)
         for name in self._names:
-            if not isinstance(create(name), DraftingStrategy):
+            if not isinstance(_named(name), DraftingStrategy):
                 raise InputError(f"among {self.among!r} is not possible: {name} has no draft length to choose")
 
     @property
@@ -113,8 +113,13 @@ class Adaptive(DecodingStrategy):
 
 
 @cache
+def _named(name: str) -> Any:
+    return create(name)
+
+
+@cache
 def _strategy(name: str, length: int) -> Any:
-    return create(name, draft_length=length) if length else create(name)
+    return replace(_named(name), draft_length=length) if length else _named(name)
 
 
 @cache

@@ -180,6 +180,7 @@ class DraftSide:
             asked.slot.give_back(request.uniforms[len(answer.tokens) :])
             asked.slot.statistics.drafted_tokens += len(answer.tokens)
             asked.slot.statistics.draft_steps += len(answer.tokens)
+            asked.slot.statistics.drafts[0, 0, len(answer.tokens)] += 1
             asked.slot.written = answer.certain
             asked.answer = Guess.certain(answer.tokens) if answer.certain else guess_of(answer.tokens, answer.q)
 
@@ -210,7 +211,9 @@ class DraftSide:
 
     def _answer_fork(self, asked: AskedFork, forking: Forking) -> None:
         asked.slot.statistics.drafted_tokens += sum(map(len, forking.tails))
-        asked.slot.statistics.draft_steps += 1 + max(map(len, forking.tails), default=0)
+        longest = max(map(len, forking.tails), default=0)
+        asked.slot.statistics.draft_steps += 1 + longest
+        asked.slot.statistics.drafts[len(asked.effect.fan_outs) - 1, len(forking.tails), longest] += 1
         rows_are_read = not asked.slot.sampling.greedy or asked.effect.stop is not None
         fetch = partial(self._branch, asked.slot.index, forking.number) if rows_are_read else None
         tails = dict(zip(forking.outcomes, enumerate(forking.tails), strict=True))

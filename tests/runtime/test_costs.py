@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+import specdec
 import strategies
-from specdec import Costs, Pair, StrategyError, decode
+from specdec import Costs, Pair, Statistics, StrategyError, decode
 from specdec.measure import pair as pair_measuring
+from specdec.pair import REMEMBERED
 from specdec.runtime import timing
 from specdec.runtime.messages import ForkRequest
 from specdec.runtime.timing import _in_steps, fan_outs, fork_positions, measured_costs, timed_branches, timed_pauses
@@ -167,3 +169,82 @@ def test_a_strategy_knows_the_costs_of_its_own_kind_of_decode(monkeypatch: pytes
         for temperature in (0.0, 0.7):
             decode(pair, strategies.Adaptive(most=2), [1, 2, 3], max_new_tokens=2, temperature=temperature)
     assert asked == [False, True]
+
+
+# --- decodes correct the speed ratio ---------------------------------------------------------------------------------
+
+CURVES = Costs(99.0, windows=((1, 1.0), (5, 1.4)), branches=((1, 1.0), (6, 2.0)), fork=3.0)
+
+
+def decoded(step: float, draft_step: float, rounds: int = 8) -> Statistics:
+    """What a decode counts on devices that take these seconds for a plain step, and else what `CURVES` say."""
+    counts = Statistics()
+    for _ in range(rounds):
+        counts.count_forward(1, step)
+        counts.count_forward(5, 1.4 * step)
+        counts.drafts[0, 0, 4] += 1
+        counts.drafts[5, 6, 4] += 1
+        counts.draft_busy_seconds += draft_step * (4 + (3.0 + 1.0) + 4 * 2.0)
+    return counts
+
+
+def test_a_decode_tells_how_many_steps_of_the_draft_one_of_the_target_takes() -> None:
+    assert decoded(30.0, 4.0).speed_ratio(CURVES) == pytest.approx(7.5)
+    assert (decoded(30.0, 4.0) + decoded(60.0, 8.0)).speed_ratio(CURVES) == pytest.approx(7.5)
+
+
+@pytest.mark.parametrize("idle", ["target", "draft"])
+def test_a_decode_in_which_one_model_rests_tells_no_ratio(idle: str) -> None:
+    counts = decoded(30.0, 4.0)
+    (counts.window_forwards if idle == "target" else counts.drafts).clear()
+    assert counts.speed_ratio(CURVES) is None
+
+
+def test_the_ratio_of_a_pair_follows_its_decodes() -> None:
+    target = model("llama", seed=1)
+    with Pair(target, resembling(target), lane="inline") as pair:
+        pair.follow(decoded(30.0, 4.0), sampled=False)  # nobody asked for costs: nothing is measured
+        before = pair.costs()
+        for _ in range(20):
+            pair.follow(decoded(30.0, 4.0, rounds=REMEMBERED // 2), sampled=False)
+        ratio = decoded(30.0, 4.0).speed_ratio(before) or 0.0
+        assert pair.costs().speed_ratio == pytest.approx(ratio, rel=1e-3)
+        assert pair.costs().windows == before.windows
+        assert pair.costs(sampled=True).speed_ratio == pair.speed_ratio(sampled=True)
+
+        pair.follow(decoded(30.0, 16.0, rounds=REMEMBERED // 2), sampled=False)  # as many forwards as are remembered
+        assert pair.costs().speed_ratio == pytest.approx(ratio / 2, rel=1e-3)  # halfway, as ratios are, to a quarter
+
+
+@pytest.mark.parametrize("strategy", ["speculative", "saguaro"])
+def test_a_decode_counts_what_its_draft_made(strategy: str) -> None:
+    target = model("llama", seed=1)
+    with Pair(target, resembling(target), lane="inline") as pair:
+        counts = decode(pair, specdec.create(strategy, draft_length=3), [1, 2, 3], max_new_tokens=9, temperature=0).statistics
+    drafts = {made: times for made, times in counts.drafts.items() if not made[1]}
+    forks = {made: times for made, times in counts.drafts.items() if made[1]}
+    assert drafts.keys() <= {(0, 0, 1), (0, 0, 2), (0, 0, 3)}
+    assert forks.keys() <= {(0, 3, 3), (3, 12, 3)}
+    assert bool(forks) == (strategy == "saguaro")
+    made = sum(times * max(1, branches) * tokens for (_, branches, tokens), times in counts.drafts.items())
+    assert made == counts.drafted_tokens > 0
+
+
+def test_strategies_are_told_the_ratio_that_decodes_corrected() -> None:
+    """To two digits, since closed forms are kept for each ratio."""
+    target, told = model("llama", seed=1), list[float]()
+
+    class Asking(strategies.Speculative):
+        def init(self, prompt: Any, facts: Any) -> Any:
+            told.append(facts.costs().speed_ratio)
+            return super().init(prompt, facts)
+
+    with Pair(target, resembling(target), lane="inline") as pair:
+        ratios = [pair.costs().speed_ratio]
+        for _ in range(2):
+            decode(pair, Asking(2), [1, 2, 3], max_new_tokens=12, temperature=0)
+            ratios.append(pair.costs().speed_ratio)
+        decode(pair, Asking(2), [[1, 2], [3]], max_new_tokens=12, temperature=0, batch_size=2)
+        assert pair.costs().speed_ratio == ratios[2]  # forwards of several sequences take longer than one decode's
+    assert len({*ratios}) == 3
+    assert told[:2] == [float(f"{ratio:.2g}") for ratio in ratios[:2]]
