@@ -78,9 +78,9 @@ def decode(
                           none is called
     `antiphase`           with a `batch_size`: decode in two halves, one drafted while the other is verified (see `Batch`)
     `seed`                the same seed gives the same tokens, on every lane and in every batch; exactly in float64, and up to
-                          rounding in other types. Prompt `i` of a list is decoded with `seed + i`. A strategy that asks for a
-                          `Race` (elastic) is the exception: the clock decides how long its drafts are, so its tokens differ
-                          from run to run, and only their law does not
+                          rounding in other types. Prompt `i` of a list is decoded with `seed + i`. Strategies that the clock
+                          tells how much to draft are the exception: `elastic` by its `Race`, `adaptive` by measured costs.
+                          Their tokens differ from run to run, and only their law does not
 
     Raises
 

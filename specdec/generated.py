@@ -30,7 +30,7 @@ class GenerateSettings(Report):
     `stop_strings`         texts that end the text
     `checkpoint`           names of those settings that the checkpoint decided
     `verification`         name of the rule that accepts drafted tokens
-    `seed`                 gives the same tokens again, except for strategies that race (`elastic`)
+    `seed`                 gives the same tokens again, except for strategies that the clock guides (`elastic`, `adaptive`)
     """
 
     temperature: float

@@ -4,9 +4,9 @@ The drafts that all sequences of a batch ask for are one request to the draft's 
 target's. Both lanes work at the same time. A single decode is a batch of one.
 
 All random numbers are drawn here, from two streams for each sequence: one for its verification, and one that its drafts are
-sampled by on their lane. So a seed gives the same tokens on every lane, in every batch, and whoever else decodes. The one
-exception is a strategy that asks for a `Race`: the clock decides how long its drafts are, so its tokens differ from run to run.
-Their law does not.
+sampled by on their lane. So a seed gives the same tokens on every lane, in every batch, and whoever else decodes. The
+exceptions are strategies that ask for a `Race` or for measured costs: the clock decides how long their drafts are, so their
+tokens differ from run to run. The law of the tokens does not.
 """
 
 from __future__ import annotations
