@@ -212,8 +212,8 @@ def test_the_ratio_of_a_pair_follows_its_decodes() -> None:
         assert pair.costs().windows == before.windows
         assert pair.costs(sampled=True).speed_ratio == pair.speed_ratio(sampled=True)
 
-        pair.follow(decoded(30.0, 16.0, rounds=REMEMBERED // 2), sampled=False)  # as many forwards as are remembered
-        assert pair.costs().speed_ratio == pytest.approx(ratio / 2, rel=1e-3)  # halfway, as ratios are, to a quarter
+        pair.follow(decoded(30.0, 32.0, rounds=REMEMBERED), sampled=False)  # twice as many forwards as are remembered
+        assert pair.costs().speed_ratio == pytest.approx(ratio / 4, rel=1e-3)  # so two thirds of the way to an eighth
 
 
 @pytest.mark.parametrize("strategy", ["speculative", "saguaro"])
