@@ -76,11 +76,18 @@ class ExactWindow:
     """`specdec.verification.Window` over exact rows. A token is drawn when the rule first reads it."""
 
     def __init__(self, pair: ExactPair, effect: Verify) -> None:
-        self._pair, self._committed, self._drafted = pair, effect.scores.committed.tokens, effect.guess.drafted
+        self._pair, self._drafted = pair, effect.guess.drafted
+        self._contexts = [effect.scores.committed.tokens]  # that of each guess, as far as they were read
         self.n = len(self._drafted)
 
     def _token(self, i: int) -> int:
-        return self._drafted[i].token
+        return self._context(i + 1)[-1]
+
+    def _context(self, i: int) -> Tokens:
+        contexts = self._contexts
+        while len(contexts) <= i:
+            contexts.append((*contexts[-1], self._drafted[len(contexts) - 1].token))
+        return contexts[i]
 
     def p_at(self, i: int) -> Fraction:
         return self._p(i)[self._token(i)]
@@ -94,7 +101,7 @@ class ExactWindow:
         return Fraction(1) if q is None else q[token]
 
     def _p(self, i: int) -> ExactRow:
-        return self._pair.p(self._committed + tuple(drafted.token for drafted in self._drafted[:i]))
+        return self._pair.p(self._context(i))
 
     def p(self, i: int) -> Row:
         return np.array(self._p(i), dtype=object)

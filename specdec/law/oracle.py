@@ -27,13 +27,13 @@ T = TypeVar("T")
 class Step(NamedTuple):
     """One choice on a branch: the first of `options` is taken, the others are still to be tried.
 
-    `asked`     the weights that were asked about
+    `asked`     what was asked: weights, or the probability of a trial
     `options`   (index, its probability) of what is possible and was not tried yet
     `before`    weight of the branch before this choice
     `weight`    weight of the branch with it
     """
 
-    asked: Sequence[Any]
+    asked: Any
     options: tuple[tuple[int, Any], ...]
     before: Any
     weight: Any
@@ -58,14 +58,32 @@ class Oracle:
 
     def choose(self, weights: Sequence[Any]) -> int:
         """An index, with probability equal to its weight (they sum to 1). Impossible options are never taken."""
-        if self._made == len(self.trail):
-            options = tuple([(index, weight) for index, weight in enumerate(weights) if weight])
-            before = self.weight
-            self.trail.append(Step(weights, options, before, before if len(options) == 1 else before * options[0][1]))
-        elif weights != self.trail[self._made].asked:
+        return self._taken(weights) if self._repeats else self._new(weights, weights)
+
+    @property
+    def _repeats(self) -> bool:
+        return self._made < len(self.trail)
+
+    def _new(self, asked: Any, weights: Sequence[Any]) -> int:
+        """The first option of a new choice."""
+        options = tuple([(index, weight) for index, weight in enumerate(weights) if weight])
+        before = self.weight
+        self.trail.append(Step(asked, options, before, before if len(options) == 1 else before * options[0][1]))
+        return self._taken(asked)
+
+    def _taken(self, asked: Any) -> int:
+        """The option that the trail takes."""
+        step = self.trail[self._made]
+        if asked != step.asked:
             raise _asked_differently()
         self._made += 1
-        return self.trail[self._made - 1].options[0][0]
+        return step.options[0][0]
+
+    def _succeeds(self, probability: Any) -> bool:
+        """A trial. While a trail is repeated, its weights need not be computed again."""
+        if probability >= 1:
+            return True
+        return (self._taken(probability) if self._repeats else self._new(probability, (probability, 1 - probability))) == 0
 
     def end(self) -> None:
         """The run is over; a `StrategyError` if it did not repeat the whole trail."""
@@ -75,21 +93,23 @@ class Oracle:
     def leading(self, probabilities: Iterable[Any]) -> int:
         count = 0
         for probability in probabilities:
-            if probability < 1 and self.choose((probability, 1 - probability)) == 1:
+            if not self._succeeds(probability):
                 break
             count += 1
         return count
 
     def last(self, probabilities: Sequence[Any]) -> int:
         for index in range(len(probabilities), 0, -1):
-            probability = probabilities[index - 1]
-            if probability >= 1 or self.choose((probability, 1 - probability)) == 0:
+            if self._succeeds(probabilities[index - 1]):
                 return index
         return 0
 
     def pick(self, weights: Row) -> int:
+        asked = list(weights)
+        if self._repeats:
+            return self._taken(asked)
         total = weights.sum()
-        return self.choose([weight / total for weight in weights])
+        return self._new(asked, [weight / total for weight in asked])
 
 
 def branches(run: Callable[[Oracle], T]) -> Iterator[tuple[T, Any]]:

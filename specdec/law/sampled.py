@@ -44,13 +44,13 @@ VOCABULARY = 3
 
 
 class Sampler(Oracle):
-    """Takes one branch at random."""
+    """Takes one branch at random: each choice is new."""
 
     def __init__(self, random: Random) -> None:
         super().__init__()
         self._random = random
 
-    def choose(self, weights: Sequence[Any]) -> int:
+    def _new(self, asked: Any, weights: Sequence[Any]) -> int:
         sums = [float(total) for total in accumulate(weights)]
         index = min(bisect(sums, self._random.random() * sums[-1]), len(sums) - 1)
         while not weights[index]:  # rounding, at the end of the sums
