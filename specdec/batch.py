@@ -311,7 +311,7 @@ class Batch(Iterator[tuple[int, Round]]):
         self._charge(time.perf_counter() - begin)
         for output, _ in self._ended:
             if output.finished_by is not None:
-                if self._size == 1:
+                if self._size == 1:  # a forward of several sequences takes longer than the costs say of one
                     self._pair.follow(output.slot.statistics, sampled=not output.slot.sampling.greedy)
                 half = next(half for half in self._halves if output in half.running)
                 half.running.remove(output)

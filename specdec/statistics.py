@@ -98,7 +98,7 @@ class Statistics:
         """
         target = sum(number * costs.window(positions - 1) for positions, number in self.window_forwards.items())
         draft = sum(number * costs.drafted(*made) for made, number in self.drafts.items()) * costs.speed_ratio
-        if not (target and draft):
+        if not (target and draft and self.draft_busy_seconds):
             return None
         return (self.target_busy_seconds / target) / (self.draft_busy_seconds / draft)
 

@@ -73,7 +73,7 @@ class Undrawn:
 
 
 class ExactWindow:
-    """`specdec.verification.Window` over exact rows. A token is drawn when the rule first reads it."""
+    """`specdec.verification.Window` over exact rows. A token is drawn when the rule first reads it, or a later one."""
 
     def __init__(self, pair: ExactPair, effect: Verify) -> None:
         self._pair, self._drafted = pair, effect.guess.drafted

@@ -193,6 +193,10 @@ def test_a_decode_tells_how_many_steps_of_the_draft_one_of_the_target_takes() ->
     assert (decoded(30.0, 4.0) + decoded(60.0, 8.0)).speed_ratio(CURVES) == pytest.approx(7.5)
 
 
+def test_a_draft_that_takes_no_time_tells_no_ratio() -> None:
+    assert decoded(30.0, 0.0).speed_ratio(CURVES) is None
+
+
 @pytest.mark.parametrize("idle", ["target", "draft"])
 def test_a_decode_in_which_one_model_rests_tells_no_ratio(idle: str) -> None:
     counts = decoded(30.0, 4.0)
