@@ -3,7 +3,7 @@
 Each round tells how many guesses were accepted, whether one was rejected, and whether a fork foresaw the outcome. At these
 rates and the measured costs, `closed_form` says how many tokens each strategy gives for a step of the target, and with
 which length. The counts fade, so that a change of the text is noticed. Without news they fade to what is assumed at the start,
-so that drafting, or forking, is tried again. A switch drops what is pending.
+so that drafting, or forking, is tried again. What is pending is kept where the chosen strategy verifies it.
 
 The choice depends on earlier rounds alone, so the law is that of the strategies that it chooses from.
 """
@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, ClassVar
 
 from specdec import (
+    Both,
     Committed,
     Costs,
     DecodingStrategy,
@@ -26,6 +27,7 @@ from specdec import (
     Guess,
     InputError,
     Program,
+    Score,
     State,
     Verdict,
     create,
@@ -77,7 +79,7 @@ class Adaptive(DecodingStrategy):
     most: int = 12
     first: float = 0.8
     fading: float = 0.95
-    margin: float = 0.02
+    margin: float = 0.05
 
     def __post_init__(self) -> None:
         longest_draft(self.most)
@@ -107,8 +109,7 @@ class Adaptive(DecodingStrategy):
     def step(self, state: Any) -> Program[State]:
         counts: Counts = state.memory
         name, length = self.choice(counts)
-        pending = state.pending if name == counts.used else Guess.empty
-        after, verdict, hit = yield from _watched(_strategy(name, length).step(State(state.committed, pending)))
+        after, verdict, hit = yield from _watched(_round(_strategy(name, length), state.committed, state.pending))
         return State(after.committed, after.pending, replace(counts, used=name).faded(self.fading, verdict, hit))
 
 
@@ -122,10 +123,18 @@ def _strategy(name: str, length: int) -> Any:
     return replace(_named(name), draft_length=length) if length else _named(name)
 
 
-@cache
+@lru_cache(1 << 14)
 def _best(name: str, costs: Costs, rate: float, hit: float | None, most: int) -> tuple[float, int]:
     """The highest pace, and the draft length that has it."""
     return max((_strategy(name, length).closed_form(rate, costs, length, hit), length) for length in range(1, most + 1))
+
+
+def _round(strategy: Any, committed: Committed, pending: Guess) -> Program[State]:
+    """A round that verifies what is pending, or drops it: speculative decoding would draft behind it, and leave it out."""
+    first: Any = next(strategy.step(State(committed, pending)))
+    score = first.left if isinstance(first, Both) else first
+    verified = isinstance(score, Score) and score.guess is pending
+    return strategy.step(State(committed, pending if verified else Guess.empty))
 
 
 def _watched(program: Program[State]) -> Generator[Any, Any, tuple[State, Verdict, bool | None]]:

@@ -10,7 +10,7 @@ from exact_pairs import any_pair, few
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specdec import Committed, Costs, Facts, Guess, InputError, KnownFacts, State, Verdict, create
+from specdec import Committed, Costs, Draft, Facts, Fork, Guess, InputError, KnownFacts, Score, State, Verdict, create
 from specdec.law import Exact, cases, law, target_law
 from specdec.law.proof import PROMPT
 from specdec.verification import rules
@@ -94,15 +94,23 @@ def test_another_strategy_must_be_better_by_the_margin() -> None:
     assert rival != Adaptive(margin=0.5).choice(replace(counts, used="speculative"))[0] == "speculative"
 
 
-def test_a_switch_drops_what_is_pending_and_nothing_else_does() -> None:
+@pytest.mark.parametrize(("used", "hits", "chosen"), [("saguaro", 0.0, Draft), ("pearl", 1e6, Fork), ("pearl", 0.0, Draft)])
+def test_a_switch_keeps_what_is_pending(used: str, hits: float, chosen: type[Draft | Fork]) -> None:
+    """Without hits PEARL is faster than Saguaro, with hits alone it is slower. Both verify the window that is pending."""
+    pending, counts = Guess.certain((1, 2)), Counts(Costs(2.0), used, 0.5e6, 1e6, hits, 1e6)
+    first: Any = next(Adaptive(among="pearl+saguaro").step(State(Committed(PROMPT), pending, counts)))
+    assert isinstance(first.right, chosen)
+    assert first.left.guess is pending
+
+
+def test_a_switch_drops_what_would_not_be_verified() -> None:
     """Speculative decoding would draft behind the pending window, and score without it: exact, and useless."""
-    pending, counts = Guess.certain((1, 2)), Counts(Costs(2.0), "pearl", 0.5e6, 1e6, 0.0, 1e6)
+    pending, counts = Guess.certain((1, 2)), Counts(Costs(10.0), "pearl", 0.5e6, 1e6, 0.0, 1e6)
     state = State(Committed(PROMPT), pending, counts)
-    kept: Any = next(Adaptive(among="pearl").step(state))
-    assert kept.left.guess == kept.right.after == pending
-    faster = replace(state, memory=replace(counts, costs=Costs(10.0)))  # there the bonus token is worth more than not to wait
-    dropped: Any = next(Adaptive(among="speculative+pearl").step(faster))
-    assert dropped.after == Guess.empty
+    drafts: Any = next(Adaptive(among="speculative+pearl").step(state))  # its bonus token is worth more than not to wait
+    assert drafts.after == Guess.empty
+    plain: Any = next(Adaptive(among="pearl", margin=0.0).step(replace(state, memory=replace(counts, costs=Costs(0.4)))))
+    assert plain == Score(state.committed, Guess.empty)
 
 
 def test_counts_fade_and_misses_are_seen() -> None:
