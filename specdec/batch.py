@@ -121,8 +121,7 @@ class _Facts:
         return self.pair.speed_ratio()
 
     def costs(self) -> Costs:
-        costs = self.pair.costs(sampled=self.sampled)
-        return replace(costs, speed_ratio=float(f"{costs.speed_ratio:.2g}"))  # closed forms are kept for each ratio
+        return self.pair.costs(sampled=self.sampled)
 
 
 @dataclass(eq=False)

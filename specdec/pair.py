@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import threading
 import warnings
-from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +18,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from specdec.correction import corrected
 from specdec.drafters import SmallDraft, drafter_of
 from specdec.errors import InputError, PairError
 from specdec.loading import load_model, load_small_draft, load_tokenizer
@@ -44,9 +44,6 @@ from specdec.statistics import Statistics
 from specdec.vocabularies import SAME, Matching, match_tokenizers, require_way
 
 LANES = ("auto", "inline", "thread", "process")
-
-REMEMBERED = 32
-"""Forwards of the target that the speed ratio so far counts as, when a decode corrects it."""
 
 
 class Pair:
@@ -283,7 +280,7 @@ class Pair:
         return self._speed_ratios[sampled]
 
     def costs(self, *, sampled: bool = False) -> Costs:
-        """What work takes, for closed forms. The first call of each times both models; decodes then correct the ratio."""
+        """What work takes, for closed forms. The first call of each times both models; decodes then correct them."""
         if sampled not in self._costs:
             ratio, room = self.speed_ratio(sampled=sampled), self.draft_context_limit - fork_positions(max(BRANCHES))
             context = max(1, min(CONTEXT_TOKENS, room))
@@ -291,13 +288,10 @@ class Pair:
                 self._costs[sampled] = measured_costs(target, draft, ratio, context, Sampling(float(sampled)))
         return self._costs[sampled]
 
-    def follow(self, statistics: Statistics, *, sampled: bool) -> None:
-        """Correct the speed ratio of `costs` by how long both models took in a decode of one sequence, if it is known yet."""
-        costs = self._costs.get(sampled)
-        ratio = costs and statistics.speed_ratio(costs)
-        if costs and ratio:
-            share = statistics.target_forwards / (statistics.target_forwards + REMEMBERED)
-            self._costs[sampled] = replace(costs, speed_ratio=costs.speed_ratio ** (1 - share) * ratio**share)
+    def follow(self, decode: Statistics, *, sampled: bool) -> None:
+        """Correct `costs`, if they are known yet, by how long both models took in a decode of one sequence."""
+        if sampled in self._costs:
+            self._costs[sampled] = corrected(self._costs[sampled], decode)
 
     def close(self) -> None:
         """End the lanes. A decode that goes on makes new ones."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from itertools import pairwise
 from typing import Protocol, TypeAlias
 
@@ -37,7 +37,7 @@ def on_curve(points: Curve, numbers: ArrayLike) -> NDArray[np.float64]:
     return np.interp(at, known, times) + slope * np.maximum(0.0, at - known[-1])
 
 
-@cache
+@lru_cache(1 << 14)
 def _at(points: Curve, number: int) -> float:
     return float(on_curve(points, number))
 
@@ -72,10 +72,6 @@ class Costs:
     def draft(self, tokens: int) -> float:
         """A draft of so many tokens."""
         return tokens / self.speed_ratio
-
-    def drafted(self, guesses: int, branches: int, tokens: int) -> float:
-        """A fork, or a draft where there are no branches."""
-        return self.forks(guesses, branches, tokens) if branches else self.draft(tokens)
 
     def forks(self, guesses: int, branches: int, tokens: int) -> float:
         """A fork behind so many guesses, of so many branches, with so many tokens each."""

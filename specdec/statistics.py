@@ -10,7 +10,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from specdec.acceptance import Foresight
-from specdec.state import Costs
 
 
 @dataclass
@@ -44,6 +43,7 @@ class Statistics:
     `window_seconds`        positions scored in one forward of the target -> seconds of these forwards
     `drafts`                (guesses before a fork, its branches, tokens of each) -> number of forks; (0, 0, tokens) -> number
                             of drafts without a fork
+    `draft_seconds`         the same -> seconds of these forks or drafts
     """
 
     rounds: int = 0
@@ -68,6 +68,7 @@ class Statistics:
     window_forwards: Counter[int] = field(default_factory=Counter[int])
     window_seconds: Counter[int] = field(default_factory=Counter[int])
     drafts: Counter[tuple[int, int, int]] = field(default_factory=Counter[tuple[int, int, int]])
+    draft_seconds: Counter[tuple[int, int, int]] = field(default_factory=Counter[tuple[int, int, int]])
 
     def count_forward(self, width: int, seconds: float) -> None:
         """Add one forward of the target over `width` positions."""
@@ -75,6 +76,12 @@ class Statistics:
         self.target_busy_seconds += seconds
         self.window_forwards[width] += 1
         self.window_seconds[width] += seconds  # type: ignore[assignment]  # a Counter that counts seconds, so that it adds up
+
+    def count_draft(self, guesses: int, branches: int, tokens: int, seconds: float) -> None:
+        """Add a fork behind so many guesses, of so many branches with so many tokens each; or a draft, without branches."""
+        self.draft_busy_seconds += seconds
+        self.drafts[guesses, branches, tokens] += 1
+        self.draft_seconds[guesses, branches, tokens] += seconds  # type: ignore[assignment]  # as above
 
     def count_round(self, accepted: int, guessed: int, certain: int) -> None:
         """Add one verification of `guessed` tokens, `certain` of which the strategy computed, without a draft model."""
@@ -90,17 +97,6 @@ class Statistics:
         self.foreseen_outcomes += foreseen
         self.complete_outcomes += complete
         self.foreseen_complete += complete and foreseen
-
-    def speed_ratio(self, costs: Costs) -> float | None:
-        """`c` while decoding: plain steps of the draft that take as long as a step of the target; `None` without a draft.
-
-        `costs` say how many steps a window, and a fork, takes; their own ratio has no effect.
-        """
-        target = sum(number * costs.window(positions - 1) for positions, number in self.window_forwards.items())
-        draft = sum(number * costs.drafted(*made) for made, number in self.drafts.items()) * costs.speed_ratio
-        if not (target and draft and self.draft_busy_seconds):
-            return None
-        return (self.target_busy_seconds / target) / (self.draft_busy_seconds / draft)
 
     def __add__(self, other: Statistics) -> Statistics:
         ours, theirs = vars(self), vars(other)

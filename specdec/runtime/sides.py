@@ -173,14 +173,13 @@ class DraftSide:
         if answer.failure:
             self._give_up(answer.failure)
             return
-        asked.slot.statistics.draft_busy_seconds += answer.busy_seconds
         if isinstance(asked, AskedFork):
             self._answer_fork(asked, answer)
         else:
             asked.slot.give_back(request.uniforms[len(answer.tokens) :])
             asked.slot.statistics.drafted_tokens += len(answer.tokens)
             asked.slot.statistics.draft_steps += len(answer.tokens)
-            asked.slot.statistics.drafts[0, 0, len(answer.tokens)] += 1
+            asked.slot.statistics.count_draft(0, 0, len(answer.tokens), answer.busy_seconds)
             asked.slot.written = answer.certain
             asked.answer = Guess.certain(answer.tokens) if answer.certain else guess_of(answer.tokens, answer.q)
 
@@ -213,7 +212,8 @@ class DraftSide:
         asked.slot.statistics.drafted_tokens += sum(map(len, forking.tails))
         longest = max(map(len, forking.tails), default=0)
         asked.slot.statistics.draft_steps += 1 + longest
-        asked.slot.statistics.drafts[len(asked.effect.fan_outs) - 1, len(forking.tails), longest] += 1
+        guesses, seconds = len(asked.effect.fan_outs) - 1, forking.busy_seconds
+        asked.slot.statistics.count_draft(guesses, len(forking.tails), longest, seconds)
         rows_are_read = not asked.slot.sampling.greedy or asked.effect.stop is not None
         fetch = partial(self._branch, asked.slot.index, forking.number) if rows_are_read else None
         tails = dict(zip(forking.outcomes, enumerate(forking.tails), strict=True))

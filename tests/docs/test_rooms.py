@@ -95,7 +95,7 @@ ROOMS: dict[str, dict[str, str]] = {
         "tools": "sampling processors stopping synthetic shapes pictures prompts",
         "law": "law",
         "runtime": "runtime",
-        "pair": "own_layers source diagnosis loading vocabularies drafters pair settings summary",
+        "pair": "own_layers source diagnosis correction loading vocabularies drafters pair settings summary",
         "decoding": "encoded chat text batch decoding generated",
         "huggingface": "huggingface",
         "measure": "measure",

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 import specdec
 import strategies
 from specdec import Costs, Pair, Statistics, StrategyError, decode
+from specdec.correction import REMEMBERED, corrected
 from specdec.measure import pair as pair_measuring
-from specdec.pair import REMEMBERED
 from specdec.runtime import timing
 from specdec.runtime.messages import ForkRequest
 from specdec.runtime.timing import _in_steps, fan_outs, fork_positions, measured_costs, timed_branches, timed_pauses
@@ -171,53 +173,92 @@ def test_a_strategy_knows_the_costs_of_its_own_kind_of_decode(monkeypatch: pytes
     assert asked == [False, True]
 
 
-# --- decodes correct the speed ratio ---------------------------------------------------------------------------------
+# --- decodes correct what was measured -------------------------------------------------------------------------------
 
-CURVES = Costs(99.0, windows=((1, 1.0), (5, 1.4)), branches=((1, 1.0), (6, 2.0)), fork=3.0)
+KNOWN = Costs(5.0, windows=((1, 1.0), (5, 1.4)), branches=((1, 1.0), (6, 2.0)), fork=3.0)
+TRUE = Costs(20.0, windows=((1, 1.0), (5, 1.6)), branches=((1, 1.0), (6, 3.0)), fork=4.5)
 
 
-def decoded(step: float, draft_step: float, rounds: int = 8) -> Statistics:
-    """What a decode counts on devices that take these seconds for a plain step, and else what `CURVES` say."""
+def decoded(true: Costs, step: float = 30.0, rounds: int = REMEMBERED) -> Statistics:
+    """What a decode counts on devices of these costs, with a forward, a window, a draft and a fork in each round."""
     counts = Statistics()
     for _ in range(rounds):
         counts.count_forward(1, step)
-        counts.count_forward(5, 1.4 * step)
-        counts.drafts[0, 0, 4] += 1
-        counts.drafts[5, 6, 4] += 1
-        counts.draft_busy_seconds += draft_step * (4 + (3.0 + 1.0) + 4 * 2.0)
+        counts.count_forward(4, true.window(3) * step)
+        counts.count_draft(0, 0, 4, true.draft(4) * step)
+        counts.count_draft(3, 4, 2, true.forks(3, 4, 2) * step)
     return counts
 
 
-def test_a_decode_tells_how_many_steps_of_the_draft_one_of_the_target_takes() -> None:
-    assert decoded(30.0, 4.0).speed_ratio(CURVES) == pytest.approx(7.5)
-    assert (decoded(30.0, 4.0) + decoded(60.0, 8.0)).speed_ratio(CURVES) == pytest.approx(7.5)
+def after(decode: Statistics, times: int = 1, costs: Costs = KNOWN) -> Costs:
+    for _ in range(times):
+        costs = corrected(costs, decode)
+    return costs
 
 
-def test_a_draft_that_takes_no_time_tells_no_ratio() -> None:
-    assert decoded(30.0, 0.0).speed_ratio(CURVES) is None
+@pytest.mark.parametrize("step", [30.0, 60.0])
+def test_a_decode_as_known_corrects_nothing(step: float) -> None:
+    assert flat(after(decoded(KNOWN, step))) == pytest.approx(flat(KNOWN))
 
 
-@pytest.mark.parametrize("idle", ["target", "draft"])
-def test_a_decode_in_which_one_model_rests_tells_no_ratio(idle: str) -> None:
-    counts = decoded(30.0, 4.0)
-    (counts.window_forwards if idle == "target" else counts.drafts).clear()
-    assert counts.speed_ratio(CURVES) is None
+def flat(costs: Costs) -> list[float]:
+    return [costs.speed_ratio, costs.fork, *np.ravel(costs.windows), *np.ravel(costs.branches)]
 
 
-def test_the_ratio_of_a_pair_follows_its_decodes() -> None:
+def test_decodes_correct_what_windows_and_forks_take_and_the_speed_ratio() -> None:
+    found = after(decoded(TRUE), times=40)
+    assert found.speed_ratio == pytest.approx(TRUE.speed_ratio, rel=1e-3)
+    assert found.window(3) == pytest.approx(TRUE.window(3), rel=1e-3)
+    assert found.forks(3, 4, 2) == pytest.approx(TRUE.forks(3, 4, 2), rel=1e-3)
+
+
+def test_as_much_work_as_is_remembered_moves_costs_half_of_the_way() -> None:
+    faster = after(decoded(replace(KNOWN, speed_ratio=20.0), rounds=REMEMBERED // 2))
+    assert flat(faster) == pytest.approx(flat(replace(KNOWN, speed_ratio=10.0)))
+    dearer = after(decoded(replace(KNOWN, windows=((1, 1.0), (4, 1.3 * 1.69)))))
+    assert dearer.windows == ((1, 1.0), (5, pytest.approx(1.4 * 1.3)))
+
+
+@pytest.mark.parametrize(
+    ("missing", "kept"),
+    [
+        ("window_forwards", "speed_ratio windows"),
+        ("drafts", "speed_ratio branches fork"),
+        ("draft_seconds", "speed_ratio branches fork"),
+    ],
+)
+def test_what_a_decode_does_not_compare_stays(missing: str, kept: str) -> None:
+    """One that drafts nothing, or one whose draft takes no time."""
+    decode = decoded(TRUE)
+    getattr(decode, missing).clear()
+    found = after(decode)
+    assert {one for one in vars_of(KNOWN) if vars_of(found)[one] == vars_of(KNOWN)[one]} == {"speed_ratio", *kept.split()}
+
+
+def vars_of(costs: Costs) -> dict[str, Any]:
+    return {one.name: getattr(costs, one.name) for one in fields(costs)}
+
+
+def test_windows_alone_tell_nothing_of_windows() -> None:
+    decode = decoded(TRUE)
+    del decode.window_forwards[1], decode.drafts[0, 0, 4]
+    assert after(decode) == replace(KNOWN, speed_ratio=after(decode).speed_ratio)
+
+
+def test_nothing_takes_less_than_a_step() -> None:
+    """Not even where a decode's windows took less than its forwards over one position."""
+    found = after(decoded(Costs(5.0, windows=((1, 1.0), (4, 0.5)), branches=((1, 1.0), (4, 0.8)), fork=0.5)), times=40)
+    assert replace(found, speed_ratio=5.0) == Costs(5.0, windows=((1, 1.0), (5, 1.0)), branches=((1, 1.0), (6, 1.0)))
+
+
+def test_the_costs_of_a_pair_follow_its_decodes() -> None:
     target = model("llama", seed=1)
     with Pair(target, resembling(target), lane="inline") as pair:
-        pair.follow(decoded(30.0, 4.0), sampled=False)  # nobody asked for costs: nothing is measured
+        pair.follow(decoded(KNOWN), sampled=False)  # nobody asked for costs: nothing is measured
         before = pair.costs()
-        for _ in range(20):
-            pair.follow(decoded(30.0, 4.0, rounds=REMEMBERED // 2), sampled=False)
-        ratio = decoded(30.0, 4.0).speed_ratio(before) or 0.0
-        assert pair.costs().speed_ratio == pytest.approx(ratio, rel=1e-3)
-        assert pair.costs().windows == before.windows
+        pair.follow(decoded(KNOWN), sampled=False)
+        assert pair.costs() == after(decoded(KNOWN), costs=before)
         assert pair.costs(sampled=True).speed_ratio == pair.speed_ratio(sampled=True)
-
-        pair.follow(decoded(30.0, 32.0, rounds=REMEMBERED), sampled=False)  # twice as many forwards as are remembered
-        assert pair.costs().speed_ratio == pytest.approx(ratio / 4, rel=1e-3)  # so two thirds of the way to an eighth
 
 
 @pytest.mark.parametrize("strategy", ["speculative", "saguaro"])
@@ -232,23 +273,24 @@ def test_a_decode_counts_what_its_draft_made(strategy: str) -> None:
     assert bool(forks) == (strategy == "saguaro")
     made = sum(times * max(1, branches) * tokens for (_, branches, tokens), times in counts.drafts.items())
     assert made == counts.drafted_tokens > 0
+    assert counts.draft_seconds.keys() == counts.drafts.keys()
+    assert sum(counts.draft_seconds.values()) == pytest.approx(counts.draft_busy_seconds)
 
 
-def test_strategies_are_told_the_ratio_that_decodes_corrected() -> None:
-    """To two digits, since closed forms are kept for each ratio."""
-    target, told = model("llama", seed=1), list[float]()
+def test_strategies_are_told_the_costs_that_decodes_corrected() -> None:
+    target, told = model("llama", seed=1), list[Costs]()
 
     class Asking(strategies.Speculative):
         def init(self, prompt: Any, facts: Any) -> Any:
-            told.append(facts.costs().speed_ratio)
+            told.append(facts.costs())
             return super().init(prompt, facts)
 
     with Pair(target, resembling(target), lane="inline") as pair:
-        ratios = [pair.costs().speed_ratio]
+        costs = [pair.costs()]
         for _ in range(2):
             decode(pair, Asking(2), [1, 2, 3], max_new_tokens=12, temperature=0)
-            ratios.append(pair.costs().speed_ratio)
+            costs.append(pair.costs())
         decode(pair, Asking(2), [[1, 2], [3]], max_new_tokens=12, temperature=0, batch_size=2)
-        assert pair.costs().speed_ratio == ratios[2]  # forwards of several sequences take longer than one decode's
-    assert len({*ratios}) == 3
-    assert told[:2] == [float(f"{ratio:.2g}") for ratio in ratios[:2]]
+        assert pair.costs() == costs[2]  # forwards of several sequences take longer than one decode's
+    assert len({*costs}) == 3
+    assert told[:2] == costs[:2]
