@@ -245,6 +245,13 @@ def test_windows_alone_tell_nothing_of_windows() -> None:
     assert after(decode) == replace(KNOWN, speed_ratio=after(decode).speed_ratio)
 
 
+def test_a_draft_without_tokens_corrects_nothing() -> None:
+    decode = Statistics()
+    decode.count_forward(1, 30.0)
+    decode.count_draft(3, 0, 0, 4.0)
+    assert after(decode) == KNOWN
+
+
 def test_nothing_takes_less_than_a_step() -> None:
     """Not even where a decode's windows took less than its forwards over one position."""
     found = after(decoded(Costs(5.0, windows=((1, 1.0), (4, 0.5)), branches=((1, 1.0), (4, 0.8)), fork=0.5)), times=40)
