@@ -24,7 +24,7 @@ class _Work:
 
     def over(self, other: _Work, known: float = 1.0) -> float:
         """Seconds of a step over those of the other work, moved there from what is known by how much of both was seen."""
-        if not (self.steps and self.seconds and other.steps and other.seconds):
+        if not (self.seconds and other.steps and other.seconds):
             return known
         pieces = min(self.pieces, other.pieces)
         share = pieces / (pieces + REMEMBERED)

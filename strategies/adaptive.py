@@ -27,7 +27,6 @@ from specdec import (
     Guess,
     InputError,
     Program,
-    Score,
     State,
     Verdict,
     create,
@@ -133,7 +132,7 @@ def _round(strategy: Any, committed: Committed, pending: Guess) -> Program[State
     """A round that verifies what is pending, or drops it: speculative decoding would draft behind it, and leave it out."""
     first: Any = next(strategy.step(State(committed, pending)))
     score = first.left if isinstance(first, Both) else first
-    verified = isinstance(score, Score) and score.guess is pending
+    verified = getattr(score, "guess", None) is pending
     return strategy.step(State(committed, pending if verified else Guess.empty))
 
 

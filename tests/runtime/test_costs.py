@@ -219,6 +219,21 @@ def test_as_much_work_as_is_remembered_moves_costs_half_of_the_way() -> None:
     assert dearer.windows == ((1, 1.0), (5, pytest.approx(1.4 * 1.3)))
 
 
+def test_the_rarer_of_two_kinds_of_work_says_how_much_is_known() -> None:
+    """One forward over one position beside many windows tells little, and so does the reverse."""
+    dearer = replace(KNOWN, windows=((1, 1.0), (4, 1.3 * 1.69)))
+    for rare in (1, 4):
+        decode = decoded(dearer)
+        decode.window_seconds[rare] /= decode.window_forwards[rare]  # type: ignore[assignment]
+        decode.window_forwards[rare] = 1
+        assert after(decode).windows[1][1] == pytest.approx(1.4 * 1.69 ** (1 / (1 + REMEMBERED)))
+
+
+def test_what_windows_and_forks_take_is_not_taken_for_the_speed_ratio() -> None:
+    found = after(decoded(replace(TRUE, speed_ratio=5.0), rounds=10_000))
+    assert found.speed_ratio == pytest.approx(5.0, rel=1e-2)
+
+
 @pytest.mark.parametrize(
     ("missing", "kept"),
     [
