@@ -1,4 +1,4 @@
-"""Corrects `Costs` by what a decode took: they are measured once, in a second, and a machine does not keep its speed."""
+"""Corrects `Costs` by what a decode took: they are measured once, in a few seconds, and a machine does not keep its speed."""
 
 from __future__ import annotations
 

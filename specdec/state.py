@@ -37,7 +37,7 @@ def on_curve(points: Curve, numbers: ArrayLike) -> NDArray[np.float64]:
     return np.interp(at, known, times) + slope * np.maximum(0.0, at - known[-1])
 
 
-@lru_cache(1 << 14)
+@lru_cache(1 << 14)  # not without end: each decode corrects the curves
 def _at(points: Curve, number: int) -> float:
     return float(on_curve(points, number))
 

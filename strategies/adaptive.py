@@ -122,7 +122,7 @@ def _strategy(name: str, length: int) -> Any:
     return replace(_named(name), draft_length=length) if length else _named(name)
 
 
-@lru_cache(1 << 14)
+@lru_cache(1 << 14)  # not without end: each decode corrects the costs
 def _best(name: str, costs: Costs, rate: float, hit: float | None, most: int) -> tuple[float, int]:
     """The highest pace, and the draft length that has it."""
     return max((_strategy(name, length).closed_form(rate, costs, length, hit), length) for length in range(1, most + 1))

@@ -36,7 +36,7 @@ def test_twelve_regimes_that_change_in_the_middle_of_an_answer(
     """At most 3 % slower than the best choice of each regime, and faster than any one over all, in target steps.
 
     Guesses and branches cost nothing, or what they do on the bundled pair. Closed forms that know the speed ratio alone are
-    7 to 29 % slower there at ratios of 5 and 10.
+    6 to 29 % slower there at ratios of 5 and 10.
     """
 
     def seen(acceptance: Acceptance) -> Acceptance:
