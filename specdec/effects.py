@@ -59,7 +59,7 @@ class Committed:
     @property
     def tokens(self) -> tuple[int, ...]:
         """All ids as a tuple, which takes longer for a long text. A part of `text` takes as long as the part."""
-        return self.text[:]
+        return self.text.whole
 
     def __len__(self) -> int:
         return len(self.text)

@@ -45,12 +45,13 @@ class Tokens(Sequence[int]):
         long = len(self.head)
         if isinstance(part, slice):
             start, stop, step = part.indices(len(self))
-            return self.tail[start - long : max(0, stop - long)] if start >= long and step == 1 else self._whole[part]
+            return self.tail[start - long : max(0, stop - long)] if start >= long and step == 1 else self.whole[part]
         at = part if part >= 0 else part + len(self)
         return self.tail[at - long] if at >= long else self.head[at if at >= 0 else part]
 
     @property
-    def _whole(self) -> tuple[int, ...]:
+    def whole(self) -> tuple[int, ...]:
+        """All of them."""
         return self.head + self.tail if self.tail else self.head
 
     def __add__(self, more: Sequence[int]) -> Tokens:
@@ -58,7 +59,7 @@ class Tokens(Sequence[int]):
 
     def grown(self, more: Sequence[int]) -> Tokens:
         """The same as `+`, for a text that will grow on: its tail never has many more than `LONGEST_TAIL` tokens."""
-        return self + more if len(self.tail) <= LONGEST_TAIL else Tokens(self._whole, tuple(more))
+        return self + more if len(self.tail) <= LONGEST_TAIL else Tokens(self.whole, tuple(more))
 
     def first(self, count: int) -> Tokens:
         """The first `count` tokens."""
@@ -72,10 +73,10 @@ class Tokens(Sequence[int]):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Tokens):
             return NotImplemented
-        return self.tail == other.tail if self.head is other.head else self._whole == other._whole
+        return self.tail == other.tail if self.head is other.head else self.whole == other.whole
 
     def __hash__(self) -> int:
-        return hash(self._whole)
+        return hash(self.whole)
 
 
 def common_prefix(one: Tokens, other: Tokens) -> int:

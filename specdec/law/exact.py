@@ -16,6 +16,8 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -48,28 +50,47 @@ MOST_EFFECTS = 1000
 """Effects of one round, beyond which it is taken not to end."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Undrawn:
-    """A drafted token that may not be drawn yet. Equal ones compare equal, so that states with equal pending windows do.
+    """A drafted token that may not be drawn yet. States name equal ones by the same object (`Exact._normalised`).
 
     `interpreter`   draws it
-    `context`       the known tokens before it
-    `before`        the undrawn tokens between `context` and this one
-    `serial`        tells independent draws apart
+    `previous`      the token before it, if that one was undrawn when this one was made
+    `context`       else the tokens before it
+    `drawn_on`      the branch on which `text` holds: the tokens before it, and itself
     """
 
-    interpreter: Exact = field(compare=False, repr=False)
+    interpreter: Exact = field(repr=False)
     context: Tokens
-    before: tuple[Undrawn, ...]
-    serial: int
+    previous: Undrawn | None = None
+    drawn_on: object = field(default=None, repr=False)
+    text: Tokens = field(default=(), repr=False)
+
+    @property
+    def drawn(self) -> bool:
+        """Whether it is drawn on this branch."""
+        return self.drawn_on is self.interpreter.branch
 
     @property
     def token(self) -> int:
-        return self.interpreter.draw(self)
+        return self.draw()[-1]
 
     @property
     def q(self) -> ExactRow:
-        return self.interpreter.pair.q(self.context + tuple(earlier.token for earlier in self.before))
+        return self.interpreter.pair.q(self.before)
+
+    @property
+    def before(self) -> Tokens:
+        """The tokens before it, which are drawn for that."""
+        return self.context if self.previous is None else self.previous.draw()
+
+    def draw(self) -> Tokens:
+        """The tokens before it and itself. It is drawn when this is first asked for on a branch."""
+        if not self.drawn:
+            before = self.before
+            self.text = (*before, self.interpreter.oracle.choose(self.interpreter.pair.q(before)))
+            self.drawn_on = self.interpreter.branch
+        return self.text
 
 
 class ExactWindow:
@@ -85,8 +106,8 @@ class ExactWindow:
 
     def _context(self, i: int) -> Tokens:
         contexts = self._contexts
-        while len(contexts) <= i:
-            contexts.append((*contexts[-1], self._drafted[len(contexts) - 1].token))
+        for drafted in self._drafted[len(contexts) - 1 : i]:
+            contexts.append((*contexts[-1], drafted.token))
         return contexts[i]
 
     def p_at(self, i: int) -> Fraction:
@@ -125,27 +146,28 @@ class Exact:
         self.pair = pair
         self._rule = verification
         self._schedule, self.hits = schedule, hits
-        self._oracle = Oracle()
-        self._drawn: dict[int, tuple[Undrawn, int]] = {}
-        self._serial = self._asked = 0
+        self.oracle = Oracle()
+        self.branch = object()  # what was drawn holds on one branch
+        self._named: dict[Any, Undrawn] = {}
+        self._likeliest: dict[Tokens, list[int]] = {}
+        self._asked = 0
 
     def next_states(self, strategy: DecodingStrategy, state: Any) -> dict[Any, Fraction]:
         """The law of the state after one round."""
         law: dict[Any, Fraction] = {}
         for after, weight in branches(lambda oracle: self.next_state(strategy, state, oracle)):
             try:
-                before = law.get(after, Fraction(0))
+                before = law.get(after)
             except TypeError as error:
                 raise StrategyError(
                     f"the state of {strategy.name} cannot be hashed ({error}): use frozen values in it"
                 ) from error
-            law[after] = before + weight
+            law[after] = weight if before is None else before + weight
         return law
 
     def next_state(self, strategy: DecodingStrategy, state: Any, oracle: Oracle) -> Any:
         """The state after one round, on the branch that `oracle` takes."""
-        self._oracle, self._drawn, self._serial = oracle, {}, 1_000  # tokens of the state before have serials below 1,000
-        self._asked = 0
+        self.oracle, self.branch, self._asked = oracle, object(), 0
         after = drive_at_once(strategy.step(state), self.answer)
         return self._normalised(after, {})
 
@@ -166,73 +188,88 @@ class Exact:
             case Score(committed, guess):
                 return Scores(committed, guess)
             case Verify():
-                decision = self._rule(ExactWindow(self.pair, effect), effect.bonus, self._oracle)
+                decision = self._rule(ExactWindow(self.pair, effect), effect.bonus, self.oracle)
                 return Verdict.of(effect.guess, decision.accepted, decision.token)
             case Fork() if self.pair.written is None:
                 return ExactForks(self, effect)
             case _:
                 raise StrategyError(f"the exact law cannot answer {type(effect).__name__}: ask for effects of specdec.effects")
 
-    def draw(self, undrawn: Undrawn) -> int:
-        """The value of a token on this branch, drawn when it is first read."""
-        if id(undrawn) not in self._drawn:
-            self._drawn[id(undrawn)] = undrawn, self._oracle.choose(undrawn.q)
-        return self._drawn[id(undrawn)][1]
+    def likeliest(self, context: Tokens) -> list[int]:
+        """The possible tokens of the draft after `context`, likeliest first; of equals, the lowest first."""
+        if context not in self._likeliest:
+            q = self.pair.q(context)
+            self._likeliest[context] = sorted((token for token in range(len(q)) if q[token]), key=lambda token: -q[token])
+        return self._likeliest[context]
 
     def _draft(self, effect: Draft) -> Guess:
         if self.pair.written is not None:
             texts = self.pair.written(effect.committed.tokens + effect.after.tokens)
-            chosen = self._oracle.choose(tuple(texts.values()))
+            chosen = self.oracle.choose(tuple(texts.values()))
             return Guess.certain(list(texts)[chosen][: effect.length])
         made: list[Drafted] = []
-        context, before = self._known(effect.committed.tokens, effect.after.drafted)
+        context, previous = self._known(effect.committed.tokens, effect.after.drafted)
         for _ in range(effect.length):
-            self._serial += 1
-            fresh = Undrawn(self, context, before, self._serial)
+            fresh = Undrawn(self, context, previous)
             made.append(fresh)
-            before += (fresh,)
+            context, previous = (), fresh
             if effect.stop is not None and effect.stop(fresh.q, fresh.token):
                 break
         return Guess(tuple(made))
 
-    def _known(self, context: Tokens, drafted: Sequence[Drafted]) -> tuple[Tokens, tuple[Undrawn, ...]]:
-        """`context` with the drawn tokens at the head of `drafted`, and the undrawn rest."""
+    def _known(self, context: Tokens, drafted: Sequence[Drafted]) -> tuple[Tokens, Undrawn | None]:
+        """What follows `context` and `drafted`: all tokens, or the last one where some are undrawn.
+
+        Undrawn ones are drawn here unless they are a chain: each was drafted behind the one before it.
+        """
         for i, token in enumerate(drafted):
-            if isinstance(token, Undrawn) and id(token) not in self._drawn:
-                rest = drafted[i:]
-                if not all(isinstance(later, Undrawn) for later in rest):  # mixed by hand: draw, so that order stays simple
-                    return context + tuple(later.token for later in rest), ()
-                return context, tuple(later for later in rest if isinstance(later, Undrawn))
+            if isinstance(token, Undrawn) and not token.drawn:
+                rest, before = drafted[i:], token.previous
+                chain = [later for later in rest if isinstance(later, Undrawn)]
+                linked = len(chain) == len(rest) and all(two.previous is one for one, two in pairwise(chain))
+                if linked and (before is None or before.drawn) and token.before == context:
+                    return (), chain[-1]
+                return context + tuple(later.token for later in rest), None
             context += (token.token,)
-        return context, ()
+        return context, None
 
     def _normalised(self, value: Any, names: dict[int, Drafted]) -> Any:
         """`value` with drawn tokens as `Known` and undrawn ones numbered as they appear, so that equal states compare equal."""
-        match value:
-            case Undrawn():
-                if id(value) not in names:
-                    names[id(value)] = self._normalised_token(value, names)
-                return names[id(value)]
-            case Guess(drafted):
-                return Guess(tuple(self._normalised(token, names) for token in drafted))
-            case Known() | Committed():
-                return value
-            case ExactForks():
-                raise StrategyError("a state keeps Forks, which hold for one round: keep the guess that `after` returned")
-            case tuple():
-                return tuple(self._normalised(item, names) for item in value)
-            case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
-                inside = {f.name: self._normalised(getattr(value, f.name), names) for f in dataclasses.fields(value)}
-                return dataclasses.replace(value, **inside)
-            case _:
-                return value
+        kind = type(value)
+        if kind is Undrawn:
+            if id(value) not in names:
+                names[id(value)] = self._normalised_token(value, names)
+            return names[id(value)]
+        if kind is Known or kind is Committed:
+            return value
+        if isinstance(value, tuple):
+            return tuple([self._normalised(item, names) for item in value])
+        if kind is ExactForks:
+            raise StrategyError("a state keeps Forks, which hold for one round: keep the guess that `after` returned")
+        changed: dict[str, Any] = {}
+        for name in _field_names(kind):
+            before = getattr(value, name)
+            after = self._normalised(before, names)
+            if after is not before:
+                changed[name] = after
+        return dataclasses.replace(value, **changed) if changed else value
 
     def _normalised_token(self, token: Undrawn, names: dict[int, Drafted]) -> Drafted:
-        if id(token) in self._drawn:
-            return Known(self.draw(token), token.q)
-        context, before = self._known(token.context, token.before)
-        normalised = tuple(self._normalised(earlier, names) for earlier in before)
-        return Undrawn(self, context, normalised, len(names))
+        if token.drawn:
+            return Known(token.token, token.q)
+        before = token.previous
+        chained = before is not None and not before.drawn
+        previous = self._normalised(before, names) if chained else None
+        name = () if chained else token.before, previous, len(names)
+        if name not in self._named:
+            self._named[name] = Undrawn(self, *name[:2])
+        return self._named[name]
+
+
+@cache
+def _field_names(kind: type) -> tuple[str, ...]:
+    """Fields of a dataclass; none of any other class."""
+    return tuple(field.name for field in dataclasses.fields(kind)) if dataclasses.is_dataclass(kind) else ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -264,10 +301,9 @@ class ExactForks:
         fork = self.fork
         if self.interpreter.hits is not None:
             return bool(fork.fan_outs[accepted]) and self.interpreter.hits(fork.committed, accepted, last)
-        q = self.interpreter.pair.q(fork.committed.tokens + fork.window[:accepted].tokens)
         left_out = [drafted.token for drafted in fork.window[accepted : accepted + 1].drafted]
-        likeliest = sorted(range(len(q)), key=lambda token: -q[token])  # a stable sort: of equals, the lowest comes first
-        return last in [token for token in likeliest if q[token] and token not in left_out][: fork.fan_outs[accepted]]
+        likeliest = self.interpreter.likeliest(fork.committed.tokens + fork.window[:accepted].tokens)
+        return last in [token for token in likeliest if token not in left_out][: fork.fan_outs[accepted]]
 
 
 def law(

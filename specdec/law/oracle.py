@@ -74,16 +74,16 @@ class Oracle:
     def _taken(self, asked: Any) -> int:
         """The option that the trail takes."""
         step = self.trail[self._made]
-        if asked != step.asked:
+        if asked is not step.asked and asked != step.asked:
             raise _asked_differently()
         self._made += 1
         return step.options[0][0]
 
     def _succeeds(self, probability: Any) -> bool:
         """A trial. While a trail is repeated, its weights need not be computed again."""
-        if probability >= 1:
-            return True
-        return (self._taken(probability) if self._repeats else self._new(probability, (probability, 1 - probability))) == 0
+        if self._repeats:
+            return self._taken(probability) == 0
+        return self._new(probability, (1, 0) if probability >= 1 else (probability, 1 - probability)) == 0
 
     def end(self) -> None:
         """The run is over; a `StrategyError` if it did not repeat the whole trail."""

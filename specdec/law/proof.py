@@ -8,9 +8,12 @@ proof for all models: the pairs are a sample, and a fault that shows only in lon
 
 Pairs for short outputs have 2 to 4 tokens, and rows that depend on the whole history. Each kind of pair shows some wrong rule:
 rows with zeros, with ties, p = q, disjoint supports, one-hot rows, mixtures of all, each with and without an end-of-sequence
-token. There are many pairs, since a wrong rule may be right on one. Laws are fractions, since a wrong rule may change the law
-by less than any affordable sample shows. Each pair has its own schedule for drafts that race the target; half of the schedules
-depend on the tokens.
+token. With 3 or 4 tokens, rows are one-hot after the end of the output: most of the work would be there, and a rule that looks
+too far ahead shows within longer outputs, or with 2 tokens.
+
+There are many pairs, since a wrong rule may be right on one. Laws are fractions, since a wrong rule may change the law by less
+than any affordable sample shows. Each pair has its own schedule for drafts that race the target; half of the schedules depend
+on the tokens.
 """
 
 from __future__ import annotations
@@ -188,7 +191,8 @@ def generated_case(
 
     def row(model: str, context: Tokens) -> ExactRow:
         random = Random(f"{name} {context}")
-        of_kind = random.choice(KINDS[:-1]) if kind == "mixed" else kind
+        ended = len(context) >= len(PROMPT) + new_tokens
+        of_kind = "one-hot" if ended and vocabulary > 2 else random.choice(KINDS[:-1]) if kind == "mixed" else kind
         if of_kind != "equal":
             random = Random(f"{name} {model} {context}")
         return generated_row(random, of_kind, model, context, vocabulary)

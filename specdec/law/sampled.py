@@ -12,9 +12,8 @@ from __future__ import annotations
 from bisect import bisect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import cache
-from itertools import accumulate
+from itertools import accumulate, product
 from math import sqrt
 from random import Random
 from typing import Any
@@ -41,6 +40,9 @@ LEAST_VARIANCE = 30.0
 """What is picked more seldom is not judged, since its count is not normally distributed."""
 
 VOCABULARY = 3
+
+ROWS = tuple(tuple(w / sum(weights) for w in weights) for weights in product(range(4), repeat=VOCABULARY) if any(weights))
+"""Rows of the models: all with weights of 0 to 3."""
 
 
 class Sampler(Oracle):
@@ -108,19 +110,15 @@ def sample(
 
 
 def random_pair(name: str) -> ExactPair:
-    """A pair whose rows depend on the whole history: some with zeros, some with q = p."""
+    """A pair whose rows depend on the whole history: some with zeros, some with q = p. A count needs no fractions."""
 
     @cache
-    def row(model: str, context: Tokens) -> ExactRow:
+    def rows(context: Tokens) -> tuple[Any, Any]:
         random = Random(f"{name} {context}")
-        if random.random() >= 0.2:
-            random = Random(f"{name} {model} {context}")
-        weights = [random.choice((0, 1, 2, 3)) for _ in range(VOCABULARY)]
-        if not any(weights):
-            weights[random.randrange(VOCABULARY)] = 1
-        return tuple(Fraction(weight, sum(weights)) for weight in weights)
+        p = random.choice(ROWS)
+        return p, p if random.random() < 0.2 else random.choice(ROWS)
 
-    return ExactPair(VOCABULARY, lambda context: row("p", context), lambda context: row("q", context))
+    return ExactPair(VOCABULARY, lambda context: rows(context)[0], lambda context: rows(context)[1])
 
 
 def _text(interpreter: Exact, strategy: DecodingStrategy, chance: Sampler, new_tokens: int) -> Tokens:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from fractions import Fraction
+from itertools import product
 from typing import Any, ClassVar
 
 import pytest
@@ -73,6 +74,15 @@ def test_generated_pairs_hold_every_kind_with_and_without_an_end_of_sequence() -
     for case in cases(24, seed=2):
         rows = [case.p(PROMPT), case.q(PROMPT), case.p((0, 1)), case.q((0, 1))]
         assert all(sum(row) == 1 and min(row) >= 0 and len(row) == case.vocabulary for row in rows)
+
+
+def test_rows_after_the_end_of_an_output_are_certain_with_more_than_two_tokens() -> None:
+    for case in cases(48):
+        ended = product(range(case.vocabulary), repeat=case.new_tokens + 1)
+        certain = all(max(model(context)) == 1 for context in ended for model in (case.p, case.q))
+        assert certain or case.vocabulary == 2
+        before = [(0,) * tokens for tokens in range(1, case.new_tokens + 1)]
+        assert case.kind != "ties" or all(max(model(context)) < 1 for context in before for model in (case.p, case.q))
 
 
 def test_each_pair_is_decoded_under_a_schedule_of_its_own() -> None:
