@@ -224,10 +224,10 @@ class Exact:
         """
         for i, token in enumerate(drafted):
             if isinstance(token, Undrawn) and not token.drawn:
-                rest, before = drafted[i:], token.previous
+                rest = drafted[i:]
                 chain = [later for later in rest if isinstance(later, Undrawn)]
                 linked = len(chain) == len(rest) and all(two.previous is one for one, two in pairwise(chain))
-                if linked and (before is None or before.drawn) and token.before == context:
+                if linked and token.before == context:
                     return (), chain[-1]
                 return context + tuple(later.token for later in rest), None
             context += (token.token,)

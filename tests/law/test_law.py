@@ -160,6 +160,45 @@ def test_total_variation_is_a_distance_between_laws(left: int, right: int) -> No
     assert total_variation(ours, others) == total_variation(others, ours) == Fraction(abs(left - right), 3)
 
 
+def behind_another_text(committed: Committed) -> Program[Guess]:
+    return (yield from Draft(committed + Committed((1,)), Guess.empty, 2))
+
+
+def two_drafts_behind_one_text(committed: Committed) -> Program[Guess]:
+    one = yield from Draft(committed, Guess.empty, 1)
+    return one + (yield from Draft(committed, Guess.empty, 1))
+
+
+def without_its_first_token(committed: Committed) -> Program[Guess]:
+    return (yield from Draft(committed, Guess.empty, 3))[1:]
+
+
+def before_a_certain_token(committed: Committed) -> Program[Guess]:
+    return (yield from Draft(committed, Guess.empty, 2)) + Guess.certain([0])
+
+
+@pytest.mark.parametrize(
+    "guess", [behind_another_text, two_drafts_behind_one_text, without_its_first_token, before_a_certain_token]
+)
+def test_a_draft_reads_the_text_that_it_is_given_whatever_its_guesses_followed(
+    guess: Callable[[Committed], Program[Guess]],
+) -> None:
+    """A wrong strategy must not be proved for what it does not do."""
+
+    class Gluing(DecodingStrategy):
+        name: ClassVar[str] = "gluing"
+
+        def step(self, state: State) -> Program[State]:
+            glued = yield from guess(state.committed)
+            fresh = yield from Draft(state.committed, glued, 1)
+            assert fresh.drafted[0].q == pair.q(state.committed.tokens + glued.tokens)
+            return state.then((yield from Verify((yield from Score(state.committed, Guess.empty)), Guess.empty)))
+
+    for case in cases(24, seed=2):
+        pair = case.pair
+        assert case.law(Gluing(), "token") == case.target_law
+
+
 # --- what the enumeration costs --------------------------------------------------------------------------------------
 
 
