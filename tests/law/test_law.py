@@ -30,9 +30,9 @@ from specdec import (
     State,
     Verify,
 )
-from specdec.law import ExactLaw, ExactPair, assert_lossless, cases, law, target_law, total_variation
+from specdec.law import Exact, ExactLaw, ExactPair, assert_lossless, cases, law, target_law, total_variation
 from specdec.law.proof import PROMPT
-from specdec.verification import rules
+from specdec.verification import rule, rules
 from strategies.lengths import Confident
 
 
@@ -197,6 +197,21 @@ def test_a_draft_reads_the_text_that_it_is_given_whatever_its_guesses_followed(
     for case in cases(24, seed=2):
         pair = case.pair
         assert case.law(Gluing(), "token") == case.target_law
+
+
+def test_drafts_behind_one_text_stay_independent_from_round_to_round() -> None:
+    class Keeping(DecodingStrategy):
+        name: ClassVar[str] = "keeping"
+
+        def step(self, state: State) -> Program[State]:
+            if state.pending.drafted:
+                return State(state.committed, memory=state.pending.tokens)
+            return State(state.committed, (yield from two_drafts_behind_one_text(state.committed)))
+
+    exact = Exact(uniform_pair(2), rule("token"))
+    [kept] = exact.next_states(Keeping(), State(Committed(PROMPT)))
+    found = {after.memory: weight for after, weight in exact.next_states(Keeping(), kept).items()}
+    assert found == dict.fromkeys(product(range(2), repeat=2), Fraction(1, 4))
 
 
 # --- what the enumeration costs --------------------------------------------------------------------------------------
