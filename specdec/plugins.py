@@ -10,7 +10,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from functools import cache
+from importlib import metadata
+from importlib.metadata import EntryPoint, EntryPoints
 from typing import Any, Generic, TypeVar
 
 from specdec.clashes import OURS, clash
@@ -18,6 +20,12 @@ from specdec.errors import InputError
 from specdec.inputs import did_you_mean
 
 T = TypeVar("T")
+
+
+@cache
+def entry_points(*, group: str) -> EntryPoints:
+    """What is installed, read once in a process."""
+    return metadata.entry_points(group=group)
 
 
 @dataclass(frozen=True)
@@ -42,7 +50,7 @@ class Plugins(Generic[T]):
 
     def find(self, name: str) -> T:
         """The object of that name. An `InputError` says what is wrong with a name that is unknown or cannot be used."""
-        entries = entry_points(group=self.group, name=name)
+        entries = entry_points(group=self.group).select(name=name)
         if not entries:
             known = self.names()
             hint = did_you_mean(name, known)
@@ -54,7 +62,7 @@ class Plugins(Generic[T]):
 
     def is_built_in(self, name: str) -> bool:
         """Whether the object of that name came with this distribution."""
-        return any(map(_is_ours, entry_points(group=self.group, name=name)))
+        return any(map(_is_ours, entry_points(group=self.group).select(name=name)))
 
     def sorted_out(self) -> tuple[dict[str, T], dict[str, str]]:
         """The objects that can be used, by name, and what is wrong with those that were left out."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from typing import ClassVar
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from specdec import DecodingStrategy, Draft, Guess, NotLossless, Program, Score, State, StrategyError, Verify
 from specdec.law.long import PAIRS, long_pairs
 from specdec.law.proof import assert_lossless, cases, long_cases, prove
-from specdec.law.sampled import LIMIT, Sample, sample
+from specdec.law.sampled import LIMIT, Sample, random_pair, sample
 from specdec.law.suite import Proofs, prove_all
 from strategies import Autoregressive, Elastic, Pearl, PromptLookup, Speculative
 
@@ -96,6 +97,15 @@ def test_a_lossless_strategy_stays_within_the_errors_of_its_sample(strategy: Dec
         assert 1500 <= found.tokens < 1600
         assert 0 < found.deviation < 5
         assert not found.refutes
+
+
+def test_rows_of_sampled_pairs_are_laws_that_mostly_differ() -> None:
+    pair = random_pair("some")
+    rows = [(pair.p((0, *more)), pair.q((0, *more))) for more in product(range(3), repeat=4)]
+    assert all(abs(sum(row) - 1) < 1e-9 and len(row) == 3 for both in rows for row in both)
+    assert 40 < sum(p != q for p, q in rows) < 81
+    assert len(set(rows)) > 60
+    assert rows == [(pair.p((0, *more)), pair.q((0, *more))) for more in product(range(3), repeat=4)]
 
 
 def test_the_sample_sees_a_coarse_fault_and_says_where() -> None:
