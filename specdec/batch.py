@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
+from numbers import Integral
 from typing import Any
 
 from specdec.effects import Committed, drive
@@ -60,7 +61,7 @@ class Result:
     `tokens`      token ids; an end-of-sequence token is kept
     `text`        their text without special tokens; a stop string is kept. Empty when the pair has no tokenizer, and when
                   acceptance was synthetic
-    `finished_by` `"eos"`, `"length"`, `"stop"` for a stop string, `"time"` for a checkpoint's `max_time`, or any reason that
+    `finished_by` `"eos"`, `"length"`, `"stop"` for a stop string, `"time"` for `max_time`, or any reason that
                   `stop` named; `None` when interrupted
     `statistics`  counts and seconds
     `strategy`    what decoded it, with the draft length that `"auto"` stood for; `None` for what is not a strategy of ours
@@ -175,6 +176,10 @@ class Batch(Iterator[tuple[int, Round]]):
     ) -> None:
         require_strategy(strategy)
         at_least_one(batch_size=batch_size)
+        if stop is not None and not callable(stop):
+            raise InputError(f"stop {stop!r} is no function of the tokens: give one, or stop_strings for texts")
+        if seed is not None and not isinstance(seed, Integral):
+            raise InputError(f"seed {seed!r} is not possible: give an integer")
         self._said = Options.of(options)
         if settings is not None and options:
             raise InputError(f"settings are complete, and {', '.join(options)} would be ignored: give one or the other")
@@ -288,7 +293,12 @@ class Batch(Iterator[tuple[int, Round]]):
         while self._queued and half.free and len(half.running) < share:
             output = self._queued.popleft()
             output.slot.index = heapq.heappop(half.free)
-            self._read(output)
+            try:
+                self._read(output)
+            except BaseException:  # a model that failed, or Ctrl-C: the prompt waits again, and its slot is free
+                heapq.heappush(half.free, output.slot.index)
+                self._queued.appendleft(output)
+                raise
             half.running.append(output)
 
     def _read(self, output: Output) -> None:

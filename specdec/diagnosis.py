@@ -98,8 +98,11 @@ def _lacking(what: str, source: Source) -> str:
         return "there are no files of a checkpoint"
     index = next((name for name in names if name.endswith(".safetensors.index.json")), None)
     if index is not None and source.folder is not None:
-        listed: dict[str, str] = json.loads((source.folder / index).read_text(encoding="utf-8"))["weight_map"]
-        lost = sorted(set(listed.values()) - set(names))
+        try:
+            listed: dict[str, str] = json.loads((source.folder / index).read_text(encoding="utf-8"))["weight_map"]
+            lost = sorted(set(listed.values()) - set(names))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            return f"{index} is no list of weights; fetch it again"
         if lost:
             return f"fetch {several(lost)}, which {index} lists"
     needed = {
@@ -118,6 +121,13 @@ def _lacking(what: str, source: Source) -> str:
 
 def why_broken(path: Path) -> str:
     """What is wrong with a file of a checkpoint, in words that follow its name; empty where nothing is, or nothing is known."""
+    try:
+        return _fault(path)
+    except OSError as error:
+        return f"cannot be read ({error.strerror or error}); look at its rights"
+
+
+def _fault(path: Path) -> str:
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(len(LFS))

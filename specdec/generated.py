@@ -91,7 +91,7 @@ class Generated(StrategySetting):
     `prompt`        the text that was continued; of a conversation, what the chat template made of it
     `text`          what was generated
     `tokens`        its token ids
-    `finished_by`   `"eos"`, `"length"`, `"stop"`, or null when a person interrupted it
+    `finished_by`   `"eos"`, `"length"`, `"stop"`, `"time"`, or null when a person interrupted it
     `settings`      sampling, budget, rule and seed
     `pair`          the two models
     `statistics`    counts, speed and idle times

@@ -24,6 +24,13 @@ def is_text(text: str) -> bool:
     return True
 
 
+def texts(**values: str) -> None:
+    """Refuse by name every value that is no text. A text that looks like a number is read as one on a command line."""
+    for name, value in values.items():
+        if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InputError(f"{name} {value!r} is not possible: give a text (a file's name that is a number: ./{value})")
+
+
 def at_most(limit: int, **numbers: int) -> None:
     """Refuse by name every number above `limit`."""
     for name, value in numbers.items():

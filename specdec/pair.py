@@ -73,7 +73,7 @@ class Pair:
         eager: bool = False,
         matching: Matching = SAME,
         small_draft: PreTrainedModel | None = None,
-        small_draft_length: int = AHEAD,
+        small_draft_length: int | None = None,
     ) -> None:
         if lane not in LANES:
             raise InputError(f"unknown lane {lane!r}: choose one of {', '.join(LANES)}")
@@ -82,7 +82,9 @@ class Pair:
             raise PairError("the draft is split over ranks, and it works on rank 0 alone: load it whole")
         self._plan = admit(target)
         self._draft_plan = None if draft is None else admit(draft)
-        small = (small_draft_length, self._draft_plan, matching)
+        if small_draft_length is not None and small_draft is None:
+            raise InputError(f"small_draft_length {small_draft_length} has no use without a small_draft: leave it out")
+        small = (AHEAD if small_draft_length is None else small_draft_length, self._draft_plan, matching)
         self._small = None if small_draft is None else SmallDraft.admitted(small_draft, *small)
         if draft is not None and self._plan.widest == 1:
             raise PairError(
@@ -117,7 +119,7 @@ class Pair:
         tensor_parallel: bool = False,
         vocabularies: str = "auto",
         small_draft: str | Path | None = None,
-        small_draft_length: int = AHEAD,
+        small_draft_length: int | None = None,
         **options: Any,
     ) -> Pair:
         """Load a pair from directories or hub names, or make one of random weights (`shape:NAME`), without a tokenizer.
@@ -133,7 +135,7 @@ class Pair:
         `vocabularies`  how the draft's tokens become the target's: `"same"` ids, `"common"` tokens, or `"text"`. `"auto"`
                         chooses by the tokenizers (`specdec.vocabularies`), and says so where they differ
         `small_draft`   a third model with the same tokenizer, which drafts for the draft on its device; `layers:2` for the
-                        draft's own first 2 layers. It guesses `small_draft_length` tokens for each forward of the draft
+                        draft's own first 2 layers. It guesses `small_draft_length` tokens for each of the draft's forwards (3)
         `options`       those of `from_pretrained` that `specdec.source` lists: plain for the target, with `draft_` before them
                         for the draft (`draft_revision="main"`); `trust_remote_code`, `attn_implementation` and the like are, as
                         `device` is, the same for the draft unless given
@@ -155,7 +157,9 @@ class Pair:
         models = [load_model(source) for source in found]
         if is_self_draft(draft):
             models.append(self_draft(models[0], str(draft)))
-        more: dict[str, Any] = {"matching": matching, "small_draft_length": small_draft_length}
+        more: dict[str, Any] = {"matching": matching}
+        if small_draft is None or len(models) == 2:
+            more["small_draft_length"] = small_draft_length
         if small_draft is not None and len(models) == 2:
             more["small_draft"] = load_small_draft(small_draft, models[1], found[0], tokenizers)
         pair = cls(*models, tokenizer=tokenizers[0] if tokenizers else None, lane=lane, eager=eager, **more)

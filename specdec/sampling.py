@@ -94,7 +94,7 @@ class Sampler:
         self.greedy = sampling.greedy
         self._processors = sampling.processors()
         self._own: LogitsProcessorList | None = None
-        self.context_free = all(isinstance(processor, CONTEXT_FREE) for processor in self._processors)
+        self.context_free = all(type(processor) in CONTEXT_FREE for processor in self._processors)
 
     def probabilities(self, logits: Tensor, context: Sequence[int]) -> Tensor:
         """Rows after the last `n` prefixes of `context`, from logits of shape (n, vocabulary)."""

@@ -72,7 +72,7 @@ class Options:
     top_p: float | None = None
     min_p: float | None = None
     repetition_penalty: float | None = None
-    logits_processor: Sequence[Any] = ()
+    logits_processor: Sequence[Any] | None = ()
     stop_strings: str | Sequence[str] | None = None
     eos: int | Collection[int] | None = None
     max_time: float | None = None
@@ -87,6 +87,9 @@ class Options:
             raise InputError(f"max_time {self.max_time!r} is not possible: give seconds above 0")
         if any(isinstance(token, bool) or not isinstance(token, int) for token in several(self.eos)):
             raise InputError(f"eos {self.eos!r} is not possible: give a token id, token ids, or () for no end")
+        processors: Any = self.logits_processor or ()
+        if not isinstance(processors, Sequence) or not all(map(callable, processors)):
+            raise InputError(f"logits_processor {processors!r} is not possible: give a list of logits processors")
         if not all(isinstance(text, str) and text for text in several(self.stop_strings)):
             raise InputError(f"stop_strings {self.stop_strings!r}: a stop string is empty: give at least one character")
 
@@ -160,7 +163,7 @@ def resolve(model: PreTrainedModel, prompt: Sequence[int], options: Options) -> 
             generation_config=config,
             input_ids_seq_length=len(prompt),
             encoder_input_ids=ids,
-            logits_processor=LogitsProcessorList(options.logits_processor),
+            logits_processor=LogitsProcessorList(options.logits_processor or ()),
             device=device,
             model_kwargs={},
         )
@@ -261,7 +264,7 @@ def _report(own: Any, config: GenerationConfig, model: Any) -> None:
 
 def _sampling(config: Any, chain: Sequence[Any], *, plain: bool) -> Sampling:
     """The chain as a `Sampling`. If it is `plain` and context-free, it has plain fields, and equals that of another prompt."""
-    if plain and config.top_p != 0 and all(isinstance(one, CONTEXT_FREE) for one in chain):
+    if plain and config.top_p != 0 and all(type(one) in CONTEXT_FREE for one in chain):
         top_p = None if config.top_p is None or config.top_p >= 1 else config.top_p
         warped = Sampling(float(config.temperature), config.top_k or None, top_p, config.min_p)
         return warped if config.do_sample else Sampling(temperature=0.0)

@@ -152,7 +152,7 @@ def available() -> dict[str, type[DecodingStrategy]]:
     return STRATEGIES.usable()
 
 
-def create(name: str, **parameters: Any) -> DecodingStrategy:
+def create(name: str, /, **parameters: Any) -> DecodingStrategy:
     """A strategy by name and parameters. An `InputError` refuses unknown names and parameters.
 
     A class that is not installed is named by its place: `module:Class`, or `./file.py:Class`.
@@ -164,7 +164,10 @@ def create(name: str, **parameters: Any) -> DecodingStrategy:
     for parameter in parameters:
         if parameter not in known:
             raise InputError(f"strategy {name} has no parameter {parameter!r}: it takes {', '.join(known) or 'none'}")
-    return cls(**parameters)
+    try:
+        return cls(**parameters)
+    except TypeError as error:
+        raise InputError(f"strategy {name}: {error}: give each parameter a value of its kind") from error
 
 
 def _at(place: str) -> type[DecodingStrategy]:

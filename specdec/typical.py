@@ -11,11 +11,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import exp
-from typing import Any, ClassVar
-
-import numpy as np
+from typing import ClassVar
 
 from specdec.errors import InputError
+from specdec.lengths import entropy
 from specdec.verification import Chance, Decision, Row, Window
 
 
@@ -47,11 +46,3 @@ class Typical:
     def __call__(self, window: Window, bonus: bool, chance: Chance) -> Decision:
         accepted = chance.leading(int(window.p_at(i) > self.threshold(window.p(i))) for i in range(window.n))
         return Decision(accepted, chance.pick(window.p(accepted)) if bonus or accepted < window.n else None)
-
-
-def entropy(p: Row) -> float:
-    """`H(p)` in nats, of a row of any kind: torch on any device, numpy, fractions."""
-    on_host: Any = p.cpu() if hasattr(p, "cpu") else p
-    weights = np.asarray(on_host, dtype=float)
-    weights = weights[weights > 0]
-    return float(-(weights * np.log(weights)).sum())

@@ -16,6 +16,7 @@ Sources: token rule, Leviathan et al. 2023 (arXiv 2211.17192) and Chen et al. 20
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
@@ -160,7 +161,12 @@ def rules(*, lossy: bool = False) -> dict[str, Rule]:
 
     A `RuntimeWarning` names those that cannot be used.
     """
-    found = {name: _made(name, it, []) for name, it in RULES.usable().items()}
+    found: dict[str, Rule] = {}
+    for name, it in RULES.usable().items():
+        try:
+            found[name] = _made(name, it, [])
+        except InputError as error:  # it has a parameter that must be given
+            warnings.warn(f"left out: {error}", RuntimeWarning, stacklevel=2)
     return {name: it for name, it in found.items() if lossy or is_lossless(it)}
 
 
@@ -184,6 +190,11 @@ def _made(name: str, found: Any, settings: Sequence[tuple[str, str]]) -> Rule:
         made = found(**{parameter: number_or_text(value) for parameter, value in settings}) if parameters else found
     except TypeError as error:
         raise InputError(f"verification {name}: {error}: write {name}:NAME=VALUE") from error
+    return _required(name, made)
+
+
+def _required(name: str, made: Any) -> Rule:
+    """The rule, unless it is none."""
     if isinstance(made, type) or not callable(made):
         raise InputError(f"verification {name} is {made!r}, no function (window, bonus, chance): correct it")
     verification: Any = made
@@ -193,9 +204,9 @@ def _made(name: str, found: Any, settings: Sequence[tuple[str, str]]) -> Rule:
 def rule(verification: str | Rule) -> Rule:
     """A rule by its name, its place or its name and parameters (`typical:epsilon=0.2`); a rule itself is passed through.
 
-    An `InputError` refuses a name or a parameter that is not known.
+    An `InputError` refuses a name or a parameter that is not known, and what is no rule.
     """
-    return _named(verification) if isinstance(verification, str) else verification
+    return _named(verification) if isinstance(verification, str) else _required("here", verification)
 
 
 def is_lossless(verification: str | Rule) -> bool:

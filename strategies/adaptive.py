@@ -31,7 +31,7 @@ from specdec import (
     Verdict,
     create,
 )
-from specdec.inputs import between
+from specdec.inputs import between, texts
 from specdec.lengths import longest_draft
 
 PLAIN = "autoregressive"
@@ -82,6 +82,7 @@ class Adaptive(DecodingStrategy):
 
     def __post_init__(self) -> None:
         longest_draft(self.most)
+        texts(among=self.among)
         between(0, 1, first=self.first, margin=self.margin)
         between(0.5, 1, fading=self.fading)
         for name in self._names:
@@ -138,13 +139,16 @@ def _round(strategy: Any, committed: Committed, pending: Guess) -> Program[State
 
 def _watched(program: Program[State]) -> Generator[Any, Any, tuple[State, Verdict, bool | None]]:
     """A round of another strategy; what it returns, its verdict, and whether its fork foresaw the outcome."""
-    given, verdict, forked, missed = None, Verdict(Committed(), 0, False), False, False
+    given, verdict, missed = None, Verdict(Committed(), 0, False), False
+    fork: Fork | None = None
     while True:
         try:
             effect: Any = program.send(given)
         except StopIteration as end:
-            return end.value, verdict, not missed if forked else None
+            foreseeable = fork is not None and fork.fan_outs[verdict.accepted] > 0
+            return end.value, verdict, bool(end.value.pending.drafted) and not missed if foreseeable else None
         given = yield effect
         verdict = given if isinstance(given, Verdict) else verdict
-        forked |= isinstance(getattr(effect, "right", None), Fork)
+        right = getattr(effect, "right", None)
+        fork = right if isinstance(right, Fork) else fork
         missed = isinstance(effect, Draft)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from specdec import Committed, DecodingStrategy, Facts, Guess, InputError, Program, Score, Verify
-from specdec.inputs import at_least_one, at_most
+from specdec.inputs import at_least_one, at_most, between, texts
 from specdec.lengths import LONGEST_DRAFT
 from specdec.suffixes import TextIndex, TextState, corpus
 
@@ -34,10 +34,11 @@ class Suffix(DecodingStrategy):
     def __post_init__(self) -> None:
         at_least_one(draft_length=self.draft_length)
         at_most(LONGEST_DRAFT, draft_length=self.draft_length)
-        if not 0 < self.growth <= LONGEST_DRAFT:
-            raise InputError(f"growth {self.growth!r} is not possible: give a number above 0, at most {LONGEST_DRAFT}")
-        if not 0 <= self.least_chance <= 1:
-            raise InputError(f"least_chance {self.least_chance!r} is not possible: give a number from 0 to 1")
+        between(0, LONGEST_DRAFT, growth=self.growth)
+        between(0, 1, least_chance=self.least_chance)
+        if not self.growth:
+            raise InputError("growth 0 is not possible: give a number above 0")
+        texts(corpus=self.corpus)
         if self.corpus:
             corpus(self.corpus)
 

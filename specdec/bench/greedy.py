@@ -27,7 +27,8 @@ def greedy_check(benchmark: Benchmark) -> GreedyCheck:
     for i, decoded in enumerate(first_repeat):
         theirs = decoded[baseline].tokens
         for contender, result in decoded.items():
-            if contender.temperature == 0 and result.tokens != theirs:
+            shared = min(len(result.tokens), len(theirs))  # a peer has less room where it decodes within the draft's context
+            if contender.temperature == 0 and result.tokens[:shared] != theirs[:shared]:
                 differences.append(
                     difference(benchmark.pair, contender.setting, i, benchmark.prompts[i], result.tokens, theirs)
                 )

@@ -187,11 +187,11 @@ class Benchmark:
         for temperature in self.temperatures:
             Sampling(temperature)
         self.prompts = [prompt_tokens(self.pair, text) for text in self.texts]
+        limit = self.pair.draft_context_limit if self.peers else self.pair.context_limit  # of assisted generation
         for number, prompt in enumerate(self.prompts, start=1):
-            if len(prompt) >= self.pair.context_limit:
+            if len(prompt) >= limit:
                 raise InputError(
-                    f"prompt {number} has {len(prompt)} tokens and the context holds {self.pair.context_limit}: "
-                    "shorten it or leave it out"
+                    f"prompt {number} has {len(prompt)} tokens and the context holds {limit}: shorten it or leave it out"
                 )
         decoders = [*distinct(self.pair, [create(BASELINE), *self.strategies]), *self.peers]
         self.contenders = [Contender(decoder, t) for t in self.temperatures for decoder in decoders]

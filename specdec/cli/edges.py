@@ -120,11 +120,9 @@ def dependencies() -> set[str]:
     return {re.split(r"[^\w-]", one, maxsplit=1)[0] for one in required}
 
 
-def reason_of(error: Exception) -> str:
+def reason_of(error: OSError) -> str:
     """Why a file could not be read or written, in a few words."""
-    if isinstance(error, OSError):
-        return error.strerror or str(error) or errno.errorcode.get(error.errno or 0, "unknown")
-    return str(error)
+    return error.strerror or str(error) or errno.errorcode.get(error.errno or 0, "unknown")
 
 
 def most_extreme(arguments: Sequence[str]) -> str:

@@ -74,11 +74,13 @@ def profile(
 
 
 def chosen_prompts(files: Sequence[str], limit: int, *, chat: bool) -> Mapping[str, Sequence[Prompt]]:
-    """The first prompts of each file, by its name; the bundled ones without a file."""
+    """The first prompts of each file, by its name, or its path where two have one name; the bundled ones without a file."""
     from specdec.prompts import bundled, bundled_chats, load, load_chats
 
+    last = [Path(name).name for name in files]
+    names = {name if last.count(short) > 1 else short: name for name, short in zip(files, last, strict=True)}
     if chat:
-        chats = {Path(name).name: load_chats(name) for name in files} or {"bundled": bundled_chats()}
+        chats = {short: load_chats(name) for short, name in names.items()} or {"bundled": bundled_chats()}
         return {name: [prompt.messages for prompt in of_file[:limit]] for name, of_file in chats.items()}
-    texts = {Path(name).name: load(name) for name in files} or {"bundled": bundled()}
+    texts = {short: load(name) for short, name in names.items()} or {"bundled": bundled()}
     return {name: of_file[:limit] for name, of_file in texts.items()}

@@ -181,7 +181,7 @@ def prove_all(
     return Proofs(tuple(found[number] for number in sorted(found)), interrupted)
 
 
-def variants(name: str, **parameters: Any) -> list[DecodingStrategy]:
+def variants(name: str, /, **parameters: Any) -> list[DecodingStrategy]:
     """The strategy of that name with these parameters; at draft lengths 1 to 4 if it has a draft length and none is given."""
     strategy = create(name, **parameters)
     has_length = any(field.name == "draft_length" for field in fields(strategy))  # type: ignore[arg-type]

@@ -28,6 +28,7 @@ from specdec.runtime.lane import InlineLane, Lane, ProcessLane
 from specdec.runtime.timing import (
     BLOCK,
     CONTEXT_TOKENS,
+    GROWN,
     Timing,
     fan_outs,
     fork_positions,
@@ -85,9 +86,12 @@ def profile(
         pair.matching.require_rows("a profile")
         widths = sorted({1, *widths, *(length + 1 for length in LENGTHS)})
         limit = pair.draft_context_limit
-        contexts = [context for context in contexts if context + max(widths) < limit] or [timing_context(limit)]
+        short = min(timing_context(limit), limit - GROWN - max(LENGTHS) - 1)
+        contexts = [context for context in contexts if context + GROWN + max(widths) <= limit] or [short]
+        room = limit - contexts[0] - GROWN
+        widths = [width for width in widths if width <= room]
         batches = [batch for batch in batches if batch > 1]
-        several = [(batch, width) for batch in batches for width in {1, *batch_widths} if contexts[0] + width < limit]
+        several = [(batch, width) for batch in batches for width in {1, *batch_widths} if width <= room]
         prompt_tokens = [tokens for tokens in prompt_tokens if 1 < tokens < limit]
         branches = [number for number in branches if number > 1 and contexts[0] + fork_positions(number) <= limit]
         plan = _Plan(widths, several, batches, contexts, prompt_tokens, branches, slots)

@@ -27,11 +27,10 @@ LOOKS_LIKE_JSON = re.compile(r'\s*(\{\s*["}]|\[\s*["{\[\]])')
 
 
 class Item(NamedTuple):
-    """A prompt of a file, as it stands there. `plain` is a line of a file that is not JSON."""
+    """A prompt of a file, as it stands there."""
 
     value: Any
     where: str
-    plain: bool = False
 
 
 def read_text(path: Path) -> str:
@@ -68,7 +67,7 @@ def items(text: str, name: str) -> list[Item]:
         elif LOOKS_LIKE_JSON.match(line):
             raise InputError(f"{where} looks like JSON among plain lines: write every line of the file as JSON, or none")
         else:
-            found.append(Item(line, where, plain=True))
+            found.append(Item(line, where))
     return found
 
 

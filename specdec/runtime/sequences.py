@@ -197,7 +197,11 @@ class Batched(BatchRunner):
     def _reserve(self, length: int) -> None:
         """Let each slot hold `length` tokens."""
         if length > self._cache.length:
-            self._cache.grow(max(length, 2 * self._cache.length))
+            try:
+                self._cache.grow(max(length, 2 * self._cache.length))
+            except BaseException:  # out of memory, or Ctrl-C: some layers may have grown
+                self.forget()
+                raise
 
 
 def new_batch_runner(

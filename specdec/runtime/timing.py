@@ -38,6 +38,9 @@ FAN_OUT = 3
 WARM_UP, BLOCK = 2, 4
 """Repeats of a setting, one after another: the first `WARM_UP` are not counted, the next `BLOCK` are."""
 
+GROWN = WARM_UP + BLOCK - 1
+"""Tokens by which a text grows in a block: the last repeat is timed behind so many more."""
+
 PAUSE_SECONDS = 0.2
 """A pause after which work is that of an idle machine: caches hold the data of others."""
 
@@ -199,7 +202,7 @@ def timed_drafts(lane: Lane, repeats: int, context: int, sampling: Sampling, slo
     def drafts(tokens: int) -> Iterator[float]:
         for grown in count(1):
             [drafting] = lane.submit("draft", [DraftRequest(0, [*base, *[0] * grown], tokens, [0.5] * tokens)])()
-            yield drafting.busy_seconds / len(drafting.tokens)
+            yield drafting.busy_seconds / max(1, len(drafting.tokens))
 
     return interleaved([4], repeats, drafts)[4]
 

@@ -110,13 +110,14 @@ def _sample_here(tensor: Tensor) -> Any:
 
 
 def _values_elsewhere(tensors: Sequence[Tensor]) -> bytes:
-    """Neighbouring values from the middle of each tensor on a device, fetched at once."""
-    if not tensors:
-        return b""
+    """Neighbouring values from the middle of each tensor elsewhere, fetched from each device at once."""
+    by_device: dict[torch.device, list[Tensor]] = {}
     with torch.no_grad():
-        flat = [tensor.reshape(-1) if tensor.is_contiguous() else tensor[:1].reshape(-1) for tensor in tensors]
-        parts = [values[len(values) // 2 :][:SAMPLED] for values in flat]
-        return torch.cat([part.double() if part.is_complex() else part.float() for part in parts]).cpu().numpy().tobytes()
+        for tensor in tensors:
+            flat = tensor.reshape(-1) if tensor.is_contiguous() else tensor[:1].reshape(-1)
+            part = flat[len(flat) // 2 :][:SAMPLED]
+            by_device.setdefault(tensor.device, []).append(part.double() if part.is_complex() else part.float())
+        return b"".join(torch.cat(parts).cpu().numpy().tobytes() for parts in by_device.values())
 
 
 _LOCK = threading.Lock()

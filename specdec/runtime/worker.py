@@ -159,6 +159,7 @@ class Worker:
             found = self._runner.draft(slot, readable, length, stop, sampler, uniforms)
         except ModelError as error:
             draft.fail(str(error))
+            draft.seconds = time.perf_counter() - start
             return True
         if found is None:
             return False

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 TOLERANCE = 1e-3
-"""Of rows, which are float32 and made of large logits here: far above rounding, far below any wrong row."""
+"""Of rows, which are made of large logits here: far above rounding, far below any wrong row."""
 
 TOKENS = 24
 PROMPT = (1, 2, 3, 1, 2)

@@ -13,7 +13,7 @@ from types import NoneType
 from typing import TypeAlias
 
 from specdec import DraftLength, LengthFacts, StopRule, Verdict
-from specdec.inputs import between
+from specdec.inputs import at_least_one, at_most, between
 from specdec.lengths import LONGEST_DRAFT, BelowConfidence, longest_draft
 
 Memory: TypeAlias = tuple[tuple[float, bool], ...]
@@ -34,7 +34,9 @@ class Confident(DraftLength):
     def __post_init__(self) -> None:
         longest_draft(self.most)
         between(0, 2, threshold=self.threshold)
-        between(0, LONGEST_DRAFT, samples=self.samples)
+        if self.samples:
+            at_least_one(samples=self.samples)
+        at_most(LONGEST_DRAFT, samples=self.samples)
 
     def init(self, facts: LengthFacts) -> Memory:
         return ()

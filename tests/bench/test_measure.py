@@ -17,6 +17,7 @@ from specdec.measure import pair as pair_measuring
 from specdec.measure.acceptance import TOSSES
 from specdec.measure.contention import LENGTHS, Alone, batch_rounds, in_turn, together
 from specdec.profile import Profile, busy_sentence
+from specdec.runtime.sequences import OneByOne
 from specdec.runtime.timing import interleaved, speed_ratio
 from specdec.testing.models import resembling
 
@@ -261,3 +262,21 @@ def test_the_speed_ratio_is_that_of_models_side_by_side() -> None:
     target, draft = Scripted("target", 0.6, events), Scripted("draft", 0.1, events)
     assert speed_ratio(target, draft, repeats=1) == pytest.approx(6)  # type: ignore[arg-type]
     assert events[-4:] == ["draft draft", "target score", "target answers", "draft answers"]
+
+
+def test_models_of_short_contexts_are_timed_within_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A position table ends there, and nothing may be timed beyond."""
+    longest = list[int]()
+    logits = OneByOne.logits
+
+    def watched(runner: OneByOne, wanted: Any) -> Any:
+        longest.append(max(len(context) for _, context, _ in wanted))
+        return logits(runner, wanted)
+
+    monkeypatch.setattr(OneByOne, "logits", watched)
+    for limit in (20, 32, 78):
+        longest.clear()
+        with Pair(*(minuscule(16, seed=seed, max_position_embeddings=limit) for seed in (1, 2)), lane="inline") as short:
+            found = profile(short, {"made up": [[1, 2, 3]]}, repeats=4, new_tokens=8)
+        assert max(longest) <= limit
+        assert 1 in {timing.width for timing in found.target_seconds}

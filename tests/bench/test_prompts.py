@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from specdec import InputError, prompts
+from specdec.cli.profile import chosen_prompts
 
 PUBLISHED = Path(__file__).resolve().parents[1] / "data/prompts"
 """Excerpts of HumanEval, GSM8K and MT-bench."""
@@ -189,3 +190,12 @@ def test_prompt_files_that_cannot_be_used(tmp_path: Path, name: str, raw: bytes,
     with pytest.raises(InputError, match=message) as caught:
         prompts.load(tmp_path / name)
     assert name in str(caught.value)
+
+
+def test_prompts_of_two_files_of_one_name_are_kept_apart(tmp_path: Path) -> None:
+    for folder in ("code", "math"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "test.txt").write_text(folder)
+    (tmp_path / "other.txt").write_text("other")
+    files = [str(tmp_path / name) for name in ("code/test.txt", "math/test.txt", "other.txt")]
+    assert chosen_prompts(files, 5, chat=False) == {files[0]: ["code"], files[1]: ["math"], "other.txt": ["other"]}

@@ -13,7 +13,8 @@ from tiny_models import minuscule
 
 from specdec import DecodingStrategy, InputError, Pair, create
 from specdec.batch import Result
-from specdec.bench import BASELINE, BenchReport, Contender, Ours, bench, line_up, report_of
+from specdec.bench import BASELINE, BenchReport, Contender, Ours, bench, hugging_face, line_up, report_of
+from specdec.bench.greedy import greedy_check
 from specdec.decoding import decode
 
 
@@ -171,3 +172,15 @@ def test_a_prompt_over_the_context_is_named(pair: Pair) -> None:
     limited = Pair(minuscule(64, seed=3, max_position_embeddings=16))
     with pytest.raises(InputError, match="prompt 2 has 16 tokens and the context holds 16"):
         small(limited, texts=[[1], [2] * 16])
+    limited = Pair(minuscule(64, seed=3, max_position_embeddings=32), limited.target, lane="inline")
+    with pytest.raises(InputError, match="prompt 1 has 20 tokens and the context holds 16"):
+        small(limited, texts=[[2] * 20], peers=hugging_face(limited))
+
+
+def test_a_peer_with_less_room_is_compared_as_far_as_it_goes() -> None:
+    drafting = minuscule(64, seed=3, max_position_embeddings=24)
+    limited = Pair(minuscule(64, seed=3, max_position_embeddings=48), drafting, lane="inline")
+    benchmark = small(limited, texts=[[1, 2, 3]], peers=hugging_face(limited)[:2], temperatures=(0.0,), max_new_tokens=32)
+    for _ in benchmark:
+        pass
+    assert greedy_check(benchmark).equal

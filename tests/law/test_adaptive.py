@@ -10,12 +10,12 @@ from exact_pairs import any_pair, few
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specdec import Committed, Costs, Draft, Facts, Fork, Guess, InputError, KnownFacts, State, Verdict, create
+from specdec import Committed, Costs, Draft, Facts, Fork, Guess, InputError, KnownFacts, Scores, State, Verdict, Verify, create
 from specdec.law import Exact, cases, law, target_law
 from specdec.law.proof import PROMPT
 from specdec.verification import rules
 from strategies import Adaptive, Pearl, Saguaro, Speculative
-from strategies.adaptive import Counts
+from strategies.adaptive import Counts, _watched
 
 
 @dataclass(frozen=True)
@@ -152,3 +152,23 @@ def test_without_news_drafting_is_tried_again() -> None:
 def test_what_it_cannot_choose_from_is_refused(parameters: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         create("adaptive", **parameters)
+
+
+@pytest.mark.parametrize(("accepted", "foreseen", "hit"), [(2, (7,), True), (2, (), False), (1, (), None)])
+def test_a_fork_that_foresees_nothing_counts_where_it_was_asked(
+    accepted: int, foreseen: tuple[int, ...], hit: bool | None
+) -> None:
+    """`hedged` forks at the end of its window alone, and makes no draft after a miss."""
+
+    class Foreseen:
+        def after(self, verdict: Verdict) -> Guess:
+            return Guess.certain(foreseen)
+
+    pending = Guess.certain((1, 2))
+    program = _watched(create("hedged", draft_length=1).step(State(Committed(PROMPT), pending)))
+    program.send(None)
+    verify = program.send((Scores(Committed(PROMPT), pending), Foreseen()))
+    assert isinstance(verify, Verify)
+    with pytest.raises(StopIteration) as ended:
+        program.send(Verdict.of(pending, accepted, 9))
+    assert ended.value.value[2] is hit

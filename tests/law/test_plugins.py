@@ -37,6 +37,21 @@ class Stepless(DecodingStrategy):
 class OtherPearl(Pearl):
     pass
 
+@dataclass(frozen=True)
+class Required(DecodingStrategy):
+    name: ClassVar[str] = "required"
+    length: int
+
+    def step(self, state):
+        yield
+
+@dataclass(frozen=True)
+class Needing:
+    share: float
+
+    def __call__(self, window, bonus, chance):
+        return None
+
 text = "no function"
 """
 """A module of a stranger's: strategies that are none, and one with the name of a built-in one."""
@@ -147,3 +162,25 @@ def test_a_check_that_cannot_be_loaded_is_a_fault_and_the_others_are_made(instal
     assert fault.startswith("gone: gone of specdec.checks cannot be loaded")
     with pytest.warns(RuntimeWarning, match="gone of specdec.checks"):
         assert {"lossless", "decodes", "rows", "lanes", "simulates"} <= checks().keys()
+
+
+def test_a_rule_with_a_parameter_that_must_be_given_leaves_all_others_as_they_are(install: Install) -> None:
+    install("specdec.rules", ("needing", "strange:Needing"))
+    assert verification.rule("needing:share=0.5").share == 0.5  # type: ignore[attr-defined]
+    with pytest.warns(RuntimeWarning, match="left out: verification needing: .*share"):
+        assert list(verification.rules()) == ["token", "match", "block"]
+
+
+def test_a_parameter_that_is_missing_or_of_another_kind_is_refused(install: Install) -> None:
+    install("specdec.strategies", ("required", "strange:Required"))
+    with pytest.raises(InputError, match=r"strategy required: .*'length'"):
+        specdec.create("required")
+    with pytest.raises(InputError, match="strategy pearl has no parameter 'name'"):
+        specdec.create("pearl", name="foo")
+    for name, parameter, value in (("saguaro", "expected", "high"), ("suffix", "growth", "fast"), ("adaptive", "among", 5)):
+        with pytest.raises(InputError, match=f"{parameter} .* is not possible"):
+            specdec.create(name, **{parameter: value})
+    with pytest.raises(InputError, match=r"samples 2\.5 is not possible"):
+        specdec.create("speculative", draft_length="confident:samples=2.5")
+    with pytest.raises(InputError, match=r"corpus 2024 .*\./2024"):
+        specdec.create("suffix", corpus=2024)

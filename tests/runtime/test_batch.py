@@ -36,6 +36,7 @@ from specdec.runtime.messages import DraftRequest
 from specdec.runtime.sequences import LONGEST_PADDED, Batched, new_batch_runner
 from specdec.runtime.worker import Worker
 from specdec.testing.models import fresh_logits, model, resembling
+from specdec.typical import Typical
 from strategies.lengths import Confident
 
 VOCABULARY = 12
@@ -311,3 +312,56 @@ def test_what_cannot_be_submitted_is_refused() -> None:
     with pytest.raises(InputError, match="shorten the prompt"):
         batch.submit([1] * pair.context_limit)
     assert batch.outputs == []
+
+
+def test_a_cache_of_a_batch_that_could_not_grow_starts_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    of = model("llama", VOCABULARY, seed=2)
+    runner = Batched(of, VOCABULARY, 2, new_forward(of, eager=False), length=4)
+    runner.logits([(0, [1, 2, 3], 1), (1, [3, 2], 1)])
+    longer: list[tuple[int, Sequence[int], int]] = [(0, [1, 2, 3, 4, 5], 1), (1, [3, 2, 1], 1)]
+    monkeypatch.setattr(runner._cache.layers[1], "grow", lambda: (_ for _ in ()).throw(MemoryError))
+    with pytest.raises(MemoryError):
+        runner.logits(longer)
+    for (_, context, _), logits in zip(longer, runner.logits(longer), strict=True):
+        torch.testing.assert_close(logits, fresh_logits(of, list(context)), rtol=0, atol=2e-5)
+
+
+def test_a_prompt_whose_reading_failed_waits_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair, begin, failed = pair_of("llama"), Worker.begin, list[int]()
+
+    def failing_once(worker: Worker, *arguments: Any) -> None:
+        if not failed:
+            failed.append(1)
+            raise ModelError("no memory")
+        begin(worker, *arguments)
+
+    monkeypatch.setattr(Worker, "begin", failing_once)
+    options: dict[str, Any] = {"max_new_tokens": 5, "temperature": 0}
+    batch = Batch(pair, create("autoregressive"), prompts(3), batch_size=1, **options)
+    with pytest.raises(ModelError, match="no memory"):
+        batch.step()
+    while batch.step():
+        pass
+    assert [output.tokens for output in batch.outputs] == [
+        decode(pair, create("autoregressive"), prompt, **options).tokens for prompt in prompts(3)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"stop": "."}, r"stop '\.' is no function of the tokens: give one, or stop_strings"),
+        ({"seed": "a"}, "seed 'a' is not possible"),
+        ({"verification": None}, "is None, no function"),
+        ({"verification": Typical}, "no function"),
+        ({"logits_processor": Broken()}, "give a list of logits processors"),
+        ({"logits_processor": [3]}, "give a list of logits processors"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused_by_name(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        decode(pair_of("llama"), create("speculative"), [1], max_new_tokens=2, **options)
+
+
+def test_no_logits_processors_are_none() -> None:
+    assert decode(pair_of("llama"), create("pearl", draft_length=2), [1], max_new_tokens=3, logits_processor=None).tokens

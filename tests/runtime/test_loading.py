@@ -33,6 +33,11 @@ def in_shards_without_one(folder: Path) -> None:
     sorted(folder.glob("model-*"))[1].unlink()
 
 
+def in_shards_with_a_cut_index(folder: Path) -> None:
+    in_shards_without_one(folder)
+    written("model.safetensors.index.json", '{"weight_map": {"a"')(folder)
+
+
 def adapter_without_weights(folder: Path) -> None:
     (folder / "config.json").unlink()
     (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "base_model_name_or_path": str(folder)}))
@@ -58,6 +63,11 @@ BROKEN: dict[str, tuple[Change, list[str]]] = {
     "fewer layers by config.json": (settings(num_hidden_layers=1, layer_types=None), ["model.layers.1.", "leaves no place"]),
     "other sizes by config.json": (settings(intermediate_size=20), ["does not fit", "(16, 24)", "(16, 20)"]),
     "a shard is missing": (in_shards_without_one, ["model-00002-of-", "model.safetensors.index.json lists"]),
+    "an index is cut": (in_shards_with_a_cut_index, ["model.safetensors.index.json is no list of weights", "fetch it again"]),
+    "an index of nothing": (
+        lambda folder: [in_shards_without_one(folder), written("model.safetensors.index.json", "[]")(folder)],
+        ["model.safetensors.index.json is no list of weights"],
+    ),
     "pickled weights": (renamed("model.safetensors", "pytorch_model.bin"), ["no safetensors", "pytorch_model.bin", "convert"]),
     "no config.json": (lambda folder: (folder / "config.json").unlink(), ["needs config.json"]),
     "config.json is cut": (written("config.json", '{"model_type": "lla'), ["config.json"]),
@@ -217,3 +227,17 @@ def test_code_of_its_own_runs_when_it_is_trusted(copied: Path, monkeypatch: pyte
     pair = Pair.load(copied, trust_remote_code=True)
     assert type(pair.target).__module__.startswith("transformers_modules")
     assert decoded(pair) == greedy_tokens(pair.target, [3, 4, 5], 6)
+
+
+def test_a_file_that_cannot_be_read_is_named(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = Path.open
+
+    def closed(path: Path, *arguments: Any, **named: Any) -> Any:
+        if path.name == "model.safetensors":
+            raise PermissionError(13, "Permission denied")
+        return opened(path, *arguments, **named)
+
+    cut(-10)(copied)
+    monkeypatch.setattr(Path, "open", closed)
+    with pytest.raises(PairError, match=r"its model\.safetensors cannot be read \(Permission denied\)"):
+        Pair.load(copied, lane="inline")

@@ -242,3 +242,18 @@ def test_some_infinite_logits_are_just_impossible_tokens() -> None:
     raw[0, 1:] = -INFINITE
     assert Sampler(Sampling()).probabilities(raw, CONTEXT)[0].tolist() == [1.0] + [0.0] * (VOCABULARY - 1)
     assert Sampler(Sampling(temperature=0)).best(raw, CONTEXT).tolist() == [0]
+
+
+class Cooler(TemperatureLogitsWarper):
+    """Looks at the text, which its class does not."""
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        return scores / (self.temperature if input_ids.shape[-1] > 2 else 1.0)
+
+
+def test_a_warper_of_a_users_own_gets_the_text() -> None:
+    sampler = Sampler(Sampling(logits_processor=[Cooler(0.5)]))
+    raw = torch.randn(2, VOCABULARY, dtype=torch.float64)
+    assert not sampler.context_free
+    expected = torch.stack([raw[0], raw[1] / 0.5]).softmax(-1)
+    torch.testing.assert_close(sampler.probabilities(raw, [1, 2, 3]), expected)

@@ -294,6 +294,8 @@ def test_a_middle_model_that_fails_is_named_and_loses_no_token(target: Any, draf
 def test_what_cannot_be_staged_is_refused(target: Any, draft: Any, small: Any) -> None:
     with pytest.raises(InputError, match="small_draft drafts for a draft, and there is none"):
         Pair(target, small_draft=small)
+    with pytest.raises(InputError, match="small_draft_length 7 has no use without a small_draft"):
+        Pair(target, draft, small_draft_length=7)
     with pytest.raises(InputError, match="small_draft_length 0"):
         Pair(target, draft, small_draft=small, small_draft_length=0)
     with pytest.raises(InputError, match="small_draft layers:1 drafts for a draft"):
