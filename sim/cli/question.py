@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sim.cli.acceptance import OF_PROFILE
 from sim.cli.options import Placement, SystemOptions
 from sim.cli.parsing import refuse
 from sim.cli.traffic import INPUT_TOKENS, OUTPUT_TOKENS, TrafficOptions
@@ -267,19 +268,22 @@ class Question:
 
     def _on(self, setup: SystemOptions) -> tuple[Method, ...]:
         """The methods on GPUs, or with steps, that are given."""
-        from sim.planning.methods import LONGEST, methods_of, methods_of_systems
+        from sim.planning.methods import methods_of, methods_of_systems
         from specdec.acceptance import Tag
         from specdec.profile import Profile
 
         name = self.sources.method or "draft_model"
         acceptance = setup.acceptance_model()
-        given: Tag = "assumed" if setup.acceptance is not None else "measured"
         if setup.profile is not None:
-            longest = LONGEST if acceptance.longest is None else acceptance.longest
-            words = {"step times": setup.profile, "acceptance": setup.acceptance or setup.profile}
-            profiles = {name: Profile.read(setup.profile)}
-            found = methods_of(profiles, longest=longest, exchange_seconds=self._exchange, provenance=words)
-            return tuple(replace(one, acceptance=acceptance) if one.acceptance is not None else one for one in found)
+            profile, own = Profile.read(setup.profile), setup.acceptance in (None, *OF_PROFILE)
+            return methods_of(
+                {name: profile},
+                exchange_seconds=self._exchange,
+                acceptance=acceptance,
+                acceptance_tag=profile.acceptance.tag if own else "assumed",
+                draft=self.sources.draft,
+                provenance={"step times": setup.profile, "acceptance": setup.acceptance or setup.profile},
+            )
         together = replace(setup, placement=Placement.shared, draft_gpus=None)
         words = {"step times": f"{setup.gpu or setup.latency or 'as given'}" + (", anchored" if setup.anchor else "")}
         words["acceptance"] = f"{setup.acceptance} as given"
@@ -291,7 +295,7 @@ class Question:
                 raise
             words["shared placement"] = f"not possible: {error}"
         step: Tag = "assumed" if not setup.computed else "fitted" if setup.anchor else "table"
-        tags: dict[str, Tag] = {"step": step, "acceptance": given}
+        tags: dict[str, Tag] = {"step": step, "acceptance": "assumed"}
         if setup.computed:
             tags["kv_tokens"] = "table"
         return methods_of_systems(

@@ -11,11 +11,14 @@ import pytest
 from engine_flags import commands, vllm_bench, vllm_serve
 from sim_commands import Run, answer, printed, refused
 
+from sim.cli.question import Question
 from sim.engines.identify import Drafting, Forward
 from sim.engines.run import EngineRun, EngineRuns, Times
 from sim.planning.check import Checked
+from sim.planning.methods import Method
 from sim.planning.report import Plan
 from sim.planning.trials import Trials
+from sim.setup.acceptance import PerPosition
 
 TRUTH = Forward(0.020, 4e-5, 2e-5, 1e-7, 0, 0)
 HEAD = Drafting(0.001, 0.0, 0.0005)
@@ -63,6 +66,22 @@ def test_a_plan_from_runs_says_what_to_deploy_and_from_what(run: Run, runs: str)
     assert {"verdict", "plans", "rejected", "flips", "provenance"} <= found.keys()
     order = [(one["gpus"], -one["headroom"]) for one in found["plans"]]
     assert order == sorted(order)
+
+
+def test_acceptance_and_a_draft_that_are_given_replace_those_of_a_profile(profile: Path, tmp_path: Path) -> None:
+    def draft(path: Path, *options: str) -> Method:
+        [_, found] = Question.parsed(("--profile", str(path), *options)).methods()
+        return found
+
+    silent = tmp_path / "silent.json"
+    silent.write_text(json.dumps({**json.loads(profile.read_text()), "acceptance": {}}))
+    for path in (profile, silent):
+        given = draft(path, "--acceptance", "0.9,0.8", "--draft", "org/other")
+        assert (given.acceptance, given.longest) == (PerPosition((0.9, 0.8)), 2)
+        assert (given.tags["acceptance"], given.draft) == ("assumed", "org/other")
+    for options in ((), ("--acceptance", "rate"), ("--acceptance", "recorded")):
+        own = draft(profile, *options)
+        assert (own.tags["acceptance"], own.draft) == ("measured", "draft")
 
 
 def test_a_plan_takes_no_context_beside_its_traffic(run: Run) -> None:
