@@ -214,15 +214,7 @@ class Question:
             found = self._from_setup()
         if self.setup.placement is None:
             return found
-        kept = "shared" if self.setup.placement is Placement.shared else "own device"
-        chosen = [
-            replace(one, places=tuple(place for place in one.places if one.name == "ar" or place.name == kept)) for one in found
-        ]
-        left = tuple(one for one in chosen if one.places)
-        refused = next((one.provenance.get("shared placement") for one in found if one.name != "ar"), None)
-        if kept == "shared" and refused is not None and all(one.name == "ar" for one in left):
-            raise InputError(f"--placement shared is {refused}")
-        return left
+        return tuple(one if one.name == "ar" else _placed(one, self.setup.placement) for one in found)
 
     def _refuse_ignored(self) -> None:
         """Refuse what a plan decides by itself, and what its source of step times holds already."""
@@ -343,6 +335,18 @@ class Question:
         if self.serving.kv_tokens is not None or not unknown:
             return {}
         return {"KV cache": f"unknown for {', '.join(unknown)}, taken as no limit: give --kv-tokens"}
+
+
+def _placed(method: Method, placement: Placement) -> Method:
+    """A method that drafts, in the places that were asked for alone. Raises `InputError` where it has none of them."""
+    kept = "shared" if placement is Placement.shared else "own device"
+    places = tuple(place for place in method.places if place.name == kept)
+    if places:
+        return replace(method, places=places)
+    if placement is Placement.shared and "shared placement" in method.provenance:
+        raise InputError(f"--placement shared is {method.provenance['shared placement']}")
+    there = ", ".join(dict.fromkeys(place.name for place in method.places))
+    raise InputError(f"--placement {placement.value} leaves {method.name} no place, which has {there}: leave it out")
 
 
 def _written(option: str, value: Any) -> Iterator[str]:

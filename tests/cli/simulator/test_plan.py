@@ -179,6 +179,14 @@ def test_placements_are_those_that_were_asked_for(run: Run) -> None:
     assert {one["placement"] for one in apart["plans"] if one["draft_length"]} <= {"own device", "draft pool"}
 
 
+@pytest.mark.parametrize("placement", ["shared", "two"])
+def test_a_placement_that_leaves_a_method_no_place_is_refused(run: Run, runs: str, profile: Path, placement: str) -> None:
+    asked = (*TRAFFIC, "--placement", placement)
+    assert "draft_model no place, which has as measured: leave" in refused(run, "plan", "--profile", str(profile), *asked)
+    if placement == "two":
+        assert "--placement two leaves eagle3 no place, which has shared" in refused(run, "plan", "--from", runs, *asked)
+
+
 def test_a_draft_that_does_not_fit_beside_the_target_leaves_the_target_alone(run: Run) -> None:
     large = ("--gpu", "H100", "--target-config", "llama-3.1-70b", "--draft-config", "llama-3.2-1b", "--acceptance", "0.7")
     asked = ("plan", *large, *TRAFFIC, "--placement", "shared", "--no-schedules")
