@@ -85,9 +85,9 @@ class Stated:
         length = found.get("draft_length") or self.draft_length
         if length is None:
             raise InputError(f"{source} does not say how many tokens were drafted in a round: give --draft-length")
-        for name, value in {"method": method, "draft_length": length}.items():
+        for name, value in {"method": method, "draft_length": length, "draft": found.get("draft")}.items():
             stated = getattr(self, name)
-            if stated not in (None, value):
+            if stated is not None and value not in (None, stated):
                 raise InputError(
                     f"{source} is a run of {name} {value!r}, and {_option(name)} {stated} was given: leave that out"
                 )

@@ -25,7 +25,8 @@ def methods_from_runs(
 
     All runs of the target give the step times; those on `dataset` give acceptance. `known` is what the files do not say, see
     `sim.read_runs`. A cache whose size no file says is computed from the sizes of models and GPU, where their names are known.
-    Raises `InputError` for runs of several targets, or on several data sets of which none is chosen.
+    Raises `InputError` for runs of several targets, of several drafts of one method, or on several data sets of which none is
+    chosen.
     """
     runs = read_runs(paths, **{name: value for name, value in (known or {}).items() if value is not None})
     _one("target", {run.target for run in runs}, "give the files of one")
@@ -39,6 +40,8 @@ def methods_from_runs(
     methods: dict[str, list[EngineRun]] = {}
     for run in chosen:
         methods.setdefault(run.method, []).append(run)
+    for name, ours in methods.items():
+        _one(f"draft of {name}", {run.draft for run in ours if run.draft}, "give the files of one")
     profiles = {name: as_profile(identified, ours) for name, ours in methods.items()}
     tables = [name for name, profile in profiles.items() if profile.kv_tokens is None]
     for name in tables:
