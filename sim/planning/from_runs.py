@@ -11,6 +11,7 @@ from sim.engines.identify import as_profile, identify, pool_of
 from sim.engines.reading import read_runs
 from sim.engines.run import EngineRun
 from sim.planning.methods import EXCHANGE_SECONDS, Method, methods_of
+from specdec.acceptance import Tag
 from specdec.errors import InputError
 
 
@@ -54,9 +55,8 @@ def methods_from_runs(
         f"{identified.forward.rows:.0f} rows",
     }
     if drafting := [run for run in chosen if run.draft_length]:
-        words["acceptance"] = (
-            f"counted by the engine on {next((run.dataset for run in drafting if run.dataset), 'its prompts')}"
-        )
+        prompts = next((run.dataset for run in drafting if run.dataset), "its prompts")
+        words["acceptance"] = _of_acceptance({run.method: profiles[run.method].acceptance.tag for run in drafting}, prompts)
     if first.gpus == 1 and not first.gpu and not (known or {}).get("gpus"):
         words["GPUs"] = "no file says how many hold the target, so 1 is assumed: give --target-gpus"
     if tables and any(profiles[name].kv_tokens for name in tables):
@@ -64,6 +64,16 @@ def methods_from_runs(
             f"computed from sizes of models and GPU for {', '.join(tables)}: give the engine's own with --kv-tokens"
         )
     return methods_of(profiles, target_gpus=first.gpus, exchange_seconds=exchange_seconds, provenance=words)
+
+
+def _of_acceptance(tags: Mapping[str, Tag], prompts: str) -> str:
+    """Where the acceptance of methods comes from, by how it came about."""
+    ways: dict[Tag, str] = {"measured": "counted by the engine", "fitted": "fitted to mean tokens of a round, or ITL over TPOT,"}
+    found = {way: [name for name in tags if tags[name] == tag] for tag, way in ways.items()}
+    several = len(set(tags.values())) > 1
+    return "; ".join(
+        f"{way} on {prompts}" + (f" for {', '.join(names)}" if several else "") for way, names in found.items() if names
+    )
 
 
 def _one(what: str, found: set[str], remedy: str) -> None:

@@ -68,6 +68,20 @@ def test_runs_of_two_drafts_are_not_one_method(tmp_path: Path) -> None:
         methods_from_runs([path])
 
 
+def test_acceptance_from_mean_lengths_is_fitted_and_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "runs.json"
+    runs = [engine_run(1, "chat"), replace(engine_run(8, "chat"), by_position=())]
+    path.write_text(json.dumps(EngineRuns(tuple(runs)).to_dict()))
+    [_, draft] = methods_from_runs([path])
+    assert draft.tags["acceptance"] == "fitted"
+    fitted = "fitted to mean tokens of a round, or ITL over TPOT, on chat"
+    assert draft.provenance["acceptance"] == fitted
+    head = replace(engine_run(1, "chat"), method="eagle3", draft="head")
+    path.write_text(json.dumps(EngineRuns((*runs, head)).to_dict()))
+    both = methods_from_runs([path])[-1].provenance["acceptance"]
+    assert both == f"counted by the engine on chat for eagle3; {fitted} for draft_model"
+
+
 def test_acceptance_that_nobody_counted_has_no_source(tmp_path: Path) -> None:
     [ar] = methods(tmp_path, plain={"kv_tokens": 50_000})
     assert ar.provenance.keys() == {"step times"}
