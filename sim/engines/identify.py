@@ -351,7 +351,7 @@ def as_profile(identified: Identified, runs: Sequence[EngineRun]) -> Profile:
     return Profile(
         target,
         draft,
-        pair=PairNames(first.target, first.draft or first.method),
+        pair=PairNames(first.target, next((run.draft for run in runs if run.draft), "")),
         together=None,
         drafting_overhead_seconds=drafting.overhead,
         acceptance=MeasuredAcceptance(by_position=conditional(runs), tag="measured" if counted(runs) else "fitted"),

@@ -155,14 +155,16 @@ def methods_of(
     alone = profiles.get("ar", first)
     pool = profiles["ar"].kv_tokens if "ar" in profiles else first.kv_tokens
     words = provenance or {}
-    place = _place(alone, "shared", target_gpus, pool)
+    target = measured_system(alone, source=f"the profile of {alone.pair.target or 'the target'}")
+    place = Place("shared", target, target_gpus, kv_tokens=pool)
     found = [Method("ar", (place,), tags=_tags(alone), provenance=words)]
     for name, profile in profiles.items():
         if name == "ar":
             continue
-        places = [_place(profile, "shared" if profile.together is None else "as measured", target_gpus, profile.kv_tokens)]
+        system = measured_system(profile, source=f"the profile of {profile.pair.draft or name}")
+        where: PlaceName = "shared" if profile.together is None else "as measured"
+        places = [Place(where, system, target_gpus, kv_tokens=profile.kv_tokens)]
         if name in MODELS and profile.together is None:
-            system = measured_system(profile, source=f"the profile of {profile.pair.draft}")
             places += apart(system, pool, target_gpus, draft_gpus, exchange_seconds)
         accepted = measured_acceptance(profile) if acceptance is None else acceptance
         known = longest if accepted.longest is None else accepted.longest
@@ -244,11 +246,6 @@ def apart(
         Place("own device", away, gpus, draft_gpus, kv_tokens=kv_tokens),
         Place("draft pool", pooled, gpus, draft_gpus, POOLED, kv_tokens),
     ]
-
-
-def _place(profile: Profile, name: PlaceName, gpus: int, kv_tokens: int | None) -> Place:
-    system = measured_system(profile, source=f"the profile of {profile.pair.draft}")
-    return Place(name, system, gpus, kv_tokens=kv_tokens)
 
 
 WORST_FIRST: Sequence[Tag] = ("assumed", "table", "extrapolated", "fitted", "measured")
