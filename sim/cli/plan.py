@@ -138,7 +138,8 @@ def _check(path: str, terminal: Terminal, seed: int) -> None:
     if not saved.command:
         raise InputError(f"{path} was not made by specdec plan --save, so its question is not known: save it so")
     question = Question.parsed(arguments)
-    changed = [name for name, digest in saved.files.items() if question.files().get(name) != digest]
+    now = question.files()
+    changed = [name for name, digest in saved.files.items() if now.get(name) != digest]
     if changed:
         raise InputError(f"{changed[0]} is not the file that {path} was made from: plan again")
     other = seed or int(first_seed) + 1

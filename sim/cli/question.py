@@ -159,10 +159,11 @@ class Question:
         )
 
     def files(self) -> dict[str, str]:
-        """SHA-256 of every file that is read, by path."""
+        """SHA-256 of every file that is read, by path; of a model's folder that is its config.json alone."""
         named = [*(self.sources.runs or ()), self.serving.trace, self.setup.profile]
-        named += [self.setup.target_config, self.setup.draft_config]
         paths = [Path(one) for one in named if one is not None and Path(one).exists()]
+        models = [Path(one) for one in (self.setup.target_config, self.setup.draft_config) if one is not None]
+        paths += [model / "config.json" if model.is_dir() else model for model in models]
         every = [file for path in paths for file in ([path] if path.is_file() else sorted(path.rglob("*"))) if file.is_file()]
         return {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in every}
 

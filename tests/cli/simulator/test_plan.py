@@ -114,6 +114,13 @@ def test_a_saved_plan_is_checked_with_other_requests(run: Run, runs: str, tmp_pa
     assert "runs.json is not the file that" in refused(run, "plan", "--check", saved)
 
 
+def test_the_weights_of_a_model_are_not_among_the_files_that_are_read(tmp_path: Path) -> None:
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_text("{}")
+    question = Question.parsed(("--target-config", str(tmp_path), "--draft-config", "qwen3-0.6b"))
+    assert list(question.files()) == [str(tmp_path / "config.json")]
+
+
 def test_a_check_has_draws_of_its_own_unless_they_are_given(
     run: Run, runs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
