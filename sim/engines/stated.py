@@ -63,6 +63,8 @@ class Stated:
             values = {
                 name: value for name, value in values.items() if name not in ("draft", "by_position", "acceptance_length")
             }
+        if "assumed" in values:
+            values["assumed"] = tuple(name for name in values["assumed"] if named.get(name) is None)
         values.update(method=method, draft_length=length)
         return EngineRun(source, **values)
 
