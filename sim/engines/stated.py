@@ -86,7 +86,10 @@ class Stated:
             raise InputError(f"{source} drafted and does not say how: give --method, such as draft_model, eagle3, mtp or ngram")
         length = found.get("draft_length") or self.draft_length
         if length is None:
-            raise InputError(f"{source} does not say how many tokens were drafted in a round: give --draft-length")
+            raise InputError(
+                f"{source} does not say how many tokens were drafted in a round: give --draft-length to specdec import, and "
+                "read what it writes with --json"
+            )
         for name, value in {"method": method, "draft_length": length, "draft": found.get("draft")}.items():
             stated = getattr(self, name)
             if stated is not None and value not in (None, stated):

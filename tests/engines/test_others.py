@@ -32,7 +32,7 @@ def test_guidellm_sees_whether_the_engine_drafted(tmp_path: Path) -> None:
     assert (run.method, run.acceptance_length, run.itl) == ("ar", None, run.tpot)
     with pytest.raises(InputError, match="drafted and does not say how"):
         read_one(tmp_path / "a.json", guidellm())
-    with pytest.raises(InputError, match="give --draft-length"):
+    with pytest.raises(InputError, match="give --draft-length to specdec import"):
         read_one(tmp_path / "a.json", guidellm(), method="mtp")
 
 
