@@ -289,7 +289,8 @@ class Question:
             words["shared placement"] = f"not possible: {error}"
         step: Tag = "assumed" if not setup.computed else "fitted" if setup.anchor else "table"
         tags: dict[str, Tag] = {"step": step, "acceptance": "assumed"}
-        if setup.computed:
+        alone = setup.kv_tokens(drafts=False)
+        if alone is not None:
             tags["kv_tokens"] = "table"
         return methods_of_systems(
             shared,
@@ -300,7 +301,7 @@ class Question:
             target_gpus=setup.target_gpus or 1,
             draft_gpus=setup.draft_gpus or 1,
             shared_kv_tokens=pool,
-            kv_tokens=setup.kv_tokens(drafts=False),
+            kv_tokens=alone,
             exchange_seconds=self._exchange,
             tags=tags,
             provenance=words,

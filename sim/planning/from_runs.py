@@ -68,7 +68,10 @@ def methods_from_runs(
 
 def _of_acceptance(tags: Mapping[str, Tag], prompts: str) -> str:
     """Where the acceptance of methods comes from, by how it came about."""
-    ways: dict[Tag, str] = {"measured": "counted by the engine", "fitted": "fitted to mean tokens of a round, or ITL over TPOT,"}
+    ways: dict[Tag, str] = {
+        "measured": "counted by the engine",
+        "fitted": "fitted to mean tokens of a round, or ITL over TPOT,",
+    }
     found = {way: [name for name in tags if tags[name] == tag] for tag, way in ways.items()}
     several = len(set(tags.values())) > 1
     return "; ".join(

@@ -84,7 +84,9 @@ def test_acceptance_from_mean_lengths_is_fitted_and_says_so(tmp_path: Path) -> N
 
 def test_a_draft_that_no_file_names_has_no_name(tmp_path: Path) -> None:
     path = tmp_path / "runs.json"
-    path.write_text(json.dumps(EngineRuns((engine_run(1), replace(engine_run(1, "chat"), method="eagle3", draft=""))).to_dict()))
+    path.write_text(
+        json.dumps(EngineRuns((engine_run(1), replace(engine_run(1, "chat"), method="eagle3", draft=""))).to_dict())
+    )
     assert [one.draft for one in methods_from_runs([path])] == ["", ""]
 
 

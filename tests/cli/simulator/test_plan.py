@@ -19,6 +19,7 @@ from sim.planning.methods import Method
 from sim.planning.report import Plan
 from sim.planning.trials import Trials
 from sim.setup.acceptance import PerPosition
+from sim.setup.latency import Constant
 
 TRUTH = Forward(0.020, 4e-5, 2e-5, 1e-7, 0, 0)
 HEAD = Drafting(0.001, 0.0, 0.0005)
@@ -184,6 +185,14 @@ def test_placements_are_those_that_were_asked_for(run: Run) -> None:
     assert {one["placement"] for one in shared["plans"]} == {"shared"}
     apart = answer(run, "plan", *GPU, *TRAFFIC, "--placement", "two", "--no-schedules", "--strategy", "pearl")
     assert {one["placement"] for one in apart["plans"] if one["draft_length"]} <= {"own device", "draft pool"}
+
+
+def test_kernels_of_a_gpu_without_a_data_sheet_have_an_unknown_cache(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sim.setup.aiconfigurator.Aiconfigurator", lambda *_: Constant(1e-3, 5e-3))
+    asked = ("--latency", "aiconfigurator:a30", *SIZES[2:], "--target-gpus", "1", "--batches-are-free")
+    ran = run("plan", *asked, *TRAFFIC, "--no-schedules")
+    assert "KV cache: unknown for ar, draft_model, taken as no limit: give --kv-tokens" in ran.out
+    assert all("kv_tokens" not in one.tags for one in Question.parsed(asked).methods())
 
 
 @pytest.mark.parametrize("placement", ["shared", "two"])
