@@ -162,11 +162,7 @@ class EngineRuns(Report):
                 f"{run.source}: {run.failed} requests failed; the latencies are those of the {run.requests} others."
                 for run in failed
             ),
-            *(
-                [f"{rates} run(s) of a table without request_rate: one request per second and client is assumed."]
-                if rates
-                else []
-            ),
+            *([f"{rates} run(s) of a table without request_rate: as many per second as clients are assumed."] if rates else []),
             *(f"{run.source}: prompts are random tokens, so acceptance says nothing of real text." for run in random),
         ]
 

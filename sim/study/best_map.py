@@ -125,7 +125,8 @@ def strategy_map(
 
     Along one axis the odds of every guess are multiplied by a factor, along the other the draft's seconds. Per device, both
     devices count, alike, for a strategy whose models work at the same time on one each. Raises `InputError` for a batch of
-    constant times and for a first guess that always or never passes, and `StrategyError` for a strategy that cannot be compiled.
+    constant times and for a first guess that always or never passes, and `StrategyError` for a strategy that cannot be
+    compiled.
     """
     at_least_one(batch=batch)
     if batch > 1 and isinstance(system.latency, Constant) and not system.latency.batches_are_free:

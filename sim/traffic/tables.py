@@ -223,7 +223,7 @@ def _slowdowns(sequences: Floats, one: Slowdown, batches: Mapping[int, tuple[flo
 
 
 def _overheads(sequences: Floats, system: System, padded: bool) -> Floats:
-    """Overhead of an iteration by the number of sequences: in a line beyond the largest batch that was measured, and never less."""
+    """Overhead of an iteration by the number of sequences: in a line beyond the largest batch that was measured, or level."""
     if not system.batches:
         return system.overhead_seconds * (sequences if padded else np.ones_like(sequences))
     found = {1: system.overhead_seconds} | {one.batch: one.round_overhead_seconds for one in system.batches}
