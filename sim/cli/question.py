@@ -236,6 +236,13 @@ class Question:
 
         return EXCHANGE_SECONDS if self.sources.exchange is None else parse_seconds(self.sources.exchange, "--exchange")
 
+    @property
+    def timed(self) -> SystemOptions:
+        """The options of step times: those of a profile hold for the GPUs that it is of, which a plan counts."""
+        if self.setup.profile is None:
+            return self.setup
+        return replace(self.setup, target_gpus=None, draft_gpus=None)
+
     def _from_setup(self) -> tuple[Method, ...]:
         """The methods of a profile, of a GPU, or of constants.
 
@@ -261,18 +268,21 @@ class Question:
 
     def _on(self, setup: SystemOptions) -> tuple[Method, ...]:
         """The methods on GPUs, or with steps, that are given."""
-        from sim.planning.methods import methods_of, methods_of_systems
+        from sim.planning.methods import MODELS, methods_of, methods_of_systems
         from specdec.acceptance import Tag
         from specdec.profile import Profile
 
         name = self.sources.method or "draft_model"
-        acceptance = setup.acceptance_model()
         if setup.profile is not None:
             profile, own = Profile.read(setup.profile), setup.acceptance in (None, *OF_PROFILE)
+            if profile.together is None and name not in MODELS:
+                refuse({"--draft-gpus": setup.draft_gpus}, f"has no effect on {name}, which is on the target's: leave it out")
             return methods_of(
                 {name: profile},
                 exchange_seconds=self._exchange,
-                acceptance=acceptance,
+                target_gpus=setup.target_gpus,
+                draft_gpus=setup.draft_gpus,
+                acceptance=self.timed.acceptance_model(),
                 acceptance_tag=profile.acceptance.tag if own else "assumed",
                 draft=self.sources.draft,
                 provenance={"step times": setup.profile, "acceptance": setup.acceptance or setup.profile},
@@ -295,7 +305,7 @@ class Question:
         return methods_of_systems(
             shared,
             self.serving.system(replace(setup, placement=None).system()),
-            acceptance,
+            setup.acceptance_model(),
             name=name,
             draft=self.sources.draft or setup.draft_config or "draft",
             target_gpus=setup.target_gpus or 1,

@@ -85,6 +85,18 @@ def test_acceptance_and_a_draft_that_are_given_replace_those_of_a_profile(profil
         assert (own.tags["acceptance"], own.draft) == ("measured", "draft")
 
 
+def test_a_pair_that_works_at_once_is_priced_on_its_gpus(profile: Path) -> None:
+    def pair(*gpus: str) -> tuple[int, str]:
+        [alone, draft] = Question.parsed(("--profile", str(profile), *gpus)).methods()
+        assert (draft.places[0].name, alone.places[0].gpus) == ("as measured", draft.places[0].gpus)
+        return draft.places[0].gpus_of(3), draft.provenance.get("GPUs", "")
+
+    count, said = pair()
+    assert (count, "one is assumed for both models" in said) == (3, True)
+    assert pair("--target-gpus", "1", "--draft-gpus", "1") == (6, "")
+    assert pair("--target-gpus", "2", "--draft-gpus", "1") == (9, "")
+
+
 def test_a_plan_takes_no_context_beside_its_traffic(run: Run) -> None:
     assert refused(run, "plan", *GPU, *TRAFFIC, "--context", "5000").startswith("specdec: --context has no effect on a plan")
 
