@@ -108,6 +108,8 @@ def plan(
     result = reported(decided, question.target_name, provenance)
     result = replace(result, command=(*question.arguments(), "--seed", str(seed)), files=question.files())
     terminal.console.print(result)
+    if not sources.runs:
+        question.timed.remark(terminal.errors)
     terminal.write(result.to_dict())
     keep.write(result.to_dict())
     if report is not None:

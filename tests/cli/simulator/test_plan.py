@@ -97,6 +97,14 @@ def test_a_pair_that_works_at_once_is_priced_on_its_gpus(profile: Path) -> None:
     assert pair("--target-gpus", "2", "--draft-gpus", "1") == (9, "")
 
 
+def test_a_plan_says_of_a_busy_profile_what_other_commands_do(run: Run, profile: Path, tmp_path: Path) -> None:
+    busy = tmp_path / "busy.json"
+    busy.write_text(json.dumps({**json.loads(profile.read_text()), "busy": 0.5}))
+    ran = run("plan", "--profile", str(busy), "--target-gpus", "1", *TRAFFIC, "--no-schedules")
+    assert ran.err.startswith(f"Profile {busy}: ")
+    assert ran.code == 0
+
+
 def test_a_plan_takes_no_context_beside_its_traffic(run: Run) -> None:
     assert refused(run, "plan", *GPU, *TRAFFIC, "--context", "5000").startswith("specdec: --context has no effect on a plan")
 
