@@ -125,8 +125,8 @@ def test_bad_rows_are_refused_by_their_number(tmp_path: Path, row: str, told: st
 
 
 def test_arrivals_of_a_table_are_as_it_says_or_assumed_aloud(tmp_path: Path) -> None:
-    def one(path: Path, **stated: float) -> EngineRun:
-        (found,) = read_runs([path], **stated)
+    def one(path: Path, rate: float | None = None) -> EngineRun:
+        (found,) = read_runs([path], rate=rate)
         return found
 
     silent = write(tmp_path / "a.csv", f"{HEAD}\n{ALONE}\n")
