@@ -273,6 +273,7 @@ class Question:
         from specdec.profile import Profile
 
         name = self.sources.method or "draft_model"
+        acceptance = self.timed.acceptance_model()
         if setup.profile is not None:
             profile, own = Profile.read(setup.profile), setup.acceptance in (None, *OF_PROFILE)
             if profile.together is None and name not in MODELS:
@@ -282,7 +283,7 @@ class Question:
                 exchange_seconds=self._exchange,
                 target_gpus=setup.target_gpus,
                 draft_gpus=setup.draft_gpus,
-                acceptance=self.timed.acceptance_model(),
+                acceptance=acceptance,
                 acceptance_tag=profile.acceptance.tag if own else "assumed",
                 draft=self.sources.draft,
                 provenance={"step times": setup.profile, "acceptance": setup.acceptance or setup.profile},
@@ -305,7 +306,7 @@ class Question:
         return methods_of_systems(
             shared,
             self.serving.system(replace(setup, placement=None).system()),
-            setup.acceptance_model(),
+            acceptance,
             name=name,
             draft=self.sources.draft or setup.draft_config or "draft",
             target_gpus=setup.target_gpus or 1,

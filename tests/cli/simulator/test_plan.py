@@ -282,3 +282,10 @@ def test_what_nothing_meets_is_said_with_how_far_it_is_missed(run: Run, runs: st
 )
 def test_bad_and_ignored_options_are_one_line(run: Run, options: tuple[str, ...], culprit: str) -> None:
     assert culprit in refused(run, "plan", *options)
+
+
+def test_a_head_that_works_in_turn_has_no_gpus_of_its_own(run: Run, profile: Path, tmp_path: Path) -> None:
+    in_turn = tmp_path / "in_turn.json"
+    in_turn.write_text(json.dumps({**json.loads(profile.read_text()), "together": None}))
+    asked = ("plan", "--profile", str(in_turn), *TRAFFIC, "--method", "eagle3", "--draft-gpus", "1")
+    assert "--draft-gpus has no effect on eagle3, which is on the target's" in refused(run, *asked)
