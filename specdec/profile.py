@@ -27,7 +27,7 @@ class PairNames(Report):
     """The two models by name.
 
     `target`   where the target was loaded from
-    `draft`    where the draft was loaded from
+    `draft`    where the draft was loaded from; empty where it has no name, as for ngram
     """
 
     target: str = "target"
@@ -266,7 +266,7 @@ class Profile(Report):
 
         alone, drafting = self.round_overhead_seconds, self.drafting_overhead_seconds
         lines = {
-            "Pair": f"{self.pair.target} + {self.pair.draft}",
+            "Pair": " + ".join(filter(None, (self.pair.target, self.pair.draft))),
             "Machine": "unknown" if self.hardware is None else f"{self.hardware.cpu}, {self.hardware.cores} cores",
             "Acceptance": self.acceptance.sentence,
             "In turn": f"{self.in_turn}; a draft takes {milliseconds(self.draft_start_seconds)} in addition to its tokens",

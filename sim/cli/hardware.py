@@ -147,8 +147,8 @@ class HardwareOptions:
         return Anchored(estimate, [Anchor.parse(text) for text in self.anchor])
 
     def kv_tokens_beside(self, *, shared: bool, drafts: bool = True) -> int | None:
-        """Tokens that the KV cache holds beside the models on their GPUs; `None` where no GPU is given."""
-        if not self.computed:
+        """Tokens that the KV cache holds beside the models on their GPUs; `None` for no GPU, or one of unknown memory."""
+        if not self.computed or self._unknown_memory:
             return None
         from sim.setup.memory import kv_tokens
 
@@ -168,6 +168,22 @@ class HardwareOptions:
                 "Step times are from a table of the hardware: up to 46 % too short against published ones. "
                 "Measure a step, and give --anchor batch=1:TIME."
             )
+        if self.computed and self._unknown_memory:
+            console.print(f"The memory of {self._system} is unknown: models are taken to fit, and the cache to have no limit.")
+
+    @property
+    def _unknown_memory(self) -> bool:
+        """Whether others measured kernels of a GPU whose data sheet is not here."""
+        from sim.setup.gpus import gpu_name
+
+        if self.gpu is not None:
+            return False
+        system = self._system
+        try:
+            gpu_name(system)
+        except InputError:
+            return True
+        return False
 
     @cached_property
     def _models(self) -> tuple[ModelSize, ModelSize]:

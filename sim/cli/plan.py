@@ -108,6 +108,8 @@ def plan(
     result = reported(decided, question.target_name, provenance)
     result = replace(result, command=(*question.arguments(), "--seed", str(seed)), files=question.files())
     terminal.console.print(result)
+    if not sources.runs:
+        question.timed.remark(terminal.errors)
     terminal.write(result.to_dict())
     keep.write(result.to_dict())
     if report is not None:
@@ -138,7 +140,8 @@ def _check(path: str, terminal: Terminal, seed: int) -> None:
     if not saved.command:
         raise InputError(f"{path} was not made by specdec plan --save, so its question is not known: save it so")
     question = Question.parsed(arguments)
-    changed = [name for name, digest in saved.files.items() if question.files().get(name) != digest]
+    now = question.files()
+    changed = [name for name, digest in saved.files.items() if now.get(name) != digest]
     if changed:
         raise InputError(f"{changed[0]} is not the file that {path} was made from: plan again")
     other = seed or int(first_seed) + 1

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sim.cli.acceptance import OF_PROFILE
 from sim.cli.options import Placement, SystemOptions
 from sim.cli.parsing import refuse
 from sim.cli.traffic import INPUT_TOKENS, OUTPUT_TOKENS, TrafficOptions
@@ -158,10 +159,11 @@ class Question:
         )
 
     def files(self) -> dict[str, str]:
-        """SHA-256 of every file that is read, by path."""
+        """SHA-256 of every file that is read, by path; of a model's folder that is its config.json alone."""
         named = [*(self.sources.runs or ()), self.serving.trace, self.setup.profile]
-        named += [self.setup.target_config, self.setup.draft_config]
         paths = [Path(one) for one in named if one is not None and Path(one).exists()]
+        models = [Path(one) for one in (self.setup.target_config, self.setup.draft_config) if one is not None]
+        paths += [model / "config.json" if model.is_dir() else model for model in models]
         every = [file for path in paths for file in ([path] if path.is_file() else sorted(path.rglob("*"))) if file.is_file()]
         return {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in every}
 
@@ -213,15 +215,7 @@ class Question:
             found = self._from_setup()
         if self.setup.placement is None:
             return found
-        kept = "shared" if self.setup.placement is Placement.shared else "own device"
-        chosen = [
-            replace(one, places=tuple(place for place in one.places if one.name == "ar" or place.name == kept)) for one in found
-        ]
-        left = tuple(one for one in chosen if one.places)
-        refused = next((one.provenance.get("shared placement") for one in found if one.name != "ar"), None)
-        if kept == "shared" and refused is not None and all(one.name == "ar" for one in left):
-            raise InputError(f"--placement shared is {refused}")
-        return left
+        return tuple(one if one.name == "ar" else _placed(one, self.setup.placement) for one in found)
 
     def _refuse_ignored(self) -> None:
         """Refuse what a plan decides by itself, and what its source of step times holds already."""
@@ -241,6 +235,13 @@ class Question:
         from sim.setup.latency import parse_seconds
 
         return EXCHANGE_SECONDS if self.sources.exchange is None else parse_seconds(self.sources.exchange, "--exchange")
+
+    @property
+    def timed(self) -> SystemOptions:
+        """The options of step times: those of a profile hold for the GPUs that it is of, which a plan counts."""
+        if self.setup.profile is None:
+            return self.setup
+        return replace(self.setup, target_gpus=None, draft_gpus=None)
 
     def _from_setup(self) -> tuple[Method, ...]:
         """The methods of a profile, of a GPU, or of constants.
@@ -267,19 +268,26 @@ class Question:
 
     def _on(self, setup: SystemOptions) -> tuple[Method, ...]:
         """The methods on GPUs, or with steps, that are given."""
-        from sim.planning.methods import LONGEST, methods_of, methods_of_systems
+        from sim.planning.methods import MODELS, methods_of, methods_of_systems
         from specdec.acceptance import Tag
         from specdec.profile import Profile
 
         name = self.sources.method or "draft_model"
-        acceptance = setup.acceptance_model()
-        given: Tag = "assumed" if setup.acceptance is not None else "measured"
+        acceptance = self.timed.acceptance_model()
         if setup.profile is not None:
-            longest = LONGEST if acceptance.longest is None else acceptance.longest
-            words = {"step times": setup.profile, "acceptance": setup.acceptance or setup.profile}
-            profiles = {name: Profile.read(setup.profile)}
-            found = methods_of(profiles, longest=longest, exchange_seconds=self._exchange, provenance=words)
-            return tuple(replace(one, acceptance=acceptance) if one.acceptance is not None else one for one in found)
+            profile, own = Profile.read(setup.profile), setup.acceptance in (None, *OF_PROFILE)
+            if profile.together is None and name not in MODELS:
+                refuse({"--draft-gpus": setup.draft_gpus}, f"has no effect on {name}, which is on the target's: leave it out")
+            return methods_of(
+                {name: profile},
+                exchange_seconds=self._exchange,
+                target_gpus=setup.target_gpus,
+                draft_gpus=setup.draft_gpus,
+                acceptance=acceptance,
+                acceptance_tag=profile.acceptance.tag if own else "assumed",
+                draft=self.sources.draft,
+                provenance={"step times": setup.profile, "acceptance": setup.acceptance or setup.profile},
+            )
         together = replace(setup, placement=Placement.shared, draft_gpus=None)
         words = {"step times": f"{setup.gpu or setup.latency or 'as given'}" + (", anchored" if setup.anchor else "")}
         words["acceptance"] = f"{setup.acceptance} as given"
@@ -291,8 +299,9 @@ class Question:
                 raise
             words["shared placement"] = f"not possible: {error}"
         step: Tag = "assumed" if not setup.computed else "fitted" if setup.anchor else "table"
-        tags: dict[str, Tag] = {"step": step, "acceptance": given}
-        if setup.computed:
+        tags: dict[str, Tag] = {"step": step, "acceptance": "assumed"}
+        alone = setup.kv_tokens(drafts=False)
+        if alone is not None:
             tags["kv_tokens"] = "table"
         return methods_of_systems(
             shared,
@@ -303,7 +312,7 @@ class Question:
             target_gpus=setup.target_gpus or 1,
             draft_gpus=setup.draft_gpus or 1,
             shared_kv_tokens=pool,
-            kv_tokens=setup.kv_tokens(drafts=False),
+            kv_tokens=alone,
             exchange_seconds=self._exchange,
             tags=tags,
             provenance=words,
@@ -339,6 +348,18 @@ class Question:
         if self.serving.kv_tokens is not None or not unknown:
             return {}
         return {"KV cache": f"unknown for {', '.join(unknown)}, taken as no limit: give --kv-tokens"}
+
+
+def _placed(method: Method, placement: Placement) -> Method:
+    """A method that drafts, in the places that were asked for alone. Raises `InputError` where it has none of them."""
+    kept = "shared" if placement is Placement.shared else "own device"
+    places = tuple(place for place in method.places if place.name == kept)
+    if places:
+        return replace(method, places=places)
+    if placement is Placement.shared and "shared placement" in method.provenance:
+        raise InputError(f"--placement shared is {method.provenance['shared placement']}")
+    there = ", ".join(dict.fromkeys(place.name for place in method.places))
+    raise InputError(f"--placement {placement.value} leaves {method.name} no place, which has {there}: leave it out")
 
 
 def _written(option: str, value: Any) -> Iterator[str]:

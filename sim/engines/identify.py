@@ -289,6 +289,13 @@ def conditional(runs: Sequence[EngineRun]) -> tuple[float, ...]:
     return tuple(map(float, np.average([chances for chances, _ in found], axis=0, weights=weights)))
 
 
+def counted(runs: Sequence[EngineRun]) -> bool:
+    """Whether `conditional` takes every chance from rates by position, and none from a mean acceptance length."""
+    known = [run for run in runs if run.draft_length and _length_of(run)]
+    longest = max((run.draft_length for run in known), default=0)
+    return all(len(run.by_position) == longest for run in known if run.draft_length == longest)
+
+
 def _length_of(run: EngineRun) -> float | None:
     """The acceptance length of a run."""
     return 1 + sum(run.by_position) if len(run.by_position) == run.draft_length else run.acceptance_length
@@ -322,7 +329,8 @@ def as_profile(identified: Identified, runs: Sequence[EngineRun]) -> Profile:
     """The profile of one method, from what all runs of its target gave and from `runs`, those of this method and its prompts.
 
     Both models are on the same GPUs and work in turn, as engines have it. Points of fitted curves are tagged *fitted* up to the
-    most rows of a measured round, and *extrapolated* beyond.
+    most rows of a measured round, and *extrapolated* beyond. Acceptance is *measured* where the engine counted every position,
+    and *fitted* to mean acceptance lengths.
     """
     first, forward = runs[0], identified.forward
     drafting = identified.drafting[first.method, first.draft] if first.draft_length else Drafting()
@@ -343,10 +351,10 @@ def as_profile(identified: Identified, runs: Sequence[EngineRun]) -> Profile:
     return Profile(
         target,
         draft,
-        pair=PairNames(first.target, first.draft or first.method),
+        pair=PairNames(first.target, next((run.draft for run in runs if run.draft), "")),
         together=None,
         drafting_overhead_seconds=drafting.overhead,
-        acceptance=MeasuredAcceptance(by_position=conditional(runs)),
+        acceptance=MeasuredAcceptance(by_position=conditional(runs), tag="measured" if counted(runs) else "fitted"),
         kv_tokens=min(pools) if pools else None,
         tags={"round_overhead_seconds": "assumed", "drafting_overhead_seconds": "fitted", "draft_start_seconds": "assumed"},
     )

@@ -73,6 +73,7 @@ class EngineRun(Report):
     `accepted`                number of rounds that accepted 0, 1, 2, ... guesses, where they were counted
     `rounds`                  how many rounds the rates were counted in, all requests together
     `kv_tokens`               tokens that the KV cache holds
+    `assumed`                 which of the numbers above the tool did not say, so that they are assumed
     """
 
     source: str
@@ -100,6 +101,7 @@ class EngineRun(Report):
     kv_tokens: int | None = None
     failed: int = 0
     accepted: tuple[int, ...] = ()
+    assumed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.draft_length <= LONGEST or (self.method == AR) != (self.draft_length == 0):
@@ -153,12 +155,14 @@ class EngineRuns(Report):
     def remarks(self) -> list[str]:
         """What a reader of the numbers should know of them."""
         failed = [run for run in self.runs if run.failed]
+        rates = sum("rate" in run.assumed for run in self.runs)
         random = [run for run in self.runs if run.method != AR and run.dataset.startswith("random")]
         return [
             *(
                 f"{run.source}: {run.failed} requests failed; the latencies are those of the {run.requests} others."
                 for run in failed
             ),
+            *([f"{rates} run(s) of a table without request_rate: as many per second as clients are assumed."] if rates else []),
             *(f"{run.source}: prompts are random tokens, so acceptance says nothing of real text." for run in random),
         ]
 

@@ -63,6 +63,8 @@ class Stated:
             values = {
                 name: value for name, value in values.items() if name not in ("draft", "by_position", "acceptance_length")
             }
+        if "assumed" in values:
+            values["assumed"] = tuple(name for name in values["assumed"] if named.get(name) is None)
         values.update(method=method, draft_length=length)
         return EngineRun(source, **values)
 
@@ -84,10 +86,13 @@ class Stated:
             raise InputError(f"{source} drafted and does not say how: give --method, such as draft_model, eagle3, mtp or ngram")
         length = found.get("draft_length") or self.draft_length
         if length is None:
-            raise InputError(f"{source} does not say how many tokens were drafted in a round: give --draft-length")
-        for name, value in {"method": method, "draft_length": length}.items():
+            raise InputError(
+                f"{source} does not say how many tokens were drafted in a round: give --draft-length to specdec import, and "
+                "read what it writes with --json"
+            )
+        for name, value in {"method": method, "draft_length": length, "draft": found.get("draft")}.items():
             stated = getattr(self, name)
-            if stated not in (None, value):
+            if stated is not None and value not in (None, stated):
                 raise InputError(
                     f"{source} is a run of {name} {value!r}, and {_option(name)} {stated} was given: leave that out"
                 )

@@ -1,7 +1,9 @@
 """Reads a table of published runs, one run a row: the columns of `vllm_h100_draft_eagle3_by_concurrency.csv`.
 
 Lines that begin with `#` say what the table is, and are skipped. `acceptance_by_position_pct` holds percentages with spaces
-between them. The benchmark ran at `max_concurrency` requests per second and at most so many at once, so the column is both.
+between them. `request_rate` says how many requests arrive per second, `inf` or nothing for a closed loop. The published table
+has no such column: its benchmark ran at `max_concurrency` requests per second and at most so many at once. A table without the
+column is taken to be like it, and the rate is listed as assumed.
 """
 
 from __future__ import annotations
@@ -84,7 +86,8 @@ def _run(row: Found, stated: Stated) -> EngineRun:
         gpu=row.text("gpu"),
         gpus=row.count("tp"),
         clients=clients,
-        rate=float(clients),
+        rate=_rate(row, clients),
+        assumed=() if "request_rate" in row.values else ("rate",),
         running=token * 1e-3 * max(0, output - requests) / seconds
         if whole and token and output and requests and seconds
         else None,
@@ -100,6 +103,13 @@ def _run(row: Found, stated: Stated) -> EngineRun:
         rounds=rounds,
         kv_tokens=row.count("kv_pool_tokens"),
     )
+
+
+def _rate(row: Found, clients: int) -> float | None:
+    """Requests that arrive per second: as the row says, else as many as there are clients."""
+    if "request_rate" not in row.values:
+        return float(clients)
+    return None if row.text("request_rate").lower() in ("inf", "infinity") else row.number("request_rate")
 
 
 def _times(row: Found, name: str) -> Times:

@@ -19,6 +19,8 @@ from specdec.errors import InputError
 
 SGLANG_ALGORITHMS = {"draft_model": "STANDALONE", "eagle3": "EAGLE3", "eagle": "EAGLE", "mtp": "NEXTN", "ngram": "NGRAM"}
 LLAMA_TYPES = {"draft_model": "draft-simple", "eagle3": "draft-eagle3", "mtp": "draft-mtp"}
+OF_TARGET = ("ngram", "suffix", "mtp")
+"""Methods that need no model beside the target."""
 OUTPUT_OF = {"ttft": "ttft", "tpot": "tpot", "e2e": "e2el"}
 """Names of latencies in `vllm bench serve`."""
 BENCH = "# The planned requests/s on one replica, all of the mean lengths: this tests TPOT, not TTFT."
@@ -40,7 +42,7 @@ def emit(plan: Plan, engine: str) -> str:
             f"# {100 * part.share:.0f} % of the requests\n{emit(one, engine)}"
             for part, one in zip(best.parts, alone, strict=True)
         )
-    if best.draft_length and (not plan.target or not best.draft) and best.method != "ngram":
+    if best.draft_length and (not plan.target or not best.draft) and best.method not in OF_TARGET:
         raise InputError("the flags need the names of both models: give --target and --draft")
     return ENGINES[engine](plan, best)
 
@@ -68,9 +70,7 @@ def _served_with_target(best: Planned, engine: str) -> None:
 def speculative_config(best: Planned, *, synthetic: bool = False) -> dict[str, Any]:
     """vLLM's `--speculative-config`. A schedule has no tier without guesses: vLLM is slower there than without the config."""
     config: dict[str, Any] = {"method": best.method}
-    if best.method == "ngram":
-        config["prompt_lookup_max"] = best.draft_length
-    else:
+    if best.method not in OF_TARGET:
         config["model"] = best.draft
     config["num_speculative_tokens"] = best.draft_length
     if best.method == "draft_model":

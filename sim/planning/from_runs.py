@@ -11,6 +11,7 @@ from sim.engines.identify import as_profile, identify, pool_of
 from sim.engines.reading import read_runs
 from sim.engines.run import EngineRun
 from sim.planning.methods import EXCHANGE_SECONDS, Method, methods_of
+from specdec.acceptance import Tag
 from specdec.errors import InputError
 
 
@@ -25,7 +26,8 @@ def methods_from_runs(
 
     All runs of the target give the step times; those on `dataset` give acceptance. `known` is what the files do not say, see
     `sim.read_runs`. A cache whose size no file says is computed from the sizes of models and GPU, where their names are known.
-    Raises `InputError` for runs of several targets, or on several data sets of which none is chosen.
+    Raises `InputError` for runs of several targets, of several drafts of one method, or on several data sets of which none is
+    chosen.
     """
     runs = read_runs(paths, **{name: value for name, value in (known or {}).items() if value is not None})
     _one("target", {run.target for run in runs}, "give the files of one")
@@ -39,6 +41,8 @@ def methods_from_runs(
     methods: dict[str, list[EngineRun]] = {}
     for run in chosen:
         methods.setdefault(run.method, []).append(run)
+    for name, ours in methods.items():
+        _one(f"draft of {name}", {run.draft for run in ours if run.draft}, "give the files of one")
     profiles = {name: as_profile(identified, ours) for name, ours in methods.items()}
     tables = [name for name, profile in profiles.items() if profile.kv_tokens is None]
     for name in tables:
@@ -51,9 +55,8 @@ def methods_from_runs(
         f"{identified.forward.rows:.0f} rows",
     }
     if drafting := [run for run in chosen if run.draft_length]:
-        words["acceptance"] = (
-            f"counted by the engine on {next((run.dataset for run in drafting if run.dataset), 'its prompts')}"
-        )
+        prompts = next((run.dataset for run in drafting if run.dataset), "its prompts")
+        words["acceptance"] = _of_acceptance({run.method: profiles[run.method].acceptance.tag for run in drafting}, prompts)
     if first.gpus == 1 and not first.gpu and not (known or {}).get("gpus"):
         words["GPUs"] = "no file says how many hold the target, so 1 is assumed: give --target-gpus"
     if tables and any(profiles[name].kv_tokens for name in tables):
@@ -61,6 +64,19 @@ def methods_from_runs(
             f"computed from sizes of models and GPU for {', '.join(tables)}: give the engine's own with --kv-tokens"
         )
     return methods_of(profiles, target_gpus=first.gpus, exchange_seconds=exchange_seconds, provenance=words)
+
+
+def _of_acceptance(tags: Mapping[str, Tag], prompts: str) -> str:
+    """Where the acceptance of methods comes from, by how it came about."""
+    ways: dict[Tag, str] = {
+        "measured": "counted by the engine",
+        "fitted": "fitted to mean tokens of a round, or ITL over TPOT,",
+    }
+    found = {way: [name for name in tags if tags[name] == tag] for tag, way in ways.items()}
+    several = len(set(tags.values())) > 1
+    return "; ".join(
+        f"{way} on {prompts}" + (f" for {', '.join(names)}" if several else "") for way, names in found.items() if names
+    )
 
 
 def _one(what: str, found: set[str], remedy: str) -> None:

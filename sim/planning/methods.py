@@ -131,16 +131,21 @@ def methods_of(
     profiles: Mapping[str, Profile],
     *,
     longest: int = LONGEST,
-    target_gpus: int = 1,
-    draft_gpus: int = 1,
+    target_gpus: int | None = None,
+    draft_gpus: int | None = None,
     exchange_seconds: float = EXCHANGE_SECONDS,
+    acceptance: Acceptance | None = None,
+    acceptance_tag: Tag = "assumed",
+    draft: str | None = None,
     provenance: Mapping[str, str] | None = None,
 ) -> tuple[Method, ...]:
     """The methods of profiles of one target, by the names of the methods; `ar` first.
 
     `longest` bounds draft lengths where acceptance is one rate for all positions. A draft model gets places of its own too, on
-    `draft_gpus`. There the target's cache has the whole pool, and `exchange_seconds` go by in each round. Raises `InputError`
-    for profiles of several targets.
+    `draft_gpus`, 1 unless given. There the target's cache has the whole pool, and `exchange_seconds` go by in each round. A
+    pair that was measured at work at once counts the GPUs that are given; without any, one is assumed for both models, aloud.
+    `acceptance`, which came about as `acceptance_tag` says, and the name `draft` replace those of the profiles. Raises
+    `InputError` for profiles of several targets.
     """
     if not profiles:
         raise InputError("a plan needs a profile: give one, or runs of an engine")
@@ -150,19 +155,27 @@ def methods_of(
     first = next(iter(profiles.values()))
     alone = profiles.get("ar", first)
     pool = profiles["ar"].kv_tokens if "ar" in profiles else first.kv_tokens
-    words = provenance or {}
-    place = _place(alone, "shared", target_gpus, pool)
-    found = [Method("ar", (place,), tags=_tags(alone, acceptance=False), provenance=words)]
+    words = dict(provenance or {})
+    if target_gpus is None and draft_gpus is None and any(one.together is not None for one in profiles.values()):
+        words["GPUs"] = "one is assumed for both models, which work at once: give --target-gpus and --draft-gpus"
+    gpus, of_draft = target_gpus or 1, draft_gpus or 1
+    target = measured_system(alone, source=f"the profile of {alone.pair.target or 'the target'}")
+    place = Place("shared", target, gpus, kv_tokens=pool)
+    found = [Method("ar", (place,), tags=_tags(alone), provenance=words)]
     for name, profile in profiles.items():
         if name == "ar":
             continue
-        places = [_place(profile, "shared" if profile.together is None else "as measured", target_gpus, profile.kv_tokens)]
-        if name in MODELS and profile.together is None:
-            system = measured_system(profile, source=f"the profile of {profile.pair.draft}")
-            places += apart(system, pool, target_gpus, draft_gpus, exchange_seconds)
-        known = len(profile.acceptance.by_position) or longest
-        tags = _tags(profile, acceptance=True)
-        found.append(Method(name, tuple(places), measured_acceptance(profile), known, profile.pair.draft, tags, words))
+        system = measured_system(profile, source=f"the profile of {profile.pair.draft or name}")
+        if profile.together is None:
+            places = [Place("shared", system, gpus, kv_tokens=profile.kv_tokens)]
+            places += apart(system, pool, gpus, of_draft, exchange_seconds) if name in MODELS else []
+        else:
+            places = [Place("as measured", system, gpus, draft_gpus or 0, kv_tokens=profile.kv_tokens)]
+        accepted = measured_acceptance(profile) if acceptance is None else acceptance
+        known = longest if accepted.longest is None else accepted.longest
+        tags = _tags(profile)
+        tags["acceptance"] = profile.acceptance.tag if acceptance is None else acceptance_tag
+        found.append(Method(name, tuple(places), accepted, known, draft or profile.pair.draft, tags, words))
     return tuple(found)
 
 
@@ -241,21 +254,14 @@ def apart(
     ]
 
 
-def _place(profile: Profile, name: PlaceName, gpus: int, kv_tokens: int | None) -> Place:
-    system = measured_system(profile, source=f"the profile of {profile.pair.draft}")
-    return Place(name, system, gpus, kv_tokens=kv_tokens)
-
-
 WORST_FIRST: Sequence[Tag] = ("assumed", "table", "extrapolated", "fitted", "measured")
 
 
-def _tags(profile: Profile, *, acceptance: bool) -> dict[str, Tag]:
-    """How the step times came about within what was measured, and acceptance."""
+def _tags(profile: Profile) -> dict[str, Tag]:
+    """How the step times came about within what was measured, and the size of the cache."""
     steps = {one.tag for one in (*profile.target_seconds, *profile.draft_seconds)} - {"extrapolated"}
     known: list[Tag] = [tag for tag in WORST_FIRST if tag in steps]
     found: dict[str, Tag] = {"step": known[0] if known else "extrapolated"}
-    if acceptance:
-        found["acceptance"] = profile.acceptance.tag
     if profile.kv_tokens is not None:
         found["kv_tokens"] = profile.tags.get("kv_tokens", "measured")
     return found

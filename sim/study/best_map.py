@@ -125,7 +125,8 @@ def strategy_map(
 
     Along one axis the odds of every guess are multiplied by a factor, along the other the draft's seconds. Per device, both
     devices count, alike, for a strategy whose models work at the same time on one each. Raises `InputError` for a batch of
-    constant times, and `StrategyError` for a strategy that cannot be compiled.
+    constant times and for a first guess that always or never passes, and `StrategyError` for a strategy that cannot be
+    compiled.
     """
     at_least_one(batch=batch)
     if batch > 1 and isinstance(system.latency, Constant) and not system.latency.batches_are_free:
@@ -135,6 +136,11 @@ def strategy_map(
     devices = np.array([_devices(one, system) if per == "device" else 1 for one in found])
     path = Rate(0.5) if isinstance(acceptance, Rate) else acceptance
     mean = path.mean_rate
+    if not 0 < mean < 1:
+        raise InputError(
+            f"the first guess of a window is accepted at a rate of {mean:g}, which no factor of its odds changes: give a rate "
+            "between 0 and 1"
+        )
     grid = np.asarray(rates, float)
     odds = grid / (1 - grid) * (1 - mean) / mean
 

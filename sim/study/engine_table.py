@@ -92,14 +92,16 @@ def _by_machine(runs: Sequence[EngineRun]) -> list[list[EngineRun]]:
 
 def _assumed(machines: Sequence[_Machine]) -> Iterator[str]:
     for machine in machines:
+        target = machine.runs[0].target or "the target"
+        if rates := sum("rate" in run.assumed for run in machine.runs):
+            yield f"{rates} runs of {target} had as many requests per second as clients: fill in request_rate"
         if machine.without_prompts:
-            target = machine.runs[0].target or "the target"
             yield (
                 f"prompts of {machine.without_prompts} runs of {target} are as long as in the other runs on their data set: "
                 "fill in input_tokens"
             )
         for (method, *_), pool in machine.pools.items():
-            where = f"the cache of {machine.runs[0].target or 'the target'} with {method}"
+            where = f"the cache of {target} with {method}"
             yield (
                 f"{where} has no limit: fill in kv_pool_tokens"
                 if pool is None

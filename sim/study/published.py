@@ -84,7 +84,7 @@ def read_cells(path: Path) -> list[Cell]:
     Raises `InputError` that names the file, and the row if a row is wrong.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
             if missing:

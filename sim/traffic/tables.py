@@ -223,12 +223,12 @@ def _slowdowns(sequences: Floats, one: Slowdown, batches: Mapping[int, tuple[flo
 
 
 def _overheads(sequences: Floats, system: System, padded: bool) -> Floats:
-    """Overhead of an iteration by the number of sequences: in a line beyond the largest batch that was measured."""
+    """Overhead of an iteration by the number of sequences: in a line beyond the largest batch that was measured, or level."""
     if not system.batches:
         return system.overhead_seconds * (sequences if padded else np.ones_like(sequences))
     found = {1: system.overhead_seconds} | {one.batch: one.round_overhead_seconds for one in system.batches}
     sizes, seconds = (np.array(column, float) for column in zip(*sorted(found.items()), strict=True))
-    slope = (seconds[-1] - seconds[0]) / (sizes[-1] - sizes[0])
+    slope = max(0.0, (seconds[-1] - seconds[0]) / (sizes[-1] - sizes[0]))
     return np.interp(sequences, sizes, seconds) + slope * np.maximum(0.0, sequences - sizes[-1])
 
 

@@ -11,6 +11,7 @@ from engine_files import LENGTH, ROUND_MS, SGLANG, SGLANG_LOG, TOKEN_MS, guidell
 
 from sim.engines.golden import golden, golden_lengths
 from sim.engines.reading import read_runs
+from sim.engines.run import EngineRun, EngineRuns
 from specdec.errors import InputError
 
 
@@ -31,7 +32,7 @@ def test_guidellm_sees_whether_the_engine_drafted(tmp_path: Path) -> None:
     assert (run.method, run.acceptance_length, run.itl) == ("ar", None, run.tpot)
     with pytest.raises(InputError, match="drafted and does not say how"):
         read_one(tmp_path / "a.json", guidellm())
-    with pytest.raises(InputError, match="give --draft-length"):
+    with pytest.raises(InputError, match="give --draft-length to specdec import"):
         read_one(tmp_path / "a.json", guidellm(), method="mtp")
 
 
@@ -121,6 +122,21 @@ def test_bad_rows_are_refused_by_their_number(tmp_path: Path, row: str, told: st
     with pytest.raises(InputError, match=r"a\.csv row 2 \(line 4\)") as refused:
         read_runs([write(tmp_path / "a.csv", f"# made up\n{HEAD}\n{ALONE}\n{row}\n")])
     assert told in str(refused.value)
+
+
+def test_arrivals_of_a_table_are_as_it_says_or_assumed_aloud(tmp_path: Path) -> None:
+    def one(path: Path, rate: float | None = None) -> EngineRun:
+        (found,) = read_runs([path], rate=rate)
+        return found
+
+    silent = write(tmp_path / "a.csv", f"{HEAD}\n{ALONE}\n")
+    assert (one(silent).rate, one(silent).assumed) == (8.0, ("rate",))
+    assert (one(silent, rate=3.0).rate, one(silent, rate=3.0).assumed) == (3.0, ())
+    assert "1 run(s) of a table without request_rate" in EngineRuns((one(silent),)).remarks()[0]
+    for cell, rate in {"inf": None, "": None, "2.5": 2.5}.items():
+        told = one(write(tmp_path / "b.csv", f"{HEAD},request_rate\n{ALONE},{cell}\n"))
+        assert (told.rate, told.assumed) == (rate, ())
+        assert not EngineRuns((told,)).remarks()
 
 
 def test_a_table_may_quote_its_cells(tmp_path: Path) -> None:

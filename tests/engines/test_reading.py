@@ -128,6 +128,13 @@ def test_what_was_read_is_written_and_read_back(tmp_path: Path) -> None:
     assert EngineRuns.read(path).runs == runs
 
 
+def test_a_file_of_another_draft_than_the_one_stated_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "run.json", {**SPECULATIVE, "method": "eagle3", "draft": "T/head"})
+    assert read_runs([path], draft="T/head")[0].draft == "T/head"
+    with pytest.raises(InputError, match="is a run of draft 'T/head', and --draft T/other was given: leave that out"):
+        read_runs([path], draft="T/other")
+
+
 def test_the_table_of_runs_shows_what_is_known() -> None:
     runs = EngineRuns(
         (

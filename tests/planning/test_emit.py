@@ -118,6 +118,12 @@ def test_a_head_is_named_as_each_engine_names_it() -> None:
     assert llama_server(commands(emit(plan(**head), "llama.cpp"))[0]).spec_type == "draft-eagle3"
 
 
+@pytest.mark.parametrize("method", ["mtp", "ngram", "suffix"])
+def test_a_method_of_the_target_alone_names_no_model(method: str) -> None:
+    found = vllm_serve(commands(emit(plan(method=method, draft=""), "vllm"))[0])
+    assert found.speculative_config == {"method": method, "num_speculative_tokens": 3}
+
+
 def test_sglang_takes_a_chain_and_simulates_its_length() -> None:
     text = emit(plan(), "sglang")
     real, simulated, bench = commands(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,36 @@ def test_acceptance_is_that_of_the_data_set_that_is_chosen(tmp_path: Path, chose
         methods(tmp_path, plain={}, sets=sets)
     with pytest.raises(InputError, match="--dataset news is in no run that drafts: give one of chat, code"):
         methods(tmp_path, plain={}, sets=sets, dataset="news")
+
+
+def test_runs_of_two_drafts_are_not_one_method(tmp_path: Path) -> None:
+    path = tmp_path / "runs.json"
+    runs = [engine_run(1), engine_run(1, "chat"), replace(engine_run(8, "chat"), draft="qwen3-1.7b")]
+    path.write_text(json.dumps(EngineRuns(tuple(runs)).to_dict()))
+    with pytest.raises(InputError, match=r"draft of draft_model \(qwen3-0.6b, qwen3-1.7b\): give the files of one"):
+        methods_from_runs([path])
+
+
+def test_acceptance_from_mean_lengths_is_fitted_and_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "runs.json"
+    runs = [engine_run(1, "chat"), replace(engine_run(8, "chat"), by_position=())]
+    path.write_text(json.dumps(EngineRuns(tuple(runs)).to_dict()))
+    [_, draft] = methods_from_runs([path])
+    assert draft.tags["acceptance"] == "fitted"
+    fitted = "fitted to mean tokens of a round, or ITL over TPOT, on chat"
+    assert draft.provenance["acceptance"] == fitted
+    head = replace(engine_run(1, "chat"), method="eagle3", draft="head")
+    path.write_text(json.dumps(EngineRuns((*runs, head)).to_dict()))
+    both = methods_from_runs([path])[-1].provenance["acceptance"]
+    assert both == f"counted by the engine on chat for eagle3; {fitted} for draft_model"
+
+
+def test_a_draft_that_no_file_names_has_no_name(tmp_path: Path) -> None:
+    path = tmp_path / "runs.json"
+    path.write_text(
+        json.dumps(EngineRuns((engine_run(1), replace(engine_run(1, "chat"), method="eagle3", draft=""))).to_dict())
+    )
+    assert [one.draft for one in methods_from_runs([path])] == ["", ""]
 
 
 def test_acceptance_that_nobody_counted_has_no_source(tmp_path: Path) -> None:

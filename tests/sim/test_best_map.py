@@ -29,6 +29,12 @@ def small(acceptance: Acceptance = RATE, system: System = FLAT, names: tuple[str
     return strategy_map(acceptance, system, names, LENGTHS, batch=batch, rates=(0.5, 0.8, 0.9), ratios=(2.0, 5.0, 12.0))
 
 
+@pytest.mark.parametrize("rates", [(1.0, 0.8), (0.0, 0.8)])
+def test_a_first_guess_that_always_or_never_passes_is_refused(rates: tuple[float, ...]) -> None:
+    with pytest.raises(InputError, match=f"accepted at a rate of {rates[0]:g}, which no factor"):
+        small(PerPosition(rates))
+
+
 @pytest.mark.parametrize("acceptance", [Rate(0.8), PerPosition((0.8, 0.7, 0.6))], ids=lambda one: type(one).__name__)
 def test_each_spot_is_what_tune_finds_there(acceptance: Rate | PerPosition) -> None:
     found = small(acceptance)

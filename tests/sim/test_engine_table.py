@@ -109,6 +109,11 @@ def test_what_tools_could_not_measure_is_no_cell() -> None:
     assert not found.left_out
 
 
+def test_an_assumed_rate_is_listed() -> None:
+    found = predict_table([replace(one, rate=float(one.clients or 1), assumed=("rate",)) for one in SMALL])
+    assert found.assumed == ("6 runs of some/model-10B had as many requests per second as clients: fill in request_rate",)
+
+
 def test_answers_of_one_token_have_no_time_between_tokens() -> None:
     found = predict_table([replace(one, output_tokens=one.requests) if one.clients == 4 else one for one in SMALL])
     cells = [cell for cell in found.published if cell.concurrency == 4]

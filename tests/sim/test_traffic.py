@@ -21,9 +21,10 @@ from sim.stream.speed import long_run_speed
 from sim.traffic.metrics import Metrics, measure
 from sim.traffic.record import Served, Server
 from sim.traffic.serving import simulate_serving
+from sim.traffic.tables import costs_table
 from sim.traffic.workload import Arrivals, Lengths, Traffic, Workload, streams
 from specdec import Both, DecodingStrategy, Draft, Guess, InputError, Score, Verify
-from specdec.profile import DraftTiming, Slowdown, TargetTiming
+from specdec.profile import BatchRounds, DraftTiming, Slowdown, TargetTiming
 from strategies import Autoregressive, Elastic, Pearl, PromptLookup, Speculative
 
 BUILT_IN = [Autoregressive(), Elastic(), Speculative(4), Pearl(2), Pearl("auto"), PromptLookup(3)]
@@ -232,3 +233,9 @@ def test_memory_is_linear_in_requests() -> None:
         return peak
 
     assert peak_bytes(4000) < 2.3 * peak_bytes(2000) < 2.3 * 2000 * 10_000
+
+
+def test_an_overhead_that_falls_with_the_batch_is_level_beyond_what_was_measured() -> None:
+    system = System(STEPS, overhead_seconds=5e-4, batches=(BatchRounds(8, round_overhead_seconds=3e-4),))
+    costs = costs_table(compile_strategy(Autoregressive(), system), system, 256, 256, 64, 0)
+    assert costs.overhead.min() == pytest.approx(3e-4)

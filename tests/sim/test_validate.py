@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import pytest
 from tiny_models import minuscule
@@ -64,6 +65,12 @@ def test_a_pair_is_timed_where_there_is_one() -> None:
         "measuring the models again, 3 steps",
     ]
     assert [timed.strategy for timed in found.bundled] == ["autoregressive", "speculative"]
+
+
+def test_a_table_may_begin_with_a_mark_of_its_byte_order(tmp_path: Path) -> None:
+    marked = tmp_path / "marked.csv"
+    marked.write_bytes(b"\xef\xbb\xbf" + bundled_table().read_bytes())
+    assert read_cells(marked) == read_cells(bundled_table())
 
 
 def test_published_speed_ups_are_predicted_from_two_tasks_each() -> None:

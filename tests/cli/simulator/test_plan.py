@@ -11,11 +11,15 @@ import pytest
 from engine_flags import commands, vllm_bench, vllm_serve
 from sim_commands import Run, answer, printed, refused
 
+from sim.cli.question import Question
 from sim.engines.identify import Drafting, Forward
 from sim.engines.run import EngineRun, EngineRuns, Times
 from sim.planning.check import Checked
+from sim.planning.methods import Method
 from sim.planning.report import Plan
 from sim.planning.trials import Trials
+from sim.setup.acceptance import PerPosition
+from sim.setup.latency import Constant
 
 TRUTH = Forward(0.020, 4e-5, 2e-5, 1e-7, 0, 0)
 HEAD = Drafting(0.001, 0.0, 0.0005)
@@ -65,6 +69,42 @@ def test_a_plan_from_runs_says_what_to_deploy_and_from_what(run: Run, runs: str)
     assert order == sorted(order)
 
 
+def test_acceptance_and_a_draft_that_are_given_replace_those_of_a_profile(profile: Path, tmp_path: Path) -> None:
+    def draft(path: Path, *options: str) -> Method:
+        [_, found] = Question.parsed(("--profile", str(path), *options)).methods()
+        return found
+
+    silent = tmp_path / "silent.json"
+    silent.write_text(json.dumps({**json.loads(profile.read_text()), "acceptance": {}}))
+    for path in (profile, silent):
+        given = draft(path, "--acceptance", "0.9,0.8", "--draft", "org/other")
+        assert (given.acceptance, given.longest) == (PerPosition((0.9, 0.8)), 2)
+        assert (given.tags["acceptance"], given.draft) == ("assumed", "org/other")
+    for options in ((), ("--acceptance", "rate"), ("--acceptance", "recorded")):
+        own = draft(profile, *options)
+        assert (own.tags["acceptance"], own.draft) == ("measured", "draft")
+
+
+def test_a_pair_that_works_at_once_is_priced_on_its_gpus(profile: Path) -> None:
+    def pair(*gpus: str) -> tuple[int, str]:
+        [alone, draft] = Question.parsed(("--profile", str(profile), *gpus)).methods()
+        assert (draft.places[0].name, alone.places[0].gpus) == ("as measured", draft.places[0].gpus)
+        return draft.places[0].gpus_of(3), draft.provenance.get("GPUs", "")
+
+    count, said = pair()
+    assert (count, "one is assumed for both models" in said) == (3, True)
+    assert pair("--target-gpus", "1", "--draft-gpus", "1") == (6, "")
+    assert pair("--target-gpus", "2", "--draft-gpus", "1") == (9, "")
+
+
+def test_a_plan_says_of_a_busy_profile_what_other_commands_do(run: Run, profile: Path, tmp_path: Path) -> None:
+    busy = tmp_path / "busy.json"
+    busy.write_text(json.dumps({**json.loads(profile.read_text()), "busy": 0.5}))
+    ran = run("plan", "--profile", str(busy), "--target-gpus", "1", *TRAFFIC, "--no-schedules")
+    assert ran.err.startswith(f"Profile {busy}: ")
+    assert ran.code == 0
+
+
 def test_a_plan_takes_no_context_beside_its_traffic(run: Run) -> None:
     assert refused(run, "plan", *GPU, *TRAFFIC, "--context", "5000").startswith("specdec: --context has no effect on a plan")
 
@@ -93,6 +133,13 @@ def test_a_saved_plan_is_checked_with_other_requests(run: Run, runs: str, tmp_pa
     assert checked["requests"] == 4000
     Path(runs).write_text(Path(runs).read_text() + "\n")
     assert "runs.json is not the file that" in refused(run, "plan", "--check", saved)
+
+
+def test_the_weights_of_a_model_are_not_among_the_files_that_are_read(tmp_path: Path) -> None:
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_text("{}")
+    question = Question.parsed(("--target-config", str(tmp_path), "--draft-config", "qwen3-0.6b"))
+    assert list(question.files()) == [str(tmp_path / "config.json")]
 
 
 def test_a_check_has_draws_of_its_own_unless_they_are_given(
@@ -160,6 +207,22 @@ def test_placements_are_those_that_were_asked_for(run: Run) -> None:
     assert {one["placement"] for one in apart["plans"] if one["draft_length"]} <= {"own device", "draft pool"}
 
 
+def test_kernels_of_a_gpu_without_a_data_sheet_have_an_unknown_cache(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sim.setup.aiconfigurator.Aiconfigurator", lambda *_: Constant(1e-3, 5e-3))
+    asked = ("--latency", "aiconfigurator:a30", *SIZES[2:], "--target-gpus", "1", "--batches-are-free")
+    ran = run("plan", *asked, *TRAFFIC, "--no-schedules")
+    assert "KV cache: unknown for ar, draft_model, taken as no limit: give --kv-tokens" in ran.out
+    assert all("kv_tokens" not in one.tags for one in Question.parsed(asked).methods())
+
+
+@pytest.mark.parametrize("placement", ["shared", "two"])
+def test_a_placement_that_leaves_a_method_no_place_is_refused(run: Run, runs: str, profile: Path, placement: str) -> None:
+    asked = (*TRAFFIC, "--placement", placement)
+    assert "draft_model no place, which has as measured: leave" in refused(run, "plan", "--profile", str(profile), *asked)
+    if placement == "two":
+        assert "--placement two leaves eagle3 no place, which has shared" in refused(run, "plan", "--from", runs, *asked)
+
+
 def test_a_draft_that_does_not_fit_beside_the_target_leaves_the_target_alone(run: Run) -> None:
     large = ("--gpu", "H100", "--target-config", "llama-3.1-70b", "--draft-config", "llama-3.2-1b", "--acceptance", "0.7")
     asked = ("plan", *large, *TRAFFIC, "--placement", "shared", "--no-schedules")
@@ -219,3 +282,10 @@ def test_what_nothing_meets_is_said_with_how_far_it_is_missed(run: Run, runs: st
 )
 def test_bad_and_ignored_options_are_one_line(run: Run, options: tuple[str, ...], culprit: str) -> None:
     assert culprit in refused(run, "plan", *options)
+
+
+def test_a_head_that_works_in_turn_has_no_gpus_of_its_own(run: Run, profile: Path, tmp_path: Path) -> None:
+    in_turn = tmp_path / "in_turn.json"
+    in_turn.write_text(json.dumps({**json.loads(profile.read_text()), "together": None}))
+    asked = ("plan", "--profile", str(in_turn), *TRAFFIC, "--method", "eagle3", "--draft-gpus", "1")
+    assert "--draft-gpus has no effect on eagle3, which is on the target's" in refused(run, *asked)
