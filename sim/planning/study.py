@@ -185,8 +185,11 @@ def _too_dear(trials: Trials, candidate: Candidate, tried: Sequence[Found], limi
         return f"GPUs: a replica needs {candidate.place.gpus_of(1)}, and {limits.gpus} are allowed"
     if not any(kind(one) == kind(candidate) and trial.met for one, trial in tried):
         return None
+    most = ceiling(candidate, trials.demand, trials.objectives)
+    if not most:
+        return "tpot: no batch meets its limit"
     cheapest = min(one.place.gpus_of(trial.replicas) for one, trial in tried if trial.met)
-    least = candidate.place.gpus_of(int(np.ceil(trials.rate / ceiling(candidate, trials.demand, trials.objectives))))
+    least = candidate.place.gpus_of(int(np.ceil(trials.rate / most)))
     return f"cost: at least {least} GPUs, and another plan needs {cheapest}" if least > cheapest else None
 
 

@@ -68,6 +68,18 @@ def test_plans_are_in_order_of_gpus_then_headroom_then_simplicity(monkeypatch: p
     assert [names.index(one) for one in order] == [3, 4, 1, 2, 5, 0]
 
 
+def test_a_candidate_whose_every_batch_is_too_slow_is_rejected_and_not_divided_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first four meet the limit. The fifth, of the same kind, takes 11 ms for a token."""
+    good, slow = [drafting(length) for length in (1, 2, 3, 4)], drafting(1, rate=0.0)
+    asked = Trials(Traffic(Arrivals(2.5), Lengths(1), Lengths(100), 600), objectives_of({"tpot-p99": "9ms"}), Server())
+    monkeypatch.setattr(study, "screened", lambda *_, **__: ([*good, slow], []))
+    monkeypatch.setattr(study, "fewest_replicas", lambda *_: tried(3, 0.5))
+    monkeypatch.setattr(Trials, "surely_met", lambda *_: True)
+    found = decide(asked, ())
+    assert [one for one, _ in found.good] == good
+    assert [one.gate for one in found.rejected] == ["tpot: no batch meets its limit"]
+
+
 def test_a_plan_that_gets_a_replica_more_takes_its_new_place(monkeypatch: pytest.MonkeyPatch) -> None:
     best, second = drafting(2), drafting(1)
     monkeypatch.setattr(Trials, "surely_met", lambda _, one, replicas: one is second or replicas > 5)
