@@ -201,7 +201,7 @@ def _row(plan: Plan, one: Planned) -> Iterator[_Cell]:
     numbers = [str(one.replicas), str(one.gpus)]
     if one.cost_per_hour is not None:
         numbers.append(three_digits(one.cost_per_hour))
-    numbers += [three_digits(value) for value in (one.ttft_ms, one.tpot_ms, one.e2e_ms)]
+    numbers += ["-" if value is None else three_digits(value) for value in (one.ttft_ms, one.tpot_ms, one.e2e_ms)]
     numbers += [share(one.headroom), three_digits(one.goodput), share(one.load), share(one.utilisation)]
     numbers.append("-" if one.kv_share is None else share(one.kv_share))
     yield _Cell(one.name, below=" · ".join(f"{what} {tag[0]}" for what, tag in one.tags.items()))

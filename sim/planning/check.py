@@ -15,7 +15,7 @@ from sim.planning.split import served_apart
 from sim.planning.trials import Trial, Trials
 from sim.planning.verdict import gate
 from specdec.errors import InputError
-from specdec.report import Report, milliseconds, share, three_digits
+from specdec.report import Report, share
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -92,8 +92,4 @@ def _split(plan: Plan, trials: Trials, candidates: Sequence[Candidate]) -> tuple
 def _times(trials: Trials, trial: Trial) -> str:
     """The statistics and their limits; the load where there is no objective."""
     assert trial.latencies is not None
-    times = [
-        f"{one.words} {three_digits(1e3 * one.value(trial.latencies))} of {milliseconds(one.seconds)}"
-        for one in trials.objectives
-    ]
-    return ", ".join(times) or f"load {share(trial.load)}"
+    return ", ".join(one.against(trial.latencies) for one in trials.objectives) or f"load {share(trial.load)}"

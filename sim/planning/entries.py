@@ -51,7 +51,7 @@ def planned(trials: Trials, candidate: Candidate, trial: Trial, price: float | N
         gpus=gpus,
         cost_per_hour=None if price is None else price * gpus,
         ttft_ms=times["ttft"],
-        tpot_ms=times["tpot"],
+        tpot_ms=None if np.isnan(times["tpot"]) else times["tpot"],
         e2e_ms=times["e2e"],
         goodput=metrics.goodput,
         requests_per_second=metrics.requests_per_second,
