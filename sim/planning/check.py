@@ -84,7 +84,8 @@ def _split(plan: Plan, trials: Trials, candidates: Sequence[Candidate]) -> tuple
     less = [(one.replicas - 1, other.replicas), (one.replicas, other.replicas - 1)]
     fewer = any(served_apart(trials, pair, count, share) is not None for count in less if min(count) > 0)
     if found is None:
-        return None, "the two together miss an objective", fewer
+        unheld = next(filter(None, map(trials.why_not_held, pair)), "")
+        return None, unheld or "the two together miss an objective", fewer
     together = Trial(best.replicas, 0.0, 1.0, found.pressures, found.latencies)
     return planned_split(trials, found, plan.price), _times(trials, together), fewer
 

@@ -164,7 +164,7 @@ def confirmed(trials: Trials, good: Sequence[Found], limits: Limits) -> tuple[li
     """The plans, the best of them confirmed by more requests with other draws; and those that would need too many GPUs.
 
     A percentile of few requests is uncertain, the more so as requests come in bursts. More requests must meet the objectives
-    with the upper ends of their intervals; a plan that they refute gets one more replica.
+    with the upper ends of their intervals; a plan that they refute gets one more replica. One that cannot hold them fails.
     """
     found, failed, sure = list(good), list[Found](), set[Candidate]()
     while found and found[0][0] not in sure:
@@ -172,7 +172,7 @@ def confirmed(trials: Trials, good: Sequence[Found], limits: Limits) -> tuple[li
         if trial.met and trials.longer.surely_met(candidate, trial.replicas):
             sure.add(candidate)
             found.insert(0, (candidate, trial))
-        elif candidate.place.gpus_of(trial.replicas + 1) > limits.gpus:
+        elif trials.longer.why_not_held(candidate) or candidate.place.gpus_of(trial.replicas + 1) > limits.gpus:
             failed.append((candidate, trials.longer.run(candidate, trial.replicas)))
         else:
             found = sorted([(candidate, trials.run(candidate, trial.replicas + 1)), *found], key=_rank)
@@ -250,14 +250,14 @@ def _best_of_other_methods(good: Sequence[Found]) -> list[Found]:
 
 
 def lengths_of(trials: Trials, plan: Found) -> tuple[Length, ...]:
-    """What every draft length of a plan's kind sustains with its replicas."""
+    """What every draft length of a plan's kind sustains with its replicas; without those that cannot hold every request."""
     candidate, trial = plan
     if not candidate.draft_length:
         return ()
     ours = [
         one
         for one in candidates_of([candidate.method], (candidate.strategy,), (candidate.max_batch,))
-        if one.place is candidate.place
+        if one.place is candidate.place and not trials.why_not_held(one)
     ]
     held = {one.draft_length: sustained(trials, one, trial.replicas, steps=5) for one in ours}
     most = max(*held.values(), 1e-12)

@@ -19,6 +19,8 @@ SOURCES = {"step": "step times", "kv_tokens": "KV cache"}
 
 def gate(trials: Trials, trial: Trial, most_gpus: int) -> str:
     """What rejected a candidate, and by how much."""
+    if trial.unheld:
+        return trial.unheld
     if trial.load >= HOPELESS:
         return f"load: {share(trial.load)} of what {most_gpus} GPUs finish"
     assert trial.latencies is not None

@@ -30,6 +30,14 @@ def test_a_plan_with_a_replica_to_spare_is_told_from_one_without() -> None:
     assert check(ample, more(), (AR, DRAFT), ("speculative", "pearl")).fewer_holds
 
 
+def test_a_plan_that_cannot_hold_the_requests_of_a_check_does_not_hold() -> None:
+    _, plan, _ = world()
+    longer = Trials(Traffic(Arrivals(1.0), Lengths(300), Lengths(300), 300), OBJECTIVES, Server())  # 600 of 480 tokens
+    found = check(plan, longer, (AR, DRAFT), ("speculative", "pearl"))
+    assert not found.holds
+    assert "does not hold over 300 requests: kv_tokens 480 is too small for 300 of 300 requests" in found.words
+
+
 def test_each_request_goes_to_one_of_two_deployments(monkeypatch: pytest.MonkeyPatch) -> None:
     found, _, _ = world()
     trials, served = more(), list[int]()
