@@ -13,7 +13,7 @@ from sim.planning import flips
 from sim.planning.candidates import Candidate, candidates_of
 from sim.planning.methods import Method, Place, apart, methods_of
 from sim.planning.objectives import bound_of, objectives_of, statistic_of
-from sim.planning.screen import Demand, ceiling
+from sim.planning.screen import Demand, batches_of, ceiling
 from sim.planning.split import served_apart
 from sim.planning.study import Limits, confirmed, lengths_of
 from sim.planning.trials import Trial, Trials
@@ -107,6 +107,17 @@ def test_the_ceiling_counts_answers_and_prompts() -> None:
     slow = replace(AR, place=Place("shared", System(Rows(0.001, STEP), shared=True)))
     assert ceiling(slow, Demand(50, 100), ()) == pytest.approx(1 / (150 * STEP))
     assert ceiling(AR, Demand(1, 100), objectives_of({"tpot-p99": "9ms"})) == 0
+
+
+def test_a_cache_that_is_given_bounds_screening_as_it_bounds_simulation() -> None:
+    """A request holds 500 tokens on average: 8 fit beside each other by the place, 4 by what was given."""
+    place = Place("shared", SHARED, kv_tokens=4000)
+    one = replace(AR, place=place, max_batch=8)
+    traffic = Traffic(Arrivals(2.5), Lengths(450), Lengths(100), 100)
+    for given, batch in ((None, 8), (2000, 4), (9000, 8)):
+        asked = Trials(traffic, (), Server(kv_tokens=given))
+        assert batches_of(one, asked.demand)[-1] == batch
+        assert ceiling(one, asked.demand, ()) == pytest.approx(batch / (100 * STEP))
 
 
 def test_a_hopeless_beginning_is_the_whole_trial() -> None:
