@@ -22,7 +22,7 @@ from sim.setup.latency import AtBatch
 from sim.stream.chain import Compiled
 from sim.stream.speed import long_run_speed
 
-BATCHES = tuple(round(2 ** (n / 2)) for n in range(23))
+BATCHES = tuple(sorted({round(2 ** (n / 2)) for n in range(23)}))
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,13 @@ def served_at(candidate: Candidate, sequences: int, demand: Demand) -> float:
 
 
 def batches_of(candidate: Candidate, demand: Demand) -> list[int]:
-    """The numbers of sequences among `BATCHES` that a replica has slots and memory for; 1 in any case."""
+    """Numbers of sequences up to the most that a replica has slots and memory for; 1 in any case."""
     most = candidate.max_batch
     kv_tokens = candidate.place.kv_tokens if demand.kv_tokens is None else demand.kv_tokens
     if kv_tokens is not None:
         most = min(most, int(kv_tokens / (demand.prompt + demand.answer / 2)))
-    return [sequences for sequences in BATCHES if sequences <= max(most, 1)]
+    most = max(most, 1)
+    return [*(sequences for sequences in BATCHES if sequences < most), most]
 
 
 def ceiling(candidate: Candidate, demand: Demand, objectives: Sequence[Objective]) -> float:

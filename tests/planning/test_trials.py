@@ -109,6 +109,15 @@ def test_the_ceiling_counts_answers_and_prompts() -> None:
     assert ceiling(AR, Demand(1, 100), objectives_of({"tpot-p99": "9ms"})) == 0
 
 
+@pytest.mark.parametrize(("most", "batches"), [(1, [1]), (3, [1, 2, 3]), (7, [1, 2, 3, 4, 6, 7]), (3000, [2048, 3000])])
+def test_the_ceiling_is_looked_for_up_to_the_batch_limit(most: int, batches: list[int]) -> None:
+    one, demand = replace(AR, max_batch=most), Demand(1, 100)
+    found = batches_of(one, demand)
+    assert found[-len(batches) :] == batches
+    assert found == sorted({*found})
+    assert ceiling(one, demand, ()) == pytest.approx(most / (100 * STEP))
+
+
 def test_a_cache_that_is_given_bounds_screening_as_it_bounds_simulation() -> None:
     """A request holds 500 tokens on average: 8 fit beside each other by the place, 4 by what was given."""
     place = Place("shared", SHARED, kv_tokens=4000)
