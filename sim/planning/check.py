@@ -47,12 +47,17 @@ class Checked(Report):
         return self.words
 
 
-def check(plan: Plan, trials: Trials, methods: Sequence[Method], strategies: Sequence[str]) -> Checked:
-    """Simulate the best deployment of a plan on other requests. Raises `InputError` where there is none, or not among these."""
+def check(
+    plan: Plan, trials: Trials, methods: Sequence[Method], strategies: Sequence[str], batches: Sequence[int] = (256,)
+) -> Checked:
+    """Simulate the best deployment of a plan on other requests. Raises `InputError` where there is none, or not among these.
+
+    Methods, strategies and batch limits are those that the plan was made of.
+    """
     if not plan.plans:
         raise InputError("there is no plan to check: no candidate meets the objectives")
     best, count = plan.plans[0], len(trials.workload)
-    every = list(candidates_of(methods, strategies, (best.max_batch,)))
+    every = list(candidates_of(methods, strategies, batches))
     known = {one.name: one for one in (*every, *screened(trials, every)[0])}
     named = [part.name for part in best.parts] or [best.name]
     if not known.keys() >= {*named}:

@@ -141,10 +141,10 @@ def decide(
     rejected = [*(Rejected(one.name, why) for one, why in held if why), *screened_out]
     tried: list[Found] = []
     parts = [finalists[first : first + AT_ONCE] for first in range(0, len(finalists), AT_ONCE)]
-    groups = {", ".join(map(str, part)): part for part in parts}
-    for name in progress(groups, len(groups)):
+    names = [", ".join(map(str, part)) for part in parts]
+    for _, part in zip(progress(names, len(names)), parts, strict=True):
         chosen: list[Candidate] = []
-        for candidate in groups[name]:
+        for candidate in part:
             why = _too_dear(trials, candidate, tried, limits)
             if why is None:
                 chosen.append(candidate)

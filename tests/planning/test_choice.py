@@ -68,6 +68,14 @@ def test_plans_are_in_order_of_gpus_then_headroom_then_simplicity(monkeypatch: p
     assert [names.index(one) for one in order] == [3, 4, 1, 2, 5, 0]
 
 
+def test_candidates_are_all_tried_whatever_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    alike = [drafting() for _ in range(9)]
+    monkeypatch.setattr(study, "screened", lambda *_, **__: (alike, []))
+    monkeypatch.setattr(study, "fewest_replicas", lambda *_: tried(3, 0.5))
+    monkeypatch.setattr(Trials, "surely_met", lambda *_: True)
+    assert [one for one, _ in decide(asked(), ()).good] == alike
+
+
 def test_a_candidate_whose_every_batch_is_too_slow_is_rejected_and_not_divided_by(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first four meet the limit. The fifth, of the same kind, takes 11 ms for a token."""
     good, slow = [drafting(length) for length in (1, 2, 3, 4)], drafting(1, rate=0.0)

@@ -236,7 +236,7 @@ def test_two_deployments_are_found_where_no_single_one_is_and_checked_like_one()
     assert len(found.plans) == 1
     assert "One alone: No plan meets" in found.verdict
     more = Trials(Traffic(Arrivals(60.0), Lengths(1), Lengths(ANSWER), 6000), objectives_of(limits), Server(), seed=9)
-    checked = check(found, more, crowded_methods(0.3, 1), ("speculative",))
+    checked = check(found, more, crowded_methods(0.3, 1), ("speculative",), (8,))
     assert checked.holds
     assert checked.again is not None
     assert len(checked.again.parts) == 2

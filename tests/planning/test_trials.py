@@ -97,6 +97,13 @@ def test_candidates_overlap_only_where_both_models_can_work_at_once() -> None:
     assert len(found) == 2 * (3 + 2)
 
 
+def test_names_hold_the_batch_limit_where_several_are_tried() -> None:
+    method = Method("eagle3", (Place("shared", SHARED),), Rate(0.8), 1, "head")
+    assert [one.name for one in candidates_of([method], ["speculative"], [4])] == ["eagle3 k=1"]
+    found = [one.name for one in candidates_of([AR.method, method], ["speculative"], [4, 8])]
+    assert found == ["ar, batch 4", "ar, batch 8", "eagle3 k=1, batch 4", "eagle3 k=1, batch 8"]
+
+
 def test_the_ceiling_counts_answers_and_prompts() -> None:
     assert ceiling(AR, Demand(1, 100), ()) == pytest.approx(1 / (100 * STEP))
 
