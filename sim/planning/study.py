@@ -103,8 +103,8 @@ class Decided:
     `limits`       GPUs and price
     `candidates`   all that were screened
     `good`         those that meet all objectives with the fewest replicas that do, the best first
-    `unmet`        those that were simulated and do not
-    `rejected`     all that are no plan, with their gates
+    `unmet`        those that were simulated and do not, the nearest first; those that cannot keep up last
+    `rejected`     all that are no plan, with their gates; these first, in the same order
     `split`        two deployments that need fewer GPUs than any one, if there are such
     """
 
@@ -153,7 +153,7 @@ def decide(
         found = each(lambda one: fewest_replicas(trials, one, one.place.most_replicas(limits.gpus)), chosen)
         tried += zip(chosen, found, strict=True)
     good, failed = confirmed(trials, sorted((one for one in tried if one[1].met), key=_rank), limits)
-    unmet = [*failed, *(one for one in tried if not one[1].met)]
+    unmet = sorted((*failed, *(one for one in tried if not one[1].met)), key=lambda one: (one[1].pressure, one[1].load))
     gates = [Rejected(one.name, gate(trials, trial, limits.gpus)) for one, trial in unmet]
     fewest = min((one.place.gpus_of(trial.replicas) for one, trial in good), default=min(limits.gpus, MOST_GPUS) + 1)
     split = best_split(trials, everything, fewest)

@@ -13,7 +13,7 @@ from sim.planning.flips import acceptance_flip
 from sim.planning.methods import Method, Place
 from sim.planning.objectives import objectives_of
 from sim.planning.screen import Demand, best_schedule
-from sim.planning.study import Limits, confirmed, decide
+from sim.planning.study import Limits, confirmed, decide, reported
 from sim.planning.trials import Trial, Trials
 from sim.setup.acceptance import Rate
 from sim.setup.latency import Constant
@@ -66,6 +66,22 @@ def test_plans_are_in_order_of_gpus_then_headroom_then_simplicity(monkeypatch: p
     order = [one for one, _ in decide(asked(), ()).good]
     names = list(trials_of)
     assert [names.index(one) for one in order] == [3, 4, 1, 2, 5, 0]
+
+
+def test_what_comes_nearest_is_first_of_what_is_unmet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By how far it misses an objective; then what cannot keep up, by its load."""
+    trials_of = {
+        drafting(1): Trial(64, 2.0),
+        drafting(2): tried(3, 3.0),
+        drafting(3): Trial(64, 1.5),
+        drafting(4): tried(3, 1.2),
+    }
+    monkeypatch.setattr(study, "screened", lambda *_, **__: (list(trials_of), []))
+    monkeypatch.setattr(study, "fewest_replicas", lambda _, one, most: trials_of[one])
+    monkeypatch.setattr(study, "gate", lambda *_: "a gate")
+    found = decide(asked(), ())
+    assert [one.draft_length for one, _ in found.unmet] == [4, 2, 3, 1]
+    assert reported(found).verdict.endswith("Nearest is eagle3 k=4: a gate.")
 
 
 def test_candidates_are_all_tried_whatever_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
