@@ -22,7 +22,7 @@ from markupsafe import Markup, escape
 from sim.pictures.plan_colours import as_variables, variables
 from sim.pictures.plan_figures import Figure, figures_of
 from sim.planning.curves import Curves
-from sim.planning.methods import WORST_FIRST
+from sim.planning.methods import WORST_FIRST, weakest
 from sim.planning.report import SHOWN, Plan, Planned
 from sim.planning.trials import NEGLIGIBLE
 from specdec.acceptance import Tag
@@ -108,10 +108,7 @@ def plan_report(plan: Plan, curves: Curves) -> str:
 
 def weakest_tags(plans: Sequence[Planned]) -> dict[str, Tag]:
     """By input: the weakest tag that it has in any of the plans."""
-    found: dict[str, Tag] = {}
-    for tag in WORST_FIRST:
-        for what in (what for one in plans for what, theirs in one.tags.items() if theirs == tag):
-            found.setdefault(what, tag)
+    found = weakest([one.tags for one in plans])
     return {what: found[what] for what in _INPUTS if what in found}
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from sim.planning.candidates import Candidate
+from sim.planning.methods import weakest
 from sim.planning.objectives import Quantity, Statistic, statistic_of
 from sim.planning.report import Planned
 from sim.planning.split import Split
@@ -101,5 +102,6 @@ def planned_split(trials: Trials, split: Split, price: float | None) -> Planned:
         requests_per_second=sum(one.requests_per_second for one in parts),
         output_tokens_per_second=sum(one.output_tokens_per_second for one in parts),
         extrapolated_share=max(one.extrapolated_share for one in parts),
+        tags=weakest([one.tags for one in parts]),
         parts=tuple(parts),
     )

@@ -249,6 +249,15 @@ def _place(profile: Profile, name: PlaceName, gpus: int, kv_tokens: int | None) 
 WORST_FIRST: Sequence[Tag] = ("assumed", "table", "extrapolated", "fitted", "measured")
 
 
+def weakest(several: Sequence[Mapping[str, Tag]]) -> dict[str, Tag]:
+    """By input: the weakest of the tags that it has."""
+    found: dict[str, Tag] = {}
+    for tag in WORST_FIRST:
+        for what in (what for tags in several for what, theirs in tags.items() if theirs == tag):
+            found.setdefault(what, tag)
+    return found
+
+
 def _tags(profile: Profile, *, acceptance: bool) -> dict[str, Tag]:
     """How the step times came about within what was measured, and acceptance."""
     steps = {one.tag for one in (*profile.target_seconds, *profile.draft_seconds)} - {"extrapolated"}

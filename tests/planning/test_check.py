@@ -9,6 +9,7 @@ import pytest
 from plan_worlds import AR, DRAFT, OBJECTIVES, world
 
 from sim.planning.check import check
+from sim.planning.entries import planned_split
 from sim.planning.split import served_apart
 from sim.planning.study import decide, reported
 from sim.planning.trials import Trial, Trials
@@ -29,6 +30,17 @@ def test_a_plan_with_a_replica_to_spare_is_told_from_one_without() -> None:
     assert tight.words.endswith("One replica fewer would not.")
     ample = replace(plan, plans=(replace(best, replicas=best.replicas + 1), *plan.plans[1:]))
     assert check(ample, more(), (AR, DRAFT), ("speculative", "pearl"), (4,)).fewer_holds
+
+
+def test_two_deployments_have_the_weakest_tags_of_both() -> None:
+    found, _, _ = world()
+    plans = {one.method.name: one for one, _ in reversed(found.good)}
+    split = served_apart(found.trials, (plans["ar"], plans["draft_model"]), (8, 8), 0.5)
+    assert split is not None
+    beyond = replace(split, trials=(split.trials[0], replace(split.trials[1], extrapolated=0.5)))
+    both = planned_split(found.trials, beyond, None)
+    assert both.tags == {"step": "extrapolated", "acceptance": "fitted", "traffic": "assumed"}
+    assert both.extrapolated_share == 0.5
 
 
 def test_each_part_is_checked_at_its_own_batch_limit(monkeypatch: pytest.MonkeyPatch) -> None:
