@@ -146,7 +146,8 @@ def _check(path: str, terminal: Terminal, seed: int) -> None:
         raise InputError(f"{changed[0]} is not the file that {path} was made from: plan again")
     other = seed or int(first_seed) + 1
     trials = Trials(question.traffic(TIMES), question.objectives(), question.serving.server(), other)
-    found = again(saved, trials, question.methods(), question.search.strategy or ("speculative", "pearl"))
+    search = question.search
+    found = again(saved, trials, question.methods(), search.strategy or ("speculative", "pearl"), search.batch_limit or (256,))
     terminal.console.print(found)
     terminal.write(found.to_dict())
     if not found.holds:

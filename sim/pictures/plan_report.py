@@ -22,7 +22,7 @@ from markupsafe import Markup, escape
 from sim.pictures.plan_colours import as_variables, variables
 from sim.pictures.plan_figures import Figure, figures_of
 from sim.planning.curves import Curves
-from sim.planning.methods import WORST_FIRST
+from sim.planning.methods import WORST_FIRST, weakest
 from sim.planning.report import SHOWN, Plan, Planned
 from sim.planning.trials import NEGLIGIBLE
 from specdec.acceptance import Tag
@@ -108,10 +108,7 @@ def plan_report(plan: Plan, curves: Curves) -> str:
 
 def weakest_tags(plans: Sequence[Planned]) -> dict[str, Tag]:
     """By input: the weakest tag that it has in any of the plans."""
-    found: dict[str, Tag] = {}
-    for tag in WORST_FIRST:
-        for what in (what for one in plans for what, theirs in one.tags.items() if theirs == tag):
-            found.setdefault(what, tag)
+    found = weakest([one.tags for one in plans])
     return {what: found[what] for what in _INPUTS if what in found}
 
 
@@ -201,7 +198,7 @@ def _row(plan: Plan, one: Planned) -> Iterator[_Cell]:
     numbers = [str(one.replicas), str(one.gpus)]
     if one.cost_per_hour is not None:
         numbers.append(three_digits(one.cost_per_hour))
-    numbers += [three_digits(value) for value in (one.ttft_ms, one.tpot_ms, one.e2e_ms)]
+    numbers += ["-" if value is None else three_digits(value) for value in (one.ttft_ms, one.tpot_ms, one.e2e_ms)]
     numbers += [share(one.headroom), three_digits(one.goodput), share(one.load), share(one.utilisation)]
     numbers.append("-" if one.kv_share is None else share(one.kv_share))
     yield _Cell(one.name, below=" · ".join(f"{what} {tag[0]}" for what, tag in one.tags.items()))

@@ -38,6 +38,7 @@ class Candidate:
     `draft_length`      guesses of a round; 0 for autoregressive decoding; the longest of a schedule
     `schedule`          lengths by running batch; empty for one length
     `max_batch`         sequences that a replica runs at once
+    `one_of_several`    whether other limits are tried too, so that its name holds its own
     """
 
     method: Method
@@ -46,6 +47,7 @@ class Candidate:
     draft_length: int
     schedule: tuple[Tier, ...] = ()
     max_batch: int = 256
+    one_of_several: bool = False
 
     @property
     def name(self) -> str:
@@ -58,12 +60,14 @@ class Candidate:
 
     @property
     def where(self) -> str:
-        """Where the draft runs, unless it shares the target's GPUs, and the target's GPUs, where several numbers are tried.
+        """Where the draft runs, unless it shares the target's GPUs; those and the batch limit, where several are tried.
 
-        It follows a name: `, own device, TP 4` (tensor parallelism over 4 GPUs).
+        It follows a name: `, own device, TP 4, batch 64` (tensor parallelism over 4 GPUs).
         """
         several = len({place.gpus for place in self.method.places}) > 1
-        return ("" if self.place.name == "shared" else f", {self.place.name}") + (f", TP {self.place.gpus}" if several else "")
+        draft = "" if self.place.name == "shared" else f", {self.place.name}"
+        gpus = f", TP {self.place.gpus}" if several else ""
+        return draft + gpus + (f", batch {self.max_batch}" if self.one_of_several else "")
 
     @property
     def lengths(self) -> str:
@@ -117,11 +121,12 @@ def candidates_of(
     for name in strategies:
         if not isinstance(create(name), DraftingStrategy):
             raise InputError(f"--strategy {name} has no draft length to plan: give speculative or pearl")
+    several = len({*batches}) > 1
     for method in methods:
         for place in method.places:
             for batch in batches:
                 if method.name == "ar":
-                    yield Candidate(method, place, "autoregressive", 0, max_batch=batch)
+                    yield Candidate(method, place, "autoregressive", 0, (), batch, several)
                     continue
                 for strategy in strategies:
                     if place.system.in_turn and _chain(strategy).overlaps:
@@ -129,7 +134,7 @@ def candidates_of(
                     if _chain(strategy).fan_out.any():
                         place.system.require_forks(strategy)
                     for length in range(1, method.longest + 1):
-                        yield Candidate(method, place, strategy, length, max_batch=batch)
+                        yield Candidate(method, place, strategy, length, (), batch, several)
 
 
 @cache

@@ -15,7 +15,7 @@ from sim.planning.split import served_apart
 from sim.planning.trials import Trial, Trials
 from sim.planning.verdict import gate
 from specdec.errors import InputError
-from specdec.report import Report, milliseconds, share, three_digits
+from specdec.report import Report, share
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -47,12 +47,17 @@ class Checked(Report):
         return self.words
 
 
-def check(plan: Plan, trials: Trials, methods: Sequence[Method], strategies: Sequence[str]) -> Checked:
-    """Simulate the best deployment of a plan on other requests. Raises `InputError` where there is none, or not among these."""
+def check(
+    plan: Plan, trials: Trials, methods: Sequence[Method], strategies: Sequence[str], batches: Sequence[int] = (256,)
+) -> Checked:
+    """Simulate the best deployment of a plan on other requests. Raises `InputError` where there is none, or not among these.
+
+    Methods, strategies and batch limits are those that the plan was made of.
+    """
     if not plan.plans:
         raise InputError("there is no plan to check: no candidate meets the objectives")
     best, count = plan.plans[0], len(trials.workload)
-    every = list(candidates_of(methods, strategies, (best.max_batch,)))
+    every = list(candidates_of(methods, strategies, batches))
     known = {one.name: one for one in (*every, *screened(trials, every)[0])}
     named = [part.name for part in best.parts] or [best.name]
     if not known.keys() >= {*named}:
@@ -84,7 +89,8 @@ def _split(plan: Plan, trials: Trials, candidates: Sequence[Candidate]) -> tuple
     less = [(one.replicas - 1, other.replicas), (one.replicas, other.replicas - 1)]
     fewer = any(served_apart(trials, pair, count, share) is not None for count in less if min(count) > 0)
     if found is None:
-        return None, "the two together miss an objective", fewer
+        unheld = next(filter(None, map(trials.why_not_held, pair)), "")
+        return None, unheld or "the two together miss an objective", fewer
     together = Trial(best.replicas, 0.0, 1.0, found.pressures, found.latencies)
     return planned_split(trials, found, plan.price), _times(trials, together), fewer
 
@@ -92,8 +98,4 @@ def _split(plan: Plan, trials: Trials, candidates: Sequence[Candidate]) -> tuple
 def _times(trials: Trials, trial: Trial) -> str:
     """The statistics and their limits; the load where there is no objective."""
     assert trial.latencies is not None
-    times = [
-        f"{one.words} {three_digits(1e3 * one.value(trial.latencies))} of {milliseconds(one.seconds)}"
-        for one in trials.objectives
-    ]
-    return ", ".join(times) or f"load {share(trial.load)}"
+    return ", ".join(one.against(trial.latencies) for one in trials.objectives) or f"load {share(trial.load)}"

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from sim.planning.candidates import Candidate
+from sim.planning.methods import weakest
 from sim.planning.objectives import Quantity, Statistic, statistic_of
 from sim.planning.report import Planned
 from sim.planning.split import Split
@@ -51,7 +52,7 @@ def planned(trials: Trials, candidate: Candidate, trial: Trial, price: float | N
         gpus=gpus,
         cost_per_hour=None if price is None else price * gpus,
         ttft_ms=times["ttft"],
-        tpot_ms=times["tpot"],
+        tpot_ms=None if np.isnan(times["tpot"]) else times["tpot"],
         e2e_ms=times["e2e"],
         goodput=metrics.goodput,
         requests_per_second=metrics.requests_per_second,
@@ -101,5 +102,6 @@ def planned_split(trials: Trials, split: Split, price: float | None) -> Planned:
         requests_per_second=sum(one.requests_per_second for one in parts),
         output_tokens_per_second=sum(one.output_tokens_per_second for one in parts),
         extrapolated_share=max(one.extrapolated_share for one in parts),
+        tags=weakest([one.tags for one in parts]),
         parts=tuple(parts),
     )

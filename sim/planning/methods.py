@@ -257,6 +257,15 @@ def apart(
 WORST_FIRST: Sequence[Tag] = ("assumed", "table", "extrapolated", "fitted", "measured")
 
 
+def weakest(several: Sequence[Mapping[str, Tag]]) -> dict[str, Tag]:
+    """By input: the weakest of the tags that it has."""
+    found: dict[str, Tag] = {}
+    for tag in WORST_FIRST:
+        for what in (what for tags in several for what, theirs in tags.items() if theirs == tag):
+            found.setdefault(what, tag)
+    return found
+
+
 def _tags(profile: Profile) -> dict[str, Tag]:
     """How the step times came about within what was measured, and the size of the cache."""
     steps = {one.tag for one in (*profile.target_seconds, *profile.draft_seconds)} - {"extrapolated"}

@@ -13,7 +13,7 @@ from sim.setup.latency import parse_seconds
 from sim.traffic.metrics import Objectives
 from specdec.errors import InputError
 from specdec.inputs import did_you_mean
-from specdec.report import Report, milliseconds
+from specdec.report import Report, milliseconds, three_digits
 
 Quantity: TypeAlias = Literal["ttft", "tpot", "e2e"]
 Statistic: TypeAlias = Literal["mean", "p50", "p90", "p95", "p99"]
@@ -83,6 +83,11 @@ class Objective(Report):
     def value(self, latencies: Latencies) -> float:
         """The statistic of measured requests, in seconds."""
         return statistic_of(latencies[self.quantity], self.statistic)
+
+    def against(self, latencies: Latencies) -> str:
+        """The statistic beside the limit: `P99 TTFT 382 of 500 ms`; `-` where no request has this latency."""
+        value = self.value(latencies)
+        return f"{self.words} {'-' if np.isnan(value) else three_digits(1e3 * value)} of {milliseconds(self.seconds)}"
 
     def pressure(self, latencies: Latencies) -> float:
         """The statistic over the limit: at most 1 where the objective is met."""

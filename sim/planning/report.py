@@ -36,7 +36,8 @@ class Planned(Report):
     `target_gpus`, `draft_gpus`   of one replica; the draft has none of its own where it shares the target's
     `gpus`            of all replicas
     `cost_per_hour`   of all GPUs; `None` (null) without a price
-    `ttft_ms`, `tpot_ms`, `e2e_ms`   the statistic that has an objective, else P99, in milliseconds
+    `ttft_ms`, `tpot_ms`, `e2e_ms`   the statistic that has an objective, else P99, in milliseconds; of TPOT `None` (null)
+                      where all answers are one token
     `goodput`         requests per second that meet all limits
     `requests_per_second`            finished requests
     `output_tokens_per_second`       tokens of finished answers
@@ -68,7 +69,7 @@ class Planned(Report):
     gpus: int
     cost_per_hour: float | None
     ttft_ms: float
-    tpot_ms: float
+    tpot_ms: float | None
     e2e_ms: float
     goodput: float
     requests_per_second: float
@@ -210,7 +211,7 @@ class Plan(Report):
         numbers = ("replicas", "GPUs", *(["$/h"] if priced else []), *times, "headroom", "load", "busy", "KV in use")
         made = table("plan", numbers=numbers, collapse_padding=True)
         for one in self.plans[:SHOWN]:
-            times = [three_digits(value) for value in (one.ttft_ms, one.tpot_ms, one.e2e_ms)]
+            times = ["-" if value is None else three_digits(value) for value in (one.ttft_ms, one.tpot_ms, one.e2e_ms)]
             made.add_row(
                 one.name + (" *" if one.extrapolated_share > NEGLIGIBLE else ""),
                 str(one.replicas),

@@ -22,15 +22,21 @@ from sim.setup.latency import AtBatch
 from sim.stream.chain import Compiled
 from sim.stream.speed import long_run_speed
 
-BATCHES = tuple(round(2 ** (n / 2)) for n in range(23))
+BATCHES = tuple(sorted({round(2 ** (n / 2)) for n in range(23)}))
 
 
 @dataclass(frozen=True)
 class Demand:
-    """The mean request: prompt tokens that are read, and answer tokens."""
+    """The mean request, and where it is held.
+
+    `prompt`      tokens of it that are read
+    `answer`      tokens that are generated
+    `kv_tokens`   tokens that the cache of any replica is said to hold; `None`: as many as its place has
+    """
 
     prompt: float
     answer: float
+    kv_tokens: int | None = None
 
 
 def speed_at(candidate: Candidate, sequences: int, demand: Demand) -> float:
@@ -57,11 +63,13 @@ def served_at(candidate: Candidate, sequences: int, demand: Demand) -> float:
 
 
 def batches_of(candidate: Candidate, demand: Demand) -> list[int]:
-    """The numbers of sequences among `BATCHES` that a replica has slots and memory for; 1 in any case."""
+    """Numbers of sequences up to the most that a replica has slots and memory for; 1 in any case."""
     most = candidate.max_batch
-    if candidate.place.kv_tokens is not None:
-        most = min(most, int(candidate.place.kv_tokens / (demand.prompt + demand.answer / 2)))
-    return [sequences for sequences in BATCHES if sequences <= max(most, 1)]
+    kv_tokens = candidate.place.kv_tokens if demand.kv_tokens is None else demand.kv_tokens
+    if kv_tokens is not None:
+        most = min(most, int(kv_tokens / (demand.prompt + demand.answer / 2)))
+    most = max(most, 1)
+    return [*(sequences for sequences in BATCHES if sequences < most), most]
 
 
 def ceiling(candidate: Candidate, demand: Demand, objectives: Sequence[Objective]) -> float:

@@ -20,7 +20,6 @@ from sim.setup.acceptance import Acceptance
 from sim.setup.arrays import Counts
 from sim.setup.latency import Scaled
 from sim.traffic.workload import Lengths, Traffic, Workload
-from specdec.errors import InputError
 from specdec.report import Report
 
 CHANGE = 0.2
@@ -103,11 +102,8 @@ def _asked(
     value: float | None,
     odds: float = 1.0,
 ) -> Changed:
-    try:
-        trial = trials.run(candidate, replicas, odds=odds)
-        needed = replicas_near(trials, candidate, replicas, most, odds)
-    except InputError:  # a longer request than the cache holds
-        return Changed(parameter, factor, value, None, None)
+    trial = trials.run(candidate, replicas, odds=odds)
+    needed = replicas_near(trials, candidate, replicas, most, odds)
     pressure = trial.pressure if np.isfinite(trial.pressure) else None
     return Changed(parameter, factor, value, pressure, None if needed is None else candidate.place.gpus_of(needed))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby
 
 import numpy as np
@@ -59,7 +60,7 @@ def schedules_of(trials: Trials, candidates: Sequence[Candidate]) -> list[Candid
     longest = max(tier.draft_length for tier in tiers)
     if not longest:
         return []
-    return [Candidate(first.method, first.place, first.strategy, longest, tiers, first.max_batch)]
+    return [replace(first, draft_length=longest, schedule=tiers)]
 
 
 def _alike(one: Candidate) -> tuple[tuple[str, str, str, int], int]:

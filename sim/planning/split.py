@@ -95,7 +95,9 @@ def _divided(
 
 
 def _may_hold(trials: Trials, pair: tuple[Candidate, Candidate], replicas: tuple[int, int], share: float) -> bool:
-    """Whether both parts can finish their requests."""
+    """Whether both parts can hold every request, and finish theirs."""
+    if any(trials.why_not_held(one) for one in pair):
+        return False
     parts = zip(pair, replicas, (share, 1 - share), strict=True)
     return all(_load(trials, one, count, part) < HOPELESS for one, count, part in parts)
 

@@ -103,8 +103,8 @@ class Decided:
     `limits`       GPUs and price
     `candidates`   all that were screened
     `good`         those that meet all objectives with the fewest replicas that do, the best first
-    `unmet`        those that were simulated and do not
-    `rejected`     all that are no plan, with their gates
+    `unmet`        those that were simulated and do not, the nearest first; those that cannot keep up last
+    `rejected`     all that are no plan, with their gates; these first, in the same order
     `split`        two deployments that need fewer GPUs than any one, if there are such
     """
 
@@ -141,10 +141,10 @@ def decide(
     rejected = [*(Rejected(one.name, why) for one, why in held if why), *screened_out]
     tried: list[Found] = []
     parts = [finalists[first : first + AT_ONCE] for first in range(0, len(finalists), AT_ONCE)]
-    groups = {", ".join(map(str, part)): part for part in parts}
-    for name in progress(groups, len(groups)):
+    names = [", ".join(map(str, part)) for part in parts]
+    for _, part in zip(progress(names, len(names)), parts, strict=True):
         chosen: list[Candidate] = []
-        for candidate in groups[name]:
+        for candidate in part:
             why = _too_dear(trials, candidate, tried, limits)
             if why is None:
                 chosen.append(candidate)
@@ -153,7 +153,7 @@ def decide(
         found = each(lambda one: fewest_replicas(trials, one, one.place.most_replicas(limits.gpus)), chosen)
         tried += zip(chosen, found, strict=True)
     good, failed = confirmed(trials, sorted((one for one in tried if one[1].met), key=_rank), limits)
-    unmet = [*failed, *(one for one in tried if not one[1].met)]
+    unmet = sorted((*failed, *(one for one in tried if not one[1].met)), key=lambda one: (one[1].pressure, one[1].load))
     gates = [Rejected(one.name, gate(trials, trial, limits.gpus)) for one, trial in unmet]
     fewest = min((one.place.gpus_of(trial.replicas) for one, trial in good), default=min(limits.gpus, MOST_GPUS) + 1)
     split = best_split(trials, everything, fewest)
@@ -164,7 +164,7 @@ def confirmed(trials: Trials, good: Sequence[Found], limits: Limits) -> tuple[li
     """The plans, the best of them confirmed by more requests with other draws; and those that would need too many GPUs.
 
     A percentile of few requests is uncertain, the more so as requests come in bursts. More requests must meet the objectives
-    with the upper ends of their intervals; a plan that they refute gets one more replica.
+    with the upper ends of their intervals; a plan that they refute gets one more replica. One that cannot hold them fails.
     """
     found, failed, sure = list(good), list[Found](), set[Candidate]()
     while found and found[0][0] not in sure:
@@ -172,7 +172,7 @@ def confirmed(trials: Trials, good: Sequence[Found], limits: Limits) -> tuple[li
         if trial.met and trials.longer.surely_met(candidate, trial.replicas):
             sure.add(candidate)
             found.insert(0, (candidate, trial))
-        elif candidate.place.gpus_of(trial.replicas + 1) > limits.gpus:
+        elif trials.longer.why_not_held(candidate) or candidate.place.gpus_of(trial.replicas + 1) > limits.gpus:
             failed.append((candidate, trials.longer.run(candidate, trial.replicas)))
         else:
             found = sorted([(candidate, trials.run(candidate, trial.replicas + 1)), *found], key=_rank)
@@ -185,8 +185,11 @@ def _too_dear(trials: Trials, candidate: Candidate, tried: Sequence[Found], limi
         return f"GPUs: a replica needs {candidate.place.gpus_of(1)}, and {limits.gpus} are allowed"
     if not any(kind(one) == kind(candidate) and trial.met for one, trial in tried):
         return None
+    most = ceiling(candidate, trials.demand, trials.objectives)
+    if not most:
+        return "tpot: no batch meets its limit"
     cheapest = min(one.place.gpus_of(trial.replicas) for one, trial in tried if trial.met)
-    least = candidate.place.gpus_of(int(np.ceil(trials.rate / ceiling(candidate, trials.demand, trials.objectives))))
+    least = candidate.place.gpus_of(int(np.ceil(trials.rate / most)))
     return f"cost: at least {least} GPUs, and another plan needs {cheapest}" if least > cheapest else None
 
 
@@ -247,14 +250,14 @@ def _best_of_other_methods(good: Sequence[Found]) -> list[Found]:
 
 
 def lengths_of(trials: Trials, plan: Found) -> tuple[Length, ...]:
-    """What every draft length of a plan's kind sustains with its replicas."""
+    """What every draft length of a plan's kind sustains with its replicas; without those that cannot hold every request."""
     candidate, trial = plan
     if not candidate.draft_length:
         return ()
     ours = [
         one
         for one in candidates_of([candidate.method], (candidate.strategy,), (candidate.max_batch,))
-        if one.place is candidate.place
+        if one.place is candidate.place and not trials.why_not_held(one)
     ]
     held = {one.draft_length: sustained(trials, one, trial.replicas, steps=5) for one in ours}
     most = max(*held.values(), 1e-12)

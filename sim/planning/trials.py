@@ -49,6 +49,7 @@ class Trial:
     `pressures`      of each objective: its statistic over its limit, at most 1 if it is met; empty for a hopeless load
     `latencies`      seconds of the requests, and `metrics` of the run; `None` for a hopeless load
     `extrapolated`   share of the time in forwards over more rows than were measured
+    `unheld`         why no replica can hold some request, which makes the trial hopeless; empty if all can be held
     """
 
     replicas: int
@@ -58,6 +59,7 @@ class Trial:
     latencies: Latencies | None = None
     metrics: Metrics | None = None
     extrapolated: float = 0.0
+    unheld: str = ""
 
     @property
     def pressure(self) -> float:
@@ -112,9 +114,9 @@ class Trials:
 
     @cached_property
     def demand(self) -> Demand:
-        """The mean request."""
+        """The mean request, and the cache that was given."""
         read = (1 - self.server.cached_share) * float(self.workload.input_tokens.mean())
-        return Demand(max(1.0, read), float(self.workload.output_tokens.mean()))
+        return Demand(max(1.0, read), float(self.workload.output_tokens.mean()), self.server.kv_tokens)
 
     def at(self, factor: float) -> Workload:
         """The requests at `factor` times the load: the same ones, closer together."""
@@ -188,6 +190,8 @@ class Trials:
         )
 
     def _tried(self, candidate: Candidate, replicas: int, factor: float, odds: float) -> Trial:
+        if unheld := self.why_not_held(candidate):
+            return Trial(replicas, np.inf, factor, unheld=unheld)
         load = factor * self.rate / (replicas * self.capacity(candidate, odds))
         if load >= HOPELESS:
             return Trial(replicas, load, factor)

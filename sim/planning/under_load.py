@@ -197,7 +197,7 @@ def cache_use(trials: Trials, candidate: Candidate, replicas: int) -> CacheUse:
     bins = np.minimum(np.searchsorted(edges, done.end_seconds), BINS - 1)
     seconds, tokens = done.seconds.astype(float), done.blocks.astype(float) * block
     # a replica without requests has no iterations, and holds nothing
-    used = np.bincount(bins, seconds * tokens, BINS) / (replicas * end / BINS)
+    used = done.each * np.bincount(bins, seconds * tokens, BINS) / (replicas * end / BINS)
     most = np.zeros(BINS)
     np.maximum.at(most, bins, tokens)
     pool = candidate.server(trials.server, 1).kv_tokens

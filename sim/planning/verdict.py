@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sim.planning.candidates import Candidate
+from sim.planning.objectives import statistic_of
 from sim.planning.report import PlanFlip, Rejected
 from sim.planning.split import Split
 from sim.planning.trials import HOPELESS, NEGLIGIBLE, Found, Trial, Trials
@@ -18,6 +19,8 @@ SOURCES = {"step": "step times", "kv_tokens": "KV cache"}
 
 def gate(trials: Trials, trial: Trial, most_gpus: int) -> str:
     """What rejected a candidate, and by how much."""
+    if trial.unheld:
+        return trial.unheld
     if trial.load >= HOPELESS:
         return f"load: {share(trial.load)} of what {most_gpus} GPUs finish"
     assert trial.latencies is not None
@@ -90,11 +93,7 @@ def _objectives(trials: Trials, trial: Trial) -> str:
     if not trials.objectives or trial.latencies is None:
         return f"Load {share(trial.load)} of what it can finish (no objective was given)."
     binding = int(np.argmax(trial.pressures))
-    parts = [
-        f"{one.words} {three_digits(1e3 * one.value(trial.latencies))} of {milliseconds(one.seconds)}"
-        + (" (binding)" if i == binding else "")
-        for i, one in enumerate(trials.objectives)
-    ]
+    parts = [one.against(trial.latencies) + (" (binding)" if i == binding else "") for i, one in enumerate(trials.objectives)]
     return ", ".join(parts) + "."
 
 
@@ -118,16 +117,16 @@ def _others(good: Sequence[Found], price: float | None) -> list[str]:
         shown.add(one.method.name)
         name, gpus, left = _what(one), one.place.gpus_of(trial.replicas), share(1 - trial.pressure)
         if gpus == fewest:
-            paces = f"mean TPOT {milliseconds(_mean_tpot(trial))} against {milliseconds(_mean_tpot(chosen))}"
-            found.append(f"{name}: as many GPUs, less headroom ({left}), {paces}.")
+            found.append(f"{name}: as many GPUs, less headroom ({left}){_paces(trial, chosen)}.")
         else:
             found.append(f"{name}: {_gpus(gpus, price)}, headroom {left}.")
     return found
 
 
-def _mean_tpot(trial: Trial) -> float:
-    assert trial.latencies is not None
-    return float(trial.latencies["tpot"].mean())
+def _paces(one: Trial, other: Trial) -> str:
+    """The mean TPOT of both; empty where all answers are one token."""
+    paces = [statistic_of(trial.latencies["tpot"], "mean") for trial in (one, other) if trial.latencies is not None]
+    return "" if np.isnan(paces).any() else f", mean TPOT {' against '.join(map(milliseconds, paces))}"
 
 
 def _sources(trials: Trials, candidate: Candidate, trial: Trial) -> str:

@@ -169,6 +169,7 @@ def measure(
     target, draft = (
         done.each * float(busy[within].sum(dtype=float)) / server.replicas for busy in (done.target_seconds, done.draft_seconds)
     )
+    used = done.each * float(done.blocks[within] @ seconds) / server.replicas
     blocks = 0 if server.kv_tokens is None else server.kv_tokens // server.block_tokens
     waiting_share, growth = float(waiting.sum() / e2e.sum()), growth_of(ttft)
     return Metrics(
@@ -187,7 +188,7 @@ def measure(
         waiting_share=waiting_share,
         mean_queue=float(waiting.sum()) / span,
         preemptions=int(served.preemptions[first:].sum()),
-        kv_share=float(done.blocks[within] @ seconds / seconds.sum() / blocks) if blocks else float("nan"),
+        kv_share=min(used / span / blocks, 1.0) if blocks else float("nan"),
         ttft_growth=growth,
         saturation=saturation_of(waiting_share, growth, load),
         short=server.clients is None and float(arrival[-1]) - start < SHORT * float(e2e.mean()),

@@ -13,7 +13,7 @@ from sim.planning.flips import acceptance_flip
 from sim.planning.methods import Method, Place
 from sim.planning.objectives import objectives_of
 from sim.planning.screen import Demand, best_schedule
-from sim.planning.study import Limits, confirmed, decide
+from sim.planning.study import Limits, confirmed, decide, reported
 from sim.planning.trials import Trial, Trials
 from sim.setup.acceptance import Rate
 from sim.setup.latency import Constant
@@ -66,6 +66,42 @@ def test_plans_are_in_order_of_gpus_then_headroom_then_simplicity(monkeypatch: p
     order = [one for one, _ in decide(asked(), ()).good]
     names = list(trials_of)
     assert [names.index(one) for one in order] == [3, 4, 1, 2, 5, 0]
+
+
+def test_what_comes_nearest_is_first_of_what_is_unmet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By how far it misses an objective; then what cannot keep up, by its load."""
+    trials_of = {
+        drafting(1): Trial(64, 2.0),
+        drafting(2): tried(3, 3.0),
+        drafting(3): Trial(64, 1.5),
+        drafting(4): tried(3, 1.2),
+    }
+    monkeypatch.setattr(study, "screened", lambda *_, **__: (list(trials_of), []))
+    monkeypatch.setattr(study, "fewest_replicas", lambda _, one, most: trials_of[one])
+    monkeypatch.setattr(study, "gate", lambda *_: "a gate")
+    found = decide(asked(), ())
+    assert [one.draft_length for one, _ in found.unmet] == [4, 2, 3, 1]
+    assert reported(found).verdict.endswith("Nearest is eagle3 k=4: a gate.")
+
+
+def test_candidates_are_all_tried_whatever_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    alike = [drafting() for _ in range(9)]
+    monkeypatch.setattr(study, "screened", lambda *_, **__: (alike, []))
+    monkeypatch.setattr(study, "fewest_replicas", lambda *_: tried(3, 0.5))
+    monkeypatch.setattr(Trials, "surely_met", lambda *_: True)
+    assert [one for one, _ in decide(asked(), ()).good] == alike
+
+
+def test_a_candidate_whose_every_batch_is_too_slow_is_rejected_and_not_divided_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first four meet the limit. The fifth, of the same kind, takes 11 ms for a token."""
+    good, slow = [drafting(length) for length in (1, 2, 3, 4)], drafting(1, rate=0.0)
+    asked = Trials(Traffic(Arrivals(2.5), Lengths(1), Lengths(100), 600), objectives_of({"tpot-p99": "9ms"}), Server())
+    monkeypatch.setattr(study, "screened", lambda *_, **__: ([*good, slow], []))
+    monkeypatch.setattr(study, "fewest_replicas", lambda *_: tried(3, 0.5))
+    monkeypatch.setattr(Trials, "surely_met", lambda *_: True)
+    found = decide(asked, ())
+    assert [one for one, _ in found.good] == good
+    assert [one.gate for one in found.rejected] == ["tpot: no batch meets its limit"]
 
 
 def test_a_plan_that_gets_a_replica_more_takes_its_new_place(monkeypatch: pytest.MonkeyPatch) -> None:

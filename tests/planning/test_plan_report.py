@@ -121,12 +121,18 @@ def test_the_verdict_and_the_table_are_the_plan_s(page: str) -> None:
     assert " ".join(plan.verdict.split()) in text
     for one in plan.plans:
         assert one.name in text
-        for number in (one.ttft_ms, one.tpot_ms, one.e2e_ms, one.goodput, one.cost_per_hour or 0):
+        for number in (one.ttft_ms, one.tpot_ms or 0, one.e2e_ms, one.goodput, one.cost_per_hour or 0):
             assert three_digits(number) in text
     for one in plan.rejected:
         assert one.plan in text
         assert one.gate in text
     assert page.index("<strong>2 GPUs</strong>") < page.index("<h2>")
+
+
+def test_a_time_that_no_request_has_is_a_dash() -> None:
+    _, plan, found = world()
+    quick = replace(plan, plans=(replace(plan.plans[0], tpot_ms=None),))
+    assert re.search(r'<td class="number">\s*-\s*<', plan_report(quick, replace(found, **NOTHING_ELSE, loads=())))
 
 
 def test_names_of_strangers_are_text(page: str) -> None:

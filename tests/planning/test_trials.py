@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -12,9 +13,11 @@ from sim.planning import flips
 from sim.planning.candidates import Candidate, candidates_of
 from sim.planning.methods import Method, Place, apart, methods_of
 from sim.planning.objectives import bound_of, objectives_of, statistic_of
-from sim.planning.screen import Demand, ceiling
-from sim.planning.study import Limits, confirmed
+from sim.planning.screen import Demand, batches_of, ceiling
+from sim.planning.split import served_apart
+from sim.planning.study import Limits, confirmed, lengths_of
 from sim.planning.trials import Trial, Trials
+from sim.planning.verdict import gate
 from sim.setup.acceptance import Rate
 from sim.setup.arrays import Floats
 from sim.setup.latency import Constant
@@ -94,6 +97,13 @@ def test_candidates_overlap_only_where_both_models_can_work_at_once() -> None:
     assert len(found) == 2 * (3 + 2)
 
 
+def test_names_hold_the_batch_limit_where_several_are_tried() -> None:
+    method = Method("eagle3", (Place("shared", SHARED),), Rate(0.8), 1, "head")
+    assert [one.name for one in candidates_of([method], ["speculative"], [4])] == ["eagle3 k=1"]
+    found = [one.name for one in candidates_of([AR.method, method], ["speculative"], [4, 8])]
+    assert found == ["ar, batch 4", "ar, batch 8", "eagle3 k=1, batch 4", "eagle3 k=1, batch 8"]
+
+
 def test_the_ceiling_counts_answers_and_prompts() -> None:
     assert ceiling(AR, Demand(1, 100), ()) == pytest.approx(1 / (100 * STEP))
 
@@ -104,6 +114,26 @@ def test_the_ceiling_counts_answers_and_prompts() -> None:
     slow = replace(AR, place=Place("shared", System(Rows(0.001, STEP), shared=True)))
     assert ceiling(slow, Demand(50, 100), ()) == pytest.approx(1 / (150 * STEP))
     assert ceiling(AR, Demand(1, 100), objectives_of({"tpot-p99": "9ms"})) == 0
+
+
+@pytest.mark.parametrize(("most", "batches"), [(1, [1]), (3, [1, 2, 3]), (7, [1, 2, 3, 4, 6, 7]), (3000, [2048, 3000])])
+def test_the_ceiling_is_looked_for_up_to_the_batch_limit(most: int, batches: list[int]) -> None:
+    one, demand = replace(AR, max_batch=most), Demand(1, 100)
+    found = batches_of(one, demand)
+    assert found[-len(batches) :] == batches
+    assert found == sorted({*found})
+    assert ceiling(one, demand, ()) == pytest.approx(most / (100 * STEP))
+
+
+def test_a_cache_that_is_given_bounds_screening_as_it_bounds_simulation() -> None:
+    """A request holds 500 tokens on average: 8 fit beside each other by the place, 4 by what was given."""
+    place = Place("shared", SHARED, kv_tokens=4000)
+    one = replace(AR, place=place, max_batch=8)
+    traffic = Traffic(Arrivals(2.5), Lengths(450), Lengths(100), 100)
+    for given, batch in ((None, 8), (2000, 4), (9000, 8)):
+        asked = Trials(traffic, (), Server(kv_tokens=given))
+        assert batches_of(one, asked.demand)[-1] == batch
+        assert ceiling(one, asked.demand, ()) == pytest.approx(batch / (100 * STEP))
 
 
 def test_a_hopeless_beginning_is_the_whole_trial() -> None:
@@ -133,6 +163,34 @@ def test_confirmation_asks_more_requests_with_other_draws() -> None:
     assert len(asked.longer.workload) == 2000
     assert asked.longer.workload.output_tokens.sum() == 5 * asked.workload.output_tokens.sum()
     assert asked.longer.workload.arrival_seconds[0] != asked.workload.arrival_seconds[0]
+
+
+def tight() -> tuple[Trials, list[Candidate]]:
+    """Requests that a cache holds with two guesses and not with three; and the lengths from one to four."""
+    asked = Trials(Traffic(Arrivals(2.5), Lengths(20), Lengths(40, cv=0.5), 300), objectives_of({"e2e-p99": "9s"}), Server())
+    longest = int((asked.workload.input_tokens + asked.workload.output_tokens).max())
+    asked = replace(asked, server=Server(block_tokens=1, kv_tokens=longest + 3))  # look-ahead is a token more than guesses
+    method = Method("eagle3", (Place("shared", SHARED),), Rate(0.8), 4, "head")
+    return asked, list(candidates_of([method], ["speculative"], [8]))
+
+
+def test_a_request_that_no_replica_holds_makes_a_trial_hopeless_and_no_error() -> None:
+    asked, lengths = tight()
+    trials_of = [asked.run(one, 4) for one in lengths]
+    assert [trial.met for trial in trials_of] == [True, True, False, False]
+    assert gate(asked, trials_of[2], 64).startswith("kv_tokens ")
+    assert "too small for 1 of 300 requests" in gate(asked, trials_of[2], 64)
+    assert [one.draft_length for one in lengths_of(asked, (lengths[1], trials_of[1]))] == [1, 2]
+    assert served_apart(asked, (lengths[0], lengths[2]), (4, 4), 0.5) is None
+
+
+def test_a_plan_that_cannot_hold_more_requests_fails_with_its_reason() -> None:
+    asked, (_, best, *_) = tight()
+    found, failed = confirmed(asked, [(best, asked.run(best, 4))], Limits(gpus=64))
+    assert not found
+    ((one, trial),) = failed
+    assert one is best
+    assert re.search("too small for [0-9]+ of 1500 requests", gate(asked, trial, 64))
 
 
 def test_load_flips_are_where_another_needs_fewer_gpus(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -240,15 +240,16 @@ def test_memory_does_not_grow_with_requests(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_thinned_log_tells_what_the_whole_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = many(4000, replicas=2)
+    whole = many(4000, replicas=2, kv_tokens=2000)
     monkeypatch.setattr("sim.traffic.journal.LONGEST", 2**14)
-    part = many(4000, replicas=2)
+    part = many(4000, replicas=2, kv_tokens=2000)
     assert part.finish_seconds.tolist() == whole.finish_seconds.tolist()
     rows, each = len(part.iterations.seconds), part.iterations.each
     assert each >= 4
     assert rows * each == pytest.approx(len(whole.iterations.seconds), abs=2 * each)
     found, expected = measure(part), measure(whole)
     assert found.target_utilisation == pytest.approx(expected.target_utilisation, rel=0.02)
+    assert found.kv_share == pytest.approx(expected.kv_share, rel=0.02)
     assert found.itl.mean == pytest.approx(expected.itl.mean, rel=0.01)
     assert found.itl.p99 == pytest.approx(expected.itl.p99, rel=0.05)
 
@@ -355,6 +356,13 @@ def test_metrics_are_those_counted_by_hand() -> None:
     assert metrics.mean_queue == 0.5 / 4
     assert metrics.preemptions == 0
     assert np.isnan(metrics.kv_share)
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_an_idle_replica_uses_none_of_its_cache(replicas: int) -> None:
+    """Two requests hold one of four blocks, each for 10 of 110 s."""
+    served = queue(np.array([0.0, 100.0]), np.array([10, 10]), 1.0, Server(replicas, kv_tokens=64))
+    assert measure(served, warm_up=0).kv_share == pytest.approx(20 / (110 * replicas) / 4)
 
 
 def test_an_answer_of_one_token_cannot_miss_its_tpot() -> None:
