@@ -47,6 +47,7 @@ _INPUTS: Mapping[str, tuple[str, str]] = {
     "exchange": ("exchange", "way of a round's tokens between two devices, there and back"),
     "off": ("speculation that is off", "a step without guesses takes 1.1 times as long while speculation is configured"),
     "kv_tokens": ("KV cache", ""),
+    "foresight": ("foresight", "how often the draft of a fork foresees the outcome of a verification"),
 }
 """By tag of a plan: what it is about, as provenance calls it, and what is to be said of it."""
 

@@ -74,7 +74,7 @@ def _tags(trials: Trials, candidate: Candidate, trial: Trial) -> dict[str, Tag]:
         found["step"] = "extrapolated"
     if trials.server.kv_tokens is not None:
         found["kv_tokens"] = "assumed"
-    if candidate.place.draft_gpus:
+    if candidate.place.draft_gpus and candidate.place.name != "as measured":
         found["exchange"] = "assumed"
     if any(not tier.draft_length for tier in candidate.schedule):
         found["off"] = "assumed"

@@ -155,7 +155,7 @@ def generate(
         end = time.perf_counter()
     finished_by = "eos" if tokens[-1] in pair.eos else "length" if len(tokens) == budget else "stop"
     statistics = counted(len(prompt), len(tokens), *(watch.forwards() for watch in watches))
-    statistics.decode_seconds = end - min(watch.began for watch in watches if watch.began) - statistics.prefill_seconds
+    statistics.decode_seconds = end - min(watch.began for watch in watches) - statistics.prefill_seconds
     statistics.prefill_seconds = end - begin - statistics.decode_seconds
     return Result(tokens, Text(pair.tokenizer).of(tokens), finished_by, statistics)
 
@@ -185,7 +185,7 @@ class Watch:
     """Times every forward of a model while it is open. On CUDA it records events, so that no forward waits for it."""
 
     model: PreTrainedModel
-    began: float = 0.0
+    began: float = math.inf
     _marks: list[tuple[int, int, Any, Any]] = field(default_factory=list[tuple[int, int, Any, Any]])
 
     def __enter__(self) -> None:

@@ -165,7 +165,7 @@ def test_steps_are_timed_in_short_contexts() -> None:
         minuscule(16, seed=3, max_position_embeddings=limit) for limit in (SHORTEST_CONTEXT, SHORTEST_CONTEXT - 1)
     )
     with inline(minuscule(16, seed=3), short) as pair:
-        assert profile(pair, {}, widths=(1,), batches=(), contexts=(64,), repeats=1).target_seconds[0].context == 10
+        assert profile(pair, {}, widths=(1,), batches=(), contexts=(64,), repeats=1).target_seconds[0].context == 6
     with inline(minuscule(16, seed=3), shorter) as pair, pytest.raises(InputError, match="models hold 19 tokens, too few"):
         profile(pair, {}, widths=(1,), batches=(), repeats=1)
 
