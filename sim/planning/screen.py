@@ -30,6 +30,7 @@ class Demand:
     """The mean request, and where it is held.
 
     `prompt`      tokens of it that are read
+    `cached`      tokens of its prompt that are held already: attended to, not read
     `answer`      tokens that are generated
     `kv_tokens`   tokens that the cache of any replica is said to hold; `None`: as many as its place has
     """
@@ -37,11 +38,12 @@ class Demand:
     prompt: float
     answer: float
     kv_tokens: int | None = None
+    cached: float = 0.0
 
 
 def speed_at(candidate: Candidate, sequences: int, demand: Demand) -> float:
     """Tokens per second of one of so many sequences, by the chain that is used at that many."""
-    held = demand.prompt + demand.answer / 2
+    held = demand.cached + demand.prompt + demand.answer / 2
     system = replace(candidate.place.system, latency=AtBatch(candidate.place.system.latency, sequences, held))
     chains, factor = candidate.chains, 1.0
     if not isinstance(chains, Compiled):
@@ -55,7 +57,7 @@ def speed_at(candidate: Candidate, sequences: int, demand: Demand) -> float:
 
 def served_at(candidate: Candidate, sequences: int, demand: Demand) -> float:
     """Requests a second of a replica that always runs so many sequences."""
-    latency, held = candidate.place.system.latency, demand.prompt + demand.answer
+    latency, held = candidate.place.system.latency, demand.cached + demand.prompt + demand.answer
     alone = float(latency.target_seconds(1, sequences, held))
     with_prompt = float(latency.target_seconds(1 + demand.prompt / sequences, sequences, held))
     speed = speed_at(candidate, sequences, demand)

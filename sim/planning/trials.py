@@ -115,8 +115,9 @@ class Trials:
     @cached_property
     def demand(self) -> Demand:
         """The mean request, and the cache that was given."""
-        read = (1 - self.server.cached_share) * float(self.workload.input_tokens.mean())
-        return Demand(max(1.0, read), float(self.workload.output_tokens.mean()), self.server.kv_tokens)
+        prompt, answer = float(self.workload.input_tokens.mean()), float(self.workload.output_tokens.mean())
+        read = max(1.0, (1 - self.server.cached_share) * prompt)
+        return Demand(read, answer, self.server.kv_tokens, prompt - read)
 
     def at(self, factor: float) -> Workload:
         """The requests at `factor` times the load: the same ones, closer together."""

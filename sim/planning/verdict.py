@@ -102,8 +102,10 @@ def _prompt(trials: Trials, candidate: Candidate, trial: Trial) -> list[str]:
     if not trials.objectives or trials.objectives[int(np.argmax(trial.pressures))].quantity != "ttft":
         return []
     tokens = int(np.quantile(trials.workload.input_tokens, 0.99))
-    seconds = float(candidate.place.system.target_seconds(tokens))
-    return [f"To read the P99 prompt ({tokens:,} tokens) takes {milliseconds(seconds)} on an idle replica."]
+    read = max(1, round((1 - trials.server.cached_share) * tokens))
+    seconds = float(candidate.place.system.target_seconds(read))
+    cached = f", {read:,} of them not cached" if read < tokens else ""
+    return [f"To read the P99 prompt ({tokens:,} tokens{cached}) takes {milliseconds(seconds)} on an idle replica."]
 
 
 def _others(good: Sequence[Found], price: float | None) -> list[str]:

@@ -31,7 +31,7 @@ class Server:
                          a fork takes as much as one of text; none where the draft has a device of its own
     `block_tokens`       tokens of a block of that cache
     `iteration_tokens`   tokens of an iteration, those of rounds and of prompts together (`max_num_batched_tokens`)
-    `cached_share`       share of each prompt that prefix caching spares
+    `cached_share`       share of each prompt that prefix caching spares: it is not read, and every forward attends to it
     `clients`            requests that clients have open at once: the next one is sent when an answer is complete (a closed
                          loop, `--concurrency` of benchmark tools); `None`: requests are sent when they arrive
     `client_seconds`     way of a request from its client to the engine

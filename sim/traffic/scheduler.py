@@ -128,13 +128,14 @@ def serve_running(
                 continue
         left -= want
         slot += 1
+        cached = requests.cached[slots.request[i]]
         if edge != rounds.idle:
             decoding += 1
-            context += text
+            context += cached + text
         elif chunk > 0:
             reading += 1
             prompt += chunk
-            context += read
+            context += cached + read
     return Work(decoding, reading, prompt, context), left, preempted
 
 
@@ -177,7 +178,7 @@ def plan(
             slots.read[i], slots.place[i] = NOWHERE, lowest_place(slots.place, begin, i)
             slots.edge[i] = edge_of(rounds, slots, draws, i)
         fleet.sequences[replica] += 1
-        reading, prompt, left = reading + 1, prompt + chunk, left - chunk
+        reading, prompt, left, context = reading + 1, prompt + chunk, left - chunk, context + requests.cached[request]
         if times.admitted[request] < 0:
             times.admitted[request] = now
     return Work(decoding, reading, prompt, context)

@@ -64,12 +64,14 @@ class Requests(NamedTuple):
 
     `arrival`   shape (n,): seconds
     `prompt`    shape (n,): prompt tokens that are read; a cached prefix is left out
+    `cached`    shape (n,): tokens of that prefix. Every forward attends to them; they are held once for all, so no blocks count
     `output`    shape (n,): tokens of the answer
     `offset`    shape (n,): number of the first position of its answer among those of all answers
     """
 
     arrival: Array
     prompt: Array
+    cached: Array
     output: Array
     offset: Array
 

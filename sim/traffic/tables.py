@@ -33,7 +33,7 @@ def requests_table(workload: Workload, cached_share: float) -> Requests:
     """The requests. Of each prompt, `cached_share` is not read, but one token always is."""
     output, prompt = workload.output_tokens, workload.input_tokens
     read = np.maximum(1, prompt - np.floor(cached_share * prompt).astype(np.int64))
-    return Requests(workload.arrival_seconds, read, output, np.cumsum(output) - output)
+    return Requests(workload.arrival_seconds, read, prompt - read, output, np.cumsum(output) - output)
 
 
 class Answers:

@@ -16,9 +16,14 @@ from hypothesis import strategies as st
 from numpy.typing import ArrayLike
 from step_by_step import serve
 
+from sim.planning.candidates import Candidate
+from sim.planning.methods import Method, Place
+from sim.planning.screen import Demand, ceiling
 from sim.setup.acceptance import Acceptance, PerPosition, Rate, markov
 from sim.setup.arrays import Floats
 from sim.setup.latency import Constant, forked
+from sim.setup.model_size import read_model
+from sim.setup.roofline import Roofline
 from sim.setup.system import Jitter, System
 from sim.stream.chain import Compiled, compile_strategy
 from sim.stream.intervals import interval, paired_interval
@@ -458,3 +463,34 @@ def test_impossible_settings_are_refused_by_name() -> None:
         simulate_serving(Schedule([CHAINS[2][0], CHAINS[0][0]], [4]), Rate(0.5), SYSTEMS[0], large)
     with pytest.raises(InputError, match="rising borders"):
         Schedule(CHAINS[-1], [6, 3])
+
+
+def test_a_cached_prefix_is_attended_to_though_it_is_not_read() -> None:
+    """One request at a time: its answer takes as long as without a cache, its first token less."""
+    system = System(Roofline("H100", read_model("qwen3-8b"), read_model("qwen3-0.6b")), shared=True)
+    workload = Workload(np.array([0.0, 100.0]), np.full(2, 10_000), np.full(2, 50))
+    served = {share: _serve_ar(workload, system, share) for share in (0.0, 0.9)}
+    first, pace = (
+        {share: of(one) for share, one in served.items()}
+        for of in (
+            lambda one: one.first_token_seconds - one.submitted_seconds,
+            lambda one: one.finish_seconds - one.first_token_seconds,
+        )
+    )
+    np.testing.assert_allclose(pace[0.9], pace[0.0], rtol=1e-9)
+    assert (first[0.9] < 0.3 * first[0.0]).all()
+    whole = [ceiling_of(workload, system, share) for share in (0.0, 0.9)]
+    short = ceiling_of(replace(workload, input_tokens=np.full(2, 1_000)), system, 0.0)
+    assert whole[0] < whole[1] < short
+
+
+def _serve_ar(workload: Workload, system: System, cached_share: float) -> Served:
+    server = Server(cached_share=cached_share, max_batch=1)
+    return simulate_serving(compile_strategy(Autoregressive(), system), Rate(0.0), system, workload, server)
+
+
+def ceiling_of(workload: Workload, system: System, cached_share: float) -> float:
+    candidate = Candidate(Method("ar", (Place("shared", system),)), Place("shared", system), "autoregressive", 0)
+    tokens = float(workload.input_tokens[0])
+    read = (1 - cached_share) * tokens
+    return ceiling(candidate, Demand(read, 50.0, None, tokens - read), ())
