@@ -78,7 +78,7 @@ def test_segments_have_their_own_rates() -> None:
     assert [segments.rate_at(position) for position in (0, 999, 1000, 3999, 4000)] == [0.2, 0.2, 0.9, 0.9, 0.2]
     assert segments.foreseen_at(998, 1, 1, True) == pytest.approx(0.2)
     assert segments.foreseen_at(998, 2, 1, True) == pytest.approx(0.9)
-    assert segments.foreseeing(SAMPLED).foreseen_at(0, 0, 2, False) == 0.28
+    assert segments.foreseeing(SAMPLED).foreseen_at(0, 0, 2, False) == 0.49
     assert segments.at_odds(1.0) == segments
 
 
