@@ -17,6 +17,9 @@ Tag: TypeAlias = Literal["measured", "fitted", "extrapolated", "table", "assumed
 """How a number came about: measured; on a curve that was fitted to measurements; on that curve beyond the measurements;
 computed from a table or data sheet of the hardware; or assumed, since nobody measured it."""
 
+RANK_AFTER_REJECTION = 0.6
+"""Chance of each further foreseen token after a rejection where no `Foresight` is given: the bundled pair's, greedy."""
+
 MOST_FORESEEN = 8
 """How many tokens are counted at most."""
 

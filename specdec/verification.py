@@ -190,15 +190,15 @@ def _made(name: str, found: Any, settings: Sequence[tuple[str, str]]) -> Rule:
         made = found(**{parameter: number_or_text(value) for parameter, value in settings}) if parameters else found
     except TypeError as error:
         raise InputError(f"verification {name}: {error}: write {name}:NAME=VALUE") from error
-    return _required(name, made)
-
-
-def _required(name: str, made: Any) -> Rule:
-    """The rule, unless it is none."""
-    if isinstance(made, type) or not callable(made):
+    if not _is_rule(made):
         raise InputError(f"verification {name} is {made!r}, no function (window, bonus, chance): correct it")
     verification: Any = made
     return verification
+
+
+def _is_rule(it: Any) -> bool:
+    """Whether it can be called as a rule: a class cannot, its objects may."""
+    return callable(it) and not isinstance(it, type)
 
 
 def rule(verification: str | Rule) -> Rule:
@@ -206,7 +206,11 @@ def rule(verification: str | Rule) -> Rule:
 
     An `InputError` refuses a name or a parameter that is not known, and what is no rule.
     """
-    return _named(verification) if isinstance(verification, str) else _required("here", verification)
+    if isinstance(verification, str):
+        return _named(verification)
+    if not _is_rule(verification):
+        raise InputError(f"verification {verification!r} is no function (window, bonus, chance): give one, or a rule's name")
+    return verification
 
 
 def is_lossless(verification: str | Rule) -> bool:

@@ -14,13 +14,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from specdec import AnyDraftLength, Both, Costs, Draft, DraftingStrategy, Fork, Guess, InputError, Program, Score, State, Verify
-from specdec.acceptance import divided
+from specdec.acceptance import RANK_AFTER_REJECTION, divided
 from specdec.inputs import at_least_one
 
 ON_A_MISS = ("draft", "none")
 
-RANK_AFTER_REJECTION = 0.6
-"""Chance of each further token after a rejection: the bundled pair's, greedy."""
 POWER = 0.8
 """How fast misses become rare with foreseen tokens: the bundled pair's after a rejection, greedy."""
 

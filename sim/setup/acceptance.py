@@ -30,10 +30,7 @@ from scipy.optimize import brentq
 
 from sim.setup.arrays import Counts, Flags, Floats, Int32s
 from specdec import InputError
-from specdec.acceptance import Foresight
-
-RANK_AFTER_REJECTION = 0.6
-"""Chance of each further token after a rejection where no `Foresight` is given: the bundled pair's, greedy."""
+from specdec.acceptance import RANK_AFTER_REJECTION, Foresight
 
 
 class Acceptance(ABC):

@@ -352,7 +352,7 @@ def test_a_prompt_whose_reading_failed_waits_again(monkeypatch: pytest.MonkeyPat
     [
         ({"stop": "."}, r"stop '\.' is no function of the tokens: give one, or stop_strings"),
         ({"seed": "a"}, "seed 'a' is not possible"),
-        ({"verification": None}, "is None, no function"),
+        ({"verification": None}, "verification None is no function"),
         ({"verification": Typical}, "no function"),
         ({"logits_processor": Broken()}, "give a list of logits processors"),
         ({"logits_processor": [3]}, "give a list of logits processors"),
