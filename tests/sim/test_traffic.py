@@ -130,7 +130,7 @@ def test_prompts_take_time_by_their_tokens_and_stall_the_others() -> None:
     assert chunked.iterations.seconds.max() == pytest.approx(0.005 + 0.01 + 0.001, rel=0.02)
     assert chunked.first_token_seconds[1] > both.first_token_seconds[1]
     cached = served(Autoregressive(), requests((0.0, 1000, 1)), GROWING, cached_share=0.9)
-    assert cached.finish_seconds[0] == pytest.approx(0.005 + 0.0099, rel=1e-3)
+    assert cached.finish_seconds[0] == pytest.approx(0.005 + 0.0099 + 0.0009, rel=1e-3)  # the cached part is attended to
 
 
 def test_a_table_that_noise_made_fall_is_continued_level() -> None:
