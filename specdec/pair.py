@@ -77,6 +77,8 @@ class Pair:
     ) -> None:
         if lane not in LANES:
             raise InputError(f"unknown lane {lane!r}: choose one of {', '.join(LANES)}")
+        if draft is None and lane in ("thread", "process"):
+            raise InputError(f"lane {lane!r} is where a draft works, and there is none: leave it out, or give a draft")
         self._ranks = ranks_of(target)
         if draft is not None and is_split(draft):
             raise PairError("the draft is split over ranks, and it works on rank 0 alone: load it whole")

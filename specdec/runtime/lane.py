@@ -56,14 +56,36 @@ class Awaited:
     answer: Any = None
 
 
-def leave_a_core_to_the_draft() -> int:
+def leave_a_core_to_the_draft() -> None:
     """Let torch use one thread less here than there are cores, for the whole process: the draft works on the core that is left.
 
-    With a thread on every core, target and draft would wait for each other. Returns how many threads torch used before.
+    With a thread on every core, target and draft would wait for each other.
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(max(1, min(before, available_cores() - 1)))
-    return before
+    torch.set_num_threads(max(1, min(torch.get_num_threads(), available_cores() - 1)))
+
+
+@dataclass
+class LeftCore:
+    """A core that is left to drafts while any process lane is open. `threads`: how many torch used before the first of them."""
+
+    lanes: int = 0
+    threads: int = 0
+
+    def take(self) -> None:
+        """A lane is opened."""
+        if not self.lanes:
+            self.threads = torch.get_num_threads()
+        self.lanes += 1
+        leave_a_core_to_the_draft()
+
+    def give_back(self) -> None:
+        """A lane is gone; with the last one, torch has its threads again."""
+        self.lanes -= 1
+        if not self.lanes:
+            torch.set_num_threads(self.threads)
+
+
+LEFT_CORE = LeftCore()
 
 
 class Lane(ABC):
@@ -167,7 +189,7 @@ class ThreadLane(Lane):
 class ProcessLane(Lane):
     """Works in a subprocess. Rows of `q` come back through shared memory, and only when sampling needs them.
 
-    While the subprocess lives, torch leaves a core to it here (`leave_a_core_to_the_draft`).
+    While the subprocess lives, torch leaves a core to it here (`LeftCore`).
     """
 
     asks_mode = False
@@ -186,12 +208,12 @@ class ProcessLane(Lane):
             hosting.abandon()
             raise
         self._channel = hosting.channel
+        LEFT_CORE.take()
         self._finalizer = weakref.finalize(self, _end, self._process, self._channel)
         self._contexts = Sender()
         self._ready = False
         self._ticket = 0
         self._awaited: weakref.WeakValueDictionary[int, Awaited] = weakref.WeakValueDictionary()
-        self._threads_before = leave_a_core_to_the_draft()
 
     def submit(self, method: str, *arguments: Any) -> Wait:
         if not self._ready:
@@ -235,8 +257,6 @@ class ProcessLane(Lane):
         self._answered[0] = self._ticket
 
     def close(self) -> None:
-        if not self.ended:
-            torch.set_num_threads(self._threads_before)
         self.ended = True
         self._finalizer()
 
@@ -289,6 +309,7 @@ def _gone(hosting: Hosting) -> subprocess.Popen[bytes]:
 
 
 def _end(process: subprocess.Popen[bytes], channel: Channel) -> None:
+    LEFT_CORE.give_back()
     channel.close()  # the worker sees the end of its input, and ends
     try:
         process.wait(timeout=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import select
@@ -20,7 +21,9 @@ from torch import Tensor
 
 import specdec
 from specdec import Decoding, LaneError, ModelError, Pair, PairError, create, decode
-from specdec.runtime.lane import SHARED_ROWS, InlineLane, Lane, ProcessLane
+from specdec.errors import InputError
+from specdec.machine import available_cores
+from specdec.runtime.lane import SHARED_ROWS, InlineLane, Lane, LeftCore, ProcessLane
 from specdec.runtime.messages import Drafting, DraftRequest, ScoreRequest
 from specdec.runtime.worker import NewWorker, Worker
 from specdec.sampling import Sampling
@@ -345,3 +348,34 @@ def test_a_worker_dies_with_its_parent(killed_parent: tuple[str, int]) -> None:
 def test_a_logits_processor_of_the_users_own_script_is_refused_too(killed_parent: tuple[str, int]) -> None:
     """It is pickled by name, and no worker can import somebody's `__main__`."""
     assert "use lane='thread' or 'inline'" in killed_parent[0]
+
+
+def test_threads_come_back_with_the_last_process_lane_whether_closed_or_collected(
+    target: Any, draft: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("specdec.runtime.lane.LEFT_CORE", LeftCore())  # lanes of fixtures are open
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(2, available_cores()))  # more than a draft leaves
+    at_first = torch.get_num_threads()
+    try:
+        with Pair(target, draft, lane="process") as first:
+            first.draft_lane()
+            with Pair(target, draft, lane="process") as second:
+                second.draft_lane()
+                left = torch.get_num_threads()
+                assert left < at_first
+                first.close()
+                assert torch.get_num_threads() == left  # the second one still drafts
+            assert torch.get_num_threads() == at_first
+        third = Pair(target, draft, lane="process")
+        third.draft_lane()
+        del third
+        gc.collect()
+        assert torch.get_num_threads() == at_first
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_lane_without_a_draft_is_refused(target: Any) -> None:
+    with pytest.raises(InputError, match="lane 'process' is where a draft works, and there is none: leave it out"):
+        Pair(target, lane="process")
