@@ -213,9 +213,7 @@ class Question:
         else:
             refuse({"--dataset": self.sources.dataset}, "has no effect without --from: leave it out")
             found = self._from_setup()
-        if self.setup.placement is None:
-            return found
-        return tuple(one if one.name == "ar" else _placed(one, self.setup.placement) for one in found)
+        return found if self.setup.placement is None else _placed(found, self.setup.placement)
 
     def _refuse_ignored(self) -> None:
         """Refuse what a plan decides by itself, and what its source of step times holds already."""
@@ -350,16 +348,21 @@ class Question:
         return {"KV cache": f"unknown for {', '.join(unknown)}, taken as no limit: give --kv-tokens"}
 
 
-def _placed(method: Method, placement: Placement) -> Method:
-    """A method that drafts, in the places that were asked for alone. Raises `InputError` where it has none of them."""
+def _placed(methods: Sequence[Method], placement: Placement) -> tuple[Method, ...]:
+    """The methods, in the places that were asked for alone. One without such a place is left out, and the others say so.
+
+    Raises `InputError` where no method that drafts has one.
+    """
     kept = "shared" if placement is Placement.shared else "own device"
-    places = tuple(place for place in method.places if place.name == kept)
-    if places:
-        return replace(method, places=places)
-    if placement is Placement.shared and "shared placement" in method.provenance:
-        raise InputError(f"--placement shared is {method.provenance['shared placement']}")
-    there = ", ".join(dict.fromkeys(place.name for place in method.places))
-    raise InputError(f"--placement {placement.value} leaves {method.name} no place, which has {there}: leave it out")
+    places = {one: tuple(place for place in one.places if place.name == kept or one.name == "ar") for one in methods}
+    left_out = [one for one in methods if not places[one]]
+    there = ", ".join(f"{one.name} no place, which has {', '.join(place.name for place in one.places)}" for one in left_out)
+    if left_out and all(one.name == "ar" for one in methods if places[one]):
+        if placement is Placement.shared and "shared placement" in left_out[0].provenance:
+            raise InputError(f"--placement shared is {left_out[0].provenance['shared placement']}")
+        raise InputError(f"--placement {placement.value} leaves {there}: leave it out")
+    words = {"left out": f"--placement {placement.value} leaves {there}"} if left_out else {}
+    return tuple(replace(one, places=places[one], provenance={**one.provenance, **words}) for one in methods if places[one])
 
 
 def _written(option: str, value: Any) -> Iterator[str]:

@@ -223,6 +223,17 @@ def test_a_placement_that_leaves_a_method_no_place_is_refused(run: Run, runs: st
         assert "--placement two leaves eagle3 no place, which has shared" in refused(run, "plan", "--from", runs, *asked)
 
 
+def test_a_method_that_a_placement_leaves_no_place_is_named_beside_the_others(run: Run, runs: str, tmp_path: Path) -> None:
+    found = json.loads(Path(runs).read_text())
+    small = {"method": "draft_model", "draft": "org/small"}
+    found["runs"] += [{**one, **small} for one in found["runs"] if one["draft_length"]]
+    both = tmp_path / "both.json"
+    both.write_text(json.dumps(found))
+    planned = answer(run, "plan", "--from", str(both), *TRAFFIC, "--placement", "two", "--no-schedules")
+    assert planned["provenance"]["left out"] == "--placement two leaves eagle3 no place, which has shared"
+    assert {one["method"] for one in planned["plans"]} == {"ar", "draft_model"}
+
+
 def test_a_draft_that_does_not_fit_beside_the_target_leaves_the_target_alone(run: Run) -> None:
     large = ("--gpu", "H100", "--target-config", "llama-3.1-70b", "--draft-config", "llama-3.2-1b", "--acceptance", "0.7")
     asked = ("plan", *large, *TRAFFIC, "--placement", "shared", "--no-schedules")
