@@ -64,7 +64,7 @@ VerificationOption = Annotated[
         rich_help_panel=SAMPLING,
     ),
 ]
-SEED = "The same seed gives the same tokens, except with elastic and adaptive"
+SEED = "The same seed gives the same tokens, where no measured time decides the length of drafts"
 Seed = Annotated[int, typer.Option(help=f"{SEED}.", rich_help_panel=SAMPLING)]
 Json = Annotated[
     str | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON to FILE, or - for standard output.")
