@@ -239,8 +239,8 @@ def load_section() -> Iterator[str]:
     yield f"""## Our own runtime under load
 
 `specdec validate --load` on the bundled pair (`benchmarks/results/{found[-1].name}`). Requests arrive
-at random at 30, 60 and 85 % of capacity, {report.requests} in each of {report.repeats} repeats; the same arrivals are simulated from
-profiles that were taken in the same run.
+at random at 30, 60 and 85 % of capacity, {report.requests} in each of {report.repeats} repeats. The same arrivals are
+simulated from profiles that were taken in the same run.
 
 | strategy | load | TTFT mean, P90 | TPOT mean, P90 | E2E mean, P90 | tok/s |
 |---|---|---|---|---|---|"""
@@ -312,7 +312,8 @@ mean error is without signs. The bar was set before anything was measured.
         """
 ## Elsewhere
 
-- One sequence of the bundled pair: `specdec validate`. Its errors in `cpu_amd_epyc_2_cores_2026-11-24_validate.json` are -4 to +8 %.
+- One sequence of the bundled pair: `specdec validate`. Its errors in `cpu_amd_epyc_2_cores_2026-11-24_validate.json` are
+  -4 to +8 %.
 - PEARL's published speed-ups at batch 1: `specdec validate --no-measure`.
 - Step times from data sheets: [by hardware](../how-to/hardware.md).
 - Your own engine: `specdec validate --published FILE`, for a table of runs by concurrency.

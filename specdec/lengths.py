@@ -56,8 +56,12 @@ class DraftLength(ABC):
         """Tokens to draft in the next round, at least 1."""
 
     def update(self, memory: Any, verdict: Verdict) -> Hashable:
-        """The memory after a round."""
+        """The memory after a round that tested at least one guess."""
         return memory
+
+    def after(self, memory: Any, verdict: Verdict) -> Hashable:
+        """The memory after any round: a round without a guess, such as one behind a fork's miss, tells nothing of a length."""
+        return self.update(memory, verdict) if len(verdict.guess) else memory
 
     def next(self, memory: Any) -> tuple[int, StopRule | None]:
         """The length of the next draft, and the rule that may end it early: the last two fields of a `Draft` or `Fork`."""

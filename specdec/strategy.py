@@ -47,7 +47,7 @@ class DecodingStrategy(ABC):
     def resolved(self, facts: Facts) -> Self:
         """The strategy with what it asks `facts` for as numbers, such as the draft length that `"auto"` stands for.
 
-        It decodes as this one does, and its parameters can be written down and given back.
+        It decodes as this one does.
         """
         return self
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from math import exp
 from typing import ClassVar
 
-from specdec.errors import InputError
+from specdec.inputs import between
 from specdec.lengths import entropy
 from specdec.verification import Chance, Decision, Row, Window
 
@@ -31,9 +31,7 @@ class Typical:
     delta: float = 0.3
 
     def __post_init__(self) -> None:
-        for name, value in (("epsilon", self.epsilon), ("delta", self.delta)):
-            if isinstance(value, str) or not 0 <= value <= 1:
-                raise InputError(f"{name} {value!r} of typical acceptance is not possible: give a number from 0 to 1")
+        between(0, 1, epsilon=self.epsilon, delta=self.delta)
 
     @property
     def __name__(self) -> str:

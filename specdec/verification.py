@@ -180,14 +180,15 @@ def _named(text: str) -> Rule:
 
 def _made(name: str, found: Any, settings: Sequence[tuple[str, str]]) -> Rule:
     """The rule that a registered object stands for: itself, or an object of the class with these parameters."""
-    parameters = [field.name for field in fields(found)] if isinstance(found, type) and is_dataclass(found) else []
+    of_class = isinstance(found, type) and is_dataclass(found)
+    parameters = [field.name for field in fields(found)] if of_class else []
     for parameter, _ in settings:
         if parameter not in parameters:
             takes = f"it takes {', '.join(parameters)}" if parameters else "it takes none"
             raise InputError(f"verification {name} has no parameter {parameter!r}: {takes}")
     made: Any
     try:
-        made = found(**{parameter: number_or_text(value) for parameter, value in settings}) if parameters else found
+        made = found(**{parameter: number_or_text(value) for parameter, value in settings}) if of_class else found
     except TypeError as error:
         raise InputError(f"verification {name}: {error}: write {name}:NAME=VALUE") from error
     if not _is_rule(made):

@@ -40,4 +40,4 @@ class Hedged(DraftingStrategy):
         fork = Fork(state.committed, state.pending, at_the_end, *self.policy.next(state.memory))
         scores, forks = yield from Both(Score(state.committed, state.pending), fork)
         verdict = yield from Verify(scores, state.pending, bonus=True)
-        return state.then(verdict, forks.after(verdict), self.policy.update(state.memory, verdict))
+        return state.then(verdict, forks.after(verdict), self.policy.after(state.memory, verdict))

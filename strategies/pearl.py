@@ -34,4 +34,4 @@ class Pearl(DraftingStrategy):
         scores, fresh = yield from Both(Score(state.committed, state.pending), self.policy.draft(state))
         verdict = yield from Verify(scores, state.pending + fresh[:1])
         pending = fresh[1:] if verdict.complete else Guess.empty
-        return state.then(verdict, pending, self.policy.update(state.memory, verdict))
+        return state.then(verdict, pending, self.policy.after(state.memory, verdict))

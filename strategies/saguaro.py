@@ -70,7 +70,7 @@ class Saguaro(DraftingStrategy):
         fork = Fork(state.committed, state.pending, self.fan_outs(len(state.pending)), length, stop)
         scores, forks = yield from Both(Score(state.committed, state.pending), fork)
         verdict = yield from Verify(scores, state.pending, bonus=True)
-        after = state.then(verdict, forks.after(verdict), self.policy.update(state.memory, verdict))
+        after = state.then(verdict, forks.after(verdict), self.policy.after(state.memory, verdict))
         if after.pending or self.on_a_miss == "none":
             return after
         return State(after.committed, (yield from Draft(after.committed, Guess.empty, length, stop)), after.memory)

@@ -25,4 +25,4 @@ class Speculative(DraftingStrategy):
         guess = yield from self.policy.draft(state)
         scores = yield from Score(state.committed, guess)
         verdict = yield from Verify(scores, guess, bonus=True)
-        return state.then(verdict, memory=self.policy.update(state.memory, verdict))
+        return state.then(verdict, memory=self.policy.after(state.memory, verdict))

@@ -99,6 +99,37 @@ def second_candidate(window: Window, bonus: bool, chance: Chance) -> Decision:
     return Decision(accepted, chance.pick(window.p(accepted)) if bonus else None)
 
 
+def eager(window: Window, bonus: bool, chance: Chance) -> Decision:
+    """Accepts by 11/10 of p, and picks from what is missing of p then, which is negative where 11/10 of p are below q."""
+    accepted = chance.leading(11 * window.p_at(i) / (10 * window.q_at(i)) for i in range(window.n))
+    if accepted < window.n:
+        p, q = window.p(accepted), window.q(accepted)
+        return Decision(accepted, chance.pick(p - q + (q - 11 * p / 10).clip(0)))
+    return Decision(accepted, chance.pick(window.p(accepted)) if bonus else None)
+
+
+def negative_chance(window: Window, bonus: bool, chance: Chance) -> Decision:
+    """The token rule, which asks for an impossible chance besides."""
+    chance.leading([Fraction(-1, 2)])
+    return token_rule(window, bonus, chance)
+
+
+def always_a_bonus(window: Window, bonus: bool, chance: Chance) -> Decision:
+    return token_rule(window, True, chance)
+
+
+def unguarded_ratio(window: Window, bonus: bool, chance: Chance) -> Decision:
+    """Divides by a p of 0."""
+    accepted = chance.leading(window.q_at(i) / window.p_at(i) for i in range(window.n))
+    return Decision(accepted, chance.pick(window.p(accepted)) if bonus or accepted < window.n else None)
+
+
+def inverse_first(window: Window, bonus: bool, chance: Chance) -> Decision:
+    """The token rule, but for a division by a p of 0."""
+    inverse = [1 / window.p_at(i) for i in range(window.n)]
+    return token_rule(window, bonus, chance) if all(inverse) else Decision(0, None)
+
+
 def bonus_from_the_row_before(window: Window, bonus: bool, chance: Chance) -> Decision:
     outcome = token_rule(window, False, chance)
     if outcome.token is None and bonus:

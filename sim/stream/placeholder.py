@@ -103,7 +103,8 @@ def _moved(value: Any, prefix: Committed, growth: int) -> Any:
         case Guess(guessed):
             return Guess(tuple(_moved_token(drafted, growth) for drafted in guessed))
         case tuple():
-            return tuple(_moved(item, prefix, growth) for item in value)
+            items = [_moved(item, prefix, growth) for item in value]
+            return tuple(items) if type(value) is tuple else type(value)(*items)  # a NamedTuple keeps its names
         case _ if is_dataclass(value) and not isinstance(value, type):
             inside = {f.name: _moved(getattr(value, f.name), prefix, growth) for f in fields(value) if f.init}
             return replace(value, **inside)

@@ -11,10 +11,12 @@ import typer
 from specdec.cli import options, parsing
 from specdec.cli.completion import rule_names, strategy_names
 from specdec.cli.console import Terminal
+from specdec.effects import Committed
 from specdec.errors import InputError
-from specdec.strategy import available
+from specdec.state import KnownFacts
+from specdec.strategy import DecodingStrategy, DraftingStrategy, available
 from specdec.synthetic import synthetic
-from specdec.verification import rules
+from specdec.verification import is_lossless, rules
 
 if TYPE_CHECKING:
     from specdec.law import MeasuredLoss
@@ -84,26 +86,39 @@ def prove(
     if every == bool(strategy):
         raise InputError("nothing to prove: name one or more strategies, or give --all (not both)")
     chosen = parsing.parameters(settings)
-    if isinstance(length := chosen.get("draft_length"), int) and length > LONGEST_PROVED:
-        raise InputError(f"draft length {length} has too many branches to follow: prove at most {LONGEST_PROVED}")
     strategies = [variant for name in parsing.several(strategy) or available() for variant in variants(name, **chosen)]
+    for one in strategies:
+        _require_short(one)
     for name in verification or ():
         if synthetic(name):
             raise InputError(f"{name} forces acceptance, so there is no law to prove: name a rule")
+    claimed = any(map(is_lossless, verification or rules())) and any(one.lossless for one in strategies)
+    if new_tokens is not None and not claimed:
+        raise InputError("--new-tokens is for what claims to be lossless, and nothing here does: leave it out")
     if not on_pair and models != options.ModelOptions():
         raise InputError("--target and what else says which models to take is for --on-pair: give it too")
     policies = with_policies() if every and not chosen else ()
     proofs = prove_all(
         strategies, verification or (), pairs, seed, new_tokens or NEW_TOKENS, terminal.follow, policies=policies
     )
-    if on_pair and not proofs.interrupted:
-        proofs = replace(proofs, measured=measured(models, verification or list(rules())))
-    terminal.console.print(proofs)
-    terminal.write(proofs.to_dict())
+    try:
+        if on_pair and not proofs.interrupted:
+            proofs = replace(proofs, measured=measured(models, verification or list(rules())))
+    finally:  # a pair that cannot be loaded loses no proof
+        terminal.console.print(proofs)
+        terminal.write(proofs.to_dict())
     if proofs.interrupted:
         raise KeyboardInterrupt
     if proofs.refuted:
         raise typer.Exit(1)
+
+
+def _require_short(strategy: DecodingStrategy) -> None:
+    """Refuse a strategy whose first draft has too many branches."""
+    if isinstance(strategy, DraftingStrategy):
+        length = strategy.policy.length(strategy.init(Committed((0,)), KnownFacts()).memory)
+        if length > LONGEST_PROVED:
+            raise InputError(f"draft length {length} has too many branches to follow: prove at most {LONGEST_PROVED}")
 
 
 def measured(models: options.ModelOptions, verifications: Sequence[str]) -> tuple[MeasuredLoss, ...]:

@@ -40,6 +40,7 @@ from specdec.effects import (
 )
 from specdec.ending import Ending, committed
 from specdec.errors import NotLossless, StrategyError
+from specdec.inputs import at_least_one
 from specdec.law.oracle import Oracle, branches
 from specdec.law.pair import SCATTERED, ExactLaw, ExactPair, ExactRow, Hits, Schedule, Tokens
 from specdec.state import SPEED_RATIO, KnownFacts
@@ -94,11 +95,15 @@ class Undrawn:
 
 
 class ExactWindow:
-    """`specdec.verification.Window` over exact rows. A token is drawn when the rule first reads it, or a later one."""
+    """`specdec.verification.Window` over exact rows. A token is drawn when the rule first reads it, or a later one.
+
+    Only rows that the target has scored may be read, and only tokens of the vocabulary be guessed, as on models.
+    """
 
     def __init__(self, pair: ExactPair, effect: Verify) -> None:
         self._pair, self._drafted = pair, effect.guess.drafted
         self._contexts = [effect.scores.committed.tokens]  # that of each guess, as far as they were read
+        self._scored = len(effect.scores.guess)
         self.n = len(self._drafted)
 
     def _token(self, i: int) -> int:
@@ -107,7 +112,10 @@ class ExactWindow:
     def _context(self, i: int) -> Tokens:
         contexts = self._contexts
         for drafted in self._drafted[len(contexts) - 1 : i]:
-            contexts.append((*contexts[-1], drafted.token))
+            token = drafted.token
+            if not 0 <= token < self._pair.vocabulary:
+                raise StrategyError(f"token {token} is guessed, and the target knows {self._pair.vocabulary}: guess its tokens")
+            contexts.append((*contexts[-1], token))
         return contexts[i]
 
     def p_at(self, i: int) -> Fraction:
@@ -122,6 +130,11 @@ class ExactWindow:
         return Fraction(1) if q is None else q[token]
 
     def _p(self, i: int) -> ExactRow:
+        if i > self._scored:
+            raise StrategyError(
+                f"a rule reads the target's row behind {i} guesses, and {self._scored} were scored: add a token behind a full "
+                "acceptance only where there is a bonus"
+            )
         return self._pair.p(self._context(i))
 
     def p(self, i: int) -> Row:
@@ -243,7 +256,8 @@ class Exact:
         if kind is Known or kind is Committed:
             return value
         if isinstance(value, tuple):
-            return tuple([self._normalised(item, names) for item in value])
+            items = [self._normalised(item, names) for item in value]
+            return tuple(items) if kind is tuple else kind(*items)  # a NamedTuple keeps its names
         if kind is ExactForks:
             raise StrategyError("a state keeps Forks, which hold for one round: keep the guess that `after` returned")
         changed: dict[str, Any] = {}
@@ -326,6 +340,7 @@ def law(
     `hits`             which outcomes a `Fork` foresees; the likeliest by `q`, as many as it asks for, unless given
     """
     require_strategy(strategy)
+    at_least_one(max_new_tokens=max_new_tokens)
     start = Committed(prompt)
     interpreter = Exact(pair, rule(verification), schedule, hits)
     ending = Ending(max_new_tokens, () if pair.eos is None else (pair.eos,))

@@ -3,7 +3,7 @@
 At an open position both rows are random, as in the pairs for short outputs. Everywhere else the target has one possible token,
 and so has the draft, which agrees or does not. So the texts of a pair are few, however long they are, and equal states merge.
 The open positions are neighbours in half of the pairs, and scattered over the whole output in the others. Those of different
-pairs begin at different places, so that they cover every position: a bias that begins late in an output is seen.
+pairs begin at different places. In outputs of the usual length they cover every position, so a bias that begins late is seen.
 """
 
 from __future__ import annotations

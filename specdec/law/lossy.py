@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from specdec.errors import InputError
+from specdec.inputs import at_least_one
 from specdec.law.oracle import Oracle, branches
 from specdec.law.pair import total_variation
 from specdec.law.proof import Proof, cases, counterexample
@@ -25,6 +26,7 @@ from specdec.verification import Row, Rule, name_of, rule
 
 def how_lossy(strategy: DecodingStrategy, verification: str | Rule = "token", pairs: int = 200, seed: int = 0) -> Proof:
     """The distance between the exact law of outputs of 1 to 4 tokens and the target's: the largest, and the mean over pairs."""
+    at_least_one(pairs=pairs)
     start = time.perf_counter()
     tried = cases(pairs, seed)
     distances = [total_variation(case.law(strategy, verification), case.target_law) for case in tried]

@@ -18,10 +18,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from specdec.errors import StrategyError
+from specdec.errors import NotLossless, StrategyError
 from specdec.verification import Row
 
 T = TypeVar("T")
+
+ROUNDING = 1e-9
+"""What a float weight may lie below 0."""
 
 
 class Step(NamedTuple):
@@ -83,6 +86,8 @@ class Oracle:
         """A trial. While a trail is repeated, its weights need not be computed again."""
         if self._repeats:
             return self._taken(probability) == 0
+        if _negative(probability):
+            raise NotLossless(f"a rule accepts with probability {probability}: a negative one makes no law, so clip it at 0")
         return self._new(probability, (1, 0) if probability >= 1 else (probability, 1 - probability)) == 0
 
     def end(self) -> None:
@@ -109,6 +114,9 @@ class Oracle:
         if self._repeats:
             return self._taken(asked)
         total = weights.sum()
+        if total == 0 or any(_negative(weight) for weight in asked):
+            written = ", ".join(map(str, asked))
+            raise NotLossless(f"a rule picks a token by the weights ({written}): give some above 0, and none below")
         return self._new(asked, [weight / total for weight in asked])
 
 
@@ -126,6 +134,11 @@ def branches(run: Callable[[Oracle], T]) -> Iterator[tuple[T, Any]]:
         if not trail:
             return
         trail[-1] = trail[-1].following()
+
+
+def _negative(weight: Any) -> bool:
+    """Whether a weight is below 0; one that was rounded may be so by a little."""
+    return bool(weight < (-ROUNDING if isinstance(weight, float) else 0))
 
 
 def _asked_differently() -> StrategyError:

@@ -33,6 +33,9 @@ TEXT_TOKENS = 64
 TOKENS = 4000
 """Tokens in all that belong to 200 pairs."""
 
+FEWEST = 1000
+"""Tokens that are sampled for few pairs: with fewer, no count is large enough to be judged."""
+
 LIMIT = 6.0
 """Standard errors beyond which a law is refuted. By chance that happens to less than one in a million lossless strategies."""
 

@@ -25,7 +25,7 @@ from specdec.errors import InputError, SpecdecError
 from specdec.inputs import at_least_one
 from specdec.law.long import NEW_TOKENS
 from specdec.law.lossy import MeasuredLoss, how_lossy
-from specdec.law.proof import SIZES, Proof, prove
+from specdec.law.proof import Proof, prove, sizes_of
 from specdec.law.sampled import TEXT_TOKENS
 from specdec.lengths import POLICIES
 from specdec.report import Progress, Report, no_progress, spelled, table
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 DRAFT_LENGTHS = (1, 2, 3, 4)
-SHORT = max(new_tokens for _, new_tokens in SIZES)
-
 LONGEST_OF_POLICIES, POLICY_PAIRS = 2, 5
 """The longest draft with which policies are proved, and how many times fewer pairs they are proved on."""
 
@@ -95,9 +93,10 @@ class Proofs(Report):
         if not enumerated:
             return
         longest = max(proof.new_tokens for proof in enumerated)
+        short = max(tokens for proof in enumerated for _, tokens in sizes_of(proof.pairs))
         sampled = max(proof.sampled_tokens for proof in enumerated)
         yield (
-            f"Outputs of up to {SHORT} tokens were enumerated, and on some pairs with few open positions outputs of up to "
+            f"Outputs of up to {short} tokens were enumerated, and on some pairs with few open positions outputs of up to "
             f"{longest}; of outputs of {TEXT_TOKENS}, {sampled} tokens were sampled. What begins later is not seen."
         )
         lengths = sorted({length for proof in enumerated if (length := _drafted(proof.parameters))})
@@ -245,9 +244,9 @@ def _prove(strategy: DecodingStrategy, verification: str | Rule, pairs: int, see
             if claimed
             else how_lossy(strategy, verification, pairs, seed)
         )
-    except SpecdecError as error:
-        name, fault = name_of(verification), str(error)
-        return Proof(strategy.name, strategy.parameters, name, claimed, 0, None, False, 0.0, fault)
+    except Exception as error:  # a rule or strategy of a stranger's may raise anything; the other proofs are kept
+        fault = str(error) if isinstance(error, SpecdecError) else f"{type(error).__name__}: {error}"
+        return Proof(strategy.name, strategy.parameters, name_of(verification), claimed, 0, None, False, 0.0, fault)
 
 
 def _require_importable(claim: _Claim) -> None:

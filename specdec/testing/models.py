@@ -41,24 +41,26 @@ SMALL: dict[str, Any] = {
 SLIDING: dict[str, Any] = {"sliding_window": 5}
 GEMMA: dict[str, Any] = SLIDING | {"query_pre_attn_scalar": 8}
 
+GPT2: dict[str, Any] = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 128,
+    "initializer_range": 0.6,
+    "bos_token_id": None,
+    "eos_token_id": None,
+}
+MAMBA: dict[str, Any] = {"hidden_size": 16, "state_size": 4, "num_hidden_layers": 2}
+
 CONFIGS: dict[str, Any] = {
     "llama": lambda v, **more: LlamaConfig(vocab_size=v, **(SMALL | more)),
-    "gpt2": lambda v, **more: GPT2Config(
-        vocab_size=v,
-        n_embd=16,
-        n_layer=2,
-        n_head=2,
-        n_positions=more.get("max_position_embeddings", 128),
-        initializer_range=0.6,
-        bos_token_id=None,
-        eos_token_id=None,
-    ),
+    "gpt2": lambda v, **more: GPT2Config(vocab_size=v, **(GPT2 | more)),
     "qwen2": lambda v, **more: Qwen2Config(vocab_size=v, **(SMALL | more)),
     "qwen3": lambda v, **more: Qwen3Config(vocab_size=v, **(SMALL | more)),
     "mistral": lambda v, **more: MistralConfig(vocab_size=v, **(SMALL | SLIDING | more)),
     "gemma2": lambda v, **more: Gemma2Config(vocab_size=v, **(SMALL | GEMMA | more)),
     "gemma3": lambda v, **more: Gemma3TextConfig(vocab_size=v, **(SMALL | GEMMA | more)),
-    "mamba": lambda v, **more: MambaConfig(vocab_size=v, hidden_size=16, state_size=4, num_hidden_layers=2),
+    "mamba": lambda v, **more: MambaConfig(vocab_size=v, **(MAMBA | more)),
 }
 """Architectures by name: plain attention with rotary and with learned positions, and sliding windows."""
 

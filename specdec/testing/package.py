@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import keyword
 import re
 import sys
@@ -123,17 +124,30 @@ def new_package(name: str, kind: str = "strategy", parent: str | Path = ".") -> 
         "README.md": "README.md",
     }
     words = _words(name, kind, lines)
+    templates = files("specdec.testing") / "templates"
+    written = {
+        file: Template((templates / f"{template}.in").read_text(encoding="utf-8")).substitute(words)
+        for file, template in texts.items()
+    }
+    for file, text in written.items():
+        if file.endswith(".py") and words["thing"] in _imported(text, but=name):
+            raise InputError(f"{words['thing']} is a name that {file} imports: choose another name than {name}")
     try:
         folder.mkdir()
-        for file, template in texts.items():
-            source = files("specdec.testing") / "templates" / f"{template}.in"
-            text = Template(source.read_text(encoding="utf-8")).substitute(words)
+        for file, text in written.items():
             (folder / file).write_text(text, encoding="utf-8")
     except FileExistsError as error:
         raise InputError(f"{folder} exists already: choose another name, or remove it") from error
     except OSError as error:
         raise InputError(f"{folder} cannot be written ({error.strerror or error}): choose another folder") from error
     return NewPackage(name, kind, str(folder), tuple(texts), (*lines, "python -m pytest"))
+
+
+def _imported(source: str, but: str) -> set[str]:
+    """The names that a module imports from other modules than `but`."""
+    imports = [node for node in ast.walk(ast.parse(source)) if isinstance(node, (ast.Import, ast.ImportFrom))]
+    others = [node for node in imports if not (isinstance(node, ast.ImportFrom) and node.module == but)]
+    return {alias.asname or alias.name for node in others for alias in node.names}
 
 
 def _words(name: str, kind: str, lines: tuple[str, str, str]) -> dict[str, str]:

@@ -28,6 +28,7 @@ from specdec.effects import (
 )
 from specdec.state import Facts
 from specdec.strategy import DecodingStrategy
+from specdec.testing.checks import NOISES, PROMPTS
 
 if TYPE_CHECKING:
     from typing import Self
@@ -36,7 +37,7 @@ TOLERANCE = 1e-3
 """Of rows, which are made of large logits here: far above rounding, far below any wrong row."""
 
 TOKENS = 24
-PROMPT = (1, 2, 3, 1, 2)
+PROMPT = PROMPTS[1]
 
 
 @dataclass(eq=False)
@@ -160,7 +161,7 @@ def watched(strategy: DecodingStrategy, noise: float) -> Record:
 
 def watched_rows(strategy: DecodingStrategy) -> None:
     """An `AssertionError` says which row is not the one it should be."""
-    for noise in (0.05, 1.0):
+    for noise in NOISES:
         try:
             watched(strategy, noise)
         except AssertionError as fault:

@@ -45,8 +45,6 @@ class AdaEdl(DraftLength):
 
     def update(self, memory: Memory, verdict: Verdict) -> Memory:
         tested = len(verdict.guess)
-        if not tested:
-            return memory
         limit, rate = memory[0], 0.5 * memory[1] + 0.5 * verdict.accepted / tested
         change = 1 if rate < self.target else 0 if tested >= self.most else -1
         return 0.9 * limit + 0.1 * (limit + change * self.step), rate

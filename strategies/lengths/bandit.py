@@ -3,7 +3,10 @@
 Length `g` is an arm. Its reward is tokens per second of a round, whose seconds follow from `g` and the speed ratio, so no clock
 is needed. The next length has the highest `mean + sqrt(exploration * ln(rounds) / plays)`, where `plays` counts the arm's own
 rounds. The release divides by the rounds of *all* arms, so that its bonus is the same for all, and it never explores again.
-Rewards are shares of the best that any arm could give, so they lie between 0 and 1.
+Rewards are shares of the best that any arm could give, by the seconds of a round without an accepted guess: about 0 to 1.
+
+A round's arm is the length of the guess that it tested. A strategy that drafts while it verifies tests what it drafted a round
+before, or one token alone after a rejection.
 """
 
 from __future__ import annotations
@@ -47,6 +50,6 @@ class Bandit(DraftLength):
         return max(range(1, self.most + 1), key=score)
 
     def update(self, memory: tuple[Arm, ...], verdict: Verdict) -> tuple[Arm, ...]:
-        index = self.length(memory) - 1
+        index = min(len(verdict.guess), self.most) - 1
         worth, plays, tokens = memory[index]
         return (*memory[:index], (worth, plays + 1, tokens + len(verdict.tokens)), *memory[index + 1 :])

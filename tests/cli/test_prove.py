@@ -106,6 +106,21 @@ def test_a_lossy_rule_is_measured_on_tables_and_on_a_pair(run: Callable[..., Ran
     assert 0 < measured["mean_total_variation"] < measured["max_total_variation"] <= 1
 
 
+def test_a_pair_that_cannot_be_loaded_loses_no_proof(run: Callable[..., Ran], tmp_path: Path) -> None:
+    missing = str(tmp_path / "missing")
+    ran = run("prove", "speculative", "--set", "draft_length=1", "--pairs", 1, "--on-pair", "--target", missing)
+    assert "3 of 3 laws equal the target's" in ran.out
+    assert ran.code == 2
+    assert missing in ran.err
+
+
+def test_what_cannot_be_proved_is_refused_by_name(run: Callable[..., Ran]) -> None:
+    typical = run("prove", "speculative", "--verification", "typical", "--new-tokens", 100)
+    assert_one_line(typical, "--new-tokens is for what claims to be lossless, and nothing here does: leave it out")
+    assert_one_line(run("prove", "pearl", "--set", "draft_length=adaedl"), "draft length 16 has too many branches")
+    assert_one_line(run("prove", "pearl", "--set", "draft_length=13"), "draft length 13 has too many branches")
+
+
 def test_models_without_a_pair_to_measure_on_are_refused(run: Callable[..., Ran], inline: list[str]) -> None:
     assert_one_line(run("prove", "speculative", *inline, "--pairs", 1), "is for --on-pair: give it too")
     assert_one_line(run("prove", "speculative", "--verification", "synthetic:0.8"), "there is no law to prove")

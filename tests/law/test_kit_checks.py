@@ -29,8 +29,8 @@ from specdec.effects import Known
 from specdec.runtime.messages import ScoreRequest
 from specdec.runtime.worker import Worker
 from specdec.testing import checks, run_checks
-from specdec.testing.checks import CHECKS
-from strategies import Autoregressive, Elastic, Hedged, Pearl, PromptLookup, Saguaro, Speculative
+from specdec.testing.checks import CHECKS, decodes, lanes
+from strategies import Adaptive, Autoregressive, Elastic, Hedged, Pearl, PromptLookup, Saguaro, Speculative
 
 CHECK = checks()
 
@@ -209,3 +209,12 @@ def test_an_error_of_a_strategys_own_is_a_line_and_the_other_checks_still_run(mo
     lines = str(failed.value).splitlines()
     assert lines[1:] == ["simulates: ZeroDivisionError: of my own", "rows: ZeroDivisionError: of my own"]
     assert isinstance(failed.value.__cause__, ZeroDivisionError)
+
+
+@pytest.mark.parametrize("strategy", [Pearl(), Pearl("bandit:most=2"), Adaptive(most=2)], ids=str)
+def test_checks_that_compare_two_decodes_measure_no_time(strategy: DecodingStrategy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Speed ratios and costs differ from one measurement to the next, and the seed's tokens with them."""
+    for name in ("speed_ratio", "measured_costs", "corrected"):
+        monkeypatch.setattr(f"specdec.pair.{name}", lambda *_, **__: pytest.fail("a time was measured"))
+    decodes(strategy)
+    lanes(strategy)

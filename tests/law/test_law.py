@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from itertools import product
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import pytest
 from exact_pairs import DRAFTING, STRATEGIES, any_pair, few, uniform_pair
@@ -18,21 +18,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import specdec
+from sim import Constant, Rate, System, run_stream
 from specdec import (
     Both,
     Committed,
     DecodingStrategy,
     Draft,
+    DraftLength,
     Guess,
+    InputError,
     Program,
     Race,
     Score,
     State,
+    StrategyError,
+    Verdict,
     Verify,
 )
-from specdec.law import Exact, ExactLaw, ExactPair, assert_lossless, cases, law, target_law, total_variation
+from specdec.law import Exact, ExactLaw, ExactPair, assert_lossless, cases, how_lossy, law, target_law, total_variation
 from specdec.law.proof import PROMPT
 from specdec.verification import rule, rules
+from strategies import Speculative
 from strategies.lengths import Confident
 
 
@@ -102,6 +108,54 @@ def test_each_pair_is_decoded_under_a_schedule_of_its_own() -> None:
     assert {schedule(Committed(PROMPT), Guess.empty) for schedule in found} == {1, 2, 3, 4}
     lengths = {schedule(Committed((0, 0)), Guess.empty) == schedule(Committed((0, 1)), Guess.empty) for schedule in found}
     assert lengths == {True, False}  # some look at the tokens
+
+
+class Counted(NamedTuple):
+    rate: float
+    rounds: int
+
+
+@dataclass(frozen=True)
+class Counting(DraftLength):
+    """Its memory is a named tuple."""
+
+    def init(self, facts: Any) -> Counted:
+        return Counted(0.5, 0)
+
+    def length(self, memory: Counted) -> int:
+        return 1 + memory.rounds % 2
+
+    def update(self, memory: Counted, verdict: Verdict) -> Counted:
+        return memory._replace(rounds=memory.rounds + 1)
+
+
+def test_a_memory_may_be_a_named_tuple() -> None:
+    assert_lossless(Speculative(Counting()), "token", pairs=40)
+    assert run_stream(Speculative(Counting()), Rate(0.8), System(Constant(0.1, 1.0)), tokens=50).rounds > 10
+
+
+@dataclass(frozen=True)
+class Elsewhere(DecodingStrategy):
+    """Guesses a token that the models do not know."""
+
+    name: ClassVar[str] = "elsewhere"
+
+    def step(self, state: State) -> Program[State]:
+        guess = Guess.certain([50])
+        scores = yield from Score(state.committed, guess)
+        return state.then((yield from Verify(scores, guess, bonus=True)))
+
+
+def test_a_guess_outside_the_vocabulary_is_refused_by_name() -> None:
+    with pytest.raises(StrategyError, match="token 50 is guessed, and the target knows 2"):
+        cases(1)[0].law(Elsewhere(), "token")
+
+
+def test_no_output_is_refused() -> None:
+    with pytest.raises(InputError, match="max_new_tokens"):
+        law(Speculative(1), cases(1)[0].pair, max_new_tokens=0)
+    with pytest.raises(InputError, match="pairs"):
+        how_lossy(Speculative(1), "typical", pairs=0)
 
 
 def test_assert_lossless_returns_one_proof_a_rule() -> None:

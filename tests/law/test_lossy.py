@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from fractions import Fraction
 from math import exp, log
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,7 +21,7 @@ from specdec.bench import results
 from specdec.bench.peers import HuggingFaceGenerate
 from specdec.bench.run import Contender, Ours
 from specdec.bench.text import lossy_sentence
-from specdec.law import ExactPair, how_lossy, law, one_step, prove, prove_all, target_law, total_variation
+from specdec.law import ExactPair, assert_lossless, how_lossy, law, one_step, prove, prove_all, target_law, total_variation
 from specdec.law.lossy import OneGuess, measured_loss
 from specdec.law.oracle import branches
 from specdec.typical import Typical, entropy
@@ -64,7 +65,7 @@ def test_zero_accepts_all_that_is_possible() -> None:
 
 @pytest.mark.parametrize("text", ["typical:epsilon=2", "typical:delta=-1", "typical:epsilon=much"])
 def test_a_parameter_out_of_range_is_refused(text: str) -> None:
-    with pytest.raises(InputError, match="of typical acceptance is not possible: give a number from 0 to 1"):
+    with pytest.raises(InputError, match="is not possible: give a number from 0 to 1"):
         rule(text)
 
 
@@ -75,6 +76,14 @@ def test_a_parameter_that_is_not_known_is_refused() -> None:
         rule("token:x=1")
     with pytest.raises(InputError, match="'delta=' is no parameter: write NAME=VALUE"):
         rule("typical:epsilon=1,delta=")
+
+
+def test_a_rule_may_be_a_class_without_parameters(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from dataclasses import dataclass\nfrom specdec.verification import token_rule\n\n@dataclass(frozen=True)\n"
+        "class Mine:\n    def __call__(self, window, bonus, chance):\n        return token_rule(window, bonus, chance)\n"
+    )
+    assert_lossless(Speculative(1), f"{tmp_path}/mine.py:Mine", pairs=24)
 
 
 def test_a_rule_is_named_with_its_parameters() -> None:

@@ -58,7 +58,7 @@ class After(DraftLength):
     def init(self, facts: LengthFacts) -> Hashable:
         memory = self.policy.init(facts)
         for verdict in self.history:
-            memory = self.policy.update(memory, verdict)
+            memory = self.policy.after(memory, verdict)
         return memory
 
     def stop(self, memory: Any) -> Any:
@@ -197,11 +197,11 @@ def test_adaedl_ends_where_its_bound_is_below_the_limit(tokens: int) -> None:
 def test_adaedl_moves_its_limit_as_draft_and_verify_does() -> None:
     policy, memory = AdaEdl(most=4, limit=0.5, target=0.6, step=0.1), (0.5, 0.0)
     found = []
-    for accepted, drafted in ((2, 2), (3, 3), (4, 4), (0, 2), (0, 0)):
+    for accepted, drafted in ((2, 2), (3, 3), (4, 4), (0, 2)):
         memory = policy.update(memory, verdict(accepted, drafted))
         found.append((round(memory[0], 6), round(memory[1], 6)))
-    # below the target: up; above it: down; above it with a full draft: as it is; below: up; nothing tested: as it is
-    assert found == [(0.51, 0.5), (0.5, 0.75), (0.5, 0.875), (0.51, 0.4375), (0.51, 0.4375)]
+    # below the target: up; above it: down; above it with a full draft: as it is; below: up
+    assert found == [(0.51, 0.5), (0.5, 0.75), (0.5, 0.875), (0.51, 0.4375)]
 
 
 def test_confident_takes_the_point_of_the_roc_curve_with_the_least_cost() -> None:
@@ -239,7 +239,8 @@ def played(policy: Bandit, rounds: int, tokens: Any) -> list[int]:
     memory, lengths = policy.init(Facts()), []
     for _ in range(rounds):
         lengths.append(policy.length(memory))
-        memory = policy.update(memory, Verdict(Committed((0,) * tokens(lengths[-1])), 0, False))
+        tested = Guess.certain([0] * lengths[-1])
+        memory = policy.update(memory, Verdict(Committed((0,) * tokens(lengths[-1])), 0, False, tested))
     return lengths
 
 
@@ -272,7 +273,23 @@ def test_closed_form_takes_the_best_length_at_the_counted_rate() -> None:
     faded = policy.update((*memory[:1], 10.0, 20.0), verdict(4, 4))  # a full acceptance tells of no rejection
     assert faded[1:] == (14.0, 24.0)
     assert replace(policy, fading=0.5).update((*memory[:1], 10.0, 20.0), verdict(0, 2))[1:] == (5.0, 11.0)
-    assert policy.update(memory, verdict(0, 0)) == memory
+
+
+@pytest.mark.parametrize(
+    "policy", [Heuristic(), AdaEdl(), Bandit(), ClosedForm(), Confident()], ids=lambda one: type(one).__name__
+)
+def test_a_round_without_a_guess_tells_a_policy_nothing(policy: DraftLength) -> None:
+    memory = policy.init(Facts())
+    assert policy.after(memory, verdict(0, 0)) == memory
+    assert policy.after(memory, verdict(1, 1)) == policy.update(memory, verdict(1, 1))
+
+
+def test_a_bandit_in_pearl_credits_the_length_whose_guess_was_tested() -> None:
+    """What is tested was drafted a round before, and its length is another one than that of the round under way."""
+    memory = Bandit(3).init(Facts())
+    assert Bandit(3).length(memory) == 1
+    after = Bandit(3).update(memory, verdict(2, 3))
+    assert [plays for _, plays, _ in after] == [0, 0, 1]
 
 
 # --- by name ----------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from saguaro import KeptForks
-from wrong_rules import plain_p_on_reject
+from wrong_rules import inverse_first, plain_p_on_reject, unguarded_ratio
 
 import specdec
 from specdec import DecodingStrategy, InputError
@@ -106,6 +106,24 @@ def test_a_strategy_that_breaks_a_rule_fails_its_proof_and_no_other() -> None:
     assert (broken.pairs, broken.max_total_variation) == (0, None)
     assert "keeps Forks" in str(broken.counterexample)
     assert "keeps Forks" in str(found)
+
+
+def test_an_error_of_a_rules_own_is_its_counterexample_and_the_other_proofs_are_kept() -> None:
+    found = prove_all([PEARL], [inverse_first, unguarded_ratio, "token"], pairs=24)
+    assert [proof.exact for proof in found.proofs] == [False, False, True]
+    first, simplified = (str(proof.counterexample) for proof in found.refuted)
+    assert "ZeroDivisionError: " in first
+    assert "is not lossless" in simplified  # though the rule fails on some of the simpler rows that are tried
+
+
+def test_few_pairs_claim_no_longer_outputs_than_they_have() -> None:
+    assert "Outputs of up to 3 tokens were enumerated" in str(prove_all([PEARL], ["token"], pairs=5))
+    assert "Outputs of up to 4 tokens were enumerated" in str(prove_all([PEARL], ["token"], pairs=24))
+
+
+def test_few_pairs_are_sampled_enough_to_be_judged() -> None:
+    [proof] = prove_all([PEARL], ["token"], pairs=5).proofs
+    assert proof.sampled_deviation > 0
 
 
 def test_variants_have_each_draft_length_unless_one_is_given() -> None:
