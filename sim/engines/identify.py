@@ -26,6 +26,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from statistics import fmean
 
 import numpy as np
@@ -52,6 +53,8 @@ SLOWEST_READ = 2.5
 
 FULL = 0.9
 """Share of the cache from which on requests wait for a place in it."""
+BUSY = 0.5
+"""Share of what clients could keep running on average, below which arrivals and not clients set how many run."""
 
 TOKEN_SHARE = (1e-6, 5e-6)
 """Reading a token's keys and values over reading the weights, of dense models with grouped heads; for unknown models."""
@@ -176,15 +179,28 @@ def round_seconds(run: EngineRun) -> float:
 
 
 def sequences_of(run: EngineRun) -> float:
-    """Sequences that decode at once in most steps of a run: all clients, unless the cache does not hold those.
+    """Sequences that decode at once in most steps of a run: all clients, as far as there are requests for them.
 
-    A mean would count the beginning and the end of the run too. Raises `InputError` for a run that does not say.
+    A mean would count the beginning and the end of the run too. It is taken where the cache does not hold all clients, and
+    where requests arrive at a rate that leaves many clients without one. Raises `InputError` for a run that does not say.
     """
-    fits = run.clients is not None and (run.kv_tokens is None or run.clients * held_by(run) < FULL * run.kv_tokens)
-    found = run.clients if fits else run.running or run.clients
+    clients = run.clients and min(run.clients, run.requests or run.clients)
+    fits = clients is not None and (run.kv_tokens is None or clients * held_by(run) < FULL * run.kv_tokens)
+    found = clients if fits and not _waits_for_requests(run) else run.running or clients
     if not found:
         raise InputError(f"{run.source} does not say how many requests ran at once: give --concurrency to the benchmark")
     return float(found)
+
+
+def _waits_for_requests(run: EngineRun) -> bool:
+    """Whether far fewer requests ran than if each client had had one for as long as there were any.
+
+    Such clients answer all requests in several turns, in the last of which some have none.
+    """
+    if not (run.rate and run.running and run.clients):
+        return False
+    turns = ceil(run.requests / run.clients) if run.requests else 1
+    return run.running < BUSY * (run.requests / turns if run.requests else run.clients)
 
 
 def held_by(run: EngineRun) -> float:

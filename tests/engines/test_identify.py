@@ -30,9 +30,9 @@ def run(method: str, length: int, clients: int, chances: tuple[float, ...] = (0.
         method=method,
         draft_length=length,
         clients=clients,
-        requests=10,
-        input_tokens=10 * PROMPT,
-        output_tokens=10 * ANSWER,
+        requests=100,
+        input_tokens=100 * PROMPT,
+        output_tokens=100 * ANSWER,
         itl=Times(median=seconds),
         acceptance_length=1 + sum(shares) if length else None,
         by_position=shares,
@@ -81,10 +81,19 @@ def test_a_mean_length_gives_one_chance_for_all_positions() -> None:
 
 def test_clients_that_the_cache_does_not_hold_are_not_all_running() -> None:
     full = EngineRun(
-        "x", clients=64, running=40.0, requests=10, input_tokens=10 * PROMPT, output_tokens=10 * ANSWER, kv_tokens=30_000
+        "x", clients=64, running=40.0, requests=99, input_tokens=99 * PROMPT, output_tokens=99 * ANSWER, kv_tokens=30_000
     )
     assert sequences_of(full) == 40
     assert sequences_of(EngineRun("x", clients=64, running=40.0)) == 64
+
+
+def test_a_ceiling_that_a_run_does_not_reach_is_not_what_decodes_at_once() -> None:
+    assert sequences_of(EngineRun("x", clients=256, rate=1.0, running=5.0, requests=500)) == 5
+    assert sequences_of(EngineRun("x", clients=256, rate=1.0, requests=500)) == 256, "nobody says how many ran"
+    assert sequences_of(EngineRun("x", clients=32, rate=32.0, running=30.3, requests=320)) == 32, (
+        "arrivals wait for the ceiling"
+    )
+    assert sequences_of(EngineRun("x", clients=256, running=50.0, requests=64)) == 64, "no more clients than requests"
 
 
 @pytest.mark.parametrize(
