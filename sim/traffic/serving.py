@@ -21,7 +21,7 @@ from sim.traffic.record import ONE_REPLICA, Iterations, Served, Server
 from sim.traffic.state import Limits, Rounds
 from sim.traffic.tables import Answers, costs_table, requests_table, rounds_table
 from sim.traffic.workload import Workload, streams
-from specdec import InputError
+from specdec.errors import InputError, StrategyError
 
 UNLIMITED = 2**40
 FILLS = 6
@@ -72,7 +72,8 @@ def simulate_serving(
     """Serve a workload with a compiled strategy, or with several among which the running batch chooses.
 
     Two strategies on the same seed and workload meet equal acceptance draws. Raises `InputError` for a request that no replica
-    has the memory for, `StrategyError` for a strategy that was compiled for another system and holds for that one only.
+    has the memory for and for antiphase without a draft beside the target, `StrategyError` for antiphase with a strategy that
+    drafts while it verifies, and for one that was compiled for another system and holds for that one only.
     """
     seed = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
     draws, jitter, lots = streams(seed, 3)
@@ -81,8 +82,8 @@ def simulate_serving(
     if rounds.twins:
         system.require_forks(schedule.chains[0].strategy.name)
     require_memory(rounds, workload, server)
-    if server.antiphase and system.in_turn:
-        raise InputError("antiphase halves need a draft that works beside the target: give it a device of its own")
+    if server.antiphase:
+        _require_halves(schedule, system, server)
     drafting = next((chain for chain in schedule.chains if chain.strategy.drafts), schedule.chains[0])
     longest = int((workload.input_tokens + workload.output_tokens).max())
     widest = (server.iteration_tokens if server.runtime == "vllm" else longest) + int(rounds.held.max())
@@ -128,6 +129,19 @@ def _limits(server: Server, system: System) -> Limits:
         server.runtime == "specdec",
         server.antiphase,
     )
+
+
+def _require_halves(schedule: Schedule, system: System, server: Server) -> None:
+    """Raise `InputError` or `StrategyError` where a batch of two halves makes no sense, as `specdec.Batch` does."""
+    if server.max_batch < 2:
+        raise InputError("antiphase needs two sequences at least: give a max_batch of 2 or more")
+    if not any(chain.strategy.drafts for chain in schedule.chains):
+        name = schedule.chains[0].strategy.name
+        raise InputError(f"antiphase hides the time of a draft, and {name} has none: leave antiphase out")
+    if system.in_turn:
+        raise InputError("antiphase halves need a draft that works beside the target: give it a device of its own")
+    if racing := [chain.strategy.name for chain in schedule.chains if chain.overlaps]:
+        raise StrategyError(f"{racing[0]} drafts while it verifies, and needs no antiphase: leave it out, or use speculative")
 
 
 def require_memory(rounds: Rounds, workload: Workload, server: Server) -> None:

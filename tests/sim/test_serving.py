@@ -33,10 +33,10 @@ from sim.traffic.record import Served, Server
 from sim.traffic.serving import Schedule, capacity_per_second, simulate_serving
 from sim.traffic.tables import Answers
 from sim.traffic.workload import Arrivals, Lengths, Traffic, Workload, streams
-from specdec import InputError
+from specdec import DecodingStrategy, InputError, StrategyError
 from specdec.acceptance import Foresight
 from specdec.profile import Slowdown
-from strategies import Autoregressive, Hedged, Pearl, Saguaro, Speculative
+from strategies import Autoregressive, Elastic, Hedged, Pearl, Saguaro, Speculative
 
 # --------------------------------------------------------------------------------------- the engine against one step by step
 
@@ -139,7 +139,7 @@ def test_the_engine_is_the_one_written_step_by_step(
     workload = Workload(
         workload.arrival_seconds, np.minimum(workload.input_tokens, 600), np.minimum(workload.output_tokens, 200)
     )
-    if system.in_turn:
+    if system.in_turn or server.max_batch < 2 or not chains[0].strategy.drafts or chains[0].overlaps:
         server = replace(server, antiphase=False)
     ours, theirs = both(chains, acceptance, system, workload, server, seed)
     found = {
@@ -185,6 +185,24 @@ def test_halves_in_antiphase_hide_the_shorter_work() -> None:
     assert halves.seconds[halves.deliveries == 2] == pytest.approx(2 * 3)
     with pytest.raises(InputError, match="device of its own"):
         simulate_serving(chain, Rate(0.5), System(Proportional(), shared=True), workload, Server(antiphase=True))
+
+
+@pytest.mark.parametrize(
+    ("strategy", "batch", "reason"),
+    [
+        (Autoregressive(), 8, "antiphase hides the time of a draft, and autoregressive has none"),
+        (Speculative(4), 1, "antiphase needs two sequences at least"),
+        *((one, 8, f"{one.name} drafts while it verifies") for one in (Pearl(3), Saguaro(2, 3), Hedged(2, 3), Elastic())),
+    ],
+    ids=str,
+)
+def test_what_has_no_halves_is_refused(strategy: DecodingStrategy, batch: int, reason: str) -> None:
+    workload = Workload(np.zeros(2), np.ones(2, int), np.full(2, 50))
+    system = System(Linear())
+    with pytest.raises((InputError, StrategyError), match=reason):
+        simulate_serving(
+            compile_strategy(strategy, system), Rate(0.5), system, workload, Server(max_batch=batch, antiphase=True)
+        )
 
 
 def test_speculation_that_is_switched_off_and_still_configured_costs_its_factor() -> None:
