@@ -174,7 +174,8 @@ def round_seconds(run: EngineRun) -> float:
     if found is None and run.tpot.mean is not None and (run.acceptance_length is not None or run.draft_length == 0):
         found = run.tpot.mean * (run.acceptance_length or 1.0)
     if not found:
-        raise InputError(f"{run.source} holds no time between tokens: give a run with its ITL or TPOT")
+        lacking = "its TPOT without tokens of a round" if run.tpot.mean else "no time between tokens"
+        raise InputError(f"{run.source} holds {lacking}: give a run with its ITL, or with its TPOT and its acceptance length")
     return found
 
 

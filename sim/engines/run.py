@@ -25,6 +25,8 @@ MOST, LONGEST = 1e15, 1000
 """More than anybody counts, or drafts in a round."""
 AR = "ar"
 """The method of a run without speculation."""
+CHUNKS_OF_MANY = 1.3
+"""Chunks that take longer than so many times the time of a token hold several tokens: the engine drafted."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,17 @@ class Times(Report):
 
 
 UNKNOWN = Times()
+
+
+def tokens_of_chunk(itl: Times, tpot: Times) -> float | None:
+    """Tokens of a chunk: its mean time over that of a token; `None` where one of them is not known."""
+    return None if itl.mean is None or not tpot.mean else max(1.0, itl.mean / tpot.mean)
+
+
+def chunks_of_many(itl: Times, tpot: Times) -> bool | None:
+    """Whether chunks hold several tokens, so that the engine drafted; `None` where it cannot be seen."""
+    tokens = tokens_of_chunk(itl, tpot)
+    return None if tokens is None else tokens > CHUNKS_OF_MANY
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 With the backend `sglang`, the inter-token latencies are divided by the tokens of each chunk: they are times of a token. Only
 their mean turns into the time of a round, times `accept_length`. With the OpenAI backends they are times of a chunk, as vLLM's.
-`accept_length` counts the bonus token. There are no rates by position. Source: `python/sglang/bench_serving.py`.
+`accept_length` counts the bonus token. It is null without speculation, and also where the engine was not asked: behind a
+router, and with the backends of other engines. There are no rates by position. Source: `python/sglang/bench_serving.py`.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sim.engines.files import Found
-from sim.engines.run import EngineRun, Times
-from sim.engines.stated import Stated
+from sim.engines.run import AR, EngineRun, Times, chunks_of_many, tokens_of_chunk
+from sim.engines.stated import Stated, method_name
 from specdec.errors import InputError
 
 NATIVE = ("sglang", "sglang-native")
@@ -37,15 +38,17 @@ def read_sglang_bench(found: Found, stated: Stated) -> EngineRun:
     backend = found.text("backend")
     length = found.number("accept_length")
     itl, tpot = found.milliseconds("itl"), found.milliseconds("tpot")
-    drafted = length is not None
-    if drafted and itl.mean is not None and not backend:
-        raise InputError(f"{found.source} does not name its backend, so its inter-token latency may be of tokens or of chunks")
-    if length is not None and backend in NATIVE and itl.mean is not None:
-        itl = Times(itl.mean * length)
-    clients, rate = found.count("max_concurrency"), found.values.get("request_rate")
-    rate = None if str(rate).lower() in ("inf", "infinity", "none") else found.number("request_rate")
     server = found.inside("server_info").values or found.values
     said = Found(found.source, server)
+    drafted = length is not None or _drafted(said, backend, itl, tpot)
+    if drafted and itl.mean is not None and not backend:
+        raise InputError(f"{found.source} does not name its backend, so its inter-token latency may be of tokens or of chunks")
+    if drafted and backend in NATIVE:
+        itl = Times(itl.mean * length) if itl.mean is not None and length is not None else Times()
+    elif drafted and length is None:
+        length = tokens_of_chunk(itl, tpot)
+    clients, rate = found.count("max_concurrency"), found.values.get("request_rate")
+    rate = None if str(rate).lower() in ("inf", "infinity", "none") else found.number("request_rate")
     return stated.run(
         found.source,
         drafted,
@@ -68,6 +71,13 @@ def read_sglang_bench(found: Found, stated: Stated) -> EngineRun:
         acceptance_length=length,
         kv_tokens=said.count("max_total_num_tokens"),
     )
+
+
+def _drafted(said: Found, backend: str, itl: Times, tpot: Times) -> bool | None:
+    """Whether the engine drafted, by what the server says or, where it was not asked, by chunks that hold several tokens."""
+    if "speculative_algorithm" in said.values:
+        return method_name(said.text("speculative_algorithm") or AR) != AR
+    return False if backend in NATIVE else chunks_of_many(itl, tpot)
 
 
 def read_sglang_responses(responses: Sequence[Found], stated: Stated) -> EngineRun:

@@ -16,12 +16,10 @@ from typing import Any
 import numpy as np
 
 from sim.engines.files import Found
-from sim.engines.run import AR, EngineRun, Times
+from sim.engines.run import AR, EngineRun, Times, chunks_of_many, tokens_of_chunk
 from sim.engines.stated import NO_DRAFT, Stated
 from specdec.errors import InputError
 
-CHUNKS_OF_MANY = 1.3
-"""Chunks that take longer than so many times the time of a token hold several tokens: the engine drafted."""
 NAMES = {"ttft": "ttft", "tpot": "tpot", "itl": "itl", "e2e": "e2el"}
 """Our names of latencies, and vLLM's."""
 NOT_ONE_LENGTH = ("num_speculative_tokens_per_batch_size", "enable_adaptive_verification")
@@ -158,19 +156,13 @@ def _drafted(found: Found, said: Mapping[str, Any], itl: Times, tpot: Times) -> 
         return True
     if said["method"] is not None:
         return None  # the name decides
-    if said["draft_length"]:
-        return True
-    if itl.mean is None or not tpot.mean:
-        return None
-    return itl.mean > CHUNKS_OF_MANY * tpot.mean
+    return True if said["draft_length"] else chunks_of_many(itl, tpot)
 
 
 def _acceptance_length(found: Found, itl: Times, tpot: Times) -> float | None:
     """As counted, else the time of a chunk over the time of a token."""
     counted = found.number("spec_decode_acceptance_length")
-    if counted is not None or itl.mean is None or not tpot.mean:
-        return counted
-    return max(1.0, itl.mean / tpot.mean)
+    return tokens_of_chunk(itl, tpot) if counted is None else counted
 
 
 def _running(times: Mapping[str, Times], completed: int, output: int | None, seconds: float | None) -> float | None:

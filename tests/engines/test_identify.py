@@ -100,6 +100,10 @@ def test_a_ceiling_that_a_run_does_not_reach_is_not_what_decodes_at_once() -> No
     ("runs", "culprit"),
     [
         ([EngineRun("one.json", clients=4)], "one.json holds no time between tokens"),
+        (
+            [EngineRun("a", method="mtp", draft_length=1, clients=4, tpot=Times(0.01))],
+            "a holds its TPOT without tokens of a round",
+        ),
         ([EngineRun("one.json", itl=Times(median=0.03))], "one.json does not say how many requests ran at once"),
         ([run("ar", 0, 1), EngineRun("b", target="other", clients=1, itl=Times(median=0.03))], "runs of one target"),
         ([EngineRun("m.json", method="mtp", draft_length=3, clients=1, itl=Times(median=0.03))], "m.json holds no acceptance"),

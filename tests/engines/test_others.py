@@ -11,7 +11,7 @@ from engine_files import LENGTH, ROUND_MS, SGLANG, SGLANG_LOG, TOKEN_MS, guidell
 
 from sim.engines.golden import golden, golden_lengths
 from sim.engines.reading import read_runs
-from sim.engines.run import EngineRun, EngineRuns
+from sim.engines.run import EngineRun, EngineRuns, Times
 from specdec.errors import InputError
 
 
@@ -57,6 +57,22 @@ def test_latencies_of_sglang_are_of_tokens(tmp_path: Path) -> None:
     assert (said.target, said.method, said.draft_length, said.gpus) == ("T/target", "eagle3", 3, 2)
     plain = read_one(tmp_path / "d.json", {**SGLANG, "accept_length": None})
     assert (plain.method, plain.itl.median) == ("ar", 0.008)
+
+
+def test_sglang_drafts_where_its_server_or_its_chunks_say_so_and_no_length_does(tmp_path: Path) -> None:
+    silent = {**SGLANG, "accept_length": None}
+    server = {"speculative_algorithm": "EAGLE3", "speculative_num_steps": 3}
+    routed = read_one(tmp_path / "a.json", {**silent, "server_info": server})
+    assert (routed.method, routed.draft_length, routed.acceptance_length) == ("eagle3", 3, None)
+    assert routed.itl == Times(), "times of a token, and nobody says how many a round has"
+    assert read_one(tmp_path / "b.json", {**silent, "server_info": {**server, "speculative_algorithm": None}}).method == "ar"
+    chunks = {**silent, "backend": "vllm", "mean_itl_ms": ROUND_MS}
+    other = read_one(tmp_path / "c.json", chunks, method="mtp", draft_length=3)
+    assert (other.method, other.acceptance_length) == ("mtp", pytest.approx(LENGTH))
+    assert (other.itl.mean, other.itl.median) == pytest.approx((ROUND_MS / 1000, 0.008))
+    with pytest.raises(InputError, match="drafted and does not say how"):
+        read_one(tmp_path / "d.json", chunks)
+    assert read_one(tmp_path / "e.json", {**silent, "backend": "vllm"}).method == "ar"
 
 
 def test_metrics_of_sglang_divide_a_chunk_by_its_tokens(tmp_path: Path) -> None:
