@@ -266,7 +266,8 @@ class Question:
 
     def _on(self, setup: SystemOptions) -> tuple[Method, ...]:
         """The methods on GPUs, or with steps, that are given."""
-        from sim.planning.methods import MODELS, methods_of, methods_of_systems
+        from sim.engines.run import MODELS
+        from sim.planning.methods import methods_of, methods_of_systems
         from specdec.acceptance import Tag
         from specdec.profile import Profile
 

@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import least_squares
 
-from sim.engines.run import EngineRun
+from sim.engines.run import MODELS, EngineRun
 from sim.setup.acceptance import mean_length
 from sim.setup.arrays import Floats
 from sim.setup.gpus import GPUS, gpu_name
@@ -334,10 +334,10 @@ def _by_lengths(runs: Sequence[EngineRun]) -> list[float]:
 
 
 def pool_of(run: EngineRun) -> int | None:
-    """Tokens that the cache holds by the sizes of what is known by name; `None` where something is not."""
+    """Tokens that the cache holds by the sizes of GPU, target and draft model; `None` where one is not known by name."""
+    models = (run.target, run.draft) if run.method in MODELS else (run.target,)
     try:
-        models = [read_model(name) for name in (run.target, run.draft if run.method == "draft_model" else "") if name]
-        return kv_tokens(run.gpu, *models, gpus=run.gpus) if models and run.gpu else None
+        return kv_tokens(run.gpu, *map(read_model, models), gpus=run.gpus) if run.gpu and all(models) else None
     except InputError:
         return None
 

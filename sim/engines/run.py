@@ -25,6 +25,8 @@ MOST, LONGEST = 1e15, 1000
 """More than anybody counts, or drafts in a round."""
 AR = "ar"
 """The method of a run without speculation."""
+MODELS = ("draft_model", "standalone")
+"""Methods whose draft is a model of its own: it has a cache beside the target's, and can run on a device of its own."""
 CHUNKS_OF_MANY = 1.3
 """Chunks that take longer than so many times the time of a token hold several tokens: the engine drafted."""
 

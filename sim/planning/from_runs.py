@@ -44,10 +44,12 @@ def methods_from_runs(
     for name, ours in methods.items():
         _one(f"draft of {name}", {run.draft for run in ours if run.draft}, "give the files of one")
     profiles = {name: as_profile(identified, ours) for name, ours in methods.items()}
-    tables = [name for name, profile in profiles.items() if profile.kv_tokens is None]
-    for name in tables:
-        found = profiles[name]
-        profiles[name] = replace(found, kv_tokens=pool_of(methods[name][0]), tags={**found.tags, "kv_tokens": "table"})
+    tables: list[str] = []
+    for name, found in profiles.items():
+        named = next((run for run in methods[name] if run.draft), methods[name][0])
+        if found.kv_tokens is None and (pool := pool_of(named)):
+            profiles[name] = replace(found, kv_tokens=pool, tags={**found.tags, "kv_tokens": "table"})
+            tables.append(name)
     first = runs[0]
     machine = f"{first.target or 'the target'} on {first.gpus} x {first.gpu or 'unknown GPU'}"
     words = {
@@ -59,7 +61,7 @@ def methods_from_runs(
         words["acceptance"] = _of_acceptance({run.method: profiles[run.method].acceptance.tag for run in drafting}, prompts)
     if first.gpus == 1 and not first.gpu and not (known or {}).get("gpus"):
         words["GPUs"] = "no file says how many hold the target, so 1 is assumed: give --target-gpus"
-    if tables and any(profiles[name].kv_tokens for name in tables):
+    if tables:
         words["KV cache"] = (
             f"computed from sizes of models and GPU for {', '.join(tables)}: give the engine's own with --kv-tokens"
         )

@@ -14,6 +14,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
+from sim.engines.run import MODELS
 from sim.setup.acceptance import Acceptance
 from sim.setup.arrays import Floats
 from sim.setup.latency import Latency, fork_reach, fork_seconds
@@ -37,8 +38,6 @@ LONGEST = 8
 """Guesses of a round at most, where acceptance is known for every length."""
 EXCHANGE_SECONDS = 3e-4
 """Assumed way of a round's tokens between two devices, there and back."""
-MODELS = ("draft_model", "standalone")
-"""Methods whose draft is a model of its own, so that it can run on a device of its own."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -113,6 +113,15 @@ def test_a_cache_that_no_file_names_is_computed_and_says_so(tmp_path: Path) -> N
     assert draft.tags["kv_tokens"] == "table"
     assert (draft.places[0].kv_tokens or 0) > 200_000  # 80 GB less 17 GB of weights, at 150 kB a token and more
     assert "draft_model" in draft.provenance["KV cache"]
+    runs = [engine_run(1), *(replace(engine_run(n, "chat"), draft="") for n in (1, 8))]
+    path = tmp_path / "runs.json"
+    path.write_text(json.dumps(EngineRuns(tuple(runs)).to_dict()))
+    ar, unnamed = methods_from_runs([path])
+    assert (ar.tags["kv_tokens"], unnamed.places[0].kv_tokens) == ("table", None), (
+        "a draft model takes room, and nobody says how much"
+    )
+    assert "kv_tokens" not in unnamed.tags
+    assert "for ar:" in ar.provenance["KV cache"]
     (unknown,) = methods(tmp_path, plain={"gpu": ""})
     assert unknown.places[0].kv_tokens is None
     assert "kv_tokens" not in unknown.tags
