@@ -2,7 +2,8 @@
 
 `acceptance_histogram` counts rounds by accepted guesses, the bonus excluded. All responses of a file become one run: rates by
 position, the acceptance length, and the histogram. Rounds of several draft lengths are refused, since shares of all rounds
-would mix them. Source: vLLM's page on per-request acceptance metrics (0.32, experimental). The time of requests is not read.
+would mix them; a few shorter ones are not, since the engine may shorten the last rounds of an answer. Source: vLLM's page on
+per-request acceptance metrics (0.32, experimental). The time of requests is not read.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from sim.engines.stated import Stated
 from specdec.errors import InputError
 
 PATH = ("metrics", "speculative_decoding")
+SHORTENED = 0.05
+"""Share of the rounds that may have drafted fewer tokens than all others."""
 
 
 def is_vllm_response(values: Mapping[str, Any]) -> bool:
@@ -27,14 +30,23 @@ def is_vllm_response(values: Mapping[str, Any]) -> bool:
 def read_vllm_responses(responses: Sequence[Found], stated: Stated) -> EngineRun:
     """One run of all these responses."""
     source = responses[0].source if len(responses) == 1 else f"{responses[0].source} and {len(responses) - 1} more responses"
-    rounds: Counter[int] = Counter()
-    longest = 0
+    rounds, by_length = Counter[int](), Counter[int]()
+    said, listed = set[int](), 0
     for one in responses:
         metrics = Found(one.source, _metrics(one.values))
-        counts = _histogram(metrics)
-        for accepted, count in counts.items():
-            rounds[accepted] += count
-        longest = max(longest, metrics.count("num_spec_tokens") or _drafted(metrics))
+        histogram = metrics.values["acceptance_histogram"]
+        rounds.update(_histogram(metrics.source, "acceptance_histogram", histogram))
+        by_length.update(_rounds_by_length(metrics))
+        said |= {metrics.count("num_spec_tokens") or 0} - {0}
+        listed = max(listed, len(histogram) - 1 if isinstance(histogram, list) else 0)
+    longest = max(said or by_length, default=listed)
+    others = sum(count for length, count in by_length.items() if length != longest)
+    if len(said) > 1 or others > SHORTENED * sum(by_length.values()):
+        several = " and ".join(map(str, sorted({longest, *said, *by_length})))
+        raise InputError(
+            f"{source} has rounds that drafted {several} tokens, so shares of all rounds mean nothing: run each draft "
+            "length alone"
+        )
     if not sum(rounds.values()):
         raise InputError(f"{source} holds no round: ask for longer answers")
     histogram = tuple(rounds[accepted] for accepted in range(max(rounds) + 1))
@@ -59,28 +71,21 @@ def _metrics(values: Mapping[str, Any]) -> Mapping[str, Any]:
     return inside or values
 
 
-def _histogram(metrics: Found) -> dict[int, int]:
+def _histogram(source: str, name: str, found: Any) -> dict[int, int]:
     """Rounds by accepted guesses, from a list, or an object with a number for each key that occurs."""
-    found = metrics.values["acceptance_histogram"]
     pairs = enumerate(found) if isinstance(found, list) else found.items() if isinstance(found, Mapping) else None
     try:
         counts = {int(key): int(value) for key, value in pairs or ()}
     except (TypeError, ValueError, OverflowError):
         counts = {}
     if not counts or min(counts) < 0 or max(counts) > LONGEST or not 0 <= min(counts.values()) <= max(counts.values()) < MOST:
-        raise InputError(f"{metrics.source}: acceptance_histogram {str(found)[:40]} counts no rounds: the file is damaged")
+        raise InputError(f"{source}: {name} {str(found)[:40]} counts no rounds: the file is damaged")
     return counts
 
 
-def _drafted(metrics: Found) -> int:
-    """The draft length of all rounds; 0 where it is not said. Raises `InputError` for rounds of several lengths."""
-    by_length = metrics.inside("acceptance_histogram_by_draft_length").values
-    lengths = {int(length) for length, rounds in by_length.items() if str(length).isdecimal() and rounds} - {0}
-    if len(lengths) > 1:
-        several = " and ".join(map(str, sorted(lengths)))
-        raise InputError(
-            f"{metrics.source} has rounds that drafted {several} tokens, so shares of all rounds mean nothing: run each draft "
-            "length alone"
-        )
-    histogram = metrics.values["acceptance_histogram"]
-    return max(lengths, default=len(histogram) - 1 if isinstance(histogram, list) else 0)
+def _rounds_by_length(metrics: Found) -> dict[int, int]:
+    """How many rounds drafted so many tokens, where it is said; those that drafted none are left out."""
+    name = "acceptance_histogram_by_draft_length"
+    found = {length: rounds for length, rounds in metrics.inside(name).values.items() if str(length).isdecimal() and rounds}
+    counts = {int(length): sum(_histogram(metrics.source, name, rounds).values()) for length, rounds in found.items()}
+    return {length: count for length, count in counts.items() if length and count}

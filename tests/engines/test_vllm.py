@@ -10,6 +10,7 @@ import pytest
 from engine_files import BENCH, LENGTH, RESPONSE, ROUND_MS, SPECULATIVE, TOKEN_MS, VLLM_LOG, read_one, scrape, write
 
 from sim.engines.reading import read_runs
+from sim.engines.run import EngineRun
 from specdec.errors import InputError
 
 
@@ -187,6 +188,28 @@ def test_responses_with_rounds_of_several_lengths_are_refused(tmp_path: Path) ->
     run = read_one(tmp_path / "a.json", mixed, method="ngram")
     assert (run.draft_length, run.accepted) == (5, (39, 1, 0, 3))
     assert run.by_position == pytest.approx((4 / 43, 3 / 43, 3 / 43, 0, 0))
+
+
+def test_draft_lengths_of_responses_are_one_but_for_the_last_rounds_of_answers(tmp_path: Path) -> None:
+    def response(drafted: int, by_length: dict[str, list[int]]) -> dict[str, Any]:
+        found = json.loads(json.dumps(RESPONSE))
+        found["metrics"]["speculative_decoding"] |= {
+            "num_spec_tokens": drafted,
+            "acceptance_histogram_by_draft_length": by_length,
+        }
+        return found
+
+    def read(*responses: dict[str, Any]) -> EngineRun:
+        return read_one(tmp_path / "a.jsonl", "\n".join(map(json.dumps, responses)), method="ngram")
+
+    whole, ended, mixed = {"3": [39, 1, 0, 3]}, {"3": [37, 1, 0, 3], "1": [2, 0]}, {"3": [20, 0, 0, 3], "1": [19, 1]}
+    assert read(response(3, whole), response(3, ended)).draft_length == 3
+    with pytest.raises(InputError, match=r"1 more responses has rounds that drafted 3 and 5 tokens"):
+        read(response(3, whole), response(5, {}))
+    with pytest.raises(InputError, match="drafted 1 and 3 tokens"):
+        read(response(3, mixed))
+    with pytest.raises(InputError, match="drafted 3 and 5 tokens"):
+        read(response(5, whole))
 
 
 def test_lines_of_the_log_are_weighted_by_their_rounds(tmp_path: Path) -> None:
