@@ -69,6 +69,11 @@ class Acceptance(ABC):
         """Shape (hidden,): the chance of each hidden state at the first token of an answer."""
         return np.ones(1)
 
+    @property
+    def begins_anew(self) -> bool:
+        """Whether draws depend on where an answer begins, so that each answer needs draws of its own."""
+        return len(self.start) > 1
+
     @abstractmethod
     def accept(self, index: int) -> Floats:
         """Shape (..., hidden, hidden): chance that guess `index` (from 0) of a window passes, by old and new hidden state."""

@@ -19,7 +19,7 @@ from specdec import InputError, StrategyError
 class Segments(Acceptance):
     """`segments`: (tokens, acceptance rate) of each stretch of an answer, in order; after the last, they begin again.
 
-    For simulations by events only: a compiled chain has one long run, and this text has none.
+    For simulations, by events and under load: there is no exact answer, since this text has no long run.
     """
 
     segments: Sequence[tuple[int, float]]
@@ -31,6 +31,11 @@ class Segments(Acceptance):
             )
         for _, rate in self.segments:
             Rate(rate)
+
+    @property
+    def begins_anew(self) -> bool:
+        """True: the first segment is at the beginning of every answer."""
+        return True
 
     def rate_at(self, position: int) -> float:
         """The acceptance rate of a position of the answer."""

@@ -80,9 +80,9 @@ class Answers:
 
 
 def _draws(acceptance: Acceptance, output_tokens: Counts, seed: np.random.SeedSequence) -> NDArray[Any]:
-    """The acceptance draw of every position of every answer. With hidden states, each answer begins with its own."""
+    """The acceptance draw of every position of every answer."""
     random = np.random.default_rng(seed)
-    if len(acceptance.start) == 1:
+    if not acceptance.begins_anew:
         return acceptance.draws(random, int(output_tokens.sum()))
     return np.concatenate([acceptance.draws(random, tokens) for tokens in output_tokens.tolist()])
 

@@ -24,6 +24,7 @@ from sim.setup.arrays import Floats
 from sim.setup.latency import Constant, forked
 from sim.setup.model_size import read_model
 from sim.setup.roofline import Roofline
+from sim.setup.segments import Segments
 from sim.setup.system import Jitter, System
 from sim.stream.chain import Compiled, compile_strategy
 from sim.stream.intervals import interval, paired_interval
@@ -112,7 +113,7 @@ def both(
     acceptance_seed, _, lots_seed = streams(np.random.SeedSequence(seed), 3)
     random, total = np.random.default_rng(streams(acceptance_seed, 1)[0]), int(workload.output_tokens.sum())
     lots = np.random.default_rng(streams(lots_seed, 1)[0]).random(total, np.float32)
-    if len(acceptance.start) == 1:
+    if not acceptance.begins_anew:
         draws = acceptance.draws(random, total)
     else:
         draws = np.concatenate([acceptance.draws(random, int(tokens)) for tokens in workload.output_tokens])
@@ -164,6 +165,15 @@ def test_an_idle_machine_wakes_once() -> None:
     assert waking.first_token_seconds == pytest.approx([0.11, 0.11, 1.01])
     assert waking.finish_seconds - waking.first_token_seconds == pytest.approx([0.03] * 3)
     assert plain.first_token_seconds == pytest.approx([0.01, 0.02, 0.91])
+
+
+def test_segments_begin_with_every_answer() -> None:
+    """Answers of 15 tokens, one after another, on a text of 10 that always pass and 10 that never do: all take as long."""
+    workload = Workload(np.zeros(4), np.ones(4, int), np.full(4, 15))
+    text, system = Segments([(10, 1.0), (10, 0.0)]), System(Linear())
+    served = simulate_serving(compile_strategy(Speculative(4)), text, system, workload, Server(max_batch=1))
+    each = served.finish_seconds - served.admitted_seconds
+    assert each == pytest.approx(np.full(4, each[0]))
 
 
 def test_halves_in_antiphase_hide_the_shorter_work() -> None:
