@@ -1,8 +1,8 @@
 """A point of a sweep: one strategy under one load, with a key made of everything that decides its result.
 
 The key is a hash of values and not of names: of the strategy's fields, the numbers of the system and of acceptance, all
-requests of a trace, the seed, and the text of the simulator and of the strategy's module. So a result that is found by its key
-is the result that would be computed again.
+requests of a trace, the seed, and the text of the simulator, of the core and of the strategy's package. So a result that is
+found by its key is the result that would be computed again.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache
@@ -19,6 +20,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+import specdec
 from sim.setup.acceptance import Acceptance
 from sim.setup.system import System
 from sim.stream.chain import compile_strategy
@@ -211,7 +213,9 @@ def described(value: Any) -> Any:
         return [described(one) for one in value]
     kind = type(value)
     if is_dataclass(value):
-        content: Any = [[field.name, described(getattr(value, field.name))] for field in fields(value)]
+        names = [field.name for field in fields(value)]
+        names += ["foresight"] if isinstance(value, Acceptance) else []  # a field of no subclass
+        content: Any = [[name, described(getattr(value, name))] for name in names]
     else:
         content = _pickled(value)
     return [f"{kind.__module__}.{kind.__qualname__}", content]
@@ -231,9 +235,15 @@ def _pickled(value: Any) -> str:
 
 @cache
 def _code(strategy: type) -> str:
-    """The hash of the simulator's text, of the module of the strategy, and of what draws numbers."""
-    texts = {path.relative_to(Path(__file__).parents[1]): path.read_bytes() for path in Path(__file__).parents[1].rglob("*.py")}
-    source = inspect.getsourcefile(strategy)
-    own = Path(source).read_bytes() if source is not None and Path(source).is_file() else b""
-    told = b"".join(texts[path] for path in sorted(texts)) + own + np.__version__.encode()
-    return hashlib.sha256(told).hexdigest()
+    """The hash of the text of the simulator, of the core and of the strategy's package, and of what draws numbers."""
+    simulator, core = Path(__file__).parents[1], Path(specdec.__file__).parent
+    texts = [*sorted(simulator.rglob("*.py")), *sorted(core.glob("*.py")), *_modules_of(strategy)]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in texts) + np.__version__.encode()).hexdigest()
+
+
+def _modules_of(strategy: type) -> list[Path]:
+    """The files of the package of a strategy, or the one file of its module."""
+    folders = getattr(sys.modules.get(strategy.__module__.partition(".")[0]), "__path__", ())
+    own = inspect.getsourcefile(strategy)
+    alone = [Path(own)] if own is not None and Path(own).is_file() else []
+    return [path for folder in folders for path in sorted(Path(folder).rglob("*.py"))] or alone

@@ -21,11 +21,12 @@ from sim.setup.system import System
 from sim.study.load import simulate_traffic
 from sim.study.sweep import Sweep, sweep
 from sim.study.sweep_file import Results
-from sim.study.sweep_point import Point, grid
+from sim.study.sweep_point import Point, _code, grid
 from sim.traffic.metrics import Objectives
 from sim.traffic.record import Server
 from sim.traffic.workload import Arrivals, Lengths, Traffic, Workload
 from specdec import InputError
+from specdec.acceptance import Foresight
 from specdec.strategy import DecodingStrategy
 from strategies import Autoregressive, Pearl, Speculative
 
@@ -157,6 +158,8 @@ OTHERS: list[dict[str, object]] = [
     {"strategy": Pearl(5)},
     {"acceptance": Rate(0.81)},
     {"acceptance": markov(0.8, 0.8)},
+    {"acceptance": Rate(0.8).foreseeing(Foresight((0.2, 0.4), (0.6, 0.7)))},
+    {"acceptance": Rate(0.8).foreseeing(Foresight((0.2, 0.4), (0.6, 0.8)))},
     {"system": System(Constant(1e-3, 6e-3, batches_are_free=True))},
     {"system": System(Constant(1e-3, 5e-3, {4: 6e-3}, batches_are_free=True))},
     {"traffic": replace(TRAFFIC, requests=61)},
@@ -175,6 +178,19 @@ def test_the_key_is_of_everything_that_decides_the_result() -> None:
     assert len({*keys}) == len(keys)
     (again,) = grid([Pearl(4)], {"known": Rate(0.8)}, replace(FREE), replace(TRAFFIC))
     assert again.key() == point.key()
+
+
+@pytest.mark.parametrize("changed", ["sim/stream/chain.py", "specdec/lengths.py", "strategies/lengths/heuristic.py"])
+def test_the_key_is_of_the_code_that_computes_the_result(changed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def edited(path: Path) -> bytes:
+        return read(path) + b"# edited" * path.as_posix().endswith(changed)
+
+    point, read = grid([Pearl(4)], Rate(0.8), FREE, TRAFFIC)[0], Path.read_bytes
+    before = point.key()
+    _code.cache_clear()
+    monkeypatch.setattr(Path, "read_bytes", edited)
+    assert point.key() != before
+    _code.cache_clear()
 
 
 def test_the_best_of_each_load_is_marked() -> None:
