@@ -114,7 +114,10 @@ class _Reader:
         values = one if isinstance(one, dict) else {}
         found = Found(where, values)
         if values.get("format") == EngineRuns.format:
-            yield from map(self.stated.again, EngineRuns.from_dict(values, where).runs)
+            runs = EngineRuns.from_dict(values, where).runs
+            if not runs:
+                raise InputError(f"{where} holds no run: give a file with {READ}")
+            yield from map(self.stated.again, runs)
         elif is_guidellm(values):
             yield from read_guidellm(found, self.stated)
         elif is_sglang_bench(values):
@@ -140,5 +143,5 @@ def _by_product(path: Path, text: str) -> bool:
         return True
     if not JSON.match(text):
         return False
-    found = documents(text, str(path))[0][1]
+    found = next((one for _, one in documents(text, str(path))), None)
     return isinstance(found, dict) and (is_sweep_failure(found) or is_warm_up(found))

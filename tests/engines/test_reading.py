@@ -53,6 +53,7 @@ LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 12\n"
         (json.dumps({"metrics": {"speculative_decoding": {"acceptance_histogram": "x"}}}), "counts no rounds"),
         (json.dumps({"metrics": {"speculative_decoding": {"acceptance_histogram": [0, 0]}}}), "holds no round"),
         (json.dumps({"format": "specdec.runs/1", "runs": [{"source": "a", "colour": 1}]}), "colour"),
+        (json.dumps({"format": "specdec.runs/1", "runs": []}), "holds no run: give a file with JSON of vllm bench serve"),
         (json.dumps({"format": "specdec.profile/1"}), "JSON of no known kind"),
     ],
 )
@@ -85,6 +86,9 @@ def test_a_folder_without_a_run_is_refused_and_one_with_a_broken_file_names_it(t
     write(tmp_path / "a.json", BENCH)
     write(tmp_path / "deep" / "b.json", {"colour": 3})
     with pytest.raises(InputError, match=r"deep/b\.json is JSON of no known kind"):
+        read_runs([tmp_path])
+    write(tmp_path / "deep" / "b.json", [])
+    with pytest.raises(InputError, match=r"deep/b\.json is an empty list"):
         read_runs([tmp_path])
 
 
