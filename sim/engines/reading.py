@@ -1,8 +1,9 @@
 """Reads files and folders of engines and benchmark tools as runs, each by the reader of what it holds.
 
-What a file is, is told from its content and never from its name. Unknown content is refused with a list of what is read. A
-folder is read with all folders in it, in the order of names; by-products of a sweep (summaries, warm-ups, notes of failed runs)
-and files of other kinds (pictures, scripts) are passed over there, and refused where they are named themselves.
+What a file is, is told from its content; the summaries of a sweep alone are known by their names. Unknown content is refused
+with a list of what is read. A folder is read with all folders in it, in the order of names; by-products of a sweep (summaries,
+warm-ups, notes of failed runs) and files of other kinds (pictures, scripts) are passed over there, and refused where they are
+named themselves.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ JSON = re.compile(r"\s*(\{|\[\s*[\[{\]])")
 """How JSON begins that holds objects; a line of a log may begin with `[`, too."""
 SUFFIXES = (".json", ".jsonl", ".csv", ".prom", ".txt", ".metrics", ".log", ".out", ".gz")
 """Files of a folder that are looked at."""
+SUMMARIES = ("summary.json", "summary.csv")
+"""Names of what a sweep writes over all its runs."""
 
 
 def read_runs(paths: Sequence[Path | str], stated: Stated | None = None, **known: Any) -> tuple[EngineRun, ...]:
@@ -79,6 +82,10 @@ class _Reader:
             raise InputError(f"{path} holds no run: give a folder with {READ}")
 
     def file(self, path: Path) -> None:
+        if path.name in SUMMARIES:
+            raise InputError(
+                f"{path} is the summary of a sweep, which repeats its runs: give the folder, or the files of the runs"
+            )
         self.text(text_of(path), path)
 
     def text(self, text: str, path: Path) -> None:
@@ -124,6 +131,8 @@ class _Reader:
             yield read_sglang_bench(found, self.stated)
         elif is_sweep_failure(values):
             raise InputError(f"{where} is the note of a run that failed ({values['error_type']}): repeat the run")
+        elif is_warm_up(values):
+            raise InputError(f"{where} is the warm-up of a sweep, and no measurement: give the runs that follow it")
         elif is_vllm_bench(values):
             yield read_vllm_bench(found, self.stated)
         else:
@@ -139,7 +148,7 @@ def _is_scrape(text: str) -> bool:
 
 def _by_product(path: Path, text: str) -> bool:
     """Whether a sweep wrote this beside its runs: a summary that repeats them, a warm-up, or the note of a failed run."""
-    if path.name in ("summary.json", "summary.csv"):
+    if path.name in SUMMARIES:
         return True
     if not JSON.match(text):
         return False

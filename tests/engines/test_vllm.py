@@ -84,8 +84,14 @@ def test_a_sweep_is_read_without_its_by_products(tmp_path: Path) -> None:
     note = write(tmp_path / "SERVE--spec" / "run=1.failure.json", failure)
     write(tmp_path / "plot.py", "print()")
     assert [(run.method, run.draft_length) for run in read_runs([tmp_path])] == [("ar", 0), ("eagle3", 3)]
-    with pytest.raises(InputError, match=r"note of a run that failed \(ValueError\)"):
-        read_runs([note])
+    named = {
+        note: r"note of a run that failed \(ValueError\)",
+        tmp_path / "SERVE--spec" / "summary.json": "is the summary of a sweep, which repeats its runs",
+        tmp_path / "SERVE--spec" / "warmup.json": "is the warm-up of a sweep, and no measurement",
+    }
+    for path, told in named.items():
+        with pytest.raises(InputError, match=told):
+            read_runs([path])
 
 
 @pytest.mark.parametrize("setting", ["num_speculative_tokens_per_batch_size", "enable_adaptive_verification"])
