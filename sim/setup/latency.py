@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import inf, isfinite
 from typing import Any, Protocol
+from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -22,8 +23,8 @@ from specdec.state import on_curve
 LONGEST = 1e9
 """Seconds; more make sums of times overflow."""
 
-_UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
-_DURATION = re.compile(r"\s*([-+]?[0-9.]+(?:e[-+]?[0-9]+)?)\s*(s|ms|us|µs|ns)\s*", re.IGNORECASE)
+_UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "\u03bcs": 1e-6, "ns": 1e-9}
+_DURATION = re.compile(r"\s*([-+]?[0-9.]+(?:e[-+]?[0-9]+)?)\s*(s|ms|us|\u03bcs|ns)\s*")
 
 
 class Latency(Protocol):
@@ -127,9 +128,9 @@ def steps_over(factors: Mapping[int, float], rows: ArrayLike) -> Floats:
 
 def parse_seconds(text: str, what: str = "duration") -> float:
     """Seconds of '1ms', '300us', '0.005s'. Anything else, and a negative time, is refused by an `InputError` about `what`."""
-    match = _DURATION.fullmatch(text)
+    match = _DURATION.fullmatch(normalize("NFKC", text).lower())  # of the two letters that look like a mu, the Greek one
     try:
-        seconds = float(match[1]) * _UNITS[match[2].lower()] if match else float("nan")
+        seconds = float(match[1]) * _UNITS[match[2]] if match else float("nan")
     except ValueError:
         seconds = float("nan")
     if not isfinite(seconds):

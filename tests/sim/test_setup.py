@@ -30,6 +30,9 @@ PROFILE = Profile.from_dict(WRITTEN, "the profile")
 def test_durations_are_read_with_their_unit() -> None:
     found = [parse_seconds(text) for text in ("1ms", "300us", "0.005s", "5 ms", "1e-3s", "7ns", "0ms")]
     assert found == pytest.approx([1e-3, 3e-4, 5e-3, 5e-3, 1e-3, 7e-9, 0])
+    micro_sign, greek_mu = "\u00b5", "\u03bc"
+    assert parse_seconds(f"300{micro_sign}s") == parse_seconds(f"300{greek_mu}s") == parse_seconds("300US") == 3e-4
+    assert parse_seconds("5m\u017f") == 5e-3, "an old form of the letter s"
     for bad in ("1", "ms", "1 hour", "", "nan s", "1..2ms", "-1ms"):
         with pytest.raises(InputError, match=r"duration|negative"):
             parse_seconds(bad)
