@@ -28,7 +28,7 @@ from sim.setup.arrays import Floats
 from sim.setup.latency import Latency, fork_reach, fork_seconds
 from specdec import InputError
 from specdec.profile import BatchRounds, Slowdown
-from specdec.state import BRANCHES, POSITIONS, Costs
+from specdec.state import BRANCHES, POSITIONS, SPEED_RATIO, Costs
 from specdec.strategy import DecodingStrategy
 
 ROUNDING = 1e-9
@@ -117,6 +117,10 @@ class System:
     def speed_ratio(self) -> float:
         """c = target forward over 1 position / one more token of a draft, both alone; the mean over a grid."""
         return float(np.mean(self.target_seconds(1) / (self.draft_seconds(2) - self.draft_seconds(1))))
+
+    def speed_ratio_for(self, strategy: DecodingStrategy) -> float:
+        """`speed_ratio` for a strategy that drafts, and the assumed one for any other: the draft may have no times then."""
+        return self.speed_ratio if strategy.drafts else SPEED_RATIO
 
     @property
     def costs(self) -> Costs:

@@ -194,7 +194,7 @@ def compile_strategy(strategy: DecodingStrategy, system: System = RATIO_3, speed
     """
     require_strategy(strategy)
     if speed_ratio is None:
-        speed_ratio = system.speed_ratio if strategy.drafts else SPEED_RATIO
+        speed_ratio = system.speed_ratio_for(strategy)
     start, _ = normalised(strategy.init(PREFIX, KnownFacts(speed_ratio)))
     numbers: dict[Any, int] = {(start, ()): 0}
     edges: dict[tuple[int, Outcome], _Edge] = {}

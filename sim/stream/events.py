@@ -61,7 +61,7 @@ def run_stream(
     at_least_one(tokens=tokens, rounds=1 if rounds is None else rounds)
     require_strategy(strategy)
     machine = (_DetailedMode if detailed else _RoundMode)(acceptance, system.used_by(strategy), tokens, seed, request)
-    known = KnownFacts(system.speed_ratio, system.costs if strategy.drafts else None)
+    known = KnownFacts(system.speed_ratio_for(strategy), system.costs if strategy.drafts else None)
     state, _ = normalised(strategy.init(PREFIX, known))
     machine.env.run(machine.env.process(machine.decode(strategy, state, tokens, rounds)))
     return machine.result()

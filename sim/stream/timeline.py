@@ -157,7 +157,7 @@ def timeline(
     Raises `InputError` for a number of rounds below 1, `StrategyError` for a strategy that cannot be timed.
     """
     at_least_one(rounds=rounds)
-    strategy = strategy.resolved(KnownFacts(system.speed_ratio))
+    strategy = strategy.resolved(KnownFacts(system.speed_ratio_for(strategy)))
     run = run_stream(strategy, acceptance, system, tokens=MOST_TOKENS, rounds=rounds + MORE_ROUNDS, seed=seed, detailed=True)
     spans = [span for span in run.spans if span.round < rounds]
     ends = tuple(run.round_end_seconds[:rounds].tolist())

@@ -93,7 +93,7 @@ def simulate(
     The compiled chain is exact, except where a draft races the target under jitter: there it takes mean times. Raises
     `InputError` for less than 1 token, `StrategyError` for a strategy that cannot be timed.
     """
-    strategy = strategy.resolved(KnownFacts(system.speed_ratio))
+    strategy = strategy.resolved(KnownFacts(system.speed_ratio_for(strategy)))
     run = run_stream(strategy, acceptance, system, tokens=tokens, seed=seed)
     try:
         exact = float(long_run_speed(compile_strategy(strategy, system), acceptance, system).tokens_per_second)

@@ -38,7 +38,7 @@ from sim import (
 from sim.checks import simulates
 from sim.setup.measured import Measured
 from sim.study.tune import Point
-from specdec import Draft, DraftingStrategy, Guess, InputError, Score, State, StrategyError, Verify, available
+from specdec import DecodingStrategy, Draft, DraftingStrategy, Guess, InputError, Score, State, StrategyError, Verify, available
 from specdec.profile import DraftTiming, TargetTiming
 from specdec.report import Report
 from strategies import Autoregressive, Elastic, Pearl, PromptLookup, Speculative
@@ -181,6 +181,15 @@ def test_no_replication_is_refused() -> None:
 def test_constants_say_nothing_about_load() -> None:
     with pytest.raises(InputError, match="constant step times make batches and prompts free"):
         simulate_traffic(Pearl(5), Rate(0.8), SYSTEM, TRAFFIC)
+
+
+@pytest.mark.parametrize("strategy", [Autoregressive(), PromptLookup()], ids=str)
+def test_a_strategy_without_a_draft_needs_no_draft_steps(strategy: DecodingStrategy) -> None:
+    alone = System(Measured([TargetTiming(width, 1, 0, 5e-3) for width in (1, 8)], []))
+    assert simulate(strategy, Rate(0.5), alone, tokens=50).tokens_per_second >= 200
+    assert len(timeline(strategy, Rate(0.5), alone, rounds=3).round_tokens) == 3
+    with pytest.raises(InputError, match="holds no draft steps"):
+        simulate(Speculative(3), Rate(0.5), alone)
 
 
 def test_what_a_reader_must_know_is_said() -> None:
