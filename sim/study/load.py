@@ -90,7 +90,8 @@ class Load(Report):
     `saturation`                 `stable`, `backlogged` or `overloaded`; the worst of all replications
     `short`                      whether arrivals span less than ten mean answers: the run has not settled
     `replications`               runs with requests and acceptance draws of their own
-    `simulated_requests_per_wall_second`   how fast the simulator was; differs from run to run. `None` (null) in a sweep
+    `simulated_requests_per_wall_second`   how fast these requests were served, without what is computed before and
+                                 after; differs from run to run. `None` (null) in a sweep
     """
 
     requests: int
@@ -195,16 +196,17 @@ def simulate_traffic(
         )
     seeds = streams(np.random.SeedSequence(seed), 2 * replications)
     workloads = [traffic if isinstance(traffic, Workload) else traffic.workload(one) for one in seeds[::2]]
-    start = perf_counter()
     compiled = compile_strategy(strategy, system)
     load = load_of(compiled, acceptance, system, traffic, server)
+    start = perf_counter()
     served = [
         simulate_serving(compiled, acceptance, system, workload, server, draws)
         for workload, draws in zip(workloads, seeds[1::2], strict=True)
     ]
+    wall_seconds = perf_counter() - start
     runs = [measure(one, objectives, load=load) for one in served]
     beyond = [extrapolated_share(one, system.latency) for one in served]
-    return _summed_up(runs, workloads, load, beyond, perf_counter() - start)
+    return _summed_up(runs, workloads, load, beyond, wall_seconds)
 
 
 def load_of(

@@ -37,7 +37,9 @@ from sim import (
 )
 from sim.checks import simulates
 from sim.setup.measured import Measured
+from sim.study import load as load_study
 from sim.study.tune import Point
+from sim.traffic.serving import simulate_serving
 from specdec import DecodingStrategy, Draft, DraftingStrategy, Guess, InputError, Score, State, StrategyError, Verify, available
 from specdec.profile import DraftTiming, TargetTiming
 from specdec.report import Report
@@ -164,6 +166,25 @@ def test_replications_have_acceptance_draws_of_their_own() -> None:
     load = simulate_traffic(Pearl(5), Rate(0.8), FREE, workload, replications=2)
     assert load.e2e_seconds.mean_interval is not None
     assert np.ptp(load.e2e_seconds.mean_interval) > 1e-3
+
+
+def test_the_simulator_is_timed_while_it_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that only the engine moves, by a second for each call that serves requests."""
+    clock = [0.0]
+
+    def served(*args: Any) -> Any:
+        clock[0] += 1.0
+        return simulate_serving(*args)
+
+    def slow(*_: Any) -> float:
+        clock[0] += 1000.0
+        return 0.5
+
+    monkeypatch.setattr(load_study, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(load_study, "simulate_serving", served)
+    monkeypatch.setattr(load_study, "load_of", slow)
+    load = simulate_traffic(Pearl(5), Rate(0.8), FREE, replace(TRAFFIC, requests=20), replications=2)
+    assert load.simulated_requests_per_wall_second == 20
 
 
 def test_answers_of_one_token_have_no_tpot_and_still_make_json() -> None:
