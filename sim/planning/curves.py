@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
 
@@ -22,7 +22,6 @@ from sim.planning.under_load import (
     fewer_requests,
     load_curve,
 )
-from sim.setup.latency import AtBatch
 from sim.stream.timeline import Timeline, timeline
 from specdec.report import Progress, Report, no_progress
 from specdec.strategy import create
@@ -155,7 +154,7 @@ def rounds_of(trials: Trials, plan: Found) -> tuple[Timeline, ...]:
     """Ten rounds of a plan, and autoregressive decoding for as long: one sequence of the batch at the planned load."""
     candidate, running = plan[0], running_of(plan[1])
     demand, place = trials.demand, candidate.place
-    system = replace(place.system, latency=AtBatch(place.system.latency, running, demand.prompt + demand.answer / 2))
+    system = place.system.at_batch(running, demand.prompt + demand.answer / 2)
     length = candidate.draft_length
     for tier in candidate.schedule:
         if tier.draft_length and (tier.up_to is None or running <= tier.up_to):

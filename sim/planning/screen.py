@@ -18,7 +18,6 @@ import numpy as np
 
 from sim.planning.candidates import OFF_FACTOR, Candidate
 from sim.planning.objectives import Objective
-from sim.setup.latency import AtBatch
 from sim.stream.chain import Compiled
 from sim.stream.speed import long_run_speed
 
@@ -44,7 +43,7 @@ class Demand:
 def speed_at(candidate: Candidate, sequences: int, demand: Demand) -> float:
     """Tokens per second of one of so many sequences, by the chain that is used at that many."""
     held = demand.cached + demand.prompt + demand.answer / 2
-    system = replace(candidate.place.system, latency=AtBatch(candidate.place.system.latency, sequences, held))
+    system = candidate.place.system.at_batch(sequences, held)
     chains, factor = candidate.chains, 1.0
     if not isinstance(chains, Compiled):
         tier = int(np.searchsorted(chains.up_to, sequences, side="left"))

@@ -16,6 +16,7 @@ The mean of a maximum of two lognormals has a closed form (Margrabe 1978, an opt
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any
@@ -25,7 +26,7 @@ from numpy.typing import ArrayLike
 from scipy.special import ndtr
 
 from sim.setup.arrays import Floats
-from sim.setup.latency import Latency, fork_reach, fork_seconds
+from sim.setup.latency import AtBatch, Latency, fork_reach, fork_seconds
 from specdec import InputError
 from specdec.profile import BatchRounds, Slowdown
 from specdec.state import BRANCHES, POSITIONS, SPEED_RATIO, Costs
@@ -108,10 +109,60 @@ class System:
         """The system for one strategy: without slowdown by turns, and with the smaller overhead, if it never drafts."""
         if not strategy.drafts:
             return replace(self, turns=ALONE, batches=tuple(replace(one, target_in_turn=1.0) for one in self.batches))
+        return self._drafting
+
+    @property
+    def _drafting(self) -> System:
+        """The system whose overhead is that of rounds that draft."""
         if self.drafting_overhead_seconds is None:
             return self
         batches = tuple(replace(one, round_overhead_seconds=one.drafting_overhead_seconds) for one in self.batches)
         return replace(self, overhead_seconds=self.drafting_overhead_seconds, batches=batches)
+
+    def at_batch(self, sequences: float, context: float) -> System:
+        """The system as one of so many sequences meets it, each with `context` tokens: for exact speeds, and timelines.
+
+        Forwards, slowdowns and overheads take what they take in the batch.
+        """
+        at = np.array([sequences], float)
+        together, turns = (Slowdown(float(found[0, 1]), float(found[0, 0])) for found in self.slowdowns(at))
+        return replace(
+            self,
+            latency=AtBatch(self.latency, sequences, context),
+            together=self.together and Slowdown(max(1.0, together.target_factor), max(1.0, together.draft_factor)),
+            turns=turns,
+            overhead_seconds=float(self.overheads(at)[0]),
+            drafting_overhead_seconds=None
+            if self.drafting_overhead_seconds is None
+            else float(self._drafting.overheads(at)[0]),
+            batches=(),
+        )
+
+    def slowdowns(self, sequences: Floats) -> tuple[Floats, Floats]:
+        """Slowdowns of models that work at once, and of those in turn, by numbers of sequences: level beyond the largest batch.
+
+        Each of shape (sequences, 2): of the draft, and of the target.
+        """
+        at_once = {one.batch: (one.draft_together, one.target_together) for one in self.batches}
+        in_turn = {one.batch: (one.draft_in_turn, one.target_in_turn) for one in self.batches}
+
+        def by_sequences(one: Slowdown, batches: Mapping[int, tuple[float, float]]) -> Floats:
+            sizes, factors = zip((1, (one.draft_factor, one.target_factor)), *sorted(batches.items()), strict=True)
+            return np.stack([np.interp(sequences, sizes, of_model) for of_model in np.transpose(factors)], axis=1)
+
+        return by_sequences(self.together or ALONE, at_once), by_sequences(self.turns, in_turn)
+
+    def overheads(self, sequences: Floats, *, padded: bool = False) -> Floats:
+        """Overheads of a round by numbers of sequences: in a line beyond the largest batch that was measured, or level.
+
+        `padded`: as in specdec's own runtime, where it counts for each sequence unless batches were measured.
+        """
+        if not self.batches:
+            return self.overhead_seconds * (sequences if padded else np.ones_like(sequences))
+        found = {1: self.overhead_seconds} | {one.batch: one.round_overhead_seconds for one in self.batches}
+        sizes, seconds = (np.array(column, float) for column in zip(*sorted(found.items()), strict=True))
+        slope = max(0.0, (seconds[-1] - seconds[0]) / (sizes[-1] - sizes[0]))
+        return np.interp(sequences, sizes, seconds) + slope * np.maximum(0.0, sequences - sizes[-1])
 
     @property
     def speed_ratio(self) -> float:

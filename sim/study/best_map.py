@@ -14,7 +14,7 @@ import numpy as np
 
 from sim.setup.acceptance import Acceptance, Rate, beyond_measured
 from sim.setup.arrays import Floats
-from sim.setup.latency import AtBatch, Constant, Scaled
+from sim.setup.latency import Constant, Scaled
 from sim.setup.system import System
 from sim.study.search import ROUNDING, Candidate, Choice
 from sim.study.tune import Tunable, candidates_of
@@ -145,8 +145,8 @@ def strategy_map(
     odds = grid / (1 - grid) * (1 - mean) / mean
 
     def spots(at: Acceptance, means: Sequence[float], ratio: float) -> list[Spot]:
-        scaled = Scaled(system.latency, own_ratio / ratio)
-        there = replace(system, latency=scaled if batch == 1 else AtBatch(scaled, batch, system.context))
+        scaled = replace(system, latency=Scaled(system.latency, own_ratio / ratio))
+        there = scaled if batch == 1 else scaled.at_batch(batch, system.context)
         speeds = np.array([np.broadcast_to(one.speedup(at, there), (len(means),)) for one in found]) / devices[:, None]
         return [_spot(found, column, rate, ratio) for rate, column in zip(means, speeds.T, strict=True)]
 

@@ -7,7 +7,7 @@ either.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 from sim.setup.acceptance import Acceptance
 from sim.setup.arrays import Counts, Floats
 from sim.setup.latency import Latency, fork_seconds
-from sim.setup.system import ALONE, System
+from sim.setup.system import System
 from sim.stream.chain import Compiled
 from sim.traffic.state import Costs, Draws, Requests, Rounds
 from sim.traffic.workload import Workload, streams
 from specdec import InputError
-from specdec.profile import Slowdown
 
 DRAWN_AT_ONCE = 1_000_000
 """Positions whose acceptance is drawn in one go."""
@@ -190,8 +189,6 @@ def costs_table(
     name = type(latency).__name__
     _check(target, name, "a forward", batch=sequences, width=width, context=context)
     _check(step, name, "a draft step", batch=sequences, context=context)
-    at_once = {one.batch: (one.draft_together, one.target_together) for one in system.batches}
-    in_turn = {one.batch: (one.draft_in_turn, one.target_in_turn) for one in system.batches}
     fork_first, fork_step = _forks(latency, np.meshgrid(sequences, branches, context, indexing="ij"), most_branches)
     _check(fork_first, name, "a fork's first forward", batch=sequences, rows=branches, context=context)
     _check(fork_step, name, "a fork's step", batch=sequences, branches=branches, context=context)
@@ -208,28 +205,11 @@ def costs_table(
         fork_step,
         1 / system.speed_ratio if compiled.strategy.drafts else 0.0,
         system.in_turn,
-        _slowdowns(sequences, system.together or ALONE, at_once),
-        _slowdowns(sequences, system.turns, in_turn),
+        *system.slowdowns(sequences),
         2 * system.network_seconds,
-        _overheads(sequences, system, padded),
+        system.overheads(sequences, padded=padded),
         (system.jitter.draft_cv, system.jitter.target_cv),
     )
-
-
-def _slowdowns(sequences: Floats, one: Slowdown, batches: Mapping[int, tuple[float, float]]) -> Floats:
-    """Slowdown of draft and target by the number of sequences, shape (sequences, 2): level beyond the largest batch."""
-    sizes, factors = zip((1, (one.draft_factor, one.target_factor)), *sorted(batches.items()), strict=True)
-    return np.stack([np.interp(sequences, sizes, of_model) for of_model in np.transpose(factors)], axis=1)
-
-
-def _overheads(sequences: Floats, system: System, padded: bool) -> Floats:
-    """Overhead of an iteration by the number of sequences: in a line beyond the largest batch that was measured, or level."""
-    if not system.batches:
-        return system.overhead_seconds * (sequences if padded else np.ones_like(sequences))
-    found = {1: system.overhead_seconds} | {one.batch: one.round_overhead_seconds for one in system.batches}
-    sizes, seconds = (np.array(column, float) for column in zip(*sorted(found.items()), strict=True))
-    slope = max(0.0, (seconds[-1] - seconds[0]) / (sizes[-1] - sizes[0]))
-    return np.interp(sequences, sizes, seconds) + slope * np.maximum(0.0, sequences - sizes[-1])
 
 
 def _forks(latency: Latency, grid: Sequence[Floats], most_branches: int) -> tuple[Floats, Floats]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -16,6 +17,7 @@ from sim.study.search import best_of
 from sim.study.tune import candidates_of
 from specdec.errors import InputError
 from specdec.pictures import STRATEGIES, Theme
+from specdec.profile import BatchRounds, Slowdown
 
 FLAT = System(Constant(1e-3, 5e-3))
 NAMES = ("speculative", "pearl")
@@ -70,9 +72,23 @@ def test_two_devices_count_only_for_models_that_work_at_the_same_time() -> None:
     assert speed("pearl", shared, "device") == pytest.approx(speed("pearl", shared, "sequence"))
 
 
-def test_under_load_it_agrees_with_the_simulation_of_a_full_batch() -> None:
-    sizes = read_model("qwen3-32b"), read_model("qwen3-0.6b")
-    system = System(Roofline("H200", *sizes), context=400)
+SIZES = read_model("qwen3-32b"), read_model("qwen3-0.6b")
+ON_TWO = System(Roofline("H200", *SIZES), context=400, drafting_overhead_seconds=0.0)
+COSTS = {"round_overhead_seconds": 1e-3, "drafting_overhead_seconds": 8e-3}
+SLOWER = {"target_in_turn": 1.3, "draft_in_turn": 1.1, "target_together": 1.2, "draft_together": 1.6}
+
+
+@pytest.mark.parametrize(
+    "system",
+    [
+        ON_TWO,
+        replace(ON_TWO, batches=(BatchRounds(16, **COSTS),)),
+        replace(ON_TWO, shared=True, batches=(BatchRounds(4, **SLOWER),)),
+        replace(ON_TWO, together=Slowdown(1.1, 1.2), batches=(BatchRounds(4, **SLOWER), BatchRounds(64, **COSTS))),
+    ],
+    ids=["forwards alone", "overheads", "in turn", "together"],
+)
+def test_under_load_it_agrees_with_the_simulation_of_a_full_batch(system: System) -> None:
     batch, traffic = 32, Traffic(None, Lengths(100), Lengths(600), 128)
     found = strategy_map(Rate(0.8), system, ("speculative",), (3,), batch=batch, rates=(0.8,), ratios=(5.0,))
     server = Server(max_batch=batch, clients=batch)
