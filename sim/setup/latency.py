@@ -156,8 +156,8 @@ class Constant:
     `target_step`   seconds of a target forward over one position, or an array
     `windows`       seconds of wider target forwards {width: seconds}; the time is linear between two given widths, and stays
                     beyond the last
-    `branched`      a draft step over several branches, in plain steps {branches: factor}; linear from 1 at one branch, and it
-                    stays beyond the last
+    `branched`      a draft step over several branches, in plain steps {branches: factor}; linear from 1 at one branch, and
+                    beyond the last as between the last two, but it does not fall there
     `batches_are_free`   whether it is meant that a batch, and a prompt, take no more time than one position: studies of load
                          refuse constants otherwise
 
@@ -199,5 +199,7 @@ class Constant:
         width = np.asarray(width, float)
         if not self.windows:
             return np.where(width > 0, self.target_step, 0.0)
-        points = {1: float(self.target_step), **self.windows}
-        return np.where(width > 0, np.interp(width, sorted(points), [points[at] for at in sorted(points)]), 0.0)
+        widths = sorted({1, *self.windows})
+        of_one = np.interp(width, widths, [float(at not in self.windows) for at in widths])  # the share of a single position
+        of_windows = np.interp(width, widths, [self.windows.get(at, 0.0) for at in widths])
+        return np.where(width > 0, of_one * self.target_step + of_windows, 0.0)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from written_profile import written_profile
 
-from sim import Measured, measured_acceptance, measured_system
+from sim import Constant, Measured, Rate, System, compile_strategy, long_run_speed, measured_acceptance, measured_system
 from sim.setup.latency import parse_seconds
 from sim.setup.rows import RowsCurve
 from specdec import InputError
@@ -36,6 +36,18 @@ def test_durations_are_read_with_their_unit() -> None:
     for bad in ("1", "ms", "1 hour", "", "nan s", "1..2ms", "-1ms"):
         with pytest.raises(InputError, match=r"duration|negative"):
             parse_seconds(bad)
+
+
+def test_a_grid_of_target_steps_may_have_windows() -> None:
+    steps, widths = np.array([3e-3, 5e-3]), np.array([[0], [1], [3], [5], [9], [20]])
+    grid = Constant(1e-3, steps, {5: 6e-3, 9: 8e-3})
+    each = [Constant(1e-3, float(step), {5: 6e-3, 9: 8e-3}).target_seconds(widths[:, 0]) for step in steps]
+    assert grid.target_seconds(widths) == pytest.approx(np.stack(each, axis=1))
+    assert each[0] == pytest.approx([0, 3e-3, 4.5e-3, 6e-3, 8e-3, 8e-3])
+    found = long_run_speed(compile_strategy(Speculative(4)), Rate(0.8), System(grid)).tokens_per_second
+    assert found.shape == (2,)
+    branches = Constant(1.0, 1.0, branched={3: 1.4, 5: 2.0})
+    assert float(branches.fork_seconds(1, 7, 1)) == pytest.approx(1.0 + 2.6), "beyond the last, as between the last two"
 
 
 def test_one_sequence_has_a_table_and_several_have_a_curve_of_rows() -> None:
