@@ -297,14 +297,13 @@ class Question:
             if setup.placement is Placement.shared:
                 raise
             words["shared placement"] = f"not possible: {error}"
-        step: Tag = "assumed" if not setup.computed else "fitted" if setup.anchor else "table"
-        tags: dict[str, Tag] = {"step": step, "acceptance": "assumed"}
-        alone = setup.kv_tokens(drafts=False)
+        apart, alone = self.serving.system(replace(setup, placement=None).system()), setup.kv_tokens(drafts=False)
+        tags: dict[str, Tag] = {"step": getattr(apart.latency, "tag", "assumed"), "acceptance": "assumed"}
         if alone is not None:
             tags["kv_tokens"] = "table"
         return methods_of_systems(
             shared,
-            self.serving.system(replace(setup, placement=None).system()),
+            apart,
             acceptance,
             name=name,
             draft=self.sources.draft or setup.draft_config or "draft",

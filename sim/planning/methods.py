@@ -220,7 +220,8 @@ def methods_on_gpu(
     Raises `InputError` for a model or a GPU that is not known, and for a target that does not fit.
     """
     sizes = read_model(target), read_model(draft)
-    alone = System(Roofline(gpu, *sizes, target_gpus, draft_gpus))
+    computed = Roofline(gpu, *sizes, target_gpus, draft_gpus)
+    alone = System(computed)
     pool = kv_tokens(gpu, sizes[0], gpus=target_gpus)
     try:
         shared_pool = kv_tokens(gpu, *sizes, gpus=target_gpus)
@@ -236,7 +237,7 @@ def methods_on_gpu(
         draft_gpus=draft_gpus,
         shared_kv_tokens=shared_pool,
         kv_tokens=pool,
-        tags={"step": "table", "acceptance": "assumed", "kv_tokens": "table"},
+        tags={"step": computed.tag, "acceptance": "assumed", "kv_tokens": "table"},
         provenance={"step times": f"roofline of {gpu}", "acceptance": "as given"},
     )
 

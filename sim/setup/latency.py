@@ -34,7 +34,8 @@ class Latency(Protocol):
     broadcast against each other; the answer has their shape. No tokens or positions take 0 seconds.
 
     A source that was measured may say in an attribute `reach` over how many rows (width x batch) at most. Reports of load then
-    say in which share of the time forwards are larger. A source that was not measured says in `tag` how its seconds came about.
+    say in which share of the time forwards are larger. A source may say in `tag` how its seconds came about; plans take them as
+    assumed otherwise.
 
     A source may know forks: `fork_seconds(rows, branches, steps, batch, context)` as the function of that name here, and in an
     attribute `fork_reach` over how many rows (branches x batch) at most. Load with forks is refused without one.

@@ -20,6 +20,7 @@ from sim.planning.report import Plan
 from sim.planning.trials import Trials
 from sim.setup.acceptance import PerPosition
 from sim.setup.latency import Constant
+from sim.setup.roofline import Roofline
 
 TRUTH = Forward(0.020, 4e-5, 2e-5, 1e-7, 0, 0)
 HEAD = Drafting(0.001, 0.0, 0.0005)
@@ -157,6 +158,16 @@ def test_a_check_has_draws_of_its_own_unless_they_are_given(
     for more in ((), ("--seed", "9")):
         assert printed(run, "plan", "--check", saved, *more) == "noted\n"
     assert seeds == [6, 9]
+
+
+def test_the_source_of_step_times_says_how_they_came_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    def tags(*given: str) -> set[str]:
+        return {one.tags["step"] for one in Question.parsed((*given, *TRAFFIC)).methods()}
+
+    constants = ("--draft-step", "1ms", "--target-step", "5ms", "--acceptance", "0.7", "--batches-are-free")
+    assert [tags(*GPU), tags(*GPU, "--anchor", "batch=1:20ms"), tags(*constants)] == [{"table"}, {"fitted"}, {"assumed"}]
+    monkeypatch.setattr(Roofline, "tag", "extrapolated")
+    assert tags(*GPU) == {"extrapolated"}
 
 
 def test_a_plan_from_a_data_sheet_is_tagged_so(run: Run) -> None:
