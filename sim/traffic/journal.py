@@ -104,8 +104,7 @@ def record(
     written = journal.rows
     written[line, 0], written[line, 1], written[line, 2], written[line, 3] = seconds, target, draft, deliveries
     written[line, 4], written[line, 5] = fleet.sequences[replica], limits.blocks - fleet.free[replica]
-    written[line, 6], written[line, 7], written[line, 8] = fleet.queued[replica], rows, replica
-    written[line, 9] = fork_rows
+    written[line, 6], written[line, 7], written[line, 8] = fleet.queued[replica], rows, fork_rows
     state[WRITTEN] += 1
     if state[WRITTEN] == state[MOST]:
         thin(journal)

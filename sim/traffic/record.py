@@ -99,7 +99,6 @@ class Iterations:
     `blocks`           blocks of the KV cache in use
     `queued`           requests that wait for a slot
     `rows`             positions that the target scores in all stages, and prompt tokens
-    `replica`          which replica it is
     `fork_rows`        branches of all sequences in a forward of the draft
     `each`             iterations that an entry stands for: 1; in a run of over a million, a random one of every 2, 4, 8, ... is
                        kept
@@ -114,7 +113,6 @@ class Iterations:
     blocks: NDArray[np.float32]
     queued: NDArray[np.float32]
     rows: NDArray[np.float32]
-    replica: NDArray[np.float32]
     fork_rows: NDArray[np.float32]
     each: int = 1
 
