@@ -200,8 +200,8 @@ def advance(requests: Requests, rounds: Rounds, costs: Costs, limits: Limits, en
         if fleet.sequences[replica] == 0 and fleet.head[replica] == NOWHERE:
             ends_at(fleet, replica, NEVER)
             continue
+        slower = rounds.slower[rounds.chain[fleet.sequences[replica]]]  # of the chain that `plan` takes: before others join
         work = plan(requests, draws, rounds, limits, fleet, slots, engine.waiting, engine.times, replica, now)
-        slower = rounds.slower[rounds.chain[fleet.sequences[replica]]]
         if limits.padded:
             spent = padded_seconds(rounds, costs, limits, fleet, slots, replica, slower)
         else:

@@ -225,6 +225,18 @@ def test_speculation_that_is_switched_off_and_still_configured_costs_its_factor(
     assert slower.iterations.seconds[rounds] == pytest.approx(1.1 * plain.iterations.seconds[rounds])
 
 
+def test_the_round_in_which_another_request_joins_has_the_factor_of_its_own_length() -> None:
+    """One answer is decoded with a draft. While the prompt of the second is read, it still is, and nothing is slower."""
+    chains, workload = [CHAINS[1][0], CHAINS[0][0]], Workload(np.array([0.0, 0.05]), np.ones(2, int), np.full(2, 60))
+    plain, slower = (
+        simulate_serving(Schedule(chains, [1], factors), Rate(0.5), SYSTEMS[0], workload).iterations
+        for factors in (None, [1.0, 1.1])
+    )
+    joins = (plain.deliveries == 1) & (plain.running == 2)
+    assert joins.sum() == 1
+    assert slower.seconds[joins] == pytest.approx(plain.seconds[joins])
+
+
 def test_a_full_memory_preempts_who_came_last() -> None:
     """Three answers of 100 tokens behind prompts of 16: blocks for two and a half of them."""
     workload = Workload(np.zeros(3), np.full(3, 16), np.full(3, 100))
