@@ -74,7 +74,7 @@ def _run(row: Found, stated: Stated) -> EngineRun:
     if seconds is None and speed and output:
         seconds = output / speed
     whole = None not in (output, token, seconds, requests) and seconds
-    rounds, accepted = row.count("drafts"), row.count("accepted_tokens")
+    length = _length(row)
     return stated.run(
         row.source,
         method != AR,
@@ -98,9 +98,9 @@ def _run(row: Found, stated: Stated) -> EngineRun:
         ttft=_times(row, "ttft"),
         tpot=_times(row, "tpot"),
         itl=_times(row, "itl"),
-        acceptance_length=1 + accepted / rounds if rounds and accepted is not None else row.number("acceptance_length"),
-        by_position=tuple(share / 100 for share in _shares(row)),
-        rounds=rounds,
+        acceptance_length=length,
+        by_position=tuple(share / 100 for share in _shares(row, length)),
+        rounds=row.count("drafts"),
         kv_tokens=row.count("kv_pool_tokens"),
     )
 
@@ -117,14 +117,20 @@ def _times(row: Found, name: str) -> Times:
     return row.times(mean, median, p99, 1e-3, name)
 
 
-def _shares(row: Found) -> list[float]:
+def _length(row: Found) -> float | None:
+    """The acceptance length: as counted, else as it is written."""
+    rounds, accepted = row.count("drafts"), row.count("accepted_tokens")
+    return 1 + accepted / rounds if rounds and accepted is not None else row.number("acceptance_length")
+
+
+def _shares(row: Found, length: float | None) -> list[float]:
     """Percentages by position. Raises `InputError` for shares from 0 to 1, which the acceptance length gives away."""
-    written, length = row.text("acceptance_by_position_pct"), row.number("acceptance_length")
+    written = row.text("acceptance_by_position_pct")
     cells: Mapping[str, object] = {"acceptance_by_position_pct": written.split()}
     found = Found(row.source, cells).numbers("acceptance_by_position_pct")
     if found and max(found) <= 1 and length is not None and length - 1 > sum(found) / 10:
         raise InputError(
-            f"{row.source}: acceptance_by_position_pct {written!r} cannot give an acceptance_length of {length:g}: write "
+            f"{row.source}: acceptance_by_position_pct {written!r} cannot give {length:g} tokens a round: write "
             "percentages, not shares"
         )
     return found
