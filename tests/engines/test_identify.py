@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sim.engines.identify import Drafting, Forward, Hardware, as_profile, conditional, identify, pool_of, sequences_of
+from sim.engines.accepted import conditional
+from sim.engines.identify import Drafting, Forward, Hardware, as_profile, identify, pool_of, sequences_of
 from sim.engines.run import EngineRun, Times
 from sim.setup.profiles import measured_acceptance, measured_system
 from specdec import InputError
