@@ -13,6 +13,7 @@ The logits are the model's own up to rounding. Layers must be Llama's, as transf
 
 from __future__ import annotations
 
+import sys
 from math import sqrt
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
+from transformers.activations import ACT2FN
 
 from specdec.runtime.cache import why_not_plain, why_not_static
 from specdec.runtime.placement import several_devices
@@ -229,10 +231,12 @@ def why_not_fused(model: PreTrainedModel) -> str | None:
         return f"{name}'s layers are not one of {', '.join(FAMILIES)}"
     if config.hidden_act != "silu":
         return f"its activation is {config.hidden_act}"
+    kinds = module_kinds(model)
     for path, module in model.named_modules():
         parts = vars(module)
         changed = "forward" in parts or parts["_forward_hooks"] or parts["_forward_pre_hooks"]
-        if changed or (path.endswith(("_proj", "lm_head")) and type(module) is not nn.Linear):
+        last = path.rpartition(".")[2]
+        if changed or type(module) is not kinds.get("layer" if last.isdecimal() else last, type(module)):
             return f"its {path or 'forward'} was replaced, or has hooks"
         weight = parts["_parameters"].get("weight")
         if type(weight) not in (nn.Parameter, type(None)):
@@ -241,6 +245,20 @@ def why_not_fused(model: PreTrainedModel) -> str | None:
     if free is not None and needed > SHARE_OF_MEMORY * free:
         return f"packed weights take {needed / 1e9:.1f} GB more, and {free / 1e9:.1f} GB are free"
     return why_not_plain(model) or why_not_static(model)
+
+
+def module_kinds(model: PreTrainedModel) -> dict[str, type]:
+    """The class of each module that a `FusedForward` replaces, by its last name; `layer` is the one of all numbered modules.
+
+    A module of another class (an adapter's, or one's own) computes something else, or has weights that would not be read.
+    """
+    written, family = sys.modules[type(model).__module__], model.config.model_type.capitalize()
+    ours = {"model": "Model", "rotary_emb": "RotaryEmbedding", "layer": "DecoderLayer", "self_attn": "Attention", "mlp": "MLP"}
+    norms = ("input_layernorm", "post_attention_layernorm", "q_norm", "k_norm", "norm")
+    products = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head")
+    named = {name: getattr(written, family + kind) for name, kind in {**ours, **dict.fromkeys(norms, "RMSNorm")}.items()}
+    plain = {"embed_tokens": nn.Embedding, "layers": nn.ModuleList, "act_fn": type(ACT2FN["silu"])}
+    return {**named, **plain, **dict.fromkeys(products, nn.Linear)}
 
 
 def packed_bytes(model: PreTrainedModel) -> int:

@@ -135,6 +135,37 @@ def test_what_is_not_fused_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     assert type(new_forward(minuscule(VOCABULARY, seed=1), eager=False)) is Forward
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_kind_of_module_that_is_not_of_the_family_is_the_reason(name: str) -> None:
+    paths = ["model", "lm_head", *(f"model.{part}" for part in ("embed_tokens", "rotary_emb", "layers", "layers.0", "norm"))]
+    parts = ["input_layernorm", "post_attention_layernorm", "self_attn", "mlp", "mlp.act_fn", "mlp.up_proj", "self_attn.k_proj"]
+    parts += ["self_attn.q_norm", "self_attn.k_norm"] if name == "qwen3" else []
+    for path in [*paths, *(f"model.layers.1.{part}" for part in parts)]:
+        of = served(name)
+        module = of.get_submodule(path)
+        module.__class__ = type("Own", (type(module),), {})
+        assert why_not_fused(of) == f"its {path} was replaced, or has hooks"
+
+
+@pytest.mark.filterwarnings("ignore:Unsupported layer type:UserWarning")  # of norms, by peft
+@pytest.mark.parametrize("adapter", ["norms", "tokens"])
+def test_a_fused_forward_does_not_leave_an_adapter_out(adapter: str) -> None:
+    """Adapters of norms and of embeddings wrap modules whose own weights stay as they were."""
+    peft = pytest.importorskip("peft")
+    of = served("llama", tie_word_embeddings=False)
+    base = fresh_logits(of, [1, 2, 3], 3)
+    norms, tokens = peft.LNTuningConfig(target_modules=["norm"]), peft.TrainableTokensConfig(token_indices=[1, 2])
+    peft.inject_adapter_in_model(norms if adapter == "norms" else tokens, of)
+    with torch.no_grad():
+        for parameter in of.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.linspace(-1, 1, parameter.numel()).view_as(parameter))
+    adapted = fresh_logits(of, [1, 2, 3], 3)
+    assert not torch.allclose(adapted, base, atol=1e-2)
+    ours = Runner(of, VOCABULARY, new_forward(of, eager=False))
+    torch.testing.assert_close(ours.logits([1, 2, 3], 3), adapted)
+
+
 def test_how_much_the_packed_weights_take() -> None:
     of = model(dtype=torch.bfloat16)
     linear = sum(weight.numel() for name, weight in of.named_parameters() if "proj" in name or "lm_head" in name)
