@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from transformers import (
+    LogitsProcessor,
     LogitsProcessorList,
     MinPLogitsWarper,
     RepetitionPenaltyLogitsProcessor,
@@ -129,19 +130,26 @@ class Sampler:
         return torch.cat([self._own(ids[:, : first + i], logits[i : i + 1].clone()) for i in range(len(logits))])
 
 
-def own_copy(processor: Any, device: torch.device) -> Any:
-    """A shallow copy of a processor, with its tensors and generators on `device`.
+def own_copy(processor: Any, device: torch.device, copies: dict[int, Any] | None = None) -> Any:
+    """A shallow copy of a processor, with its tensors and generators on `device`, and with such copies of processors in it.
 
-    One object may be given to both models, which work at the same time, on devices of their own.
+    One object may be given to both models, which work at the same time, on devices of their own. `copies` are those that were
+    made already, by the `id` of what they are copies of: processors may lead back to each other.
     """
+    copies = {} if copies is None else copies
+    if id(processor) in copies:
+        return copies[id(processor)]
     twin = copy.copy(processor)
     if twin is processor or not hasattr(twin, "__dict__"):
         return processor
+    copies[id(processor)] = twin
     for name, value in vars(twin).items():
         if isinstance(value, Tensor):
             vars(twin)[name] = value.to(device)
         elif isinstance(value, torch.Generator):
             vars(twin)[name] = torch.Generator(device).manual_seed(value.initial_seed())
+        elif isinstance(value, LogitsProcessor):
+            vars(twin)[name] = own_copy(value, device, copies)
     return twin
 
 

@@ -29,11 +29,14 @@ from torch import Tensor
 from transformers import (
     LogitsProcessorList,
     RepetitionPenaltyLogitsProcessor,
+    SuppressTokensAtBeginLogitsProcessor,
+    WatermarkLogitsProcessor,
 )
 
 import specdec
 from specdec import InputError, ModelError, Pair, handover
 from specdec.huggingface import rows
+from specdec.sampling import own_copy
 from specdec.testing.models import resembling
 
 SPECULATIVE = specdec.create("speculative", draft_length=3)
@@ -107,6 +110,23 @@ def test_dtype_and_device_are_those_of_generate() -> None:
 def test_processors_of_a_row_can_be_sent_to_a_process() -> None:
     alone = rows.InBatch(RepetitionPenaltyLogitsProcessor(1.9), 0, 1, (3, 4))
     assert pickle.loads(pickle.dumps(alone)).padding == (3, 4)
+
+
+def test_each_model_has_a_copy_of_what_a_row_is_processed_by() -> None:
+    device = torch.device("meta")
+    tokens, dice = SuppressTokensAtBeginLogitsProcessor([1], 2), WatermarkLogitsProcessor(12, "cpu")
+    own_tokens = own_copy(rows.InBatch(tokens, 0, 1, (3, 4)), device).processor
+    assert (own_tokens.begin_suppress_tokens.device, tokens.begin_suppress_tokens.device) == (device, torch.device("cpu"))
+    own_dice = own_copy(rows.InBatch(dice, 0, 1, (3, 4)), torch.device("cpu")).processor
+    assert own_dice.rng is not dice.rng
+
+
+def test_processors_that_lead_back_to_each_other_are_copied_once() -> None:
+    first: Any = Even()
+    second: Any = Even()
+    first.other, second.other = second, first
+    twin = own_copy(first, torch.device("cpu"))
+    assert twin.other.other is twin is not first
 
 
 # --- streamers
