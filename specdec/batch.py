@@ -75,7 +75,10 @@ class Result:
 
 
 class Output:
-    """One sequence: its prompt, its strategy's state, the round under way, and the output so far."""
+    """One sequence: its prompt, its strategy's state, the round under way, and the output so far.
+
+    A round is under way while it is `waiting`. One that raised is not: the next one begins anew, from the same state.
+    """
 
     def __init__(self, number: int, prompt: Committed, settings: Settings, ending: Ending, text: Text, slot: Slot) -> None:
         self.number, self.prompt, self.settings, self.slot = number, prompt, settings, slot
@@ -95,10 +98,10 @@ class Output:
 
     def end(self, state: Any) -> tuple[int, ...]:
         """End the round with its new state. Returns its tokens that belong to the output."""
-        before, self.state, self.round, self.waiting = committed(self.state), state, None, None
-        new_tokens, self.finished_by = self.ending.cut(before, committed(state), len(self.tokens))
-        self.tokens += new_tokens
+        new_tokens, reason = self.ending.cut(committed(self.state), committed(state), len(self.tokens))
         self.slot.statistics.new_tokens += len(new_tokens)
+        self.state, self.finished_by = state, reason  # last: what raises above (a stop, Ctrl-C) leaves the output as it was
+        self.tokens += new_tokens
         return new_tokens
 
     def report(self, new_tokens: tuple[int, ...]) -> Round:
@@ -138,7 +141,7 @@ class _Half:
     @property
     def at_rest(self) -> bool:
         """Whether no round is under way."""
-        return all(output.round is None for output in self.running)
+        return all(output.waiting is None for output in self.running)
 
 
 class Batch(Iterator[tuple[int, Round]]):
@@ -248,9 +251,12 @@ class Batch(Iterator[tuple[int, Round]]):
         """Run one target and one draft call for all sequences, without making texts. Returns whether work remained."""
         with self._turn:
             self._ended.clear()
-            self._begin_rounds()
-            if self._running:
-                self._work()
+            try:
+                self._begin_rounds()
+                if self._running:
+                    self._work()
+            finally:
+                self._free_slots()
             return bool(self._ended or self._running)
 
     @property
@@ -263,8 +269,8 @@ class Batch(Iterator[tuple[int, Round]]):
             if half.at_rest:
                 self._admit(half)
                 if half.running:
-                    self._halves.remove(half)
-                    self._halves.append(half)  # so that the other one is next where rounds have one step
+                    # the other half is next where rounds have one step
+                    self._halves = [*(one for one in self._halves if one is not half), half]
                     self._begin_round(half)
                     return
 
@@ -318,17 +324,20 @@ class Batch(Iterator[tuple[int, Round]]):
         for output in waiting:
             self._resume(output)
         self._charge(time.perf_counter() - begin)
-        for output, _ in self._ended:
-            if output.finished_by is not None:
+
+    def _free_slots(self) -> None:
+        """Let outputs that are finished leave their slots."""
+        for half in self._halves:
+            for output in [output for output in half.running if output.finished_by is not None]:
                 if self._size == 1:  # a forward of several sequences takes longer than the costs say of one
                     self._pair.follow(output.slot.statistics, sampled=not output.slot.sampling.greedy)
-                half = next(half for half in self._halves if output in half.running)
                 half.running.remove(output)
                 heapq.heappush(half.free, output.slot.index)
 
     def _resume(self, output: Output) -> None:
         """Run a round until it waits again or ends."""
         assert output.round is not None
+        output.waiting = None
         try:
             output.waiting = next(output.round)
         except StopIteration as finished:

@@ -21,8 +21,10 @@ from decodes import (
 from tiny_models import minuscule
 
 import specdec
-from specdec import Decoding, DecodingStrategy, InputError, Pair, PairError, decode
+from specdec import Batch, Decoding, DecodingStrategy, InputError, Pair, PairError, Round, Verdict, Verify, decode
 from specdec.runtime import runner
+from specdec.runtime.engine import Engine
+from specdec.runtime.slot import Slot
 from specdec.sampling import Sampler
 from specdec.testing.models import greedy_tokens, model, resembling
 from specdec.verification import Rule, match_rule, rules, token_rule
@@ -144,6 +146,57 @@ def test_an_interrupted_decoding_keeps_what_was_committed(
         kept.add(len(result.tokens))
     assert len(kept) > 1
     assert Decoding(greedy_pair, strategy, [5], **options).result().tokens == ()
+
+
+class Once:
+    """Raises `error` at the `at`-th call, and never again."""
+
+    def __init__(self, at: int, error: type[BaseException]) -> None:
+        self._calls, self._at, self._error = count(1), at, error
+
+    def __call__(self, *_: object) -> None:
+        if next(self._calls) == self._at:
+            raise self._error("now")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+@pytest.mark.parametrize("where", ["in a stop", "in a round"])
+@pytest.mark.parametrize("strategy", strategies(3), ids=str)
+def test_a_caller_who_goes_on_after_an_error_has_every_token(
+    greedy_pair: Pair, monkeypatch: pytest.MonkeyPatch, strategy: DecodingStrategy, where: str, error: type[BaseException]
+) -> None:
+    options: dict[str, Any] = {"max_new_tokens": 12, "temperature": 0}
+    whole, once, verdict = decode(greedy_pair, strategy, [5, 6, 5, 6], **options), Once(3, error), Engine._verdict
+
+    def answered(self: Engine, slot: Slot, effect: Verify) -> Verdict:
+        once()
+        return verdict(self, slot, effect)
+
+    if where == "in a round":
+        monkeypatch.setattr(Engine, "_verdict", answered)
+    decoding = Decoding(greedy_pair, strategy, [5, 6, 5, 6], stop=once if where == "in a stop" else None, **options)
+    rounds: list[Round] = []
+    with pytest.raises(error):
+        rounds.extend(decoding)
+    rounds.extend(decoding)
+    assert tuple(token for one in rounds for token in one.tokens) == decoding.result().tokens == whole.tokens
+    assert decoding.result().statistics.new_tokens == len(whole.tokens)
+
+
+def test_an_output_that_ends_beside_an_error_leaves_its_slot(greedy_pair: Pair) -> None:
+    strategy, first, second = specdec.create("autoregressive"), [5, 6, 7], [1, 2]
+    options: dict[str, Any] = {"max_new_tokens": 9, "temperature": 0, "eos": ()}
+    whole = decode(greedy_pair, strategy, [first, second, second], batch_size=1, **options)
+    once = Once(1, ValueError)
+    batch = Batch(greedy_pair, strategy, batch_size=2, stop=lambda tokens: once() if tokens[:2] == (1, 2) else None, **options)
+    batch.submit(first, max_new_tokens=1)
+    batch.submit(second)
+    batch.submit(second)
+    with pytest.raises(ValueError, match="now"):
+        batch.step()
+    while batch.step():
+        pass
+    assert [output.tokens for output in batch.outputs] == [whole[0].tokens[:1], whole[1].tokens, whole[2].tokens]
 
 
 # --- contexts: short, long, full -------------------------------------------------------------------------------------
