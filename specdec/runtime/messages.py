@@ -128,11 +128,14 @@ Packed: TypeAlias = tuple[tuple[list[int], Row | None, float, str, bool], ...]
 
 
 def packed(draftings: Sequence[Drafting], shared: NDArray[Any]) -> Packed:
-    """Draftings whose rows were written to `shared`, one draft after another. A draft whose rows do not fit keeps them."""
+    """Draftings whose rows were written to `shared`, one draft after another. A draft whose rows do not fit keeps them.
+
+    Rows may lie on any device. They are handed over on the CPU.
+    """
     end = 0
     found: list[tuple[list[int], Row | None, float, str, bool]] = []
     for drafting in draftings:
-        q = drafting.q
+        q = drafting.q.cpu() if isinstance(drafting.q, Tensor) else drafting.q
         if q is not None and end + len(q) <= len(shared):
             shared[end : end + len(q)] = q
             end, q = end + len(q), SHARED

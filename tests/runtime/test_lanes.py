@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tiny_models import Broken
@@ -24,7 +25,7 @@ from specdec import Decoding, LaneError, ModelError, Pair, PairError, create, de
 from specdec.errors import InputError
 from specdec.machine import available_cores
 from specdec.runtime.lane import SHARED_ROWS, InlineLane, Lane, LeftCore, ProcessLane
-from specdec.runtime.messages import Drafting, DraftRequest, ScoreRequest
+from specdec.runtime.messages import SHARED, Drafting, DraftRequest, ScoreRequest, packed, unpacked
 from specdec.runtime.worker import NewWorker, Worker
 from specdec.sampling import Sampling
 from specdec.testing.models import greedy_tokens, resembling
@@ -108,6 +109,23 @@ def test_rows_of_drafts_that_fill_the_shared_memory_come_along_too(lane: Lane, d
         assert len(drafting.tokens) == length
         assert drafting.tokens == expected.tokens
         assert torch.equal(torch.as_tensor(drafting.q), torch.as_tensor(expected.q))
+
+
+class Elsewhere(Tensor):
+    """Rows that numpy cannot read, as on CUDA, until they were copied to the CPU."""
+
+    def __array__(self, *_: Any) -> Any:
+        raise TypeError("can't convert cuda:0 device type tensor to numpy")
+
+    def cpu(self, *_: Any, **__: Any) -> Tensor:
+        return self.as_subclass(Tensor)
+
+
+def test_rows_on_a_device_are_handed_over_on_the_cpu() -> None:
+    rows, shared = torch.rand(3, 4).as_subclass(Elsewhere), np.zeros((4, 4), dtype=np.float32)
+    fits, does_not = packed([Drafting([1, 2, 3], rows, 0.0), Drafting([1, 2, 3], rows, 0.0)], shared)
+    assert (fits[1], type(does_not[1])) == (SHARED, Tensor)
+    assert all(torch.equal(torch.as_tensor(one.q), rows.cpu()) for one in unpacked((fits, does_not), shared))
 
 
 def test_requests_are_answered_in_order_and_some_may_be_left_unfetched(lane: Lane) -> None:
