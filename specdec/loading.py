@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
+from transformers.utils.hub import cached_file
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from specdec.diagnosis import in_the_folder, several, why_misfit, why_not_loaded
@@ -179,7 +180,7 @@ def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
     with quiet_transformers():
         try:
             adapter = _adapter(source)
-            if adapter is not None and not any(adapter.folder.glob("tokenizer*")):
+            if adapter is not None and not _has_tokenizer(source, adapter):
                 source = adapter.base
             options = {"trust_remote_code": False, **source.some(*HUB, "gguf_file", "trust_remote_code")}
             return AutoTokenizer.from_pretrained(source.name, local_files_only=Path(source.name).is_dir(), **options)
@@ -187,6 +188,15 @@ def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
             raise
         except Exception as error:  # the tokenizers package raises plain ones
             raise PairError(why_not_loaded("tokenizer", source, error)) from error
+
+
+def _has_tokenizer(source: Source, adapter: _Adapter) -> bool:
+    """Whether an adapter comes with a tokenizer. The hub is asked, since what was loaded from it so far has none."""
+    if Path(source.name).is_dir():
+        return any(adapter.folder.glob("tokenizer*"))
+    quiet = ("gated_repo", "missing_entries", "connection_errors")
+    asked: dict[str, Any] = {f"_raise_exceptions_for_{problem}": False for problem in quiet}
+    return cached_file(source.name, "tokenizer_config.json", **asked, **source.some(*HUB)) is not None
 
 
 def require_equal_tokenizers(

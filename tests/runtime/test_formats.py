@@ -14,8 +14,9 @@ import torch
 from checkpoints import LFS, UP, WORDS, Change, decoded, settings, weights, written
 from peft import LoraConfig, get_peft_model
 
-from specdec import Pair, PairError
+from specdec import Pair, PairError, loading
 from specdec.runtime.vocabulary import head_size
+from specdec.source import Source
 from specdec.summary import DescribedPair
 from specdec.testing.models import fresh_logits, greedy_tokens
 
@@ -40,6 +41,25 @@ def test_an_adapters_folder_loads_with_its_base(adapter: tuple[Path, Any], check
     torch.testing.assert_close(fresh_logits(pair.target, [3, 4, 5, 6], 4), rows)
     assert decoded(pair) == greedy_tokens(adapted, [3, 4, 5], 6)
     assert pair.tokenizer is not None  # that of the base
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_an_adapter_of_the_hub_keeps_its_own_tokenizer(own: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies in the cache at first is its configuration alone."""
+    written("adapter_config.json", '{"base_model_name_or_path": "org/base"}')(tmp_path)
+    asked: list[tuple[str, str]] = []
+
+    def cached(name: str, file: str, **options: Any) -> str | None:
+        assert (options.pop("revision"), any(options.values())) == ("v2", False)
+        asked.append((name, file))
+        return str(tmp_path / file) if own else None
+
+    monkeypatch.setattr(loading, "find_adapter_config_file", lambda *_, **__: str(tmp_path / "adapter_config.json"))
+    monkeypatch.setattr(loading, "cached_file", cached)
+    monkeypatch.setattr(loading.AutoTokenizer, "from_pretrained", lambda name, **_: name)
+    found: Any = loading.load_tokenizer(Source("org/adapter", "cpu", None, {"revision": "v2"}))
+    assert found == ("org/adapter" if own else "org/base")
+    assert asked == [("org/adapter", "tokenizer_config.json")]
 
 
 def test_an_adapter_in_its_bases_folder_is_used_too(adapter: tuple[Path, Any], copied: Path) -> None:
