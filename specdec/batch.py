@@ -23,7 +23,7 @@ from typing import Any
 
 from specdec.effects import Committed, drive
 from specdec.ending import Ending, Stop, TimeLimit, committed
-from specdec.errors import InputError, StrategyError
+from specdec.errors import InputError, LaneError, ModelError, StrategyError
 from specdec.inputs import at_least_one
 from specdec.pair import Pair, Turn
 from specdec.processors import require_no_memory
@@ -31,7 +31,7 @@ from specdec.runtime.engine import Engine
 from specdec.runtime.sides import Waiting
 from specdec.runtime.slot import Slot
 from specdec.settings import Options, Settings, resolve
-from specdec.state import Costs
+from specdec.state import Costs, Facts, KnownFacts
 from specdec.statistics import Statistics
 from specdec.stopping import StopStrings
 from specdec.strategy import DecodingStrategy, require_strategy
@@ -309,11 +309,21 @@ class Batch(Iterator[tuple[int, Round]]):
 
     def _read(self, output: Output) -> None:
         """Read the prompt of an output into its slot. All other sequences wait."""
-        output.strategy = self._strategy = self._strategy.resolved(self._pair)
-        output.state = self._strategy.init(output.prompt, _Facts(self._pair, not output.slot.sampling.greedy))
+        try:
+            self._prepare(output, _Facts(self._pair, not output.slot.sampling.greedy))
+        except (LaneError, ModelError) as error:  # the draft was lost while it was timed; a target that fails does so again
+            if self._pair.draft is None:
+                raise
+            self._ready().lose_draft(str(error))
+            self._prepare(output, KnownFacts(1.0))
         output.ending.start()
         self._ready().begin(output.slot, output.prompt.tokens)
         self._charge(output.slot.statistics.prefill_seconds)
+
+    def _prepare(self, output: Output, facts: Facts) -> None:
+        """Give an output its strategy and its first state."""
+        output.strategy = self._strategy = self._strategy.resolved(facts)
+        output.state = self._strategy.init(output.prompt, facts)
 
     def _work(self) -> None:
         """Let both lanes work once, and resume all rounds that waited."""

@@ -103,6 +103,10 @@ class Engine:
             self._target.begin(slot, (), self._size)
             self._draft.wait(sent)
 
+    def lose_draft(self, failure: str) -> None:
+        """Go on without the draft, and warn of the `failure`."""
+        self._draft.give_up(failure)
+
     def answer(self, slot: Slot, effect: Effect[Any]) -> Any:
         """Answer an effect of the sequence in `slot`, as `effects.drive` asks.
 

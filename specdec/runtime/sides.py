@@ -171,7 +171,7 @@ class DraftSide:
     def _answered(self, asked: AskedDraft | AskedFork, request: DraftRequest | ForkRequest, answer: Any) -> None:
         """Take the lane's answer to one request."""
         if answer.failure:
-            self._give_up(answer.failure)
+            self.give_up(answer.failure)
             return
         if isinstance(asked, AskedFork):
             self._answer_fork(asked, answer)
@@ -243,10 +243,10 @@ class DraftSide:
         try:
             return call(*arguments)
         except (LaneError, ModelError) as error:
-            self._give_up(str(error))
+            self.give_up(str(error))
             return None
 
-    def _give_up(self, failure: str) -> None:
+    def give_up(self, failure: str) -> None:
         """Go on autoregressively: nothing is drafted any more, and what is committed stays."""
         if not self.failure:
             self.failure = failure

@@ -222,6 +222,35 @@ def test_decoding_goes_on_without_a_draft_with_broken_weights(target: Any, draft
     assert result.statistics.accepted_tokens == 0
 
 
+AUTO = create("speculative", draft_length="auto")
+
+
+@pytest.mark.parametrize("lane_name", ["inline", "thread"])
+@pytest.mark.parametrize("strategy", [create("pearl", draft_length="auto"), AUTO, create("adaptive")], ids=str)
+def test_decoding_goes_on_without_a_draft_that_is_lost_while_it_is_timed(target: Any, lane_name: str, strategy: Any) -> None:
+    """A draft length `"auto"` and `adaptive` time the models before the first token."""
+    lost = resembling(target, 0.1)
+    with Pair(target, lost, lane=lane_name, eager=True) as pair:
+        lost.register_forward_pre_hook(failing)
+        with pytest.warns(RuntimeWarning, match="goes on without the draft: .* failed in a forward .out of memory"):
+            results = decode(pair, strategy, [[1], [2]], batch_size=2, max_new_tokens=6, temperature=0)
+    assert [result.tokens for result in results] == [greedy_tokens(target, [first], 6) for first in (1, 2)]
+    assert all("out of memory" in result.statistics.draft_failure for result in results)
+
+
+def test_a_target_that_is_lost_while_it_is_timed_is_an_error(target: Any) -> None:
+    lost = resembling(target, 0.0)
+    with Pair(lost, target, lane="inline", eager=True) as pair:
+        lost.register_forward_pre_hook(failing)
+        error, warning = pytest.raises(ModelError, match="out of memory"), pytest.warns(RuntimeWarning, match="goes on without")
+        with error, warning:
+            decode(pair, AUTO, [1], max_new_tokens=6, temperature=0)
+
+
+def failing(*_: Any) -> None:
+    raise RuntimeError("out of memory")
+
+
 def broken(of: Any) -> Any:
     """A copy with a NaN in its head."""
     copied = resembling(of, 0.0)
