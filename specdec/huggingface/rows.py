@@ -84,10 +84,17 @@ def grouped(prompts: Prompts, processors: Sequence[Any], criteria: Sequence[Any]
     for row in range(len(prompts)):
         padding = prompts.hidden(row)
         of_row = tuple(_of_row(processor, row, len(prompts), padding) for processor in processors)
-        key = (of_row, padding if criteria else ())
-        found = groups.get(key, Group((), *key))
+        key = (*map(_identity, of_row), padding if criteria else ())
+        found = groups.get(key, Group((), of_row, padding if criteria else ()))
         groups[key] = replace(found, rows=(*found.rows, row))
     return list(groups.values())
+
+
+def _identity(processor: Any) -> tuple[Any, ...]:
+    """Is equal for what processes rows alike. A processor may be of a class that cannot be hashed."""
+    if isinstance(processor, InBatch):
+        return id(processor.processor), processor.row, processor.rows, processor.padding
+    return (id(processor),)
 
 
 def _require_usable(processor: Any, rows: int) -> None:

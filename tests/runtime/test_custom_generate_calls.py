@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,13 @@ def listed(*processors: Any) -> dict[str, Any]:
 # --- batches
 
 
+@dataclass
+class Unhashable(Even):
+    """An own processor that is equal to others, and cannot be hashed."""
+
+    strength: float = 1.0
+
+
 @both
 @pytest.mark.parametrize(
     "keywords",
@@ -63,8 +71,20 @@ def listed(*processors: Any) -> dict[str, Any]:
         PADDED | listed(RepetitionPenaltyLogitsProcessor(1.9, prompt_ignore_length=5)),
         PADDED | listed(RepetitionPenaltyLogitsProcessor(1.9, prompt_ignore_length=torch.tensor([7, 4, 0]))),
         {"inputs": BATCH[:1], "attention_mask": PADDED["attention_mask"][:1]} | listed(Even()),
+        {"inputs": BATCH[:1], "attention_mask": PADDED["attention_mask"][:1]} | listed(Unhashable()),
+        {"inputs": BATCH[2:], "attention_mask": PADDED["attention_mask"][2:]} | listed(Unhashable()),
     ],
-    ids=["ends", "several", "samples", "strings", "whole prompts", "parts of prompts", "own processor"],
+    ids=[
+        "ends",
+        "several",
+        "samples",
+        "strings",
+        "whole prompts",
+        "parts of prompts",
+        "own processor",
+        "unhashable",
+        "unhashable, padded",
+    ],
 )
 def test_rows_of_a_batch_have_the_law_of_generate(
     keywords: dict[str, Any], strategy: Any, monkeypatch: pytest.MonkeyPatch
