@@ -121,6 +121,10 @@ def _check(name: str, device: str | None, options: Mapping[str, Any], prefix: st
     for placing in ("device_map", "distributed_config"):
         if device is not None and placing in options:
             raise InputError(f"{prefix}{placing} says where the model lies, and so does {prefix}device: give one of them")
+    for limit in ("max_memory", "offload_folder"):
+        if limit in options and "device_map" not in options:
+            spread = f"{prefix}device_map spreads, and there is none: give {prefix}device_map='auto', or leave the option out"
+            raise InputError(f"{prefix}{limit} is for a model that {spread}")
 
 
 def _dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:

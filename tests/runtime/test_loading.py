@@ -165,6 +165,8 @@ def test_an_expert_that_is_missing_is_named(experts: Path) -> None:
         ({"draft_device": "cpu"}, "draft_device is for a draft"),
         ({"revision": "main"}, "revision is for names of the hub"),
         ({"device": "cpu", "device_map": "auto"}, "device_map says where"),
+        ({"max_memory": {0: "1GB"}}, "max_memory is for a model that device_map spreads, and there is none: give device_map"),
+        ({"offload_folder": "x"}, "offload_folder is for a model that device_map spreads"),
         ({"dtype": "fp16"}, "dtype 'fp16': choose one of float64, float32, bfloat16, float16"),
         ({"dtype": torch.int8}, "dtype 'int8'"),
         ({"device": "nowhere"}, "device nowhere cannot be used"),
@@ -180,6 +182,13 @@ def test_an_option_without_a_meaning_is_refused_by_name(checkpoint: Path, option
         Pair.load(checkpoint, **options)
     assert words in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("option", ["draft_max_memory", "draft_offload_folder"])
+def test_limits_of_a_draft_that_nothing_spreads_are_refused_by_name(checkpoint: Path, option: str) -> None:
+    options: dict[str, Any] = {"device_map": "cpu", option: {"cpu": "1GB"}}
+    with pytest.raises(InputError, match=f"{option} is for a model that draft_device_map spreads"):
+        Pair.load(checkpoint, checkpoint, **options)
 
 
 def test_shapes_have_no_options_of_checkpoints() -> None:
