@@ -29,7 +29,10 @@ def as_read(q: Row) -> Row:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Late:
-    """A token of a branch. `rows` waits for the rows of the whole branch; this token's is the one with that `number`."""
+    """A token of a branch. `rows` waits for the rows of the whole branch; this token's is the one with that `number`.
+
+    There are no rows when they are lost with their lane.
+    """
 
     token: int
     rows: Callable[[], Sequence[Row]]
@@ -47,7 +50,7 @@ class PreparedForks:
 
     `tails`        by outcome (accepted, last token): the number of its branch, and that branch's tokens
     `fetch`        asks for the rows of a branch, which are left where they were made until one is chosen, and returns what
-                   waits for them; `None` when greedy. It returns `None` when the lane is lost
+                   waits for them; `None` when greedy. It returns `None` when the lane is lost, or was replaced
     `statistics`   counts hits and misses
     """
 

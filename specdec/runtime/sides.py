@@ -9,6 +9,8 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import CancelledError
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any, TypeAlias, TypeVar
@@ -16,7 +18,7 @@ from typing import Any, TypeAlias, TypeVar
 from specdec.effects import Both, Draft, Effect, Fork, Forks, Guess, Race, Score, Scores
 from specdec.errors import LaneError, ModelError, PairError, StrategyError
 from specdec.runtime.lane import Lane, Wait
-from specdec.runtime.messages import DraftRequest, Forking, ForkRequest, ScoreRequest, Scoring
+from specdec.runtime.messages import Drafting, DraftRequest, Forking, ForkRequest, ScoreRequest, Scoring
 from specdec.runtime.prepared import NO_FORKS, Late, PreparedForks, as_read, guess_of
 from specdec.runtime.slot import Slot
 from specdec.verification import Row
@@ -215,24 +217,37 @@ class DraftSide:
         guesses, seconds = len(asked.effect.fan_outs) - 1, forking.busy_seconds
         asked.slot.statistics.count_draft(guesses, len(forking.tails), longest, seconds)
         rows_are_read = not asked.slot.sampling.greedy or asked.effect.stop is not None
-        fetch = partial(self._branch, asked.slot.index, forking.number) if rows_are_read else None
+        fetch = partial(self._branch, self._lane, asked.slot.index, forking.number) if rows_are_read else None
         tails = dict(zip(forking.outcomes, enumerate(forking.tails), strict=True))
         asked.answer = PreparedForks(tails, fetch, asked.slot.statistics)
 
-    def _branch(self, slot: int, number: int, branch: int) -> Callable[[], Sequence[Row]] | None:
-        """Ask for the rows of a branch. Returns what waits for them; `None` when the lane is lost."""
-        wait = self.submit("branch", slot, number, branch)
+    def _branch(self, lane: Lane | None, slot: int, number: int, branch: int) -> Callable[[], Sequence[Row]] | None:
+        """Ask `lane` for the rows of a branch. Returns what waits for them; `None` when the lane is lost, or was replaced."""
+        wait = self.submit("branch", slot, number, branch) if lane is self._lane else None
         if wait is None:
             return None
-        rows = cache(lambda: tuple(as_read(wait()[0].q)))  # each token has one row, the same whenever it is asked for
+        rows = cache(partial(self._rows, lane, wait))  # each token has one row, the same whenever it is asked for
         if not self.overlaps:
             rows()  # such a lane works when it is waited for, and the next fork replaces this one
         return rows
 
+    def _rows(self, lane: Lane | None, wait: Wait) -> Sequence[Row]:
+        """The rows of a branch; none when they are lost with their lane.
+
+        A lane that was replaced loses no more than these: the lane in its place drafts on.
+        """
+        answer: list[Drafting] | None = None
+        if lane is self._lane:
+            answer = self._unless_lost(wait)
+        else:
+            with suppress(LaneError, CancelledError):
+                answer = wait()
+        return () if answer is None else tuple(as_read(answer[0].q))
+
     def arrived(self, guess: Guess) -> Guess:
         """`guess` with all its rows; it ends before the first that is lost with its lane, whatever its tokens are."""
         for i, drafted in enumerate(guess.drafted):
-            if isinstance(drafted, Late) and self._unless_lost(drafted.rows) is None:
+            if isinstance(drafted, Late) and not drafted.rows():
                 return guess[:i]
         return guess
 

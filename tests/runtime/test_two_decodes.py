@@ -180,6 +180,23 @@ def test_a_decode_goes_on_after_its_pair_was_closed(target: Any, draft: Any) -> 
         pair.close()
 
 
+@pytest.mark.parametrize("lane", ["inline", "thread", "process"])
+def test_rows_that_are_lost_with_a_closed_lane_end_no_drafting(target: Any, draft: Any, lane: str) -> None:
+    """A branch that is pending has its rows on the lane that drafted it."""
+    forking = create("saguaro", draft_length=2, fan_out=11)  # every outcome is foreseen
+    with Pair(target, draft, lane=lane) as pair:
+        decoding = Decoding(pair, forking, [1, 2], max_new_tokens=14, temperature=1, seed=3)
+        next(decoding)
+        pair.close()
+        next(decoding)
+        drafted = decoding.result().statistics.drafted_tokens
+        for _ in decoding:
+            pass
+        statistics = decoding.result().statistics
+        assert (decoding.result().finished_by, statistics.draft_failure) == ("length", "")
+        assert statistics.drafted_tokens > drafted
+
+
 @dataclass(frozen=True)
 class Measuring(Speculative):
     """Lets the pair measure its models whenever a sequence begins, while others are under way."""
