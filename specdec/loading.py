@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -249,24 +250,38 @@ def _only(name: str, tokens: Mapping[int, str], others: Mapping[int, str]) -> st
 
 
 class quiet_transformers:
-    """No progress bars or warnings of transformers in the block. The warnings are in the list that it gives."""
+    """No progress bars or warnings of transformers in the block. The warnings are in the list that it gives.
+
+    Several threads may be in such blocks, since a decode may begin while a model is loaded. The first of them makes the library
+    quiet, and the last one leaves it as it was.
+    """
+
+    _changing = threading.Lock()
+    _inside: ClassVar[list[_Heard]] = []
+    _before: ClassVar[tuple[list[logging.Handler], int, bool]]
 
     def __enter__(self) -> list[str]:
-        library = logging.getLogger("transformers")
-        self._bar = transformers_logging.is_progress_bar_enabled()
-        self._before = library.handlers, library.level
-        heard = _Heard()
-        library.handlers = [heard]
-        library.setLevel(logging.WARNING)
-        transformers_logging.disable_progress_bar()
-        return heard.messages
+        library, cls = logging.getLogger("transformers"), quiet_transformers
+        self._heard = _Heard()
+        with self._changing:
+            if not self._inside:
+                cls._before = library.handlers, library.level, transformers_logging.is_progress_bar_enabled()
+                library.setLevel(logging.WARNING)
+                transformers_logging.disable_progress_bar()
+            self._inside.append(self._heard)
+            library.handlers = [*self._inside]
+        return self._heard.messages
 
     def __exit__(self, *_: object) -> None:
         library = logging.getLogger("transformers")
-        library.handlers, level = self._before
-        library.setLevel(level)
-        if self._bar:
-            transformers_logging.enable_progress_bar()
+        with self._changing:
+            self._inside.remove(self._heard)
+            library.handlers = [*self._inside]
+            if not self._inside:
+                library.handlers, level, bar = self._before
+                library.setLevel(level)
+                if bar:
+                    transformers_logging.enable_progress_bar()
 
 
 class _Heard(logging.Handler):

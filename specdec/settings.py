@@ -13,7 +13,6 @@ import warnings
 from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
-from threading import Lock
 from typing import Any
 
 import torch
@@ -47,9 +46,6 @@ REFUSED = (
     *("assistant_ensemble_weight", "penalty_alpha", "dola_layers", "constraints", "force_words_ids", "num_beam_groups"),
 )
 """Settings that change outputs, or their number, and that are not implemented here."""
-
-_ONE_AT_A_TIME = Lock()
-"""Decodes in threads must not silence the library, and let it speak again, across each other."""
 
 
 @dataclass(frozen=True)
@@ -207,7 +203,7 @@ def configuration(model: PreTrainedModel, prompt_tokens: int, options: Options) 
 @contextmanager
 def _transformers(model: PreTrainedModel) -> Generator[None]:
     """What transformers says of a setting that cannot be, as an `InputError`."""
-    with _ONE_AT_A_TIME, quiet_transformers():
+    with quiet_transformers():
         try:
             yield
         except InputError:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from checkpoints import LFS, UP, WORDS, Change, cut, decoded, saved, settings, w
 from transformers import MixtralConfig, MixtralForCausalLM, PreTrainedModel, T5Config, T5ForConditionalGeneration
 
 from specdec import InputError, Pair, PairError
+from specdec.loading import quiet_transformers
 from specdec.source import sources
 from specdec.testing.models import greedy_tokens, model
 
@@ -151,6 +154,29 @@ def test_an_expert_that_is_missing_is_named(experts: Path) -> None:
     weights(lambda held: held.pop("model.layers.0.block_sparse_moe.experts.1.w1.weight"))(experts)
     with pytest.raises(PairError, match=r"model\.layers\.0\.mlp\.experts\.gate_up_proj are incomplete"):
         Pair.load(experts)
+
+
+def test_two_threads_that_load_leave_the_log_of_transformers_as_it_was() -> None:
+    library, inside, leave = logging.getLogger("transformers"), threading.Event(), threading.Event()
+    before = library.handlers, library.level
+    of_other: list[str] = []
+
+    def load() -> None:
+        with quiet_transformers() as heard:
+            inside.set()
+            leave.wait(20)
+            of_other.extend(heard)
+
+    other = threading.Thread(target=load)
+    with quiet_transformers() as outer, quiet_transformers() as inner:
+        other.start()
+        assert inside.wait(20)
+        library.warning("both")
+    library.warning("one")
+    leave.set()
+    other.join()
+    assert (library.handlers, library.level) == before
+    assert (outer, inner, of_other) == (["both"], ["both"], ["both", "one"])
 
 
 # --- options of from_pretrained ---------------------------------------------------------------------------------------
