@@ -75,8 +75,8 @@ def sources(
     target: str | Path,
     draft: str | Path | None,
     *,
-    device: str | None,
-    draft_device: str | None,
+    device: str | torch.device | None,
+    draft_device: str | torch.device | None,
     dtype: str | torch.dtype | None,
     options: Mapping[str, Any],
 ) -> list[Source]:
@@ -84,6 +84,7 @@ def sources(
 
     Raises `InputError` for options that are unknown or make no sense.
     """
+    device, draft_device = (None if one is None else str(one) for one in (device, draft_device))
     given = {name: value for name, value in options.items() if value is not None}
     for name in options:
         if name.removeprefix(DRAFT) not in (*OF_ONE, *OF_BOTH):

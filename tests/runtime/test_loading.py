@@ -244,6 +244,15 @@ def test_attention_is_chosen_for_both_or_for_the_draft(checkpoint: Path) -> None
     assert [made.config._attn_implementation for made in (pair.target, pair.draft)] == ["eager", "sdpa"]
 
 
+def test_a_device_of_torch_is_taken_as_its_name_is(checkpoint: Path) -> None:
+    cpu = torch.device("cpu")
+    pair = Pair.load(checkpoint, checkpoint, device=cpu, draft_device=cpu, lane="inline")
+    assert pair.draft is not None
+    assert (pair.target.device, pair.draft.device) == (cpu, cpu)
+    with pytest.raises(PairError, match="device meta cannot be used"):
+        Pair.load(checkpoint, device=torch.device("meta"))
+
+
 def test_a_mapped_model_is_not_moved(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PreTrainedModel, "to", lambda *_: pytest.fail("moved what was placed already"))
     pair = Pair.load(checkpoint, device_map={"": "cpu"})
