@@ -79,20 +79,13 @@ class Pair:
             raise InputError(f"unknown lane {lane!r}: choose one of {', '.join(LANES)}")
         if draft is None and lane in ("thread", "process"):
             raise InputError(f"lane {lane!r} is where a draft works, and there is none: leave it out, or give a draft")
-        self._ranks = ranks_of(target)
         if draft is not None and is_split(draft):
             raise PairError("the draft is split over ranks, and it works on rank 0 alone: load it whole")
-        self._plan = admit(target)
-        self._draft_plan = None if draft is None else admit(draft)
         if small_draft_length is not None and small_draft is None:
             raise InputError(f"small_draft_length {small_draft_length} has no use without a small_draft: leave it out")
+        self._draft_plan = None if draft is None else admit(draft)
         small = (AHEAD if small_draft_length is None else small_draft_length, self._draft_plan, matching)
         self._small = None if small_draft is None else SmallDraft.admitted(small_draft, *small)
-        if draft is not None and self._plan.widest == 1:
-            raise PairError(
-                f"{target.config.model_type} cannot verify drafts: on a cache, its forward in transformers is right for one "
-                "token at a time only; use it as the draft, or as a target without one"
-            )
         self.target, self.draft = target, draft
         self.tokenizer, self.matching = tokenizer, matching
         self.lane, self.eager = lane, eager
@@ -104,8 +97,20 @@ class Pair:
         self._watches: dict[str, Watch] = {}
         self.lock = threading.RLock()
         self.user: object = None
-        if self._ranks is not None:
-            self.target_lane()  # from here on, the target answers through its lane only
+        self._ranks = ranks_of(target)  # after what may be refused: the ranks serve one pair only
+        try:
+            self._plan = admit(target)
+            if draft is not None and self._plan.widest == 1:
+                raise PairError(
+                    f"{target.config.model_type} cannot verify drafts: on a cache, its forward in transformers is right for "
+                    "one token at a time only; use it as the draft, or as a target without one"
+                )
+            if self._ranks is not None:
+                self.target_lane()  # from here on, the target answers through its lane only
+        except BaseException:
+            if self._ranks is not None:
+                self._ranks.close()
+            raise
 
     @classmethod
     def load(

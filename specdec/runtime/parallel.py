@@ -20,6 +20,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from typing import Any, ClassVar, NoReturn, TypeVar
 
 import torch
@@ -48,6 +49,9 @@ CHUNK = 1 << 13
 
 HEADER = 8
 """Bytes that hold a call's length."""
+
+LOST = "a rank was lost"
+"""Why ranks cannot be asked any more, when one of them failed in a call."""
 
 T = TypeVar("T")
 
@@ -118,7 +122,8 @@ class Ranks:
 
     A forward that stopped halfway would leave the other ranks waiting in it, so a signal that comes during a forward counts
     after it. When torchrun loses a rank, it sends SIGTERM to the others. Here that becomes the `ModelError` to which `decode`
-    adds its results. Once the loss is known, SIGTERM is ignored, so that the caller has time to keep them.
+    adds its results. Once the loss is known, SIGTERM is ignored, so that the caller has time to keep them; once more after
+    `close`, which may come before it.
     """
 
     led: ClassVar[weakref.WeakSet[PreTrainedModel]] = weakref.WeakSet()
@@ -165,7 +170,7 @@ class Ranks:
             send(self._group, (method, arguments))
             return here(*arguments)
         except Exception as error:  # the other ranks may be anywhere in the forward now
-            self.ended = "a rank was lost"
+            self.ended = LOST
             raise ModelError(
                 f"{self._name} failed on its {self.count} ranks ({reason(error)}): start all of them again"
             ) from error
@@ -175,14 +180,15 @@ class Ranks:
                 self._deliver(self._held.pop(0))
 
     def close(self) -> None:
-        """Let the other ranks end."""
-        if self.ended:
-            return
-        self.ended = "its pair was closed"
-        with suppress(RuntimeError):  # they have ended already
-            send(self._group, None)
-        for number, usual in self._usual.items():
-            signal.signal(number, usual)
+        """Let the other ranks end, and give the signals back. After a loss, the SIGTERM that torchrun sends may come yet."""
+        if not self.ended:
+            self.ended = "its pair was closed"
+            with suppress(RuntimeError):  # they have ended already
+                send(self._group, None)
+        given_back, self._usual = self._usual, {}
+        for number, usual in given_back.items():
+            once = number == signal.SIGTERM and self.ended == LOST
+            signal.signal(number, partial(_ignored_once, usual) if once else usual)
 
     def _guard(self, *_: Any) -> None:
         """Refuse a forward of this rank alone: it would wait for the others."""
@@ -206,6 +212,11 @@ class Ranks:
             raise ModelError(
                 f"{self._name} was told to end (SIGTERM), as torchrun does when a rank is lost: start all of them again"
             )
+
+
+def _ignored_once(usual: Any, number: int, _: Any) -> None:
+    """Handles a signal by giving it back to its usual handler."""
+    signal.signal(number, usual)
 
 
 class SplitRunner(BatchRunner):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,8 +14,10 @@ from decodes import WORDS
 from ranks import PATIENCE_SECONDS, PROMPT
 
 import specdec
-from specdec import InputError, Pair
+from specdec import InputError, Pair, PairError
 from specdec.cli import main
+from specdec.runtime import parallel
+from specdec.runtime.parallel import LOST, Ranks
 from specdec.testing.models import byte_tokenizer, model, resembling
 
 VOCABULARY = len(WORDS)
@@ -72,6 +77,49 @@ def test_a_lost_rank_is_an_error_with_what_was_committed(work: Any, said: str, f
     assert tokens == list(whole[: len(tokens)])
     assert first[2] < PATIENCE_SECONDS
     assert "start all ranks again" in again[0]
+
+
+def failing(*_: Any) -> None:
+    raise RuntimeError("no memory")
+
+
+@pytest.mark.parametrize("why", ["split", "fails", "length"])
+def test_a_pair_that_is_refused_has_asked_no_rank(why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ranks serve one pair only: this must not have been it."""
+    draft = model("llama", seed=2)
+    monkeypatch.setattr("specdec.pair.ranks_of", lambda _: pytest.fail("the ranks serve already"))
+    monkeypatch.setattr("specdec.pair.is_split", lambda _: why == "split")
+    if why == "fails":
+        draft.register_forward_pre_hook(failing)
+    with pytest.raises((InputError, PairError)):
+        Pair(model("llama", seed=1), draft, small_draft_length=3 if why == "length" else None)
+
+
+def test_the_ranks_of_a_target_that_is_refused_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[str] = []
+    monkeypatch.setattr("specdec.pair.ranks_of", lambda _: SimpleNamespace(close=lambda: closed.append("closed")))
+    target = model("llama", seed=1)
+    target.register_forward_pre_hook(failing)
+    with pytest.raises(PairError):
+        Pair(target)
+    assert closed == ["closed"]
+
+
+@pytest.mark.parametrize("why", ["", LOST, "it was told to end"])
+def test_signals_come_back_when_a_pair_is_closed(why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a loss, the SIGTERM that torchrun sends is ignored, whether it comes before `close` or after it."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before: list[Any] = [signal.getsignal(number) for number in numbers]
+    monkeypatch.setattr(parallel.dist, "get_world_size", lambda _: 2)
+    monkeypatch.setattr(parallel, "send", lambda *_: None)
+    split = Ranks(model("llama", seed=1), None)
+    assert all(signal.getsignal(number) not in before for number in numbers)
+    split.ended = why
+    split.close()
+    if why == LOST:
+        os.kill(os.getpid(), signal.SIGTERM)
+    split.close()
+    assert [signal.getsignal(number) for number in numbers] == before
 
 
 def test_no_rank_outlives_rank_0(folder: Path) -> None:
