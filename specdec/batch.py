@@ -28,6 +28,7 @@ from specdec.inputs import at_least_one
 from specdec.pair import Pair, Turn
 from specdec.processors import require_no_memory
 from specdec.runtime.engine import Engine
+from specdec.runtime.placement import device_of
 from specdec.runtime.sides import Waiting
 from specdec.runtime.slot import Slot
 from specdec.settings import Options, Settings, resolve
@@ -221,8 +222,8 @@ class Batch(Iterator[tuple[int, Round]]):
         with self._submitting:
             number = len(self.outputs)
             if number == 0:
-                pair = self._pair
-                require_no_memory(own.sampling.logits_processor, tokens.tokens, pair.vocabulary, pair.target.device)
+                device = device_of(self._pair.target)
+                require_no_memory(own.sampling.logits_processor, tokens.tokens, self._pair.vocabulary, device)
             slot = Slot(self._first_seed + number if seed is None else seed, self._verification, own.sampling)
             output = Output(number, tokens, own, ending, Text(self._tokenizer), slot)
             self.outputs.append(output)

@@ -12,6 +12,7 @@ import pytest
 import ranks
 from decodes import WORDS
 from ranks import PATIENCE_SECONDS, PROMPT
+from tiny_models import Beyond
 
 import specdec
 from specdec import InputError, Pair, PairError
@@ -144,6 +145,10 @@ def test_layers_on_the_disk(models: Path, tmp_path: Path, one_process: Pair) -> 
     assert pair.target.device.type == "meta"
     assert pair.why_eager()["target"] == "its layers lie on several devices (cpu, disk)"
     assert ranks.decoded(pair) == ranks.decoded(one_process)
+    own: dict[str, Any] = {"logits_processor": [Beyond(VOCABULARY // 2)], "temperature": 0, "max_new_tokens": 6}
+    first, second = (specdec.decode(one, specdec.create("pearl", draft_length=2), PROMPT, **own) for one in (pair, one_process))
+    assert first.tokens == second.tokens
+    assert min(first.tokens) >= VOCABULARY // 2
 
 
 def test_a_process_alone_cannot_split(models: Path) -> None:
