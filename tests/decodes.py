@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 from typing import Any
 
 import torch
 
 import specdec
-from specdec import DecodingStrategy, Pair
+from specdec import DecodingStrategy, Pair, Program
+from specdec.effects import drive
+from specdec.runtime.engine import Engine
+from specdec.runtime.slot import Slot
 from strategies.lengths import Confident
 
 Tokens = tuple[int, ...]
@@ -52,3 +56,13 @@ def generated(target: Any, prompt: Tokens, new_tokens: int) -> Tokens:
         ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=new_tokens, pad_token_id=0, use_cache=True
     )
     return tuple(output[0, len(prompt) :].tolist())
+
+
+def one_round(engine: Engine, slot: Slot, program: Program[Any]) -> Any:
+    """What a round of one sequence returns, which has both lanes to itself."""
+    waiting = drive(program, partial(engine.answer, slot))
+    while True:
+        try:
+            engine.work([next(waiting)])
+        except StopIteration as finished:
+            return finished.value

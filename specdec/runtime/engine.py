@@ -13,21 +13,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from specdec.effects import Effect, Guess, Program, Verdict, Verify, drive
+from specdec.effects import Effect, Guess, Verdict, Verify
 from specdec.runtime.lane import Lane
 from specdec.runtime.messages import Scoring
 from specdec.runtime.sides import DraftSide, TargetSide, Waiting, answered_later
 from specdec.runtime.slot import Slot
 from specdec.synthetic import Synthetic
 from specdec.verification import Row, greedy_rule
-
-S = TypeVar("S")
 
 
 class TensorWindow:
@@ -114,16 +111,6 @@ class Engine:
         returns the answer when it is resumed, which must be after `work`.
         """
         return self._verdict(slot, effect) if isinstance(effect, Verify) else answered_later(slot, effect)
-
-    def run(self, slot: Slot, program: Program[S]) -> S:
-        """Run one round of one sequence, which has both lanes to itself. Returns what the program returns."""
-        round = drive(program, partial(self.answer, slot))
-        while True:
-            try:
-                waiting = next(round)
-            except StopIteration as finished:
-                return finished.value
-            self.work([waiting])
 
     def work(self, waiting: Sequence[Waiting]) -> None:
         """Answer all that sequences wait for. Both lanes work once, at the same time; the target works in this thread."""

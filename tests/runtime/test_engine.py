@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from decodes import one_round
 
 from specdec import (
     Both,
@@ -42,7 +43,7 @@ def run(pair: Pair) -> Callable[[Effect[Any]], Any]:
     """Ask one effect of an engine, as the only effect of a round."""
     engine, slot = Engine(pair.target_lane(), pair.draft_lane(), pair.context_limit), Slot(0)
     engine.begin(slot, PROMPT.tokens)
-    return lambda effect: engine.run(slot, iter(effect))
+    return lambda effect: one_round(engine, slot, iter(effect))
 
 
 def drafted(answer: Any) -> bool:
