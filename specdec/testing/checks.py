@@ -18,6 +18,7 @@ from specdec.errors import CheckFailed, SpecdecError
 from specdec.law.proof import assert_lossless
 from specdec.plugins import Plugins
 from specdec.strategy import DecodingStrategy
+from specdec.testing.watched import NOISES, PROMPTS, races, watched_rows
 
 Check: TypeAlias = Callable[[DecodingStrategy], None]
 """A check of one strategy."""
@@ -25,9 +26,6 @@ Check: TypeAlias = Callable[[DecodingStrategy], None]
 CHECKS: Plugins[Check] = Plugins("specdec.checks", "check", "function of a strategy", lambda _, it: callable(it))
 
 BUDGETS = (1, 2, 16)
-PROMPTS = ((5,), (1, 2, 3, 1, 2))
-NOISES = (0.05, 1.0)
-"""A draft that nearly always agrees with the target, and one that seldom does."""
 
 
 def checks() -> dict[str, Check]:
@@ -85,7 +83,6 @@ def _decodes(
     strategy: DecodingStrategy, pair: Any, prompt: tuple[int, ...], budget: int, targets: tuple[int, ...] | None
 ) -> None:
     from specdec.decoding import decode
-    from specdec.testing.watched import races
 
     for temperature in (0.0, 1.0):
         options: dict[str, Any] = {"max_new_tokens": budget, "temperature": temperature, "seed": budget}
@@ -108,8 +105,6 @@ def _decodes(
 
 def rows(strategy: DecodingStrategy) -> None:
     """In a sampled decode on real models, rows are those of forwards without a cache, and guesses keep theirs."""
-    from specdec.testing.watched import watched_rows
-
     watched_rows(strategy)
 
 
@@ -117,7 +112,6 @@ def lanes(strategy: DecodingStrategy) -> None:
     """The same seed gives the same tokens wherever the draft works, unless the strategy races."""
     from specdec.decoding import decode
     from specdec.testing.pair import tiny_pair
-    from specdec.testing.watched import races
 
     made: dict[str, tuple[int, ...]] = {}
     for lane in ("inline", "thread", "process") if strategy.drafts else ("inline",):

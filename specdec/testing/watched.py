@@ -28,7 +28,6 @@ from specdec.effects import (
 )
 from specdec.state import Facts
 from specdec.strategy import DecodingStrategy
-from specdec.testing.checks import NOISES, PROMPTS
 
 if TYPE_CHECKING:
     from typing import Self
@@ -37,7 +36,9 @@ TOLERANCE = 1e-3
 """Of rows, which are made of large logits here: far above rounding, far below any wrong row."""
 
 TOKENS = 24
-PROMPT = PROMPTS[1]
+PROMPTS = ((5,), (1, 2, 3, 1, 2))
+NOISES = (0.05, 1.0)
+"""A draft that nearly always agrees with the target, and one that seldom does."""
 
 
 @dataclass(eq=False)
@@ -155,7 +156,7 @@ def watched(strategy: DecodingStrategy, noise: float) -> Record:
 
     with tiny_pair(noise) as pair:
         record = Record((pair.target, pair.draft))
-        decode(pair, Watched(strategy, record), PROMPT, max_new_tokens=TOKENS, temperature=1, seed=1, eos=())
+        decode(pair, Watched(strategy, record), PROMPTS[1], max_new_tokens=TOKENS, temperature=1, seed=1, eos=())
     return record
 
 
