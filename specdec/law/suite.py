@@ -18,7 +18,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass, fields
+from inspect import getsourcefile, isroutine
+from pathlib import Path
+from traceback import extract_tb
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from specdec.errors import InputError, SpecdecError
@@ -157,7 +161,8 @@ def prove_all(
     Each proof is on `pairs` generated pairs and, for outputs of up to `new_tokens` tokens, on some more; another `seed` gives
     other pairs. `policies` are strategies too, such as those of `with_policies`: each is proved under one rule, all rules in
     turn, on a fifth of the pairs. A strategy whose law cannot be computed gets a proof that is not exact, with the error as its
-    counterexample. Ctrl-C ends the work and keeps the proofs that are done.
+    counterexample, and so does one whose own file raises something else. The other proofs go on. Ctrl-C ends the work and keeps
+    the proofs that are done.
     """
     at_least_one(pairs=pairs, new_tokens=new_tokens)
     for strategy in (*strategies, *policies):
@@ -244,9 +249,26 @@ def _prove(strategy: DecodingStrategy, verification: str | Rule, pairs: int, see
             if claimed
             else how_lossy(strategy, verification, pairs, seed)
         )
-    except Exception as error:  # a rule or strategy of a stranger's may raise anything; the other proofs are kept
-        fault = str(error) if isinstance(error, SpecdecError) else f"{type(error).__name__}: {error}"
-        return Proof(strategy.name, strategy.parameters, name_of(verification), claimed, 0, None, False, 0.0, fault)
+    except SpecdecError as error:
+        fault = str(error)
+    except Exception as error:
+        line = _line_of(error, strategy, rule(verification))
+        if line is None or isinstance(error, MemoryError):
+            raise
+        fault = f"{line}: {type(error).__name__}: {error}: correct it"
+    return Proof(strategy.name, strategy.parameters, name_of(verification), claimed, 0, None, False, 0.0, fault)
+
+
+def _line_of(error: Exception, strategy: DecodingStrategy, verification: Rule) -> str | None:
+    """The last line of the strategy's, the policy's or the rule's own file that led to an error; `None` where none did."""
+    things: list[Any] = [type(strategy), verification if isroutine(verification) else type(verification)]
+    things += [type(strategy.policy)] if isinstance(strategy, DraftingStrategy) else []
+    files: set[str | None] = set()
+    for thing in things:
+        with suppress(TypeError):  # it was made without a file
+            files.add(getsourcefile(thing))
+    frames = [frame for frame in extract_tb(error.__traceback__) if frame.filename in files]
+    return f"{Path(frames[-1].filename).name} line {frames[-1].lineno}" if frames else None
 
 
 def _require_importable(claim: _Claim) -> None:

@@ -116,19 +116,18 @@ def test_what_is_no_strategy_is_refused_in_one_line(run: Callable[..., Ran], own
     assert_one_line(run("simulate", "--strategy", place, *COMMON), *parts)
 
 
-@pytest.mark.parametrize(
-    "command",
-    [("simulate", *COMMON, "--strategy"), ("prove", "--pairs", "2", "--verification", "token")],
-    ids=["here", "in a worker"],
-)
 def test_an_error_in_a_persons_strategy_names_the_line_and_is_no_bug(
-    run: Callable[..., Ran], own: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+    run: Callable[..., Ran], own: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(TRACEBACK, raising=False)
     line = OWN.splitlines().index("        return guess.unknown") + 1
-    failed = run(*command, "./own_code.py:Failing")
+    failed = run("simulate", *COMMON, "--strategy", "./own_code.py:Failing")
     assert_one_line(failed, f"own_code.py line {line}: AttributeError", "'unknown'", "correct it")
     assert "bug" not in failed.err
+    proved = run("prove", "--pairs", "2", "--verification", "token", "autoregressive,./own_code.py:Failing")
+    assert (proved.code, proved.err) == (1, "")
+    assert f"own_code.py line {line}: AttributeError" in proved.out
+    assert "1 of 5 laws equal the target's" in proved.out  # the other strategy's proof is kept
 
 
 def test_a_draft_length_is_a_policy_by_its_name_or_place(own: Path) -> None:

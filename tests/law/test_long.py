@@ -123,7 +123,7 @@ def test_a_round_that_does_not_end_is_refused_in_one_line() -> None:
 def test_a_report_says_how_far_it_looked() -> None:
     found = prove_all([Pearl(2), Pearl(7)], ["token"], pairs=4, new_tokens=6)
     said = " ".join(str(found).split())
-    assert "Outputs of up to 4 tokens were enumerated, and on some pairs with few open positions outputs of up to 6;" in said
+    assert "Outputs of up to 2 tokens were enumerated, and on some pairs with few open positions outputs of up to 6;" in said
     assert "Proved for draft lengths 2, 7; another one needs a proof of its own" in said
     assert "No output of 6 tokens holds a whole draft of 7: give --new-tokens 8 or more." in said
     assert {(proof.pairs, proof.long_pairs, proof.new_tokens) for proof in found.proofs} == {(4, 1, 6)}
