@@ -16,6 +16,7 @@ it is.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from fractions import Fraction
 from typing import Any, NamedTuple, TypeVar
 
 from specdec.errors import NotLossless, StrategyError
@@ -114,7 +115,7 @@ class Oracle:
         if self._repeats:
             return self._taken(asked)
         total = weights.sum()
-        if total == 0 or any(_negative(weight) for weight in asked):
+        if not total or any(map(_negative, asked)):
             written = ", ".join(map(str, asked))
             raise NotLossless(f"a rule picks a token by the weights ({written}): give some above 0, and none below")
         return self._new(asked, [weight / total for weight in asked])
@@ -138,7 +139,7 @@ def branches(run: Callable[[Oracle], T]) -> Iterator[tuple[T, Any]]:
 
 def _negative(weight: Any) -> bool:
     """Whether a weight is below 0; one that was rounded may be so by a little."""
-    return bool(weight < (-ROUNDING if isinstance(weight, float) else 0))
+    return bool((weight.numerator if type(weight) is Fraction else weight + ROUNDING) < 0)  # fractions compare slowly
 
 
 def _asked_differently() -> StrategyError:

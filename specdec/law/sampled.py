@@ -33,7 +33,7 @@ TEXT_TOKENS = 64
 TOKENS = 4000
 """Tokens in all that belong to 200 pairs."""
 
-FEWEST = 1000
+FEWEST = 800
 """Tokens that are sampled for few pairs: with fewer, no count is large enough to be judged."""
 
 LIMIT = 6.0
