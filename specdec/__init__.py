@@ -40,9 +40,10 @@ from specdec.strategy import DecodingStrategy, DraftingStrategy, available, crea
 from specdec.verification import Chance, Decision, Rule, Window, rules
 
 if TYPE_CHECKING:
-    from specdec.batch import Batch, Result, Round
+    from specdec.batch import Batch
     from specdec.decoding import Decoding, decode
     from specdec.law.proof import assert_lossless
+    from specdec.output import Result, Round
     from specdec.own_layers import self_draft
     from specdec.pair import Pair
     from specdec.sampling import Sampling
@@ -52,8 +53,8 @@ _LATER = {
     "Batch": "specdec.batch",
     "Decoding": "specdec.decoding",
     "Pair": "specdec.pair",
-    "Result": "specdec.batch",
-    "Round": "specdec.batch",
+    "Result": "specdec.output",
+    "Round": "specdec.output",
     "Sampling": "specdec.sampling",
     "Statistics": "specdec.statistics",
     "assert_lossless": "specdec.law.proof",

@@ -15,104 +15,29 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from numbers import Integral
 from typing import Any
 
 from specdec.effects import Committed, drive
-from specdec.ending import Ending, Stop, TimeLimit, committed
+from specdec.ending import Ending, Stop, TimeLimit
 from specdec.errors import InputError, LaneError, ModelError, StrategyError
 from specdec.inputs import at_least_one
+from specdec.output import Output, Round
 from specdec.pair import Pair, Turn
 from specdec.processors import require_no_memory
 from specdec.runtime.engine import Engine
 from specdec.runtime.placement import device_of
-from specdec.runtime.sides import Waiting
 from specdec.runtime.slot import Slot
 from specdec.settings import Options, Settings, resolve
 from specdec.state import Costs, Facts, KnownFacts
-from specdec.statistics import Statistics
 from specdec.stopping import StopStrings
 from specdec.strategy import DecodingStrategy, require_strategy
 from specdec.synthetic import synthetic
 from specdec.text import Prompt, Text, prompt_list, prompt_tokens
 from specdec.verification import Rule
-
-
-@dataclass(frozen=True)
-class Round:
-    """What one round added to the output.
-
-    `tokens`     new token ids
-    `accepted`   how many of them, the first ones, were drafted
-    `text`       new text; it may lack the last tokens, since a character may need several
-    """
-
-    tokens: tuple[int, ...]
-    accepted: int
-    text: str
-
-
-@dataclass(frozen=True)
-class Result:
-    """A finished output, without the prompt.
-
-    `tokens`      token ids; an end-of-sequence token is kept
-    `text`        their text without special tokens; a stop string is kept. Empty when the pair has no tokenizer, and when
-                  acceptance was synthetic
-    `finished_by` `"eos"`, `"length"`, `"stop"` for a stop string, `"time"` for `max_time`, or any reason that
-                  `stop` named; `None` when interrupted
-    `statistics`  counts and seconds
-    `strategy`    what decoded it, with the draft length that `"auto"` stood for; `None` for what is not a strategy of ours
-    """
-
-    tokens: tuple[int, ...]
-    text: str
-    finished_by: str | None
-    statistics: Statistics
-    strategy: DecodingStrategy | None = None
-
-
-class Output:
-    """One sequence: its prompt, its strategy's state, the round under way, and the output so far.
-
-    A round is under way while it is `waiting`. One that raised is not: the next one begins anew, from the same state.
-    """
-
-    def __init__(self, number: int, prompt: Committed, settings: Settings, ending: Ending, text: Text, slot: Slot) -> None:
-        self.number, self.prompt, self.settings, self.slot = number, prompt, settings, slot
-        self.ending, self._text = ending, text
-        self.state: Any = None
-        self.round: Generator[Waiting, None, Any] | None = None
-        self.waiting: Waiting | None = None
-        self.tokens: tuple[int, ...] = ()
-        self.finished_by: str | None = None
-        self.strategy: DecodingStrategy | None = None
-        self._accepted = 0
-
-    def start(self, round: Generator[Waiting, None, Any]) -> None:
-        """Begin a round."""
-        self.round = round
-        self._accepted = self.slot.statistics.accepted_tokens
-
-    def end(self, state: Any) -> tuple[int, ...]:
-        """End the round with its new state. Returns its tokens that belong to the output."""
-        new_tokens, reason = self.ending.cut(committed(self.state), committed(state), len(self.tokens))
-        self.slot.statistics.new_tokens += len(new_tokens)
-        self.state, self.finished_by = state, reason  # last: what raises above (a stop, Ctrl-C) leaves the output as it was
-        self.tokens += new_tokens
-        return new_tokens
-
-    def report(self, new_tokens: tuple[int, ...]) -> Round:
-        """The round that just ended."""
-        accepted = min(self.slot.statistics.accepted_tokens - self._accepted, len(new_tokens))
-        return Round(new_tokens, accepted, self._text.grown(self.tokens, final=self.finished_by is not None))
-
-    def result(self) -> Result:
-        """What was committed so far."""
-        return Result(self.tokens, self._text.of(self.tokens), self.finished_by, self.slot.statistics, self.strategy)
 
 
 @dataclass(frozen=True)

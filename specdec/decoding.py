@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, overload
 
-from specdec.batch import Batch, Result, Round
+from specdec.batch import Batch
 from specdec.errors import ModelError
+from specdec.output import Result, Round
 from specdec.pair import Pair
 from specdec.settings import Settings
 from specdec.strategy import DecodingStrategy

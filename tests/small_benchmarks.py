@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from specdec import DecodingStrategy, Pair, Statistics, create
-from specdec.batch import Result
 from specdec.bench import BASELINE, Benchmark, BenchReport, Contender, report_of
 from specdec.bench.values import PairSteps
+from specdec.output import Result
 
 TEXTS = [[1, 2, 3], [4, 5], [6, 7, 8, 9]]
 """Prompts as token ids."""

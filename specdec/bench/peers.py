@@ -20,11 +20,11 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, PreTrainedModel
 
-from specdec.batch import Result
 from specdec.bench.run import ALL_DRAFT_LENGTHS, Decoder
 from specdec.bench.values import BASELINE
 from specdec.errors import InputError
 from specdec.loading import quiet_transformers
+from specdec.output import Result
 from specdec.pair import Pair
 from specdec.runtime.cache import cache_name
 from specdec.runtime.vocabulary import head_size

@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from specdec.batch import Result
 from specdec.bench.values import BASELINE, PairSteps
 from specdec.decoding import decode
 from specdec.effects import Committed
@@ -24,6 +23,7 @@ from specdec.inputs import at_least_one
 from specdec.machine import OtherWork
 from specdec.measure import SampledAcceptance, measure_acceptance, profile
 from specdec.measure.pair import needed_cores
+from specdec.output import Result
 from specdec.pair import Pair
 from specdec.profile import Profile
 from specdec.report import spelled

@@ -20,9 +20,9 @@ from specdec.synthetic import require_text
 from specdec.verification import is_lossless
 
 if TYPE_CHECKING:
-    from specdec.batch import Result
     from specdec.decoding import Decoding
     from specdec.generated import Generated, GenerateSettings
+    from specdec.output import Result
     from specdec.pair import Pair
     from specdec.strategy import DecodingStrategy
 

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
-from specdec.batch import Result
 from specdec.decoding import Decoding, decode
 from specdec.errors import InputError
 from specdec.huggingface.inputs import Prompts, prompts_of, require_own_inputs, require_plain_rows
 from specdec.huggingface.options import require_possible, require_text_only
 from specdec.huggingface.outputs import as_dictionary, sequences_of
 from specdec.huggingface.rows import Endings, Group, endings_of, grouped
+from specdec.output import Result
 from specdec.pair import Pair
 from specdec.runtime.watch import evaluation
 from specdec.sampling import Sampling

@@ -14,10 +14,10 @@ from tiny_models import minuscule
 from transformers import GenerationConfig
 
 from specdec import InputError, Pair, create, decode
-from specdec.batch import Result
 from specdec.bench import BASELINE, Ours, hugging_face, report_of
 from specdec.bench.peers import HuggingFaceAssisted, HuggingFaceGenerate, TimedForward, counted
 from specdec.bench.values import PeerComparison
+from specdec.output import Result
 
 OPTIONS: dict[str, Any] = {"max_new_tokens": 24, "temperature": 0.0, "verification": "token", "seed": 5}
 

@@ -12,10 +12,10 @@ from small_benchmarks import TEXTS, finished, reported, small, strategies
 from tiny_models import minuscule
 
 from specdec import DecodingStrategy, InputError, Pair, create
-from specdec.batch import Result
 from specdec.bench import BASELINE, BenchReport, Contender, Ours, bench, hugging_face, line_up, report_of
 from specdec.bench.greedy import greedy_check
 from specdec.decoding import decode
+from specdec.output import Result
 
 
 def test_every_cell_has_every_contender_in_turn_on_the_same_prompt_and_seed(

@@ -96,7 +96,7 @@ ROOMS: dict[str, dict[str, str]] = {
         "law": "law",
         "runtime": "runtime",
         "pair": "own_layers source diagnosis correction loading vocabularies drafters pair settings summary",
-        "decoding": "encoded chat text batch decoding generated",
+        "decoding": "encoded chat text output batch decoding generated",
         "huggingface": "huggingface",
         "measure": "measure",
         "bench": "bench",
