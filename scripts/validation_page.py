@@ -263,15 +263,18 @@ def at_pace(path: Path) -> Iterator[str]:
     point, repeats = max(waits, key=lambda wait: max(wait[1]) / min(wait[1]))
     ttft = " and ".join(f"{1000 * seconds:.0f}" for seconds in repeats)
     fastest, slowest = signed(min(report.paces) - 1), signed(max(report.paces) - 1)
+    varied = [100 * one for point in report.points for one in point.pace_variation]
+    least, most = f"{min(varied):.0f}", f"{max(varied):.0f}"
     yield f"""
 ### On a machine that changes its speed
 
 `{path.name}`: float32, {report.repeats} repeats. The command said:
 *{busy_sentence(report.busy)}*
 Equal arrivals gave a mean TTFT of {ttft} ms ({point.strategy} at {100 * point.load:.0f} %), so no prediction is
-within 10 % of both. Seconds of work were off the prediction by {fastest} to {slowest}, and queues multiply that. Hence
-each run is simulated once more at its own *pace*, by which its seconds of work are right. Nothing else is taken from the run.
-The errors that remain are those of the simulation, and of a speed that changes within a run:
+within 10 % of all of them. Seconds of work were off the prediction by {fastest} to {slowest}, and within a run the
+machine's speed varied by {least} to {most} % (standard deviation). Queues multiply that. Hence each run is simulated once more
+at its own *pace*: how much longer steps of as many sequences took in each 50 steps than in the whole run, and how long the run
+worked in all. Nothing else is taken from the run. The errors that remain are those of the simulation:
 
 | strategy | load | pace | TTFT mean, P90 | TPOT mean, P90 | E2E mean, P90 | tok/s |
 |---|---|---|---|---|---|---|"""

@@ -27,7 +27,7 @@ class Compared(Report):
     `measured`        median over repeats
     `error`           predicted over measured, minus 1
     `repeats`         what was measured in each repeat
-    `at_pace`         what is predicted for each repeat at the pace of the machine in it
+    `at_pace`         what is predicted for each repeat at the machine's pace in it, at each moment
     `error_at_pace`   median over repeats of that over what was measured, minus 1
     `chance`          standard deviation of one simulated run, over the mean: other guesses are accepted each time
     """
@@ -67,6 +67,7 @@ class LoadPoint(Report):
     `compared`              what was predicted and measured
     `pace`                  of each repeat: how much longer everything took than simulated, by its seconds of work. Above 1, the
                             machine was slower than in the profiles, or fewer guesses were accepted
+    `pace_variation`        of each repeat: the standard deviation of the pace within it, over its mean
     """
 
     strategy: str
@@ -76,6 +77,7 @@ class LoadPoint(Report):
     busy: float
     compared: tuple[Compared, ...]
     pace: tuple[float, ...] = ()
+    pace_variation: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -148,14 +150,20 @@ class LoadValidation(Report):
             return ""
         return f" A repeat is off the median of all by {100 * mean(scatter):.1f} %, at most {100 * max(scatter):.1f} %."
 
+    def _varied(self) -> str:
+        varied = [100 * one for point in self.points for one in point.pace_variation]
+        if not varied:
+            return ""
+        return f" Within a run, the machine's speed varied by {min(varied):.1f} to {max(varied):.1f} % (standard deviation)."
+
     def _at_pace(self) -> list[str]:
         """The sentence on the machine's pace, where it was measured."""
         if not self.paces:
             return []
         slowest, fastest = max(self.paces), min(self.paces)
         said = [
-            f"Seconds of work in a run were off the prediction by {100 * (fastest - 1):+.1f} to {100 * (slowest - 1):+.1f} %. "
-            f"{_said('At the pace of each run, the mean error is', self.errors_at_pace)}"
+            f"Seconds of work in a run were off the prediction by {100 * (fastest - 1):+.1f} to {100 * (slowest - 1):+.1f} %."
+            f"{self._varied()} {_said('At the pace of each run, the mean error is', self.errors_at_pace)}"
         ]
         if (by_chance := self.beyond_by_chance(BAR, self.repeats)) >= 0.1:
             said.append(

@@ -5,12 +5,12 @@ on one running `specdec.Batch`. Profiles are taken before and after every repeat
 prediction is fitted to what was played.
 
 A machine may be slower in a run than in the profiles, or a run may accept fewer guesses, and queues multiply that. So each run
-is simulated once more at its own *pace*, the one number that is taken from it: what remains is the error of the simulation.
+is simulated once more on a machine of its own *pace* (`sim.study.pace`): what remains is the error of the simulation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import cycle, islice
@@ -25,8 +25,9 @@ from sim.setup.profiles import measured_acceptance, measured_system
 from sim.setup.system import System
 from sim.stream.chain import Compiled, compile_strategy
 from sim.study.load_report import Compared, LoadPoint, LoadValidation
+from sim.study.pace import STEADY, Pace, with_work
 from sim.traffic.metrics import Summary
-from sim.traffic.record import Server
+from sim.traffic.record import Iterations, Server
 from sim.traffic.serving import capacity_per_second, simulate_serving
 from sim.traffic.workload import Arrivals, Lengths, Traffic, Workload
 from specdec.errors import InputError
@@ -63,10 +64,12 @@ def quantities(submitted: Floats, first: Floats, finish: Floats, output: Counts)
 
 @dataclass(frozen=True)
 class Run:
-    """One strategy that was played at one load: what was measured, seconds of work, and the share that other processes took."""
+    """One strategy that was played at one load: what was measured, seconds of work, the machine's pace, and the share that
+    other processes took."""
 
     measured: Quantities
     working_seconds: float
+    pace: Pace
     busy: float
 
 
@@ -177,7 +180,7 @@ class LoadComparison:
             np.array([one.finish_seconds for one in done]),
             workload.output_tokens,
         )
-        return Run(measured, played.working_seconds, busy)
+        return Run(measured, played.working_seconds, Pace.of(played.steps), busy)
 
     @property
     def whole_repeats(self) -> int:
@@ -199,49 +202,37 @@ class LoadComparison:
         workload, strategy = self.workloads[number, load], self.strategies[number]
         alike = partial(simulated, compiled, acceptance, system, workload, self.server)
         predicted, runs = alike(), self.runs[number, load][: self.whole_repeats]
-        paced = [at_own_pace(alike, run.working_seconds) for run in runs]
+        paced = [with_work(alike, run.working_seconds, run.pace) for run in runs]
         compared: list[Compared] = []
         for name, value in predicted.quantities.items():
-            repeats, at_pace = tuple(run.measured[name] for run in runs), tuple(one[name] for _, one in paced)
+            repeats, at_pace = tuple(run.measured[name] for run in runs), tuple(one.quantities[name] for _, one in paced)
             measured = median(repeats)
             remains = median(ours / theirs - 1 for ours, theirs in zip(at_pace, repeats, strict=True))
             chance = predicted.deviations[name] / value
             compared.append(Compared(name, value, measured, value / measured - 1, repeats, at_pace, remains, chance))
         rate = (len(workload) - 1) / float(workload.arrival_seconds[-1] - workload.arrival_seconds[0])
-        busy, pace = median(run.busy for run in runs), tuple(pace for pace, _ in paced)
-        return LoadPoint(strategy.name, strategy.parameters, load, rate, busy, tuple(compared), pace)
+        busy, levels = median(run.busy for run in runs), tuple(level for level, _ in paced)
+        varied = tuple(run.pace.variation for run in runs)
+        return LoadPoint(strategy.name, strategy.parameters, load, rate, busy, tuple(compared), levels, varied)
 
 
 def simulated(
-    compiled: Compiled, acceptance: Acceptance, system: System, workload: Workload, server: Server, pace: float = 1.0
+    compiled: Compiled, acceptance: Acceptance, system: System, workload: Workload, server: Server, pace: Pace = STEADY
 ) -> Predicted:
-    """By simulations on a machine that takes `pace` times as long for everything."""
-    faster = replace(workload, arrival_seconds=workload.arrival_seconds / pace)  # arrivals by the machine's own clock
-    runs = [simulate_serving(compiled, acceptance, system, faster, server, seed) for seed in range(SEEDS)]
-    times = [pace * np.stack((run.submitted_seconds, run.first_token_seconds, run.finish_seconds)) for run in runs]
+    """By simulations, which run by the machine's own clock: arrivals are told in its seconds, and results in wall seconds."""
+    ours = replace(workload, arrival_seconds=pace.machine(workload.arrival_seconds))
+    runs = [simulate_serving(compiled, acceptance, system, ours, server, seed) for seed in range(SEEDS)]
+    times = [tuple(map(pace.wall, (run.submitted_seconds, run.first_token_seconds, run.finish_seconds))) for run in runs]
     found = [quantities(sent, first, finish, workload.output_tokens) for sent, first, finish in times]
     means = {name: mean(one[name] for one in found) for name in found[0]}
     deviations = {name: stdev(one[name] for one in found) for name in found[0]}
-    return Predicted(means, deviations, pace * mean(float(run.iterations.seconds.sum()) for run in runs))
+    return Predicted(means, deviations, mean(_working_seconds(run.iterations, pace) for run in runs))
 
 
-def at_own_pace(alike: Callable[..., Predicted], working_seconds: float) -> tuple[float, Quantities]:
-    """The pace at which simulations work for as many seconds, and what they predict then.
+def _working_seconds(iterations: Iterations, pace: Pace) -> float:
+    ends = iterations.end_seconds
+    return float((pace.wall(ends) - pace.wall(ends - iterations.seconds)).sum())
 
-    A slower machine has more sequences in each forward, so seconds of work grow less than the pace: it is found in a few steps.
-    """
-    pace, predicted = 1.0, alike()
-    for _ in range(PACE_STEPS):
-        longer = working_seconds / predicted.working_seconds
-        if abs(longer - 1) < PACE_ERROR:
-            break
-        pace *= longer
-        predicted = alike(pace=pace)
-    return pace, predicted.quantities
-
-
-PACE_STEPS, PACE_ERROR = 10, 1e-3
-"""Steps in which a pace is found at most, and by how much its seconds of work may be off."""
 
 LOOK_AHEAD = 16
 """Tokens of the context that are left for drafts."""

@@ -16,6 +16,7 @@ from typing import Any
 from specdec.batch import Batch
 from specdec.errors import InputError
 from specdec.inputs import at_least_one
+from specdec.output import Output
 from specdec.pair import Pair
 from specdec.settings import Options, resolve
 from specdec.strategy import DecodingStrategy
@@ -62,16 +63,36 @@ class Answered:
         return self.deliveries[-1][0]
 
 
+@dataclass(frozen=True)
+class Step:
+    """One step of the batch.
+
+    `begin_seconds`, `end_seconds`   since the start
+    `prompt_seconds`                 of these, in which prompts were read
+    `sequences`                      that were in the batch
+    """
+
+    begin_seconds: float
+    end_seconds: float
+    prompt_seconds: float
+    sequences: int
+
+
 @dataclass
 class Played:
     """Requests that were served.
 
-    `answers`           one for each request, in their order
-    `working_seconds`   in which at least one sequence was in the batch
+    `answers`   one for each request, in their order
+    `steps`     of the batch, in the order in which they were taken
     """
 
     answers: list[Answered] = field(default_factory=list[Answered])
-    working_seconds: float = 0.0
+    steps: list[Step] = field(default_factory=list[Step])
+
+    @property
+    def working_seconds(self) -> float:
+        """Seconds in which at least one sequence was in the batch."""
+        return sum(step.end_seconds - step.begin_seconds for step in self.steps)
 
 
 def play(
@@ -120,10 +141,12 @@ def play(
         if not open_requests:
             time.sleep(max(0.0, requests[len(answered)].arrival_seconds - (time.perf_counter() - start)))
             continue
-        before = time.perf_counter() - start
+        asked = [batch.outputs[number] for number in sorted(open_requests)]
+        prompts_before, before = _prompt_seconds(asked), time.perf_counter() - start
         batch.step()
         now = time.perf_counter() - start
-        played.working_seconds += now - before
+        running = sum(output.state is not None for output in asked)
+        played.steps.append(Step(before, now, _prompt_seconds(asked) - prompts_before, running))
         for number in sorted(open_requests):
             output = batch.outputs[number]
             new_tokens = len(output.tokens) - sum(tokens for _, tokens in answered[number].deliveries)
@@ -134,3 +157,8 @@ def play(
                 if clients is not None:
                     free_since.append(now)
     return played
+
+
+def _prompt_seconds(outputs: Sequence[Output]) -> float:
+    """Seconds in which the prompts of outputs were read so far."""
+    return sum(output.slot.statistics.prefill_seconds for output in outputs)

@@ -21,7 +21,8 @@ from sim.setup.latency import Constant
 from sim.setup.system import System
 from sim.stream.chain import compile_strategy
 from sim.study.load_report import Compared, LoadPoint, LoadValidation
-from sim.study.validate_load import at_own_pace, quantities, simulated, validate_load
+from sim.study.pace import STEADY, with_work
+from sim.study.validate_load import quantities, simulated, validate_load
 from sim.traffic.serving import simulate_serving
 from sim.traffic.workload import Arrivals, Lengths, Traffic, Workload
 from specdec import DecodingStrategy, InputError, Pair, create
@@ -65,7 +66,7 @@ def test_every_quantity_is_predicted_and_measured(found: LoadValidation) -> None
         assert all(one.error == one.predicted / one.measured - 1 for one in point.compared)
         assert all(one.repeats == (one.measured,) for one in point.compared)
         assert all(one.error_at_pace == one.at_pace[0] / one.measured - 1 for one in point.compared)
-        assert len(point.pace) == 1
+        assert len(point.pace) == len(point.pace_variation) == 1
     assert any(one.chance > 0 for one in found.points[1].compared)  # some guesses are accepted, others are not
     assert found.profile is not None
     assert found.profile.pair.target
@@ -80,8 +81,9 @@ def test_the_pace_is_that_of_the_seconds_of_work_that_were_played(monkeypatch: p
 
     def slow(*arguments: Any, **options: Any) -> serving.Played:
         played = real(*arguments, **options)
-        told.append(replace(played, working_seconds=1000.0))
-        return told[-1]
+        played.steps[-1] = replace(played.steps[-1], end_seconds=played.steps[-1].end_seconds + 1000)
+        told.append(played)
+        return played
 
     monkeypatch.setattr(serving, "play", slow)
     target = minuscule(16, seed=3)
@@ -105,9 +107,12 @@ def test_errors_are_signed_and_a_busy_machine_is_named_instead(found: LoadValida
 def test_what_remains_at_the_pace_of_the_runs_is_said(found: LoadValidation) -> None:
     """By hand: one quantity 20 % off, 4 % at the pace of a run that took 1.15 times as long."""
     one = Compared("ttft_mean", 0.8, 1.0, -0.2, (1.0,), (0.96,), -0.04)
-    said = " ".join(str(LoadValidation(4, 10, 1, 0.0, (LoadPoint("pearl", {}, 0.5, 1.0, 0.0, (one,), (1.15, 0.9)),))).split())
+    said = " ".join(
+        str(LoadValidation(4, 10, 1, 0.0, (LoadPoint("pearl", {}, 0.5, 1.0, 0.0, (one,), (1.15, 0.9), (0.02, 0.3)),))).split()
+    )
     assert "(-4.0 %)" in said
     assert "Seconds of work in a run were off the prediction by -10.0 to +15.0 %." in said
+    assert "Within a run, the machine's speed varied by 2.0 to 30.0 % (standard deviation)." in said
     assert "At the pace of each run, the mean error is 4.0 %, largest -4.0 %." in said
     assert "At the pace" not in str(replace(found, points=tuple(replace(point, pace=()) for point in found.points)))
 
@@ -144,9 +149,9 @@ def test_the_pace_of_a_slower_machine_is_found_and_explains_its_times() -> None:
     predicted, measured = alike(), run.quantities
     assert 0.01 < predicted.deviations["tpot_mean"] / predicted.quantities["tpot_mean"] < 0.05
     assert predicted.quantities["ttft_mean"] < 0.85 * measured["ttft_mean"]
-    pace, at_pace = at_own_pace(alike, run.working_seconds)
+    pace, found = with_work(alike, run.working_seconds, STEADY)
     assert pace == pytest.approx(1.15, rel=3e-3)
-    assert at_pace == pytest.approx(measured, rel=1e-2)
+    assert found.quantities == pytest.approx(measured, rel=1e-2)
 
 
 def test_chance_alone_is_said() -> None:
