@@ -28,6 +28,15 @@ def test_every_request_gets_its_tokens_after_it_arrived(pair: Pair) -> None:
     assert 0 < played.working_seconds <= max(one.finish_seconds for one in found)
 
 
+def test_steps_say_how_many_sequences_they_had_and_where_prompts_were_read(pair: Pair) -> None:
+    """By hand: the first request ends after two steps, and the third one takes its slot."""
+    asked = [Request(0.0, [1, 2, number], tokens) for number, tokens in enumerate((2, 4, 4))]
+    steps = play(pair, create("autoregressive"), asked, batch_size=2).steps
+    assert [step.sequences for step in steps] == [2, 2, 2, 2, 1, 1]
+    assert [step.prompt_seconds > 0 for step in steps] == [True, False, True, False, False, False]
+    assert all(step.prompt_seconds < step.end_seconds - step.begin_seconds for step in steps)
+
+
 def test_a_closed_loop_keeps_its_clients_busy(pair: Pair) -> None:
     asked = [Request(0.0, [1, number], 4) for number in range(5)]
     found = play(pair, create("autoregressive"), asked, batch_size=8, clients=2).answers
