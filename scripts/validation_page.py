@@ -274,7 +274,7 @@ Equal arrivals gave a mean TTFT of {ttft} ms ({point.strategy} at {100 * point.l
 within 10 % of all of them. Seconds of work were off the prediction by {fastest} to {slowest}, and within a run the
 machine's speed varied by {least} to {most} % (standard deviation). Queues multiply that. Hence each run is simulated once more
 at its own *pace*: how much longer steps of as many sequences took in each 50 steps than in the whole run, and how long the run
-worked in all. Nothing else is taken from the run. The errors that remain are those of the simulation:
+worked in all. An error that all costs share is not seen then. Nothing else is taken from the run. What remains:
 
 | strategy | load | pace | TTFT mean, P90 | TPOT mean, P90 | E2E mean, P90 | tok/s |
 |---|---|---|---|---|---|---|"""

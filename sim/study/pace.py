@@ -1,15 +1,16 @@
 """The pace of a machine: how much longer everything takes on it than in the profiles, at each moment of a run.
 
 A core of a shared machine changes its speed from one second to the next, and queues multiply that. The pace is found from how
-long the steps of a run took, each compared with other steps of the same run and as many sequences. So it tells of the machine
-alone: not of what a step costs, nor how many sequences there are.
+long the steps of a run took, each compared with other steps of the same run and as many sequences. So where it rises and falls
+does not depend on what a step costs, nor on how many sequences there are. Its level does: it is such that the simulation works
+as long as the run did, so an error that all costs share is not seen at a run's own pace.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol, Self, TypeVar
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -19,11 +20,11 @@ if TYPE_CHECKING:
     from specdec.bench.serving import Step
 
 WINDOW = 50
-"""Steps that have one pace. Fewer would tell of what happens in a step, more of less than a second."""
+"""Steps that share one pace. Of fewer, a single long step would decide; more last longer than a machine keeps its speed."""
 ROUNDS = 100
-"""In which paces and costs of steps are fitted in turn. They no longer change then."""
-LEVELS, LEVEL_ERROR = 10, 1e-3
-"""Steps in which a level is found at most, and by how much its seconds of work may be off."""
+"""How often paces and costs of steps are fitted in turn. They no longer change then."""
+FAR = 1e9
+"""Seconds after the last window, in which nothing happens any more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,8 +75,6 @@ class Pace:
         return knots, np.append(0.0, np.cumsum(np.diff(knots) / np.append(self.paces, 1.0) / self.level))
 
 
-FAR = 1e9
-"""Seconds after the last window, in which nothing happens any more."""
 STEADY = Pace(np.array([]), np.array([]))
 """The machine of the profiles."""
 
@@ -84,29 +83,3 @@ def _ratio(groups: Counts, above: Floats, below: Floats) -> Floats:
     """The sum of `above` over that of `below` in each group; 1 for a group of none."""
     one, other = np.bincount(groups, above), np.bincount(groups, below)
     return np.divide(one, other, out=np.ones(len(one)), where=other > 0)
-
-
-class Works(Protocol):
-    """What takes a machine some seconds of work."""
-
-    @property
-    def working_seconds(self) -> float: ...
-
-
-W = TypeVar("W", bound=Works)
-
-
-def with_work(at: Callable[..., W], working_seconds: float, pace: Pace) -> tuple[float, W]:
-    """The level of `pace` at which `at(pace=...)` works for as many seconds, and what it is then.
-
-    A slower machine has more sequences in each forward, so seconds of work grow less than the level: it is found in a few
-    steps.
-    """
-    found = at(pace=pace)
-    for _ in range(LEVELS):
-        longer = working_seconds / found.working_seconds
-        if abs(longer - 1) < LEVEL_ERROR:
-            break
-        pace = replace(pace, level=pace.level * longer)
-        found = at(pace=pace)
-    return pace.level, found

@@ -10,7 +10,7 @@ is simulated once more on a machine of its own *pace* (`sim.study.pace`): what r
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import cycle, islice
@@ -25,7 +25,7 @@ from sim.setup.profiles import measured_acceptance, measured_system
 from sim.setup.system import System
 from sim.stream.chain import Compiled, compile_strategy
 from sim.study.load_report import Compared, LoadPoint, LoadValidation
-from sim.study.pace import STEADY, Pace, with_work
+from sim.study.pace import STEADY, Pace
 from sim.traffic.metrics import Summary
 from sim.traffic.record import Iterations, Server
 from sim.traffic.serving import capacity_per_second, simulate_serving
@@ -202,7 +202,7 @@ class LoadComparison:
         workload, strategy = self.workloads[number, load], self.strategies[number]
         alike = partial(simulated, compiled, acceptance, system, workload, self.server)
         predicted, runs = alike(), self.runs[number, load][: self.whole_repeats]
-        paced = [with_work(alike, run.working_seconds, run.pace) for run in runs]
+        paced = [at_own_pace(alike, run.working_seconds, run.pace) for run in runs]
         compared: list[Compared] = []
         for name, value in predicted.quantities.items():
             repeats, at_pace = tuple(run.measured[name] for run in runs), tuple(one.quantities[name] for _, one in paced)
@@ -233,6 +233,24 @@ def _working_seconds(iterations: Iterations, pace: Pace) -> float:
     ends = iterations.end_seconds
     return float((pace.wall(ends) - pace.wall(ends - iterations.seconds)).sum())
 
+
+def at_own_pace(alike: Callable[..., Predicted], working_seconds: float, pace: Pace) -> tuple[float, Predicted]:
+    """The level of `pace` at which simulations work for as many seconds, and what they predict then.
+
+    A slower machine has more sequences in each forward, so seconds of work grow less than the level: a few steps find it.
+    """
+    predicted = alike(pace=pace)
+    for _ in range(LEVELS):
+        longer = working_seconds / predicted.working_seconds
+        if abs(longer - 1) < LEVEL_ERROR:
+            break
+        pace = replace(pace, level=pace.level * longer)
+        predicted = alike(pace=pace)
+    return pace.level, predicted
+
+
+LEVELS, LEVEL_ERROR = 10, 1e-3
+"""Steps in which a level is found at most, and by how much its seconds of work may be off."""
 
 LOOK_AHEAD = 16
 """Tokens of the context that are left for drafts."""

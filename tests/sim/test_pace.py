@@ -12,8 +12,8 @@ from sim import Rate, Server
 from sim.setup.latency import Constant
 from sim.setup.system import System
 from sim.stream.chain import compile_strategy
-from sim.study.pace import STEADY, WINDOW, Pace, with_work
-from sim.study.validate_load import quantities, simulated
+from sim.study.pace import STEADY, WINDOW, Pace
+from sim.study.validate_load import at_own_pace, quantities, simulated
 from sim.traffic.workload import Arrivals, Lengths, Traffic
 from specdec.bench.serving import Step
 from strategies import Autoregressive
@@ -91,8 +91,8 @@ def test_a_queue_on_a_machine_that_changes_its_speed_is_explained() -> None:
     measured = quantities(workload.arrival_seconds, np.array(first), np.array(finish), workload.output_tokens)
     working = sum(step.end_seconds - step.begin_seconds for step in taken)
     assert steady.quantities["ttft_mean"] < 0.6 * measured["ttft_mean"]
-    level, found = with_work(alike, working, STEADY)
+    level, found = at_own_pace(alike, working, STEADY)
     assert abs(found.quantities["ttft_p90"] / measured["ttft_p90"] - 1) > 0.15  # one pace for the whole run says too little
-    level, found = with_work(alike, working, Pace.of(taken))
+    level, found = at_own_pace(alike, working, Pace.of(taken))
     assert level == pytest.approx(working / steady.working_seconds, rel=0.02)
     assert found.quantities == pytest.approx(measured, rel=0.05)  # a window may begin at one speed and end at another

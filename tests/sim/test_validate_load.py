@@ -21,8 +21,8 @@ from sim.setup.latency import Constant
 from sim.setup.system import System
 from sim.stream.chain import compile_strategy
 from sim.study.load_report import Compared, LoadPoint, LoadValidation
-from sim.study.pace import STEADY, with_work
-from sim.study.validate_load import quantities, simulated, validate_load
+from sim.study.pace import STEADY
+from sim.study.validate_load import at_own_pace, quantities, simulated, validate_load
 from sim.traffic.serving import simulate_serving
 from sim.traffic.workload import Arrivals, Lengths, Traffic, Workload
 from specdec import DecodingStrategy, InputError, Pair, create
@@ -149,7 +149,7 @@ def test_the_pace_of_a_slower_machine_is_found_and_explains_its_times() -> None:
     predicted, measured = alike(), run.quantities
     assert 0.01 < predicted.deviations["tpot_mean"] / predicted.quantities["tpot_mean"] < 0.05
     assert predicted.quantities["ttft_mean"] < 0.85 * measured["ttft_mean"]
-    pace, found = with_work(alike, run.working_seconds, STEADY)
+    pace, found = at_own_pace(alike, run.working_seconds, STEADY)
     assert pace == pytest.approx(1.15, rel=3e-3)
     assert found.quantities == pytest.approx(measured, rel=1e-2)
 
