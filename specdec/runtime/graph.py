@@ -72,6 +72,17 @@ class CudaCapture:
         return graph.replay
 
 
+@dataclass(frozen=True)
+class Replay:
+    """What a capture made of `work`. It keeps the work, since a graph reads tensors by their addresses and keeps none alive."""
+
+    work: DeviceWork
+    replayed: DeviceWork
+
+    def __call__(self) -> None:
+        self.replayed()
+
+
 @dataclass
 class CapturedForward:
     """A forward over a fixed number of tokens. `inputs` are their ids, then the position of the first: shape (1, width + 1)."""
@@ -100,7 +111,7 @@ class DraftTensors:
 
 
 Capture: TypeAlias = Callable[[DeviceWork], DeviceWork]
-"""Turns work into a graph that does the same. `CudaCapture` is one."""
+"""Turns work into a graph that does the same, as long as the tensors of the work live. `CudaCapture` is one."""
 
 
 class GraphRunner(SequenceRunner):
@@ -256,7 +267,7 @@ class GraphRunner(SequenceRunner):
         if self._capture is None:
             return work
         try:
-            return self._capture(work)
+            return Replay(work, self._capture(work))
         except RuntimeError as error:
             self._capture = None
             self.why_eager = f"a CUDA graph could not be captured ({str(error).partition(chr(10))[0]})"

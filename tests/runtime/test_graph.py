@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import Scripted, minuscule, random_histories
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 from transformers import NoRepeatNGramLogitsProcessor, TopKLogitsWarper
 
 from specdec import ModelError, Sampling
@@ -96,24 +97,40 @@ def test_models_that_no_mask_reaches_or_whose_angles_depend_on_lengths_are_refus
 
 
 class Recorder(TorchDispatchMode):
-    """Records operations with the very tensors they took and gave, and repeats them on these: a CUDA graph, on a CPU."""
+    """Records operations with the very tensors they took and gave, and repeats them on these: a CUDA graph, on a CPU.
+
+    As a graph does, it keeps what the operations gave, and nothing that they took from elsewhere.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self._done: list[tuple[Any, tuple[Any, ...], dict[str, Any], Any]] = []
+        self._done: list[tuple[Any, Any, Any]] = []
+        self._given: set[int] = set()
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         assert function._overloadpacket not in READ_BY_THE_HOST, "a capture cannot wait for the device"
         out = function(*args, **(kwargs or {}))
-        self._done.append((function, args, kwargs or {}, out))
+        taken = tree_map_only(torch.Tensor, self._weakly, (args, kwargs or {}))
+        self._given.update(map(id, tree_leaves(out)))
+        self._done.append((function, taken, out))
         return out
+
+    def _weakly(self, tensor: torch.Tensor) -> Any:
+        return tensor if id(tensor) in self._given else weakref.ref(tensor)
 
     def replay(self) -> None:
         with torch.inference_mode():
-            for function, args, kwargs, out in self._done:
+            for function, taken, out in self._done:
+                args, kwargs = tree_map_only(weakref.ref, living, taken)
                 for old, new in zip(tree_leaves(out), tree_leaves(function(*args, **kwargs)), strict=True):
                     if old is not new:
                         old.copy_(new)
+
+
+def living(reference: weakref.ref[torch.Tensor]) -> torch.Tensor:
+    tensor = reference()
+    assert tensor is not None, "a graph reads the memory of a tensor that is gone"
+    return tensor
 
 
 READ_BY_THE_HOST = {torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero, torch.ops.aten.is_nonzero}
