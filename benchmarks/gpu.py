@@ -61,8 +61,10 @@ def run(options: argparse.Namespace) -> None:
     folder = options.output or (None if options.dry_run else RESULTS)
     output = Terminal(folder and str(folder / f"gpu_{gpu.lower().replace(' ', '_')}_{machine['date']}.json"))
     copied = copy_bytes_per_second(device, size=2**26 if options.dry_run else 2**30)
-    pairs = [measured(output, *names, device, copied, options) for names in (TINY if options.dry_run else PAIRS)]
-    output.write({**machine, "copy_bytes_per_second": copied, "pairs": pairs})
+    pairs: list[dict[str, Any]] = []
+    for names in TINY if options.dry_run else PAIRS:
+        pairs.append(measured(output, *names, device, copied, options))
+        output.write({**machine, "copy_bytes_per_second": copied, "pairs": pairs})  # after each: a run may be cut short
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:

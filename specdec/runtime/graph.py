@@ -159,7 +159,8 @@ class GraphRunner(SequenceRunner):
             if number:
                 forward.run()
             draft.pick()
-        drafted: list[int] = draft.tokens[:length].tolist()  # the host waits here, and nowhere else
+        self._wait()  # here, and nowhere else
+        drafted: list[int] = draft.tokens[:length].tolist()
         self._held = tokens + drafted[:-1]
         if NOT_A_TOKEN in drafted:
             self.forget()  # the cache may hold NaN, and no mask hides that
@@ -167,6 +168,11 @@ class GraphRunner(SequenceRunner):
             if not drafted:
                 raise not_a_distribution()
         return drafted, None if sampler.greedy else draft.q[: len(drafted)].clone()
+
+    def _wait(self) -> None:
+        """Wait for what was launched. A copy to the host would wait too, and the driver lets no other thread copy meanwhile."""
+        if self.device.type == "cuda":
+            torch.cuda.current_stream(self.device).synchronize()
 
     def branches(self, branches: Branches) -> Feed:
         self._reserve(branches.end)
@@ -278,9 +284,7 @@ def new_runner(
     model: PreTrainedModel, vocabulary: int, forward: Forward, *, eager: bool, plan: CachePlan | None = None
 ) -> SequenceRunner:
     """The runner for `model`: one that replays CUDA graphs where possible and not `eager`, else one that calls `forward`."""
-    why_eager = why_no_graphs(model)
-    if why_eager is None and plan is not None and not plan.batched:
-        why_eager = f"{model.config.model_type} was probed on a cache of static shapes, and failed"
+    why_eager = why_no_graphs(model, plan)
     if why_eager is None and not eager:
         return GraphRunner(model, vocabulary, CudaCapture(model.device))
     runner = Runner(model, vocabulary, forward, plan)
@@ -289,11 +293,13 @@ def new_runner(
     return runner
 
 
-def why_no_graphs(model: PreTrainedModel) -> str | None:
+def why_no_graphs(model: PreTrainedModel, plan: CachePlan | None = None) -> str | None:
     """Why `model` cannot run under CUDA graphs, in words that follow "because"; `None` when it can."""
     if model.device.type != "cuda":
         return f"{model.device.type} has no CUDA graphs"
-    return why_not_plain(model) or why_not_static(model)
+    failed = plan is not None and not plan.batched
+    probed = f"{model.config.model_type} was probed on a cache of static shapes, and failed" if failed else None
+    return why_not_plain(model) or why_not_static(model) or probed
 
 
 def why_stepwise(sampler: Sampler, stop: StopRule | None) -> str | None:

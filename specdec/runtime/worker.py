@@ -18,6 +18,7 @@ from specdec.runtime.cache import CachePlan
 from specdec.runtime.common import Common
 from specdec.runtime.forking import OpenFork, grow, grow_one_by_one
 from specdec.runtime.fused import FusedForward, new_forward, why_eager
+from specdec.runtime.graph import why_no_graphs
 from specdec.runtime.messages import (
     Drafting,
     DraftRequest,
@@ -304,6 +305,8 @@ class NewWorker:
     @property
     def why_eager(self) -> str | None:
         """What the worker will answer."""
+        if self.model.device.type == "cuda" and not self.eager:
+            return why_no_graphs(self.model, self.plan)
         return why_eager(self.model, eager=self.eager)
 
     def __call__(self) -> Worker:

@@ -102,7 +102,7 @@ def byte_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerBase:
 def fresh_logits(of: Any, context: Sequence[int], positions: int = 1) -> Tensor:
     """Logits after the last `positions` prefixes of `context`, without any cache: shape (positions, vocabulary)."""
     with torch.inference_mode():
-        return of(input_ids=torch.tensor([list(context)]), use_cache=False).logits[0, -positions:]
+        return of(input_ids=torch.tensor([list(context)], device=of.device), use_cache=False).logits[0, -positions:]
 
 
 def greedy_tokens(of: Any, prompt: Sequence[int], new_tokens: int) -> tuple[int, ...]:

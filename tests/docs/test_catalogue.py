@@ -157,3 +157,31 @@ def test_the_page_of_forks_compares_real_rounds_with_their_chain() -> None:
     assert len(errors) == 25
     assert f"at most {100 * max(map(abs, errors)):.1f} %, {100 * sum(map(abs, errors)) / 25:.1f} % on average" in page
     assert max(map(abs, errors)) < 0.05
+
+
+def test_what_an_h100_gave_is_in_its_file() -> None:
+    text = (ROOT / "benchmarks/results/gpu_nvidia_h100_80gb_hbm3_2026-11-27.json").read_text(encoding="utf-8")
+    pair = json.loads(text)["pairs"][0]
+    page = (ROOT / "docs/how-to/gpu.md").read_text(encoding="utf-8")
+    rows = {cells[1].strip(): cells[2:4] for line in page.splitlines() if len(cells := line.split("|")) == 5}
+
+    def shown(name: str, temperature: float, length: int | None) -> str:
+        found = [one for one in pair["results"] if (one["strategy"], one["temperature"]) == (name, temperature)]
+        kept = [one for one in found if length in (None, one["parameters"].get("draft_length"))]
+        best = max(kept, key=lambda one: one["speedup_over_ar"])
+        if name == "autoregressive":
+            return f"{best['tokens_per_second']:.0f} tok/s"
+        low, high = best["speedup_over_ar_interval"]
+        return f"{best['speedup_over_ar']:.2f} ({low:.2f} to {high:.2f})"
+
+    for row, name, length in (
+        ("autoregressive", "autoregressive", None),
+        ("speculative, best length: 4", "speculative", None),
+        ("elastic", "elastic", None),
+        ("pearl, best length: 2", "pearl", None),
+        ("pearl, length 8, which `auto` chose", "pearl", 8),
+    ):
+        for cell, temperature in zip(rows[row], (0.0, 1.0), strict=True):
+            assert cell.strip().replace("*", "") == shown(name, temperature, length), row
+    assert f"{pair['measured']['speed_ratio']:.1f} was measured" in page
+    assert f"{pair['results'][0]['share_of_copy']:.0%}".replace("%", " %") in page

@@ -19,11 +19,11 @@ from transformers import NoRepeatNGramLogitsProcessor, TopKLogitsWarper
 from specdec import ModelError, Sampling
 from specdec.lengths import BelowConfidence
 from specdec.runtime import graph, runner
-from specdec.runtime.cache import StaticCache, cache_name, why_not_static
+from specdec.runtime.cache import CachePlan, StaticCache, cache_name, why_not_static
 from specdec.runtime.graph import WARM_UPS, WIDTHS, Capture, DeviceWork, GraphRunner, new_runner, why_no_graphs, why_stepwise
 from specdec.runtime.messages import DraftRequest
 from specdec.runtime.runner import Forward, Runner
-from specdec.runtime.worker import Worker
+from specdec.runtime.worker import NewWorker, Worker
 from specdec.sampling import NOT_A_TOKEN, Dice, Sampler, picked
 from specdec.testing.models import CONFIGS, fresh_logits, model
 
@@ -352,7 +352,7 @@ def test_graphs_run_where_they_can_and_are_wanted(monkeypatch: pytest.MonkeyPatc
         return [type(new_runner(of, VOCABULARY, Forward(of), eager=eager)) for eager in (False, True)]
 
     assert chosen() == [Runner, Runner]
-    monkeypatch.setattr(graph, "why_no_graphs", lambda _: None)
+    monkeypatch.setattr(graph, "why_no_graphs", lambda *_: None)
     monkeypatch.setattr(graph, "CudaCapture", lambda _: None)
     assert chosen() == [GraphRunner, Runner]
 
@@ -363,3 +363,6 @@ def test_what_a_gpu_cannot_capture_stays_eager(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(type(sliding), "device", torch.device("cuda"))
     assert why_no_graphs(plain) is None
     assert "sliding windows" in (why_no_graphs(sliding) or "")
+    assert "was probed" in (why_no_graphs(plain, CachePlan("cut", batched=False)) or "")
+    process = [NewWorker(plain, VOCABULARY, eager).why_eager for eager in (False, True)]  # said before the process has it
+    assert process == [None, "eager forwards were asked for"]

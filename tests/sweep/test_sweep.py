@@ -84,7 +84,7 @@ def test_a_hybrid_has_layers_of_both_kinds() -> None:
     assert {*build("gemma3_text").config.layer_types} == {"sliding_attention", "full_attention"}
 
 
-def die(answer: Connection, model_type: str, image_text: bool) -> None:
+def die(answer: Connection, model_type: str, image_text: bool, device: str) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -55,13 +55,15 @@ def judge(
     new_tokens: int = NEW_TOKENS,
     strategies: Sequence[DecodingStrategy] = STRATEGIES,
     thorough: bool = True,
+    device: str = "cpu",
 ) -> Verdict:
     """The verdict on one type; with notes if it is to be `thorough`."""
     verdict = partial(Verdict, model_type)
     try:
         with warnings.catch_warnings(action="ignore"):
             target = build(model_type, image_text=image_text)
-            draft = resembling(target, noise=0.15)
+            draft = resembling(target, noise=0.15).to(device)
+            target.to(device)
             prompts = [made_up(length) for length in lengths]
     except Exception as error:
         return verdict("not built", told(error))
@@ -113,7 +115,7 @@ def said_by_generate(
 
 
 def generated(model: Any, prompt: Tokens, new_tokens: int) -> Tokens:
-    ids = torch.tensor([prompt])
+    ids = torch.tensor([prompt], device=model.device)
     said = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=new_tokens)
     return tuple(said[0, len(prompt) :].tolist())
 
