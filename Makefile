@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 INSTALL := $(PIP) install --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo bench test sweep check check-latest docs serve clean
+.PHONY: help demo bench test sweep check check-latest check-oldest docs serve clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -45,7 +45,18 @@ check-latest: .venv/.python pyproject.toml  ## all tests with the newest allowed
 	@echo "Installing the newest allowed versions into .venv-latest"
 	@$(LATEST) -m pip --disable-pip-version-check --quiet install --editable . --group test
 	@$(LATEST) -m pytest --numprocesses 2 --dist worksteal --junitxml .venv-latest/tests.xml; \
-		$(LATEST) scripts/versions_page.py .venv-latest/tests.xml
+		$(LATEST) scripts/versions_page.py newest .venv-latest/tests.xml
+
+OLDEST := .venv-oldest/bin/python
+
+check-oldest: .venv/.python pyproject.toml  ## all tests with the oldest allowed versions, in .venv-oldest; writes their page; takes long
+	@$(PYTHON) -m venv --clear .venv-oldest
+	@$(OLDEST) -m pip --disable-pip-version-check --quiet install --upgrade 'pip>=25.1'
+	@$(OLDEST) scripts/versions_page.py bounds > .venv-oldest/bounds.txt
+	@echo "Installing the oldest allowed versions into .venv-oldest"
+	@$(OLDEST) -m pip --disable-pip-version-check --quiet install --constraint .venv-oldest/bounds.txt --editable . --group test
+	@$(OLDEST) -m pytest --numprocesses 2 --dist worksteal --junitxml .venv-oldest/tests.xml; \
+		$(OLDEST) scripts/versions_page.py oldest .venv-oldest/tests.xml
 
 docs: .venv/.docs  ## build the site into site/; warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
@@ -55,7 +66,7 @@ serve: .venv/.docs  ## the site at http://127.0.0.1:8000, rebuilt when a page ch
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
 
 clean:  ## remove everything that make made
-	rm -rf .venv .venv-latest site build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-latest .venv-oldest site build dist .pytest_cache .ruff_cache .hypothesis
 
 .venv/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

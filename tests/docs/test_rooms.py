@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # --- arrows: strategies -> specdec <- sim, and no other
 
 MAY_IMPORT = {"specdec": set[str](), "strategies": {"specdec"}, "sim": {"specdec"}}
+MOST_LINES = 400
 OUTSIDE = {"tests", "benchmarks", "examples"}
 
 
@@ -49,6 +50,12 @@ def named(source: str) -> Iterator[str]:
 
 def files_of(package: str) -> list[Path]:
     return sorted((ROOT / package).rglob("*.py"))
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_no_file_is_too_long_to_read(package: str) -> None:
+    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in files_of(package)}
+    assert not [str(path) for path, lines in lengths.items() if lines > MOST_LINES]
 
 
 @pytest.mark.parametrize("package", MAY_IMPORT)

@@ -16,7 +16,7 @@ HEAD = """\
 # Models
 
 Every type of model that transformers {transformers} knows, and what becomes of it here. `make sweep` wrote this page on {date}
-(torch {torch}, a CPU). Do not edit it.
+(torch {torch}, {device}). Do not edit it.
 
 Each type is built as a tiny random model, in float64 where it takes that, with every kind of layer that it has and sliding
 windows of 8 tokens. It decodes greedily with a noisy copy of itself as draft: by the strategies autoregressive, speculative (3)
@@ -31,8 +31,8 @@ and PEARL (3), prompts of 5, 12 and 19 tokens, alone and in a batch.
 """
 
 
-def page(causal: Sequence[Verdict], image_text: Sequence[Verdict]) -> str:
-    """The text of the page."""
+def page(causal: Sequence[Verdict], image_text: Sequence[Verdict], device: str) -> str:
+    """The text of the page. `device` is what the models ran on."""
     outcomes = sorted({verdict.outcome for verdict in (*causal, *image_text)}, key=order)
     counts = ["| | " + " | ".join(outcomes) + " |", "|---|" + "---|" * len(outcomes)]
     for name, verdicts in (
@@ -41,9 +41,8 @@ def page(causal: Sequence[Verdict], image_text: Sequence[Verdict]) -> str:
     ):
         found = Counter(verdict.outcome for verdict in verdicts)
         counts.append(f"| {name} | " + " | ".join(str(found[outcome]) for outcome in outcomes) + " |")
-    head = HEAD.format(
-        transformers=version("transformers"), torch=version("torch"), date=date.today().isoformat(), counts="\n".join(counts)
-    )
+    versions = {"transformers": version("transformers"), "torch": version("torch"), "date": date.today().isoformat()}
+    head = HEAD.format(**versions, device=device, counts="\n".join(counts))
     return "\n".join(
         (
             head,

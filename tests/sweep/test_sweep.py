@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection
 from typing import ClassVar
 
 import pytest
+import torch
 from sweep.every import causal_types, image_text_types, in_a_process, sweep
 from sweep.models import build
 from sweep.page import PAGE, page
@@ -94,20 +95,24 @@ def test_a_process_that_dies_is_a_crash() -> None:
 
 
 def test_page() -> None:
-    text = page([Verdict("a", "equal"), Verdict("b", "WRONG", "x | y", ("odd_note",))], [Verdict("c", "refused", "why")])
+    text = page(
+        [Verdict("a", "equal"), Verdict("b", "WRONG", "x | y", ("odd_note",))], [Verdict("c", "refused", "why")], "a CPU"
+    )
     assert "| causal language models (2) | 1 | 0 | 1 |" in text
+    assert ", a CPU)" in text
     assert "**Equal:** `a`." in text
     assert "**Equal:** none." in text
     assert text.index("| `b` | WRONG | x \\| y; odd\\_note |") < text.index("| `c` | refused | why |")
-    text = page([Verdict("a", "equal", notes=("odd",)), Verdict("b", "CRASH")], [])
+    text = page([Verdict("a", "equal", notes=("odd",)), Verdict("b", "CRASH")], [], "a CPU")
     assert text.index("| `b` | CRASH |") < text.index("| `a` | equal | odd |")
 
 
 @pytest.mark.sweep
 @pytest.mark.timeout(4 * 3600)
 def test_every_type() -> None:
-    causal = list(sweep(causal_types()))
-    image_text = list(sweep(image_text_types(), image_text=True))
-    PAGE.write_text(page(causal, image_text))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    causal = list(sweep(causal_types(), device=device))
+    image_text = list(sweep(image_text_types(), image_text=True, device=device))
+    PAGE.write_text(page(causal, image_text, torch.cuda.get_device_name() if device == "cuda" else "a CPU"))
     bad = [f"{it.model_type}: {it.outcome}, {it.why}" for it in (*causal, *image_text) if not it.good]
     assert not bad, "\n".join(bad)
