@@ -127,13 +127,22 @@ def test_the_page_of_forks_has_the_hit_rates_that_were_counted() -> None:
         assert f"| {one['length']}, {one['branches']} | {' | '.join(shares)} |" in page
 
 
-@pytest.mark.parametrize("name", ["greedy_float32", "sampled_float32"])
-def test_the_page_of_adaptive_says_what_was_measured(name: str) -> None:
-    run = BenchReport.read(ROOT / f"benchmarks/results/cpu_amd_epyc_2_cores_2026-11-27_bench_{name}.json")
+@pytest.mark.parametrize(
+    ("machine", "name", "temperature"),
+    [
+        ("amd_epyc", "greedy_float32", 0),
+        ("amd_epyc", "sampled_float32", 1),
+        ("intel_xeon", "adaptive_bfloat16", 0),
+        ("intel_xeon", "adaptive_bfloat16", 1),
+    ],
+)
+def test_the_page_of_adaptive_says_what_was_measured(machine: str, name: str, temperature: float) -> None:
+    run = BenchReport.read(ROOT / f"benchmarks/results/cpu_{machine}_2_cores_2026-11-27_bench_{name}.json")
     page = (ROOT / "docs/strategies/adaptive.md").read_text(encoding="utf-8").splitlines()
-    [found] = [line for line in page if f"| `bench_{name}` |" in line]
-    top = max((one for one in run.results if one.strategy != "adaptive"), key=lambda one: one.speedup_over_ar)
-    [adaptive] = [one for one in run.results if one.strategy == "adaptive"]
+    [found] = [line for line in page if f"| `bench_{name}` |" in line and ("greedy" in line) == (temperature == 0)]
+    results = [one for one in run.results if one.temperature == temperature]
+    top = max((one for one in results if one.strategy != "adaptive"), key=lambda one: one.speedup_over_ar)
+    [adaptive] = [one for one in results if one.strategy == "adaptive"]
     assert f"| {times(adaptive)} | `{top.strategy}`, {top.parameters['draft_length']} tokens: {times(top)} |" in found
 
 
