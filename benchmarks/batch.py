@@ -4,8 +4,9 @@ What it does
     Decodes the same prompts with every strategy at every batch size, in turn and repeatedly; speculative decoding in antiphase
     too. All answers have one length and no end of sequence, so that no batch runs empty early. Throughput is new tokens over
     all seconds of the batch, prefill included; ratios are taken within a repeat. What is predicted comes from the simulator,
-    by a profile that the same run takes; nothing is fitted to the throughput. Memory is the peak of this process over what it
-    held when both models were loaded and warm; on a GPU, that of the device.
+    by profiles that the same run takes before and after each repeat, so that a machine which changes its speed does so for
+    both; nothing is fitted to the throughput. Memory is the peak of this process over what it held when both models were
+    loaded and warm; on a GPU, that of the device.
 
 How to run, on an otherwise idle machine
     python benchmarks/batch.py
@@ -115,7 +116,7 @@ def measured(pair: Pair, sizes: Sequence[int], options: argparse.Namespace, outp
     speeds: dict[tuple[Contender, int], list[float]] = {run: [] for run in runs}
     memory: dict[tuple[Contender, int], int] = {}
     output.console.print("Measuring the models", highlight=False)
-    models = profiled(pair, prompts, sizes, options.max_new_tokens)
+    profiles = [profiled(pair, prompts, sizes, options.max_new_tokens)]
     own = forget_peak(pair)
     steps = [(repeat, run) for repeat in range(options.repeats + 1) for run in runs]
     for repeat, run in output.follow(steps, len(steps)):
@@ -123,7 +124,10 @@ def measured(pair: Pair, sizes: Sequence[int], options: argparse.Namespace, outp
         if repeat:  # the first round warms up
             speeds[run].append(speed)
             memory[run] = max(memory.get(run, 0), peak_bytes(pair) - own)
+        if repeat and run == runs[-1]:
+            profiles.append(profiled(pair, prompts, sizes, options.max_new_tokens, repeat))
         forget_peak(pair)
+    models = Profile.merged(profiles)
     alone, in_phase = runs[0][0], [(replace(one, antiphase=False), size) for one, size in runs]
     return [
         {
@@ -157,7 +161,7 @@ def decode(pair: Pair, contender: Contender, size: int, prompts: Any, tokens: in
     return sum(len(output.tokens) for output in batch.outputs) / batch.seconds
 
 
-def profiled(pair: Pair, prompts: Sequence[Sequence[int]], sizes: Sequence[int], tokens: int) -> Profile:
+def profiled(pair: Pair, prompts: Sequence[Sequence[int]], sizes: Sequence[int], tokens: int, repeat: int = 0) -> Profile:
     """The times and the acceptance that the simulator needs."""
     lengths = sorted({len(prompt) for prompt in prompts})
     return profile(
@@ -170,7 +174,7 @@ def profiled(pair: Pair, prompts: Sequence[Sequence[int]], sizes: Sequence[int],
         prompt_tokens=sorted({lengths[0], lengths[len(lengths) // 2], lengths[-1]}),
         slots=max(sizes),
         new_tokens=tokens,
-        seed=1000,
+        seed=1000 + repeat,
     )
 
 

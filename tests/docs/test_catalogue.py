@@ -194,3 +194,14 @@ def test_what_an_h100_gave_is_in_its_file() -> None:
             assert cell.strip().replace("*", "") == shown(name, temperature, length), row
     assert f"{pair['measured']['speed_ratio']:.1f} was measured" in page
     assert f"{pair['results'][0]['share_of_copy']:.0%}".replace("%", " %") in page
+
+
+def test_batches_on_a_machine_that_changes_its_speed_are_in_their_file() -> None:
+    text = (ROOT / "benchmarks/results/cpu_intel_xeon_2_cores_2026-11-27_batch_float32.json").read_text(encoding="utf-8")
+    results = json.loads(text)["results"]
+    page = (ROOT / "docs/how-to/batches.md").read_text(encoding="utf-8")
+    errors = [100 * (one["predicted_tokens_per_second"] / one["tokens_per_second"] - 1) for one in results]
+    gains = [f"{one['times_in_phase']:.2f}" for one in results if one["antiphase"]]
+    assert f"{', '.join(gains[:-1])} and {gains[-1]} times as fast" in page
+    assert f"all {len(errors)} predictions were {sum(map(abs, errors)) / len(errors):.0f} % off" in page
+    assert f"{min(errors):.0f} to +{max(errors):.0f} %" in page
