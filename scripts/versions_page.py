@@ -24,8 +24,7 @@ HEAD = """# Versions
 
 Allowed are the ranges of `pyproject.toml`. Pinned are the versions of `constraints.txt`, which every `make` target installs and
 the tests run with. `make check-latest` installs the newest allowed versions into an environment of its own, runs all tests
-there, and writes this page. `make check-oldest` does the same with the lowest versions that the ranges name. Torch 2.11.0 was
-tried [on a GPU](../how-to/gpu.md) only.
+there, and writes this page. `make check-oldest` does the same with the lowest versions that the ranges name.
 
 """
 KINDS = ("oldest", "newest")

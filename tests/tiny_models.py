@@ -24,6 +24,17 @@ def minuscule(vocabulary: int, seed: int, **more: Any) -> Any:
     return model("llama", vocabulary, seed, **(sizes | more))
 
 
+STATIC = ("gpt2", "llama", "qwen2", "qwen3", "mistral", "gemma3")
+"""Architectures that a static cache serves."""
+
+
+def attending(architecture: str, vocabulary: int = 12, **more: Any) -> Any:
+    """A model whose attention is exact in float64."""
+    of = model(architecture, vocabulary, seed=1, **more)
+    of.set_attn_implementation("sdpa")
+    return of
+
+
 LINEAR: dict[str, Any] = {
     "layer_types": ["linear_attention", "full_attention"],
     "linear_num_key_heads": 1,

@@ -172,8 +172,8 @@ class GraphRunner(SequenceRunner):
     def _wait(self) -> None:
         """Wait for what was launched.
 
-        A copy to the host would wait too, but then copies of other threads wait for it: on an H100, a target's greedy answer
-        came only when the whole draft was there (`benchmarks/results/gpu_nvidia_h100_80gb_hbm3_2026-11-27.json`).
+        A copy to the host would wait too, but copies of other threads seem to wait for it then: on an H100, a target's greedy
+        answer came only when the whole draft was there (`benchmarks/results/gpu_nvidia_h100_80gb_hbm3_2026-11-27.json`).
         """
         if self.device.type == "cuda":
             torch.cuda.current_stream(self.device).synchronize()

@@ -13,7 +13,7 @@ import pytest
 import torch
 from decodes import strategies
 from families import bytes_tokenizer, spaces_tokenizer
-from tiny_models import HYBRIDS, hybrid, random_histories
+from tiny_models import HYBRIDS, STATIC, attending, hybrid, random_histories
 
 from specdec import ModelError, Pair, Sampling, create, decode
 from specdec.own_layers import self_draft
@@ -30,9 +30,6 @@ VOCABULARY, PROMPT, TOKENS = 12, (1, 2, 3, 1, 2), 24
 FEW = [create("speculative", draft_length=3), create("pearl", draft_length=3), create("saguaro", draft_length=3)]
 ROUNDING = 1e-4
 """Rotary angles are float32 inside transformers, whatever the dtype."""
-
-STATIC = ["gpt2", "llama", "qwen2", "qwen3", "mistral", "gemma3"]
-"""Architectures that run as graphs, when no layer of theirs slides within the context."""
 
 
 def on_gpu(of: Any) -> Any:
@@ -67,12 +64,6 @@ def pair(request: pytest.FixtureRequest, target: Any, draft: Any) -> Iterator[Pa
 
 
 # --- runners ---------------------------------------------------------------------------------------------------------
-
-
-def attending(architecture: str) -> Any:
-    of = model(architecture, VOCABULARY, seed=1)
-    of.set_attn_implementation("sdpa")
-    return of
 
 
 @pytest.mark.parametrize("architecture", STATIC)

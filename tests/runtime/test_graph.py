@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_models import Scripted, minuscule, random_histories
+from tiny_models import STATIC, Scripted, attending, minuscule, random_histories
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 from transformers import NoRepeatNGramLogitsProcessor, TopKLogitsWarper
@@ -28,7 +28,6 @@ from specdec.sampling import NOT_A_TOKEN, Dice, Sampler, picked
 from specdec.testing.models import CONFIGS, fresh_logits, model
 
 VOCABULARY = 12
-STATIC = ["gpt2", "llama", "qwen2", "qwen3", "mistral", "gemma3"]
 
 
 def tolerance(architecture: str, attention: str = "eager") -> float:
@@ -151,13 +150,6 @@ CAPTURES: dict[str, Capture | None] = {"eager": None, "recorded": recorded}
 @pytest.fixture(params=CAPTURES)
 def capture(request: pytest.FixtureRequest) -> Capture | None:
     return CAPTURES[request.param]
-
-
-def attending(architecture: str, **more: Any) -> Any:
-    """A model whose attention is exact in float64."""
-    of = model(architecture, VOCABULARY, seed=1, **more)
-    of.set_attn_implementation("sdpa")
-    return of
 
 
 @pytest.mark.parametrize("architecture", STATIC)
