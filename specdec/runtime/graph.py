@@ -1,4 +1,4 @@
-"""One model under CUDA graphs: the logits that a `Runner` gives, and a whole draft in one go.
+"""CUDA graphs of a model's forwards, and a whole draft in one go.
 
 A forward of a small model is hundreds of kernels, each shorter than its launch. A graph launches all of them at once, as long
 as shapes and addresses stay the same. Hence:
@@ -20,7 +20,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import count
 from typing import TypeAlias
 
 import torch
@@ -28,17 +27,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from specdec.effects import StopRule
-from specdec.runtime.branches import Branches, Feed
-from specdec.runtime.cache import LENGTH, CachePlan, StaticCache, padded, why_not_plain, why_not_static
-from specdec.runtime.runner import Forward, Runner, SequenceRunner
-from specdec.sampling import NOT_A_TOKEN, Sampler, greedy_choice, not_a_distribution, picked
-from specdec.tokens import Tokens
+from specdec.runtime.cache import CachePlan, why_not_plain, why_not_static
+from specdec.sampling import Sampler, greedy_choice, picked
 
 WIDTHS = (1, 2, 4, 8, 16, 32)
 """Widths that have a graph, captured when first needed. Wider windows are prompts, and run without one."""
-
-DRAFT_ROOM = 16
-"""Tokens that a draft's tensors hold at first."""
 
 WARM_UPS = 3
 """Runs before a capture, as torch asks, for libraries to set themselves up."""
@@ -83,197 +76,19 @@ class Replay:
         self.replayed()
 
 
-@dataclass
-class CapturedForward:
-    """A forward over a fixed number of tokens. `inputs` are their ids, then the position of the first: shape (1, width + 1)."""
-
-    inputs: Tensor
-    logits: Tensor
-    run: DeviceWork
-
-
-@dataclass
-class DraftTensors:
-    """A draft on the device.
-
-    `uniforms`     to sample by
-    `tokens`, `q`  drafted so far
-    `drafted`      how many these are, shape (1,)
-    `pick`         samples one token more
-    """
-
-    sampler: Sampler
-    uniforms: Tensor
-    tokens: Tensor
-    q: Tensor
-    drafted: Tensor
-    pick: DeviceWork
-
-
 Capture: TypeAlias = Callable[[DeviceWork], DeviceWork]
 """Turns work into a graph that does the same, as long as the tensors of the work live. `CudaCapture` is one."""
 
 
-class GraphRunner(SequenceRunner):
-    """Answers what a `Runner` does, and whole drafts.
+class Graphs:
+    """Makes graphs by a `capture`. Without one, or after one that failed, work runs as it is, and `why_eager` says why."""
 
-    Without a `capture`, the same work runs uncaptured. `why_eager` says why no graph is replayed.
-    """
-
-    def __init__(self, model: PreTrainedModel, vocabulary: int, capture: Capture | None = None, length: int = LENGTH) -> None:
-        super().__init__(model, vocabulary)
-        self.why_eager = None if capture else "no capture was given"
-        self._forward = Forward(model)
+    def __init__(self, capture: Capture | None) -> None:
         self._capture = capture
-        self._length = length
-        self.forget()
+        self.why_eager = None if capture else "no capture was given"
 
-    def forget(self) -> None:
-        """Free the cache and all graphs."""
-        self._held = Tokens()
-        self._cache = StaticCache(self.model, self._length)
-        self._drop_captured()
-
-    def _drop_captured(self) -> None:
-        self._forwards: dict[int, CapturedForward] = {}
-        self._draft: DraftTensors | None = None
-
-    @torch.inference_mode()
-    def draft(
-        self, context: Sequence[int], length: int, sampler: Sampler, uniforms: Sequence[float]
-    ) -> tuple[list[int], Tensor | None]:
-        """Continue `context` by `length` tokens. They are sampled by `length` uniforms as by `inverted`; greedily, by none.
-
-        Returns the tokens and their rows `q`, shape (tokens, vocabulary), `None` when greedy. A row that is no distribution
-        ends the draft; the tokens before it are kept. Raises `ModelError` when there are none. Ask `why_stepwise` before.
-        """
-        tokens = Tokens.of(context)
-        logits = self.logits(tokens, 1)
-        self._reserve(len(tokens) + length)
-        forward, draft = self._forward_of(1), self._draft_tensors(sampler, length)
-        forward.logits.copy_(logits)
-        forward.inputs.fill_(len(tokens) - 1)  # a pick sets the token and moves on from this position
-        draft.uniforms[: len(uniforms)].copy_(torch.tensor(uniforms, dtype=torch.float64), non_blocking=True)
-        draft.drafted.zero_()
-        for number in range(length):
-            if number:
-                forward.run()
-            draft.pick()
-        self._wait()  # here, and nowhere else
-        drafted: list[int] = draft.tokens[:length].tolist()
-        self._held = tokens + drafted[:-1]
-        if NOT_A_TOKEN in drafted:
-            self.forget()  # the cache may hold NaN, and no mask hides that
-            del drafted[drafted.index(NOT_A_TOKEN) :]
-            if not drafted:
-                raise not_a_distribution()
-        return drafted, None if sampler.greedy else draft.q[: len(drafted)].clone()
-
-    def _wait(self) -> None:
-        """Wait for what was launched.
-
-        A copy to the host would wait too, but copies of other threads seem to wait for it then: on an H100, a target's greedy
-        answer came only when the whole draft was there (`benchmarks/results/gpu_nvidia_h100_80gb_hbm3_2026-11-27.json`).
-        """
-        if self.device.type == "cuda":
-            torch.cuda.current_stream(self.device).synchronize()
-
-    def branches(self, branches: Branches) -> Feed:
-        self._reserve(branches.end)
-        mask = branches.mask(self.model.dtype, self.device)[None, None]
-        prefixes = torch.tensor([branches.prefixes], device=self.device)
-        width, depth = len(branches.prefixes), count()
-
-        @torch.inference_mode()
-        def feed(tokens: Sequence[Sequence[int]]) -> list[Tensor]:
-            first = branches.start + next(depth) * width
-            cells = torch.arange(first, first + width, device=self.device).unsqueeze(0)
-            positions = prefixes + (first - branches.start) // width
-            where = self._cache.beside(positions, cells, mask[..., : first + width])
-            ids = torch.tensor([list(tokens[0])], device=self.device)
-            return [self._forward(input_ids=ids, **where)[0, :, : self.vocabulary]]
-
-        return feed
-
-    def _trim(self, keep: int) -> None:
-        self._held = self._held.first(keep)
-
-    @torch.inference_mode()
-    def _feed(self, tokens: Sequence[int], positions: int) -> Tensor:
-        start, width = len(self._held), next((width for width in WIDTHS if width >= len(tokens)), None)
-        self._reserve(start + (width or len(tokens)))
-        if width is None:
-            token_positions = torch.arange(start, start + len(tokens), device=self.device).unsqueeze(0)
-            ids = torch.tensor([tokens], device=self.device)
-            logits = self._uncaptured(ids, token_positions, positions, visible=start + len(tokens))
-        else:
-            forward = self._forward_of(width)
-            forward.inputs.copy_(torch.tensor([[*padded(tokens, width), start]]), non_blocking=True)
-            forward.run()
-            logits = forward.logits[len(tokens) - positions : len(tokens)].clone()
-        self._held += tokens
-        return logits
-
-    def _uncaptured(self, ids: Tensor, token_positions: Tensor, kept: int, visible: int | None = None) -> Tensor:
-        """Logits after the last `kept` of these tokens, shape (kept, vocabulary)."""
-        logits = self._forward(input_ids=ids, logits_to_keep=kept, **self._cache.at(token_positions, visible))
-        return logits[0, -kept:, : self.vocabulary]
-
-    def _reserve(self, length: int) -> None:
-        """Let the cache hold `length` tokens. If it grows, drop what was captured on its old buffers."""
-        grown = self._cache.length
-        while grown < length:
-            grown *= 2
-        if grown > self._cache.length:
-            self._drop_captured()
-            try:
-                self._cache.grow(grown)
-            except BaseException:  # out of memory, or Ctrl-C: some layers may have grown
-                self.forget()
-                raise
-
-    def _forward_of(self, width: int) -> CapturedForward:
-        if width not in self._forwards:
-            inputs = torch.zeros(1, width + 1, dtype=torch.long, device=self.device)
-            inputs[:, -1].fill_(len(self._held))  # a capture runs this work, and must not overwrite what the cache holds
-            offsets = torch.arange(width, device=self.device)
-            logits = torch.zeros(width, self.vocabulary, dtype=self.model.dtype, device=self.device)
-
-            def run() -> None:
-                logits.copy_(self._uncaptured(inputs[:, :-1], inputs[:, -1:] + offsets, width))
-
-            self._forwards[width] = CapturedForward(inputs, logits, self._captured(run))
-        return self._forwards[width]
-
-    def _draft_tensors(self, sampler: Sampler, length: int) -> DraftTensors:
-        if self._draft is None or self._draft.sampler.sampling != sampler.sampling or len(self._draft.tokens) < length:
-            self._draft = self._new_draft(sampler, max(length, DRAFT_ROOM))
-        return self._draft
-
-    def _new_draft(self, sampler: Sampler, room: int) -> DraftTensors:
-        forward = self._forward_of(1)
-        uniforms = torch.zeros(room, dtype=torch.float64, device=self.device)
-        tokens = torch.zeros(room, dtype=torch.long, device=self.device)
-        dtype = torch.promote_types(self.model.dtype, torch.float32)
-        q = torch.zeros(0 if sampler.greedy else room, self.vocabulary, dtype=dtype, device=self.device)
-        drafted = torch.zeros(1, dtype=torch.long, device=self.device)
-
-        def pick() -> None:
-            scores = sampler.processed(forward.logits, ())
-            if sampler.greedy:
-                token = greedy_choice(scores)
-            else:
-                row = scores.softmax(-1)
-                token = picked(row, uniforms.index_select(0, drafted))
-                q.index_copy_(0, drafted, row)
-            tokens.index_copy_(0, drafted, token)
-            forward.inputs[:, 0].copy_(token.clamp(min=0))
-            forward.inputs[:, 1].add_(1)
-            drafted.add_(1)
-
-        return DraftTensors(sampler, uniforms, tokens, q, drafted, self._captured(pick))
-
-    def _captured(self, work: DeviceWork) -> DeviceWork:
+    def captured(self, work: DeviceWork) -> DeviceWork:
+        """What does the same as `work`."""
         if self._capture is None:
             return work
         try:
@@ -284,17 +99,103 @@ class GraphRunner(SequenceRunner):
             return work
 
 
-def new_runner(
-    model: PreTrainedModel, vocabulary: int, forward: Forward, *, eager: bool, plan: CachePlan | None = None
-) -> SequenceRunner:
-    """The runner for `model`: one that replays CUDA graphs where possible and not `eager`, else one that calls `forward`."""
-    why_eager = why_no_graphs(model, plan)
-    if why_eager is None and not eager:
-        return GraphRunner(model, vocabulary, CudaCapture(model.device))
-    runner = Runner(model, vocabulary, forward, plan)
-    if model.device.type == "cuda" and not eager:
-        runner.why_eager = why_eager
-    return runner
+@dataclass
+class CapturedForward:
+    """A forward that feeds as many tokens to every slot.
+
+    `inputs`   ids of the tokens of each slot, then the position of the first: shape (slots, width + 1)
+    `logits`   after each token, shape (slots, width, vocabulary)
+    """
+
+    inputs: Tensor
+    logits: Tensor
+    run: DeviceWork
+
+
+@dataclass
+class CapturedBranches:
+    """A forward that feeds one token to every branch of every slot (`specdec.runtime.branches`).
+
+    `ids`, `positions`   of the tokens, shape (slots, branches)
+    `first`              the cell of the first of them, shape (1,)
+    `mask`               of all steps, shape (slots, 1, branches, cells); cells that are not written yet are hidden beside it
+    `logits`             after each token, shape (slots, branches, vocabulary)
+    """
+
+    ids: Tensor
+    positions: Tensor
+    first: Tensor
+    mask: Tensor
+    logits: Tensor
+    run: DeviceWork
+
+    def __call__(self, ids: Tensor, positions: Tensor, first: int) -> Tensor:
+        """Logits after these tokens, until the next call."""
+        self.ids.copy_(ids)
+        self.positions.copy_(positions)
+        self.first.fill_(first)
+        self.run()
+        return self.logits
+
+
+class DeviceDraft:
+    """Draws up to `room` tokens by `sampler`, and feeds each to `forward`, which has one slot and is one token wide.
+
+    The host waits once, at the end.
+    """
+
+    def __init__(self, sampler: Sampler, forward: CapturedForward, room: int, graphs: Graphs) -> None:
+        self.sampler, self.room, self._forward = sampler, room, forward
+        device, dtype = forward.logits.device, torch.promote_types(forward.logits.dtype, torch.float32)
+        self._uniforms = torch.zeros(room, dtype=torch.float64, device=device)
+        self._tokens = torch.zeros(room, dtype=torch.long, device=device)
+        rows = 0 if sampler.greedy else room
+        self._q = torch.zeros(rows, forward.logits.shape[-1], dtype=dtype, device=device)
+        self._drafted = torch.zeros(1, dtype=torch.long, device=device)
+        self._pick = graphs.captured(self._picked)
+
+    def _picked(self) -> None:
+        """Sample one token more, from the logits of the forward."""
+        scores = self.sampler.processed(self._forward.logits[0], ())
+        if self.sampler.greedy:
+            token = greedy_choice(scores)
+        else:
+            row = scores.softmax(-1)
+            token = picked(row, self._uniforms.index_select(0, self._drafted))
+            self._q.index_copy_(0, self._drafted, row)
+        self._tokens.index_copy_(0, self._drafted, token)
+        self._forward.inputs[0, :1].copy_(token.clamp(min=0))
+        self._forward.inputs[0, 1:].add_(1)
+        self._drafted.add_(1)
+
+    def __call__(self, position: int, length: int, uniforms: Sequence[float]) -> tuple[list[int], Tensor]:
+        """`length` tokens, after the token at `position`, behind which the forward has logits; and their rows.
+
+        A row that is no distribution gives `NOT_A_TOKEN`.
+        """
+        self._forward.inputs.fill_(position)  # a pick sets the token and moves on from this position
+        self._uniforms[: len(uniforms)].copy_(torch.tensor(uniforms, dtype=torch.float64), non_blocking=True)
+        self._drafted.zero_()
+        for number in range(length):
+            if number:
+                self._forward.run()
+            self._pick()
+        self._wait()  # here, and nowhere else
+        return self._tokens[:length].tolist(), self._q[:length]
+
+    def _wait(self) -> None:
+        """Wait for what was launched.
+
+        A copy to the host would wait too, but copies of other threads seem to wait for it then: on an H100, a target's greedy
+        answer came only when the whole draft was there (`benchmarks/results/gpu_nvidia_h100_80gb_hbm3_2026-11-27.json`).
+        """
+        if self._tokens.device.type == "cuda":
+            torch.cuda.current_stream(self._tokens.device).synchronize()
+
+
+def graph_width(tokens: int) -> int | None:
+    """The width of the graph that feeds so many tokens; `None` where none is wide enough."""
+    return next((width for width in WIDTHS if width >= tokens), None)
 
 
 def why_no_graphs(model: PreTrainedModel, plan: CachePlan | None = None) -> str | None:

@@ -34,7 +34,7 @@ from specdec.runtime.cache import CachePlan, context_limit, forward_parameters, 
 from specdec.runtime.placement import device_of
 from specdec.runtime.recurrent import recurrent_states
 from specdec.runtime.runner import Forward, Runner, takes_positions
-from specdec.runtime.sequences import Batched
+from specdec.runtime.sequences import StaticRunner
 from specdec.runtime.vocabulary import Wanted
 from specdec.tokens import Tokens, common_prefix
 
@@ -184,7 +184,7 @@ class Probe:
     def batched(self) -> Iterator[Compared]:
         """Two sequences of different lengths on a static cache. One of them is rolled back."""
         start, short = self._start, max(1, self._start - 3)
-        runner = Batched(self._model, sys.maxsize, 2, self._forward, length=start + 8)
+        runner = StaticRunner(self._model, sys.maxsize, 2, self._forward, length=start + 8)
         rounds: list[list[Wanted]] = [
             [(0, self._first[:start], 1), (1, self._second[:short], 1)],
             [(0, self._first[: start + 3], 3), (1, self._second[: short + 1], 1)],

@@ -7,7 +7,6 @@ lets in.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from inspect import Parameter
 from typing import Any
@@ -64,26 +63,43 @@ class Forward:
         return self._model(input_ids=input_ids, attention_mask=attention_mask, use_cache=True, **options).logits
 
 
-class SequenceRunner(ABC):
+class Runner:
     """A model with a cache for one sequence. Not thread-safe: one runner belongs to one lane.
 
+    It calls `forward`, the model's own unless given, on a cache rolled back by `plan`, by its layer types unless given.
     `why_eager` says why forwards are transformers' own, launched operation by operation; `None` where they are not.
     """
 
-    why_eager: str | None
+    def __init__(
+        self, model: PreTrainedModel, vocabulary: int, forward: Forward | None = None, plan: CachePlan | None = None
+    ) -> None:
+        self.model, self.vocabulary, self.device = model, vocabulary, device_of(model)
+        self._forward = forward or Forward(model)
+        self.why_eager = self._forward.why_eager
+        self._plan, self._border = plan, stretched_beyond(model)
+        self._table = torch.arange(FIRST_POSITIONS, device=self.device).unsqueeze(0) if takes_positions(model) else None
+        self._start_again()
+        self._simple = self._copies is None and self._border is None and (plan is None or plan.widest is None)
 
-    def __init__(self, model: PreTrainedModel, vocabulary: int) -> None:
-        self.model = model
-        self.vocabulary = vocabulary
-        self.device = device_of(model)
-        self._held = Tokens()
+    def forget(self) -> None:
+        """Empty the cache."""
+        self._trim(0)
 
     def logits(self, context: Sequence[int], positions: int) -> Tensor:
         """Logits after the last `positions` prefixes of `context`, the whole context the last: shape (positions, vocabulary).
 
         `context` has at least `positions` tokens. Logits are raw, in the model's dtype, cut to the common vocabulary.
         """
-        tokens = Tokens.of(context)
+        tokens, border = Tokens.of(context), self._border
+        if self._simple:
+            return self._at_once(tokens, positions)
+        if border is not None and len(tokens) - positions < border < len(tokens):
+            short = self._pieces(tokens.first(border), positions - len(tokens) + border)
+            return torch.cat([short, self._pieces(tokens, len(tokens) - border)])
+        return self._pieces(tokens, positions)
+
+    def _at_once(self, tokens: Tokens, positions: int) -> Tensor:
+        """`logits`, by one window after at most a few long ones."""
         end = len(tokens)
         start = self._keep(tokens, end - positions)
         while end - start > max(PREFILL_CHUNK, positions):
@@ -98,49 +114,6 @@ class SequenceRunner(ABC):
         held = len(self._held)
         self._held = tokens.first(held)  # the same tokens: these share their beginning with the next context
         return held
-
-    @abstractmethod
-    def branches(self, branches: Branches) -> Feed:
-        """What feeds the branches behind the context that is held. Ask `why_not_forked` before."""
-
-    @abstractmethod
-    def forget(self) -> None:
-        """Empty the cache."""
-
-    @abstractmethod
-    def _trim(self, keep: int) -> None:
-        """Hold at most the first `keep` tokens."""
-
-    @abstractmethod
-    def _feed(self, tokens: Sequence[int], positions: int) -> Tensor:
-        """Read tokens after those held. Returns logits after the last `positions` of them."""
-
-
-class Runner(SequenceRunner):
-    """Calls `forward`, the model's own unless given, on a cache rolled back by `plan`, by its layer types unless given."""
-
-    def __init__(
-        self, model: PreTrainedModel, vocabulary: int, forward: Forward | None = None, plan: CachePlan | None = None
-    ) -> None:
-        super().__init__(model, vocabulary)
-        self._forward = forward or Forward(model)
-        self.why_eager = self._forward.why_eager
-        self._plan, self._border = plan, stretched_beyond(model)
-        self._table = torch.arange(FIRST_POSITIONS, device=self.device).unsqueeze(0) if takes_positions(model) else None
-        self._start_again()
-        self._simple = self._copies is None and self._border is None and (plan is None or plan.widest is None)
-
-    def forget(self) -> None:
-        self._trim(0)
-
-    def logits(self, context: Sequence[int], positions: int) -> Tensor:
-        if self._simple:
-            return super().logits(context, positions)
-        tokens, border = Tokens.of(context), self._border
-        if border is not None and len(tokens) - positions < border < len(tokens):
-            short = self._pieces(tokens.first(border), positions - len(tokens) + border)
-            return torch.cat([short, self._pieces(tokens, len(tokens) - border)])
-        return self._pieces(tokens, positions)
 
     def _pieces(self, tokens: Tokens, positions: int) -> Tensor:
         """`logits`, by as many windows as the model needs. All rows lie on one side of the border."""
@@ -174,6 +147,7 @@ class Runner(SequenceRunner):
         return end
 
     def branches(self, branches: Branches) -> Feed:
+        """What feeds the branches behind the context that is held. Ask `why_not_forked` before."""
         prefixes = torch.tensor([branches.prefixes], device=self.device)
         mask = branches.mask(self.model.dtype, self.device)[None, None]
 
@@ -187,6 +161,7 @@ class Runner(SequenceRunner):
         return feed
 
     def _feed(self, tokens: Sequence[int], positions: int) -> Tensor:
+        """Read tokens after those held. Returns logits after the last `positions` of them."""
         start = len(self._held)
         where = None if self._table is None else self._positions(start, start + len(tokens))
         logits = self._forwarded(tokens, positions, where)

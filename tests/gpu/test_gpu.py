@@ -13,11 +13,14 @@ import pytest
 import torch
 from decodes import strategies
 from families import bytes_tokenizer, spaces_tokenizer
+from recorded_graphs import OneSequence
 from tiny_models import HYBRIDS, STATIC, attending, hybrid, random_histories
 
 from specdec import ModelError, Pair, Sampling, create, decode
 from specdec.own_layers import self_draft
-from specdec.runtime.graph import WIDTHS, CudaCapture, GraphRunner
+from specdec.runtime.graph import WIDTHS, CudaCapture
+from specdec.runtime.messages import ForkRequest, ScoreRequest
+from specdec.runtime.worker import Worker
 from specdec.sampling import Sampler
 from specdec.testing.models import fresh_logits, greedy_tokens, model, resembling
 from specdec.testing.pair import Untimed
@@ -69,10 +72,10 @@ def pair(request: pytest.FixtureRequest, target: Any, draft: Any) -> Iterator[Pa
 @pytest.mark.parametrize("architecture", STATIC)
 def test_replayed_logits_are_those_of_a_fresh_forward_on_the_cpu(architecture: str) -> None:
     of = attending(architecture)
-    ours = GraphRunner(on_gpu(of), VOCABULARY, CudaCapture(torch.device("cuda")), length=4)
+    ours = OneSequence(on_gpu(of), VOCABULARY, CudaCapture(torch.device("cuda")), length=4)
     for context, positions in random_histories(steps=60, longest=40, seed=3):
         expected = fresh_logits(of, context, positions)
-        torch.testing.assert_close(ours.logits(context, positions).cpu(), expected, rtol=0, atol=ROUNDING)
+        torch.testing.assert_close(ours.of(context, positions).cpu(), expected, rtol=0, atol=ROUNDING)
     assert ours.why_eager is None
     assert sorted(ours._forwards) == list(WIDTHS)
 
@@ -81,13 +84,13 @@ def test_replayed_logits_are_those_of_a_fresh_forward_on_the_cpu(architecture: s
 def test_drafts_on_the_gpu_are_those_of_the_cpu(sampling: Sampling) -> None:
     """Lengths outgrow the tensors, and the cache grows."""
     of, source = attending("llama"), random.Random(2)
-    ours = GraphRunner(on_gpu(of), VOCABULARY, CudaCapture(torch.device("cuda")), length=4)
-    theirs, sampler = GraphRunner(of, VOCABULARY), Sampler(sampling)
+    ours = OneSequence(on_gpu(of), VOCABULARY, CudaCapture(torch.device("cuda")), length=4)
+    theirs, sampler = OneSequence(of, VOCABULARY), Sampler(sampling)
     for number, (context, _) in enumerate(random_histories(steps=30, longest=30, seed=4)):
         length = (1, 5, 2, 18, 3)[number % 5]
         uniforms = [] if sampling.greedy else [source.random() for _ in range(length)]
-        tokens, q = ours.draft(context, length, sampler, uniforms)
-        expected, rows = theirs.draft(context, length, sampler, uniforms)
+        tokens, q = ours.drafted(context, length, sampler, uniforms)
+        expected, rows = theirs.drafted(context, length, sampler, uniforms)
         assert tokens == expected
         if q is not None:
             torch.testing.assert_close(q.cpu(), rows, rtol=0, atol=ROUNDING)
@@ -98,11 +101,41 @@ def test_rows_without_a_distribution_end_a_draft() -> None:
     of = on_gpu(attending("llama"))
     with torch.no_grad():
         of.get_input_embeddings().weight[7] = float("nan")
-    ours = GraphRunner(of, VOCABULARY, CudaCapture(torch.device("cuda")))
+    ours = OneSequence(of, VOCABULARY, CudaCapture(torch.device("cuda")))
     for temperature, uniforms in ((0, []), (1, [0.3, 0.8])):
         with pytest.raises(ModelError):
-            ours.draft([1, 7], 2, Sampler(Sampling(temperature=temperature)), uniforms)
-        assert ours.logits([1, 2], 1).isfinite().all()
+            ours.drafted([1, 7], 2, Sampler(Sampling(temperature=temperature)), uniforms)
+        assert ours.of([1, 2], 1).isfinite().all()
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_logits_and_forks_of_slots_are_those_of_the_cpu(size: int) -> None:
+    """Some slots at a time, whose sequences grow and are cut back. Few random numbers keep away from the edges of a choice."""
+    of, source = attending("llama"), random.Random(4)
+    there, here = (Worker(one, VOCABULARY) for one in (on_gpu(of), of))
+    contexts = [[source.randrange(VOCABULARY)] for _ in range(size)]
+    for worker in (there, here):
+        for slot in range(size):
+            worker.begin(Sampling(), contexts[slot], slot, size)
+    for step in range(40):
+        forks: list[ForkRequest] = []
+        scores: list[ScoreRequest] = []
+        for slot in sorted(source.sample(range(size), source.randint(1, size))):
+            context = contexts[slot]
+            del context[max(4, len(context) - source.randint(0, 3)) :]
+            context += [source.randrange(VOCABULARY) for _ in range(source.choice([3, 4, 12]))]
+            uniforms = [source.random() for _ in range(30)]
+            forks.append(
+                ForkRequest(slot, tuple(context), (2, 1, source.randint(1, 3)), source.randint(1, 3), uniforms, race=step)
+            )
+            scores.append(ScoreRequest(slot, tuple(context), 2))
+        for ours, theirs in zip(there.fork(forks), here.fork(forks), strict=True):
+            assert (ours.outcomes, ours.tails) == (theirs.outcomes, theirs.tails)
+        for ours, theirs in zip(there.score(scores), here.score(scores), strict=True):
+            assert ours.p is not None
+            assert theirs.p is not None
+            torch.testing.assert_close(ours.p.cpu(), theirs.p, rtol=0, atol=ROUNDING)
+    assert there.why_eager is None
 
 
 # --- decoding --------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from decodes import prompts
+from recorded_graphs import recorded
 from tiny_models import Broken
 
 from specdec import (
@@ -32,8 +33,9 @@ from specdec import (
 )
 from specdec.runtime.cache import LENGTH
 from specdec.runtime.fused import new_forward
+from specdec.runtime.graph import Graphs
 from specdec.runtime.messages import DraftRequest
-from specdec.runtime.sequences import LONGEST_PADDED, Batched, new_batch_runner
+from specdec.runtime.sequences import LONGEST_PADDED, StaticRunner
 from specdec.runtime.worker import Worker
 from specdec.testing.models import fresh_logits, model, resembling
 from specdec.typical import Typical
@@ -154,18 +156,26 @@ def test_few_forwards_serve_many_sequences(monkeypatch: pytest.MonkeyPatch) -> N
     """Eight sequences of one length take the forwards of one."""
     pair = pair_of("llama")
     counted: list[int] = []
-    feed = Batched._feed
-    monkeypatch.setattr(Batched, "_feed", lambda self, fresh, keep=0: counted.append(len(fresh)) or feed(self, fresh, keep))
+    feed = StaticRunner._feed
+    monkeypatch.setattr(StaticRunner, "_feed", lambda self, fresh: counted.append(len(fresh)) or feed(self, fresh))
     decode(pair, create("autoregressive"), [[number] for number in range(8)], batch_size=8, max_new_tokens=6)
     assert counted == [8] * 6
 
 
+def test_a_prompt_is_read_in_one_forward() -> None:
+    of, widths = model("llama", VOCABULARY, seed=1), list[int]()
+    of.register_forward_pre_hook(lambda _, args, options: widths.append(options["input_ids"].shape[1]), with_kwargs=True)
+    worker = Worker(of, VOCABULARY, eager=True)
+    worker.begin(Sampling(), [1, 2] * 20, slot=1, size=3)
+    assert widths == [39]
+
+
+@pytest.mark.parametrize("graphs", [None, Graphs(None), Graphs(recorded)], ids=["as needed", "static shapes", "recorded"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_logits_are_right_whatever_slots_are_asked_for_together(architecture: str) -> None:
+def test_logits_are_right_whatever_slots_are_asked_for_together(architecture: str, graphs: Graphs | None) -> None:
     """Some slots at a time, whose sequences grow and are cut back at random; the cache grows beyond its first length."""
     of = model(architecture, VOCABULARY, seed=2, max_position_embeddings=4 * LENGTH)
-    runner, source = new_batch_runner(of, VOCABULARY, 4, new_forward(of, eager=False), eager=False), random.Random(3)
-    assert type(runner) is Batched
+    runner, source = StaticRunner(of, VOCABULARY, 4, new_forward(of, eager=graphs is not None), graphs), random.Random(3)
     contexts: list[list[int]] = [[source.randrange(VOCABULARY)] for _ in range(4)]
     contexts[2] = [source.randrange(VOCABULARY) for _ in range(LENGTH + 3)]
     for _ in range(25):
@@ -316,7 +326,7 @@ def test_what_cannot_be_submitted_is_refused() -> None:
 
 def test_a_cache_of_a_batch_that_could_not_grow_starts_again(monkeypatch: pytest.MonkeyPatch) -> None:
     of = model("llama", VOCABULARY, seed=2)
-    runner = Batched(of, VOCABULARY, 2, new_forward(of, eager=False), length=4)
+    runner = StaticRunner(of, VOCABULARY, 2, new_forward(of, eager=False), length=4)
     runner.logits([(0, [1, 2, 3], 1), (1, [3, 2], 1)])
     longer: list[tuple[int, Sequence[int], int]] = [(0, [1, 2, 3, 4, 5], 1), (1, [3, 2, 1], 1)]
     monkeypatch.setattr(runner._cache.layers[1], "grow", lambda: (_ for _ in ()).throw(MemoryError))

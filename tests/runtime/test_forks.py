@@ -9,16 +9,17 @@ from typing import Any
 import pytest
 import torch
 from decodes import inline
+from recorded_graphs import recorded
 from tiny_models import minuscule
 
 import specdec
 from specdec import Guess, Pair, Sampling, Statistics, Verdict, decode
 from specdec.runtime.branches import Branches
 from specdec.runtime.forking import foreseen
-from specdec.runtime.graph import GraphRunner
+from specdec.runtime.graph import Graphs
 from specdec.runtime.messages import DraftRequest, Forking, ForkRequest
 from specdec.runtime.prepared import PreparedForks
-from specdec.runtime.sequences import Batched, OneByOne, new_batch_runner
+from specdec.runtime.sequences import StaticRunner, new_batch_runner
 from specdec.runtime.worker import Worker
 from specdec.sampling import Sampler, inverted
 from specdec.testing.models import fresh_logits, greedy_tokens, model, resembling
@@ -28,16 +29,14 @@ COLD = Sampling(temperature=0.8, top_k=5)
 TWICE_SEEN = Sampling(repetition_penalty=1.4)
 
 
-def graphs(model: Any, vocabulary: int, size: int, forward: Any, *, eager: bool, plan: Any = None) -> Any:
-    """What CUDA replays, here uncaptured."""
-    runner = OneByOne(model, vocabulary, size, forward, eager=True)
-    runner._runners = [GraphRunner(model, vocabulary, length=8) for _ in range(size)]  # type: ignore[misc]  # pyright: ignore
-    return runner
+def graphs(model: Any, vocabulary: int, size: int, forward: Any, *, eager: bool, plan: Any = None) -> StaticRunner:
+    """What CUDA replays, here by a recorder, on a cache that must grow in the middle of forks."""
+    return StaticRunner(model, vocabulary, size, forward, Graphs(recorded), length=4)
 
 
-def small_batches(model: Any, vocabulary: int, size: int, forward: Any, *, eager: bool, plan: Any = None) -> Batched:
+def small_batches(model: Any, vocabulary: int, size: int, forward: Any, *, eager: bool, plan: Any = None) -> StaticRunner:
     """A cache that must grow in the middle of forks."""
-    return Batched(model, vocabulary, size, forward, length=4)
+    return StaticRunner(model, vocabulary, size, forward, length=4)
 
 
 KINDS: list[tuple[str, bool, Any]] = [
@@ -92,7 +91,7 @@ def expected_outcomes(q: Callable[[list[int]], Any], request: ForkRequest) -> li
 def test_branches_are_sampled_from_the_rows_of_fresh_forwards(
     architecture: str, eager: bool, runner: Any, sampling: Sampling
 ) -> None:
-    of, slots = model(architecture, VOCABULARY, seed=1), 1 if runner is not small_batches else 3
+    of, slots = model(architecture, VOCABULARY, seed=1), 3 if runner in (graphs, small_batches) else 1
     worker, sampler = Worker(of, VOCABULARY, eager=eager, new_runner=runner), Sampler(sampling)
     if runner in (graphs, small_batches):
         worker.begin(sampling, (), 0, slots + 1)
@@ -124,7 +123,7 @@ def test_branches_are_sampled_from_the_rows_of_fresh_forwards(
 def test_drafts_and_forks_alternate_on_one_cache() -> None:
     """The scratch cells of a fork are no part of any later context."""
     of = model("llama", VOCABULARY, seed=1)
-    for runner in (new_batch_runner, small_batches):
+    for runner in (new_batch_runner, small_batches, graphs):
         worker = Worker(of, VOCABULARY, new_runner=runner)
         worker.begin(Sampling(temperature=0), (), 0, 2)
         worker.begin(Sampling(temperature=0), (), 0, 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,18 +10,19 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from recorded_graphs import OneSequence, recorded
 from tiny_models import STATIC, Scripted, attending, minuscule, random_histories
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
 from transformers import NoRepeatNGramLogitsProcessor, TopKLogitsWarper
 
 from specdec import ModelError, Sampling
 from specdec.lengths import BelowConfidence
-from specdec.runtime import graph, runner
+from specdec.runtime import cache, graph, runner, sequences
 from specdec.runtime.cache import CachePlan, StaticCache, cache_name, why_not_static
-from specdec.runtime.graph import WARM_UPS, WIDTHS, Capture, DeviceWork, GraphRunner, new_runner, why_no_graphs, why_stepwise
+from specdec.runtime.fused import new_forward
+from specdec.runtime.graph import WIDTHS, Capture, DeviceWork, why_no_graphs, why_stepwise
 from specdec.runtime.messages import DraftRequest
-from specdec.runtime.runner import Forward, Runner
+from specdec.runtime.runner import Runner
+from specdec.runtime.sequences import new_batch_runner
 from specdec.runtime.worker import NewWorker, Worker
 from specdec.sampling import NOT_A_TOKEN, Dice, Sampler, picked
 from specdec.testing.models import CONFIGS, fresh_logits, model
@@ -45,7 +45,7 @@ def test_logits_of_sequences_of_different_lengths_are_recomputed_logits(architec
     """Sequences grow, are cut back and start anew, padded to the widest; the cache grows, and is read in part."""
     of = model(architecture, VOCABULARY, seed=1, max_position_embeddings=20)
     of.set_attn_implementation(attention)
-    cache = StaticCache(of, 8, slots=3)
+    held = StaticCache(of, 8, slots=3)
     source = random.Random(1)
     contexts: list[list[int]] = [[], [], []]
     lengths, ends = set(), set()
@@ -55,11 +55,11 @@ def test_logits_of_sequences_of_different_lengths_are_recomputed_logits(architec
         fresh = [[source.randrange(VOCABULARY) for _ in range(source.randint(1, min(6, 20 - len(held))))] for held in contexts]
         width = max(map(len, fresh))
         end = max(map(len, contexts)) + width  # may lie beyond the context, by padding
-        if end > cache.length:
-            cache.grow(2 * cache.length)
+        if end > held.length:
+            held.grow(2 * held.length)
         ids = torch.tensor([[*tokens, *[step % VOCABULARY] * (width - len(tokens))] for tokens in fresh])
         positions = torch.tensor([[len(context) + i for i in range(width)] for context in contexts])
-        options = cache.at(positions, visible=end if step % 2 else None)
+        options = held.at(positions, visible=end if step % 2 else None)
         options[cache_name(of) or ""] = options.pop("past_key_values")
         logits = of(input_ids=ids, **options).logits
         for context, tokens, ours in zip(contexts, fresh, logits, strict=True):
@@ -68,7 +68,7 @@ def test_logits_of_sequences_of_different_lengths_are_recomputed_logits(architec
             torch.testing.assert_close(ours[: len(tokens)], expected, rtol=0, atol=tolerance(architecture, attention))
         lengths.add(tuple(map(len, contexts)))
         ends.add(end)
-    assert cache.length == 32
+    assert held.length == 32
     assert len(lengths) > 30
     assert max(map(max, lengths)) == 20
     assert max(ends) > 20
@@ -95,55 +95,6 @@ def test_models_that_no_mask_reaches_or_whose_angles_depend_on_lengths_are_refus
 # --- the runner ------------------------------------------------------------------------------------------------------
 
 
-class Recorder(TorchDispatchMode):
-    """Records operations with the very tensors they took and gave, and repeats them on these: a CUDA graph, on a CPU.
-
-    As a graph does, it keeps what the operations gave, and nothing that they took from elsewhere.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._done: list[tuple[Any, Any, Any]] = []
-        self._given: set[int] = set()
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        assert function._overloadpacket not in READ_BY_THE_HOST, "a capture cannot wait for the device"
-        out = function(*args, **(kwargs or {}))
-        taken = tree_map_only(torch.Tensor, self._weakly, (args, kwargs or {}))
-        self._given.update(map(id, tree_leaves(out)))
-        self._done.append((function, taken, out))
-        return out
-
-    def _weakly(self, tensor: torch.Tensor) -> Any:
-        return tensor if id(tensor) in self._given else weakref.ref(tensor)
-
-    def replay(self) -> None:
-        with torch.inference_mode():
-            for function, taken, out in self._done:
-                args, kwargs = tree_map_only(weakref.ref, living, taken)
-                for old, new in zip(tree_leaves(out), tree_leaves(function(*args, **kwargs)), strict=True):
-                    if old is not new:
-                        old.copy_(new)
-
-
-def living(reference: weakref.ref[torch.Tensor]) -> torch.Tensor:
-    tensor = reference()
-    assert tensor is not None, "a graph reads the memory of a tensor that is gone"
-    return tensor
-
-
-READ_BY_THE_HOST = {torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero, torch.ops.aten.is_nonzero}
-
-
-def recorded(work: DeviceWork) -> DeviceWork:
-    """What `CudaCapture` does: runs the work before it counts, and once more to record it, on tensors it must not change."""
-    for _ in range(WARM_UPS):
-        work()
-    with Recorder() as recorder:
-        work()
-    return recorder.replay
-
-
 CAPTURES: dict[str, Capture | None] = {"eager": None, "recorded": recorded}
 
 
@@ -155,34 +106,34 @@ def capture(request: pytest.FixtureRequest) -> Capture | None:
 @pytest.mark.parametrize("architecture", STATIC)
 def test_logits_are_those_of_the_eager_runner(architecture: str, capture: Any) -> None:
     of = attending(architecture)
-    ours, eager = GraphRunner(of, VOCABULARY, capture, length=4), Runner(of, VOCABULARY)
+    ours, eager = OneSequence(of, VOCABULARY, capture, length=4), Runner(of, VOCABULARY)
     for context, positions in random_histories(steps=60, longest=40, seed=3):
-        torch.testing.assert_close(ours.logits(context, positions), eager.logits(context, positions), rtol=0, atol=1e-9)
+        torch.testing.assert_close(ours.of(context, positions), eager.logits(context, positions), rtol=0, atol=1e-9)
     assert sorted(ours._forwards) == list(WIDTHS)
 
 
 def test_windows_and_prompts_of_every_length(monkeypatch: pytest.MonkeyPatch, capture: Any) -> None:
     """Wider than any graph, and than a chunk, up to the last token of the context."""
     monkeypatch.setattr(graph, "WIDTHS", (1, 2, 4))
-    monkeypatch.setattr(runner, "PREFILL_CHUNK", 6)
+    monkeypatch.setattr(sequences, "PREFILL_CHUNK", 6)
     of = attending("gpt2", max_position_embeddings=20)
     for length in range(1, 21):
         context = [(7 * i + length) % VOCABULARY for i in range(length)]
         for positions in {1, min(5, length), length}:
-            ours = GraphRunner(of, VOCABULARY, capture, length=4)
-            torch.testing.assert_close(ours.logits(context, positions), fresh_logits(of, context, positions), rtol=0, atol=1e-9)
-            torch.testing.assert_close(ours.logits(context, 1), fresh_logits(of, context, 1), rtol=0, atol=1e-9)
+            ours = OneSequence(of, VOCABULARY, capture, length=4)
+            torch.testing.assert_close(ours.of(context, positions), fresh_logits(of, context, positions), rtol=0, atol=1e-9)
+            torch.testing.assert_close(ours.of(context, 1), fresh_logits(of, context, 1), rtol=0, atol=1e-9)
 
 
 def test_answers_stay_when_the_next_are_computed(capture: Any) -> None:
     of = attending("llama")
-    ours = GraphRunner(of, VOCABULARY, capture)
-    first = ours.logits([1, 2], 1)
-    _, q = ours.draft([1, 2], 2, Sampler(Sampling()), [0.2, 0.8])
+    ours = OneSequence(of, VOCABULARY, capture)
+    first = ours.of([1, 2], 1)
+    _, q = ours.drafted([1, 2], 2, Sampler(Sampling()), [0.2, 0.8])
     assert q is not None
     before = q.clone()
-    ours.logits([3, 4], 1)
-    ours.draft([3, 4], 2, Sampler(Sampling()), [0.3, 0.9])
+    ours.of([3, 4], 1)
+    ours.drafted([3, 4], 2, Sampler(Sampling()), [0.3, 0.9])
     torch.testing.assert_close(first, fresh_logits(of, [1, 2]), rtol=0, atol=1e-9)
     assert torch.equal(q, before)
 
@@ -190,30 +141,30 @@ def test_answers_stay_when_the_next_are_computed(capture: Any) -> None:
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_a_forward_that_was_cut_short_leaves_no_trace(error: type[BaseException]) -> None:
     of = attending("llama")
-    ours = GraphRunner(of, VOCABULARY)
-    ours.logits([1, 2, 3, 4, 5, 6], 1)
+    ours = OneSequence(of, VOCABULARY)
+    ours.of([1, 2, 3, 4, 5, 6], 1)
 
     def interrupt(*_: Any) -> None:
         raise error
 
-    for broken in (lambda: ours.logits([1, 2, 3, 9, 8], 1), lambda: ours.draft([1, 2], 3, Sampler(Sampling()), [0.5] * 3)):
+    for broken in (lambda: ours.of([1, 2, 3, 9, 8], 1), lambda: ours.drafted([1, 2], 3, Sampler(Sampling()), [0.5] * 3)):
         handle = of.model.layers[1].register_forward_pre_hook(interrupt)
         with pytest.raises(error):
             broken()
         handle.remove()
         for context in ([1, 2, 3, 9, 8, 7], [1, 2, 3, 4, 5, 6]):
-            torch.testing.assert_close(ours.logits(context, 1), fresh_logits(of, context), rtol=0, atol=1e-9)
+            torch.testing.assert_close(ours.of(context, 1), fresh_logits(of, context), rtol=0, atol=1e-9)
 
 
 def test_a_cache_that_could_not_grow_starts_again(monkeypatch: pytest.MonkeyPatch) -> None:
     of = attending("llama")
-    ours = GraphRunner(of, VOCABULARY, length=4)
-    ours.logits([1, 2, 3], 1)
+    ours = OneSequence(of, VOCABULARY, length=4)
+    ours.of([1, 2, 3], 1)
     context = [1, 2, 3, 4, 5]
     monkeypatch.setattr(ours._cache.layers[1], "grow", lambda: (_ for _ in ()).throw(MemoryError))
     with pytest.raises(MemoryError):
-        ours.logits(context, 1)
-    torch.testing.assert_close(ours.logits(context, 1), fresh_logits(of, context), rtol=0, atol=1e-9)
+        ours.of(context, 1)
+    torch.testing.assert_close(ours.of(context, 1), fresh_logits(of, context), rtol=0, atol=1e-9)
 
 
 # --- drafts on the device --------------------------------------------------------------------------------------------
@@ -242,13 +193,13 @@ def draft_by_token(
 def test_a_draft_on_the_device_is_one_drawn_token_by_token(architecture: str, capture: Any) -> None:
     """Between roll-backs and windows, with samplings that change, lengths that outgrow the tensors, and a growing cache."""
     of = attending(architecture)
-    ours = GraphRunner(of, VOCABULARY, capture, length=4)
+    ours = OneSequence(of, VOCABULARY, capture, length=4)
     seen = set()
     for seed, (context, _) in enumerate(random_histories(steps=30, longest=30, seed=4)):
         sampling, length = SAMPLINGS[seed // 2 % len(SAMPLINGS)], (1, 5, 2, 18, 3)[seed % 5]
         dice = Dice(seed)
         uniforms = [] if sampling.greedy else [dice.uniform() for _ in range(length)]
-        tokens, q = ours.draft(context, length, Sampler(sampling), uniforms)
+        tokens, q = ours.drafted(context, length, Sampler(sampling), uniforms)
         expected, rows_of_q = draft_by_token(of, context, length, sampling, uniforms)
         assert tokens == expected
         assert (q is None) == (rows_of_q is None) == sampling.greedy
@@ -256,17 +207,17 @@ def test_a_draft_on_the_device_is_one_drawn_token_by_token(architecture: str, ca
             torch.testing.assert_close(q, rows_of_q, rtol=0, atol=1e-9)
         seen.update(tokens)
         window = [*context, *tokens[: len(tokens) - seed % 3], 1]
-        torch.testing.assert_close(ours.logits(window, 1), fresh_logits(of, window), rtol=0, atol=1e-9)
+        torch.testing.assert_close(ours.of(window, 1), fresh_logits(of, window), rtol=0, atol=1e-9)
     assert len(seen) > 6
 
 
 def test_what_was_drafted_is_not_fed_again() -> None:
     of = attending("llama")
-    ours, widths = GraphRunner(of, VOCABULARY), []
+    ours, widths = OneSequence(of, VOCABULARY), []
     of.register_forward_pre_hook(lambda _, args, options: widths.append(options["input_ids"].shape[1]), with_kwargs=True)
-    tokens, _ = ours.draft([1, 2, 3, 4], 3, Sampler(Sampling()), [0.1, 0.5, 0.9])
+    tokens, _ = ours.drafted([1, 2, 3, 4], 3, Sampler(Sampling()), [0.1, 0.5, 0.9])
     assert widths == [4, 1, 1]
-    ours.draft([1, 2, 3, 4, *tokens], 2, Sampler(Sampling()), [0.1, 0.5])
+    ours.drafted([1, 2, 3, 4, *tokens], 2, Sampler(Sampling()), [0.1, 0.5])
     assert widths == [4, 1, 1, 1, 1]
 
 
@@ -274,19 +225,19 @@ def test_rows_without_a_distribution_end_a_draft(capture: Any) -> None:
     of = attending("llama")
     start, length = [1, 2], 6
     sampler, uniforms = Sampler(Sampling()), [0.5, 0.1, 0.9, 0.3, 0.7, 0.2]
-    whole, _ = GraphRunner(of, VOCABULARY).draft(start, length, sampler, uniforms)
+    whole, _ = OneSequence(of, VOCABULARY).drafted(start, length, sampler, uniforms)
     poison = next(token for token in whole if token not in start)
     with torch.no_grad():
         of.get_input_embeddings().weight[poison] = float("nan")
-    ours = GraphRunner(of, VOCABULARY, capture)
-    tokens, q = ours.draft(start, length, sampler, uniforms)
+    ours = OneSequence(of, VOCABULARY, capture)
+    tokens, q = ours.drafted(start, length, sampler, uniforms)
     assert tokens == whole[: whole.index(poison) + 1]  # the token is kept, what follows it is not
     assert q is not None
     assert len(q) == len(tokens)
     for greedy in (False, True):
         with pytest.raises(ModelError):
-            ours.draft([*start, poison], 2, Sampler(Sampling(temperature=1 - greedy)), uniforms[:2])
-        assert ours.logits(start, 1).isfinite().all()
+            ours.drafted([*start, poison], 2, Sampler(Sampling(temperature=1 - greedy)), uniforms[:2])
+        assert ours.of(start, 1).isfinite().all()
 
 
 WEIGHTS = st.lists(st.one_of(st.just(0.0), st.floats(1e-12, 1.0)), min_size=1, max_size=8).filter(any)
@@ -329,24 +280,29 @@ def test_a_failed_capture_is_reported_and_goes_on_without() -> None:
         raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
     of = attending("llama")
-    ours = GraphRunner(of, VOCABULARY, refuse)
+    ours = OneSequence(of, VOCABULARY, refuse)
     assert ours.why_eager is None
     for context in ([1, 2, 3], [1, 2, 3, 4], [1, 5]):
-        torch.testing.assert_close(ours.logits(context, 1), fresh_logits(of, context), rtol=0, atol=1e-9)
+        torch.testing.assert_close(ours.of(context, 1), fresh_logits(of, context), rtol=0, atol=1e-9)
     assert len(asked) == 1
     assert ours.why_eager == "a CUDA graph could not be captured (operation not permitted when stream is capturing)"
 
 
 def test_graphs_run_where_they_can_and_are_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
-    of = minuscule(VOCABULARY, seed=1)
+    plain, sliding = minuscule(VOCABULARY, seed=1), model("gemma3", VOCABULARY)
 
-    def chosen() -> list[type]:
-        return [type(new_runner(of, VOCABULARY, Forward(of), eager=eager)) for eager in (False, True)]
+    def why(of: Any, size: int, eager: bool) -> str | None:
+        return new_batch_runner(of, VOCABULARY, size, new_forward(of, eager=eager), eager=eager).why_eager
 
-    assert chosen() == [Runner, Runner]
-    monkeypatch.setattr(graph, "why_no_graphs", lambda *_: None)
-    monkeypatch.setattr(graph, "CudaCapture", lambda _: None)
-    assert chosen() == [GraphRunner, Runner]
+    monkeypatch.setattr(sequences, "CudaCapture", lambda _: recorded)
+    for module in (sequences, cache, runner):
+        monkeypatch.setattr(module, "device_of", lambda _: torch.device("cpu"))  # where tensors are made
+    for of in (plain, sliding):
+        monkeypatch.setattr(type(of), "device", torch.device("cuda"))
+    for size in (1, 3):
+        assert why(plain, size, False) is None
+        assert why(plain, size, True) == "eager forwards were asked for"
+        assert "sliding windows" in (why(sliding, size, False) or "")
 
 
 def test_what_a_gpu_cannot_capture_stays_eager(monkeypatch: pytest.MonkeyPatch) -> None:

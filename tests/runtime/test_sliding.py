@@ -16,7 +16,7 @@ from specdec.runtime import layers
 from specdec.runtime.cache import CachePlan, why_not_static
 from specdec.runtime.layers import MARGIN, SlidingLayer
 from specdec.runtime.runner import Runner
-from specdec.runtime.sequences import Batched, new_batch_runner
+from specdec.runtime.sequences import StaticRunner, new_batch_runner
 from specdec.testing.models import SMALL, causal, fresh_logits, model
 
 VOCABULARY = 12
@@ -99,7 +99,7 @@ def test_sequences_with_windows_share_a_forward(name: str) -> None:
     of = chunked() if name == "chunked" else model(name, VOCABULARY, seed=1)
     assert Pair(of, lane="inline")._plan.batched
     runner, source = new_batch_runner(of, VOCABULARY, 3, Runner(of, VOCABULARY)._forward, eager=True), random.Random(3)
-    assert isinstance(runner, Batched)
+    assert isinstance(runner, StaticRunner)
     contexts = [[source.randrange(VOCABULARY) for _ in range(length)] for length in (1, 4, 30)]
     for _ in range(20):
         for context in contexts:
