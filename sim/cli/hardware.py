@@ -6,7 +6,7 @@ An option that would be ignored is refused by name. To know what was given, such
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,85 +20,50 @@ if TYPE_CHECKING:
     from sim.setup.latency import Latency
     from sim.setup.model_size import ModelSize
 
-SYSTEM_PANEL = "Models and devices"
 CONTEXT = 256
 MOST_GPUS = 1024
 _PROVIDER = "aiconfigurator"
+system_option = partial(typer.Option, rich_help_panel="Models and devices")
 
 
 @dataclass(frozen=True)
 class HardwareOptions:
     """The times of forwards: steps, or models on GPUs."""
 
-    draft_step: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="One draft step, such as 1ms or 300us.", rich_help_panel=SYSTEM_PANEL),
-    ] = None
-    target_step: Annotated[
-        str | None, typer.Option(metavar="TIME", help="One target forward of width 1.", rich_help_panel=SYSTEM_PANEL)
-    ] = None
+    draft_step: Annotated[str | None, system_option(metavar="TIME", help="One draft step, such as 1ms or 300us.")] = None
+    target_step: Annotated[str | None, system_option(metavar="TIME", help="One target forward of width 1.")] = None
     target_window: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="WIDTH=TIME",
-            help="A wider target forward, such as 4=5.5ms; may be repeated.",
-            rich_help_panel=SYSTEM_PANEL,
-        ),
+        list[str] | None, system_option(metavar="WIDTH=TIME", help="A wider target forward, such as 4=5.5ms; may be repeated.")
     ] = None
     gpu: Annotated[
-        str | None,
-        typer.Option(
-            "--gpu",
-            metavar="NAME",
-            help="Estimate steps by the roofline of a GPU, such as H200.",
-            rich_help_panel=SYSTEM_PANEL,
-        ),
+        str | None, system_option("--gpu", metavar="NAME", help="Estimate steps by the roofline of a GPU, such as H200.")
     ] = None
     latency: Annotated[
         str | None,
-        typer.Option(
-            "--latency",
-            metavar="SOURCE",
-            help="Estimate steps by kernels that others measured: aiconfigurator:h100_sxm.",
-            rich_help_panel=SYSTEM_PANEL,
+        system_option(
+            "--latency", metavar="SOURCE", help="Estimate steps by kernels that others measured: aiconfigurator:h100_sxm."
         ),
     ] = None
     target_config: Annotated[
         str | None,
-        typer.Option(
-            metavar="MODEL",
-            help="With --gpu or --latency: the target, as a well-known name or its config.json.",
-            rich_help_panel=SYSTEM_PANEL,
-        ),
+        system_option(metavar="MODEL", help="With --gpu or --latency: the target, as a well-known name or its config.json."),
     ] = None
-    draft_config: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="The draft in the same way.", rich_help_panel=SYSTEM_PANEL)
-    ] = None
+    draft_config: Annotated[str | None, system_option(metavar="MODEL", help="The draft in the same way.")] = None
     target_gpus: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            max=MOST_GPUS,
-            help="GPUs that the target is spread over; 1 unless given. A plan tries 1, 2, 4 and 8.",
-            rich_help_panel=SYSTEM_PANEL,
+        system_option(
+            min=1, max=MOST_GPUS, help="GPUs that the target is spread over; 1 unless given. A plan tries 1, 2, 4 and 8."
         ),
     ] = None
     draft_gpus: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=MOST_GPUS,
-            help="The same of the draft; on a shared device as many as the target.",
-            rich_help_panel=SYSTEM_PANEL,
-        ),
+        int | None, system_option(min=1, max=MOST_GPUS, help="The same of the draft; on a shared device as many as the target.")
     ] = None
     anchor: Annotated[
         list[str] | None,
-        typer.Option(
+        system_option(
             "--anchor",
             metavar="STEP",
             help="Scale estimates to a measured step, such as batch=1:33.9ms or draft,batch=1:2.3ms; may be repeated.",
-            rich_help_panel=SYSTEM_PANEL,
         ),
     ] = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -10,31 +11,25 @@ import typer
 from specdec.cli.console import Terminal
 from specdec.cli.options import Json
 
-_KNOWN = "What the files do not say"
+known_option = partial(typer.Option, rich_help_panel="What the files do not say")
 
 
 def import_runs(
     paths: Annotated[list[Path], typer.Argument(metavar="PATHS...", help="Files, or folders of files.", show_default=False)],
     method: Annotated[
-        str | None,
-        typer.Option(
-            help="How runs that draft do it: draft_model, eagle3, mtp, ngram, ...; ar for none.", rich_help_panel=_KNOWN
-        ),
+        str | None, known_option(help="How runs that draft do it: draft_model, eagle3, mtp, ngram, ...; ar for none.")
     ] = None,
-    draft_length: Annotated[
-        int | None, typer.Option(min=1, max=1000, help="Tokens that are drafted in a round.", rich_help_panel=_KNOWN)
-    ] = None,
-    target: Annotated[str | None, typer.Option(help="Name of the target.", rich_help_panel=_KNOWN)] = None,
-    draft: Annotated[str | None, typer.Option(help="Name of the draft.", rich_help_panel=_KNOWN)] = None,
-    dataset: Annotated[str | None, typer.Option(help="Where the prompts come from.", rich_help_panel=_KNOWN)] = None,
-    gpu: Annotated[str | None, typer.Option(help="Name of the GPU.", rich_help_panel=_KNOWN)] = None,
-    gpus: Annotated[int | None, typer.Option(min=1, help="GPUs that hold the target.", rich_help_panel=_KNOWN)] = None,
-    clients: Annotated[int | None, typer.Option(min=1, help="Requests that clients keep open.", rich_help_panel=_KNOWN)] = None,
-    rate: Annotated[float | None, typer.Option(help="Requests per second.", rich_help_panel=_KNOWN)] = None,
-    seconds: Annotated[float | None, typer.Option(help="Between two scrapes of metrics.", rich_help_panel=_KNOWN)] = None,
+    draft_length: Annotated[int | None, known_option(min=1, max=1000, help="Tokens that are drafted in a round.")] = None,
+    target: Annotated[str | None, known_option(help="Name of the target.")] = None,
+    draft: Annotated[str | None, known_option(help="Name of the draft.")] = None,
+    dataset: Annotated[str | None, known_option(help="Where the prompts come from.")] = None,
+    gpu: Annotated[str | None, known_option(help="Name of the GPU.")] = None,
+    gpus: Annotated[int | None, known_option(min=1, help="GPUs that hold the target.")] = None,
+    clients: Annotated[int | None, known_option(min=1, help="Requests that clients keep open.")] = None,
+    rate: Annotated[float | None, known_option(help="Requests per second.")] = None,
+    seconds: Annotated[float | None, known_option(help="Between two scrapes of metrics.")] = None,
     kv_tokens: Annotated[
-        int | None,
-        typer.Option(min=1, help="Tokens that the KV cache holds: the log's GPU KV cache size.", rich_help_panel=_KNOWN),
+        int | None, known_option(min=1, help="Tokens that the KV cache holds: the log's GPU KV cache size.")
     ] = None,
     json: Json = None,
 ) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sim.cli.acceptance import ACCEPTANCE_HELP, parsed_acceptance
-from sim.cli.hardware import CONTEXT, SYSTEM_PANEL, HardwareOptions
+from sim.cli.hardware import CONTEXT, HardwareOptions, system_option
 from sim.cli.parsing import numbers, refuse
 from specdec.errors import InputError
 
@@ -52,59 +52,37 @@ class SystemOptions(HardwareOptions):
         ),
     ] = None
     profile: Annotated[
-        str | None,
-        typer.Option(
-            "--profile",
-            metavar="FILE",
-            help="What specdec profile measured, instead of steps.",
-            rich_help_panel=SYSTEM_PANEL,
-        ),
+        str | None, system_option("--profile", metavar="FILE", help="What specdec profile measured, instead of steps.")
     ] = None
     placement: Annotated[
         Placement | None,
-        typer.Option(
+        system_option(
             "--placement",
             help="Two devices, or one that both models share in turn; two, or as the profile was measured, unless given.",
-            rich_help_panel=SYSTEM_PANEL,
         ),
     ] = None
     together: Annotated[
         str | None,
-        typer.Option(
-            "--together",
-            metavar="T,D",
-            help="Both work at once on one device, target T and draft D times slower (1.2,1.5).",
-            rich_help_panel=SYSTEM_PANEL,
+        system_option(
+            "--together", metavar="T,D", help="Both work at once on one device, target T and draft D times slower (1.2,1.5)."
         ),
     ] = None
-    network: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="One way between two devices; 0 unless given.", rich_help_panel=SYSTEM_PANEL),
-    ] = None
+    network: Annotated[str | None, system_option(metavar="TIME", help="One way between two devices; 0 unless given.")] = None
     overhead: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TIME",
-            help="What a round takes in addition to its forwards; 0 or the profile's.",
-            rich_help_panel=SYSTEM_PANEL,
-        ),
+        str | None, system_option(metavar="TIME", help="What a round takes in addition to its forwards; 0 or the profile's.")
     ] = None
     jitter: Annotated[
         str | None,
-        typer.Option(
+        system_option(
             "--jitter",
             metavar="CV",
             help="Coefficient of variation of a forward, or T,D of target and draft; 0 or the profile's.",
-            rich_help_panel=SYSTEM_PANEL,
         ),
     ] = None
     context: Annotated[
         int | None,
-        typer.Option(
-            min=0,
-            max=MOST_TOKENS,
-            help=f"With --profile or --gpu: tokens before the window; {CONTEXT} unless given.",
-            rich_help_panel=SYSTEM_PANEL,
+        system_option(
+            min=0, max=MOST_TOKENS, help=f"With --profile or --gpu: tokens before the window; {CONTEXT} unless given."
         ),
     ] = None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from sim.planning.report import Plan
     from sim.planning.study import Decided
 
-_RESULT = "Result"
+result_option = partial(typer.Option, rich_help_panel="Result")
 
 
 def plan(
@@ -29,28 +30,17 @@ def plan(
     wanted: ObjectiveOptions,  # type: ignore[valid-type]
     search: SearchOptions,
     emit: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ENGINE", help="Print the flags of vllm, sglang, llama.cpp or nano-pearl.", rich_help_panel=_RESULT
-        ),
+        str | None, result_option(metavar="ENGINE", help="Print the flags of vllm, sglang, llama.cpp or nano-pearl.")
     ] = None,
-    save: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Keep the plan, to check it later.", rich_help_panel=_RESULT)
-    ] = None,
+    save: Annotated[str | None, result_option(metavar="FILE", help="Keep the plan, to check it later.")] = None,
     report: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE.html",
-            help="A page with all figures, which are also kept beside it as SVG and PNG.",
-            rich_help_panel=_RESULT,
-        ),
+        result_option(metavar="FILE.html", help="A page with all figures, which are also kept beside it as SVG and PNG."),
     ] = None,
     check: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE",
-            help="Simulate a saved plan again: ten times the requests, other draws, one replica fewer.",
-            rich_help_panel=_RESULT,
+        result_option(
+            metavar="FILE", help="Simulate a saved plan again: ten times the requests, other draws, one replica fewer."
         ),
     ] = None,
     seed: Seed = 0,

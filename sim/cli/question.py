@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, make_dataclass, replace
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
 
 _QUANTITIES = {"ttft": "time to the first token", "tpot": "time of each further token", "e2e": "time to the last token"}
 _STATISTICS = ("mean", "p50", "p90", "p95", "p99")
-_PANEL = "Objectives"
+objective_option = partial(typer.Option, rich_help_panel="Objectives")
+method_option = partial(typer.Option, rich_help_panel="Methods")
+search_option = partial(typer.Option, rich_help_panel="Search")
 PLANNED_REQUESTS = 3000
 TENSOR_PARALLEL = (1, 2, 4, 8)
 """Numbers of GPUs that a target is tried on."""
@@ -41,10 +44,9 @@ ObjectiveOptions = make_dataclass(
             f"{quantity}_{statistic}",
             Annotated[
                 str | None,
-                typer.Option(
+                objective_option(
                     metavar="TIME",
                     help=f"Limit of the {what}: {'its mean' if statistic == 'mean' else f'{statistic[1:]} % of requests'}.",
-                    rich_help_panel=_PANEL,
                 ),
             ],
             None,
@@ -63,34 +65,22 @@ class SourceOptions:
 
     runs: Annotated[
         list[Path] | None,
-        typer.Option(
+        method_option(
             "--from",
             metavar="PATH",
             help="Files or folders of engines and benchmark tools, see specdec import; may be repeated.",
-            rich_help_panel="Methods",
         ),
     ] = None
-    dataset: Annotated[
-        str | None, typer.Option(help="With --from: the prompts whose acceptance counts.", rich_help_panel="Methods")
-    ] = None
+    dataset: Annotated[str | None, method_option(help="With --from: the prompts whose acceptance counts.")] = None
     method: Annotated[
         str | None,
-        typer.Option(
-            help="With --from: what files do not say. Else: how guesses are made, draft_model unless given.",
-            rich_help_panel="Methods",
-        ),
+        method_option(help="With --from: what files do not say. Else: how guesses are made, draft_model unless given."),
     ] = None
-    target: Annotated[str | None, typer.Option(help="Name of the target, for flags and texts.", rich_help_panel="Methods")] = (
-        None
-    )
-    draft: Annotated[str | None, typer.Option(help="Name of the draft.", rich_help_panel="Methods")] = None
+    target: Annotated[str | None, method_option(help="Name of the target, for flags and texts.")] = None
+    draft: Annotated[str | None, method_option(help="Name of the draft.")] = None
     exchange: Annotated[
         str | None,
-        typer.Option(
-            metavar="TIME",
-            help="Way of a round's tokens between two devices, there and back; 0.3ms unless given.",
-            rich_help_panel="Methods",
-        ),
+        method_option(metavar="TIME", help="Way of a round's tokens between two devices, there and back; 0.3ms unless given."),
     ] = None
 
 
@@ -98,23 +88,15 @@ class SourceOptions:
 class SearchOptions:
     """What may be used, and what is tried."""
 
-    price: Annotated[float | None, typer.Option(help="Of a GPU in an hour.", rich_help_panel="Search")] = None
-    max_gpus: Annotated[int, typer.Option(min=1, max=10_000, help="GPUs at most.", rich_help_panel="Search")] = 64
+    price: Annotated[float | None, search_option(help="Of a GPU in an hour.")] = None
+    max_gpus: Annotated[int, search_option(min=1, max=10_000, help="GPUs at most.")] = 64
     strategy: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="To try with a draft; may be repeated. speculative and pearl unless given.", rich_help_panel="Search"
-        ),
+        list[str] | None, search_option(help="To try with a draft; may be repeated. speculative and pearl unless given.")
     ] = None
     batch_limit: Annotated[
-        list[int] | None,
-        typer.Option(
-            min=1, max=100_000, help="Batch limit to try; may be repeated. 256 unless given.", rich_help_panel="Search"
-        ),
+        list[int] | None, search_option(min=1, max=100_000, help="Batch limit to try; may be repeated. 256 unless given.")
     ] = None
-    schedules: Annotated[
-        bool, typer.Option("--schedules/--no-schedules", help="Try lengths by running batch.", rich_help_panel="Search")
-    ] = True
+    schedules: Annotated[bool, search_option("--schedules/--no-schedules", help="Try lengths by running batch.")] = True
 
 
 @dataclass(frozen=True)

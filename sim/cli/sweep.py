@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, make_dataclass, replace
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from sim.study.sweep_point import Point
     from specdec.strategy import DecodingStrategy
 
-_AXES = "Axes"
-_WORK = "Work"
+axis = partial(typer.Option, rich_help_panel="Axes")
+work_option = partial(typer.Option, rich_help_panel="Work")
 STRATEGIES = "speculative,pearl"
 
 
@@ -34,33 +35,29 @@ class Backend(StrEnum):
     ray = "ray"
 
 
-def axis(metavar: str, text: str, option: str | None = None) -> Any:
-    """An option that takes several values."""
-    return typer.Option(*([option] if option else []), metavar=metavar, help=text, rich_help_panel=_AXES)
-
-
 @dataclass(frozen=True)
 class AxisOptions:
     """What varies: lists with commas, and ranges of whole numbers."""
 
-    strategy: Annotated[str, axis("LIST", "Strategies, as specdec strategies lists them.")] = STRATEGIES
+    strategy: Annotated[str, axis(metavar="LIST", help="Strategies, as specdec strategies lists them.")] = STRATEGIES
     draft_length: Annotated[
-        str | None, axis("LIST", "Draft lengths, such as 1,2,4 or 1-8, for strategies that have one; else their own.")
+        str | None,
+        axis(metavar="LIST", help="Draft lengths, such as 1,2,4 or 1-8, for strategies that have one; else their own."),
     ] = None
     settings: Parameters = None
-    acceptance: Annotated[list[str] | None, axis("MODEL", f"May be repeated. {ACCEPTANCE_HELP}", "--acceptance")] = None
+    acceptance: Annotated[
+        list[str] | None, axis("--acceptance", metavar="MODEL", help=f"May be repeated. {ACCEPTANCE_HELP}")
+    ] = None
     rate: Annotated[
-        str | None, axis("LIST", "Requests per second: Poisson unless --cv is given; with --trace, its time is stretched.")
+        str | None,
+        axis(metavar="LIST", help="Requests per second: Poisson unless --cv is given; with --trace, its time is stretched."),
     ] = None
     concurrency: Annotated[
-        str | None, axis("LIST", "Requests open at once: each client waits for its answer (a closed loop).")
+        str | None, axis(metavar="LIST", help="Requests open at once: each client waits for its answer (a closed loop).")
     ] = None
-    replicas: Annotated[str | None, axis("LIST", "Copies of target and draft; 1 unless given.")] = None
-    max_batch: Annotated[str | None, axis("LIST", "Sequences a replica runs at once; 256 unless given.")] = None
-    cv: Annotated[
-        float | None,
-        typer.Option(help="With --rate: coefficient of variation of gaps; 1 (Poisson) unless given.", rich_help_panel=_AXES),
-    ] = None
+    replicas: Annotated[str | None, axis(metavar="LIST", help="Copies of target and draft; 1 unless given.")] = None
+    max_batch: Annotated[str | None, axis(metavar="LIST", help="Sequences a replica runs at once; 256 unless given.")] = None
+    cv: Annotated[float | None, axis(help="With --rate: coefficient of variation of gaps; 1 (Poisson) unless given.")] = None
 
     def strategies(self) -> list[DecodingStrategy]:
         """Every strategy at every length. A length for none of them is refused."""
@@ -106,22 +103,12 @@ def sweep(
     setup: FixedSystem,  # type: ignore[valid-type]
     serving: FixedTraffic,  # type: ignore[valid-type]
     output: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            help="Append each result as a line of JSON; run again, it goes on.",
-            rich_help_panel=_WORK,
-        ),
+        str | None, work_option(metavar="FILE", help="Append each result as a line of JSON; run again, it goes on.")
     ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, max=MOST_REPLICAS, help="Processes; one a core unless given.", rich_help_panel=_WORK)
-    ] = None,
-    backend: Annotated[
-        Backend, typer.Option(help="loky: this machine. dask, ray: a cluster.", rich_help_panel=_WORK)
-    ] = Backend.loky,
+    workers: Annotated[int | None, work_option(min=1, max=MOST_REPLICAS, help="Processes; one a core unless given.")] = None,
+    backend: Annotated[Backend, work_option(help="loky: this machine. dask, ray: a cluster.")] = Backend.loky,
     cluster: Annotated[
-        str | None,
-        typer.Option(metavar="ADDRESS", help="Of the cluster; a local one is started unless given.", rich_help_panel=_WORK),
+        str | None, work_option(metavar="ADDRESS", help="Of the cluster; a local one is started unless given.")
     ] = None,
     seed: Seed = 0,
     json: Json = None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -37,143 +38,77 @@ class TimeUnit(StrEnum):
     ns = "ns"
 
 
-_SERVING = "Serving (needs --arrivals, --trace or --concurrency)"
+serving_option = partial(typer.Option, rich_help_panel="Serving (needs --arrivals, --trace or --concurrency)")
 
 
 @dataclass(frozen=True)
 class TrafficOptions:
     """Requests to serve, and what serves them; none of it unless `arrivals` or `trace` is given."""
 
-    arrivals: Annotated[
-        str | None,
-        typer.Option(metavar="LAW", help="Requests to draw: poisson:5/s, or gamma:5/s,cv=2.", rich_help_panel=_SERVING),
-    ] = None
-    trace: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Requests from a trace file.", rich_help_panel=_SERVING)
-    ] = None
+    arrivals: Annotated[str | None, serving_option(metavar="LAW", help="Requests to draw: poisson:5/s, or gamma:5/s,cv=2.")] = (
+        None
+    )
+    trace: Annotated[Path | None, serving_option(metavar="FILE", help="Requests from a trace file.")] = None
     time_unit: Annotated[
-        TimeUnit | None,
-        typer.Option(help="With --trace: unit of its clock, where the file does not say it.", rich_help_panel=_SERVING),
+        TimeUnit | None, serving_option(help="With --trace: unit of its clock, where the file does not say it.")
     ] = None
     columns: Annotated[
         str | None,
-        typer.Option(
-            metavar="ROLE=NAME",
-            help="With --trace: its columns, as arrival=NAME,input=NAME,output=NAME.",
-            rich_help_panel=_SERVING,
-        ),
+        serving_option(metavar="ROLE=NAME", help="With --trace: its columns, as arrival=NAME,input=NAME,output=NAME."),
     ] = None
     drop_failed: Annotated[
-        bool | None,
-        typer.Option("--drop-failed", help="With --trace: leave out requests without an answer.", rich_help_panel=_SERVING),
+        bool | None, serving_option("--drop-failed", help="With --trace: leave out requests without an answer.")
     ] = None
-    time_scale: Annotated[
-        float | None, typer.Option(help="Stretch the arrivals; 0.5 doubles the load.", rich_help_panel=_SERVING)
-    ] = None
+    time_scale: Annotated[float | None, serving_option(help="Stretch the arrivals; 0.5 doubles the load.")] = None
     requests: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            max=MOST_REQUESTS,
-            help=f"Take so many requests: {REQUESTS}, or the whole trace, unless given.",
-            rich_help_panel=_SERVING,
-        ),
+        serving_option(min=1, max=MOST_REQUESTS, help=f"Take so many requests: {REQUESTS}, or the whole trace, unless given."),
     ] = None
     input_tokens: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N", help=f"With --arrivals: prompt length, such as {INPUT_TOKENS} or 512,cv=0.5.", rich_help_panel=_SERVING
-        ),
+        str | None, serving_option(metavar="N", help=f"With --arrivals: prompt length, such as {INPUT_TOKENS} or 512,cv=0.5.")
     ] = None
     output_tokens: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N", help=f"With --arrivals: answer length, such as {OUTPUT_TOKENS} or 256,cv=1.", rich_help_panel=_SERVING
-        ),
+        str | None, serving_option(metavar="N", help=f"With --arrivals: answer length, such as {OUTPUT_TOKENS} or 256,cv=1.")
     ] = None
     replicas: Annotated[
-        int | None,
-        typer.Option(min=1, max=MOST_REPLICAS, help="Copies of target and draft; 1 unless given.", rich_help_panel=_SERVING),
+        int | None, serving_option(min=1, max=MOST_REPLICAS, help="Copies of target and draft; 1 unless given.")
     ] = None
     max_batch: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=MOST_AT_ONCE,
-            help=f"Sequences a replica runs at once; {MAX_BATCH} unless given.",
-            rich_help_panel=_SERVING,
-        ),
+        int | None, serving_option(min=1, max=MOST_AT_ONCE, help=f"Sequences a replica runs at once; {MAX_BATCH} unless given.")
     ] = None
     kv_tokens: Annotated[
         int | None,
-        typer.Option(
+        serving_option(
             min=1,
             max=10**12,
             help="Tokens of text that the KV cache of a replica holds; no limit, or what fits on --gpu, unless given.",
-            rich_help_panel=_SERVING,
         ),
     ] = None
     iteration_tokens: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            max=10**9,
-            help=f"Tokens of an iteration, prompts included; {ITERATION_TOKENS} unless given.",
-            rich_help_panel=_SERVING,
-        ),
+        serving_option(min=1, max=10**9, help=f"Tokens of an iteration, prompts included; {ITERATION_TOKENS} unless given."),
     ] = None
-    cached_share: Annotated[
-        float | None, typer.Option(help="Share of each prompt that prefix caching spares.", rich_help_panel=_SERVING)
-    ] = None
+    cached_share: Annotated[float | None, serving_option(help="Share of each prompt that prefix caching spares.")] = None
     concurrency: Annotated[
-        int | None,
-        typer.Option(
-            min=1, max=MOST_AT_ONCE, help="Requests open at once: each client waits for its answer.", rich_help_panel=_SERVING
-        ),
+        int | None, serving_option(min=1, max=MOST_AT_ONCE, help="Requests open at once: each client waits for its answer.")
     ] = None
-    client_delay: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Way of a request to the engine.", rich_help_panel=_SERVING)
-    ] = None
+    client_delay: Annotated[str | None, serving_option(metavar="TIME", help="Way of a request to the engine.")] = None
     lag: Annotated[
         int | None,
-        typer.Option(
-            min=0,
-            max=MOST_AT_ONCE,
-            help="Planned iterations that a new request misses; 0 unless given.",
-            rich_help_panel=_SERVING,
-        ),
+        serving_option(min=0, max=MOST_AT_ONCE, help="Planned iterations that a new request misses; 0 unless given."),
     ] = None
-    routing: Annotated[
-        str | None, typer.Option(metavar="RULE", help="shortest-queue (default) or round-robin.", rich_help_panel=_SERVING)
-    ] = None
+    routing: Annotated[str | None, serving_option(metavar="RULE", help="shortest-queue (default) or round-robin.")] = None
     antiphase: Annotated[
-        bool | None,
-        typer.Option(
-            "--antiphase",
-            help="Draft one half of the batch while the other is verified; two devices.",
-            rich_help_panel=_SERVING,
-        ),
+        bool | None, serving_option("--antiphase", help="Draft one half of the batch while the other is verified; two devices.")
     ] = None
     batches_are_free: Annotated[
-        bool | None,
-        typer.Option(
-            "--batches-are-free", help="Let constant step times hold for any batch and prompt.", rich_help_panel=_SERVING
-        ),
+        bool | None, serving_option("--batches-are-free", help="Let constant step times hold for any batch and prompt.")
     ] = None
-    objective_ttft: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Limit of the time to the first token.", rich_help_panel=_SERVING)
-    ] = None
-    objective_tpot: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Limit of the time per further token.", rich_help_panel=_SERVING)
-    ] = None
-    objective_e2e: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Limit of the time to the last token.", rich_help_panel=_SERVING)
-    ] = None
+    objective_ttft: Annotated[str | None, serving_option(metavar="TIME", help="Limit of the time to the first token.")] = None
+    objective_tpot: Annotated[str | None, serving_option(metavar="TIME", help="Limit of the time per further token.")] = None
+    objective_e2e: Annotated[str | None, serving_option(metavar="TIME", help="Limit of the time to the last token.")] = None
     replications: Annotated[
-        int | None,
-        typer.Option(
-            min=1, max=MOST_REPLICAS, help="Runs with acceptance draws of their own; 1 unless given.", rich_help_panel=_SERVING
-        ),
+        int | None, serving_option(min=1, max=MOST_REPLICAS, help="Runs with acceptance draws of their own; 1 unless given.")
     ] = None
 
     def traffic(self) -> Traffic | Workload | None:

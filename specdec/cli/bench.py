@@ -12,7 +12,7 @@ import typer
 
 from specdec.cli.completion import strategy_names
 from specdec.cli.console import LOADING, Terminal
-from specdec.cli.options import Json, ModelOptions, PictureOptions, Seed, VerificationOption
+from specdec.cli.options import Json, ModelOptions, PictureOptions, Seed, VerificationOption, model_option
 from specdec.cli.parsing import parsed_lengths, several
 from specdec.errors import InputError
 from specdec.synthetic import rule_of, synthetic
@@ -166,10 +166,7 @@ def bench(
     pictures: PictureOptions,
     models: ModelOptions,
     eager: Annotated[
-        bool,
-        typer.Option(
-            "--eager", help="Run transformers' own forwards, neither fused nor as CUDA graphs.", rich_help_panel="Models"
-        ),
+        bool, model_option("--eager", help="Run transformers' own forwards, neither fused nor as CUDA graphs.")
     ] = False,
     details: Annotated[
         bool,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from specdec.cli.console import LOADING, Terminal, uninterrupted
-from specdec.cli.options import SAMPLING, SEED, Json, ModelOptions, StrategyOptions, VerificationOption
+from specdec.cli.options import SEED, Json, ModelOptions, StrategyOptions, VerificationOption, sampling_option
 from specdec.cli.prompt import PromptOptions, chat_hint, shown
 from specdec.errors import InputError
 from specdec.runtime.hosting import started_early
@@ -34,15 +34,11 @@ STARTING = "starting the draft, and reading the prompt"
 class SamplingOptions:
     """How tokens are chosen and where the text ends. What is not given is as the checkpoint says."""
 
-    temperature: Annotated[
-        float | None, typer.Option(help="0 is greedy. As the checkpoint says unless given.", rich_help_panel=SAMPLING)
-    ] = None
-    top_k: Annotated[int | None, typer.Option(help="Keep the k likeliest tokens; 0: all.", rich_help_panel=SAMPLING)] = None
-    top_p: Annotated[float | None, typer.Option(help="Keep the likeliest of this mass.", rich_help_panel=SAMPLING)] = None
-    min_p: Annotated[
-        float | None, typer.Option(help="Keep what has this share of the likeliest.", rich_help_panel=SAMPLING)
-    ] = None
-    repetition_penalty: Annotated[float | None, typer.Option(help="Above 1: repeat less.", rich_help_panel=SAMPLING)] = None
+    temperature: Annotated[float | None, sampling_option(help="0 is greedy. As the checkpoint says unless given.")] = None
+    top_k: Annotated[int | None, sampling_option(help="Keep the k likeliest tokens; 0: all.")] = None
+    top_p: Annotated[float | None, sampling_option(help="Keep the likeliest of this mass.")] = None
+    min_p: Annotated[float | None, sampling_option(help="Keep what has this share of the likeliest.")] = None
+    repetition_penalty: Annotated[float | None, sampling_option(help="Above 1: repeat less.")] = None
     max_new_tokens: Annotated[
         int | None, typer.Option(help="Tokens to generate at most. The checkpoint's, or 128, unless given.")
     ] = None
@@ -93,7 +89,7 @@ def generate(
     models: ModelOptions,
     sampling: SamplingOptions,
     verification: VerificationOption = "token",
-    seed: Annotated[int | None, typer.Option(help=f"{SEED}; random unless given.", rich_help_panel=SAMPLING)] = None,
+    seed: Annotated[int | None, sampling_option(help=f"{SEED}; random unless given.")] = None,
     json: Json = None,
 ) -> None:
     """Continue a text, and show which tokens the draft proposed.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -50,22 +51,20 @@ class Theme(StrEnum):
 GPUS = ("/dev/nvidiactl", "/dev/kfd")
 """Where there is one of these files, torch may find a GPU."""
 
-_MODELS = "Models"
-_LOADING = "Loading of checkpoints"
-SAMPLING = "Sampling"
-"""The panel of options that say how tokens are drawn."""
+model_option = partial(typer.Option, rich_help_panel="Models")
+loading_option = partial(typer.Option, rich_help_panel="Loading of checkpoints")
+sampling_option = partial(typer.Option, rich_help_panel="Sampling")
 
 VerificationOption = Annotated[
     str,
-    typer.Option(
+    sampling_option(
         metavar="RULE",
         autocompletion=rule_names,
         help="What accepts drafted tokens: token, match or block; to measure speed only, synthetic:0.8 or synthetic:PROFILE.",
-        rich_help_panel=SAMPLING,
     ),
 ]
 SEED = "The same seed gives the same tokens, where no measured time decides the length of drafts"
-Seed = Annotated[int, typer.Option(help=f"{SEED}.", rich_help_panel=SAMPLING)]
+Seed = Annotated[int, sampling_option(help=f"{SEED}.")]
 Json = Annotated[
     str | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON to FILE, or - for standard output.")
 ]
@@ -136,91 +135,52 @@ class ModelOptions:
 
     target: Annotated[
         str | None,
-        typer.Option(
-            help="Target model: a directory, a hub name, or shape:NAME for random weights. The bundled pair unless given.",
-            rich_help_panel=_MODELS,
+        model_option(
+            help="Target model: a directory, a hub name, or shape:NAME for random weights. The bundled pair unless given."
         ),
     ] = None
     draft: Annotated[
         str | None,
-        typer.Option(
-            help="Draft model, with the target's own tokenizer or another; layers:8 for the target's first 8 layers.",
-            rich_help_panel=_MODELS,
-        ),
+        model_option(help="Draft model, with the target's own tokenizer or another; layers:8 for the target's first 8 layers."),
     ] = None
     small_draft: Annotated[
-        str | None,
-        typer.Option(
-            help="A third model, which drafts for the draft; layers:2 for the draft's own first 2 layers.",
-            rich_help_panel=_MODELS,
-        ),
+        str | None, model_option(help="A third model, which drafts for the draft; layers:2 for the draft's own first 2 layers.")
     ] = None
     small_draft_length: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Tokens that it guesses for each forward of the draft.", rich_help_panel=_MODELS),
+        int | None, model_option(metavar="N", help="Tokens that it guesses for each forward of the draft.")
     ] = None
     vocabularies: Annotated[
-        Vocabulary,
-        typer.Option(
-            help="How the draft's tokens become the target's: by ids, common tokens or text.", rich_help_panel=_MODELS
-        ),
+        Vocabulary, model_option(help="How the draft's tokens become the target's: by ids, common tokens or text.")
     ] = Vocabulary.auto
-    device: Annotated[
-        str | None, typer.Option(help="Device of the target, such as cpu, cuda or cuda:1.", rich_help_panel=_MODELS)
-    ] = None
-    draft_device: Annotated[
-        str | None, typer.Option(help="Device of the draft; the target's unless given.", rich_help_panel=_MODELS)
-    ] = None
-    dtype: Annotated[
-        DType | None, typer.Option(help="Number format; the checkpoint's, where the device has it.", rich_help_panel=_MODELS)
-    ] = None
-    lane: Annotated[
-        LaneName, typer.Option(help="Where the draft works: a process, a thread, or in turn.", rich_help_panel=_MODELS)
-    ] = LaneName.auto
-    revision: Annotated[
-        str | None, typer.Option(help="Branch, tag or commit of the target on the hub.", rich_help_panel=_LOADING)
-    ] = None
-    draft_revision: Annotated[
-        str | None, typer.Option(help="Branch, tag or commit of the draft on the hub.", rich_help_panel=_LOADING)
-    ] = None
-    gguf_file: Annotated[
-        str | None, typer.Option(metavar="NAME", help="GGUF file among those of the target.", rich_help_panel=_LOADING)
-    ] = None
-    draft_gguf_file: Annotated[
-        str | None, typer.Option(metavar="NAME", help="GGUF file among those of the draft.", rich_help_panel=_LOADING)
-    ] = None
+    device: Annotated[str | None, model_option(help="Device of the target, such as cpu, cuda or cuda:1.")] = None
+    draft_device: Annotated[str | None, model_option(help="Device of the draft; the target's unless given.")] = None
+    dtype: Annotated[DType | None, model_option(help="Number format; the checkpoint's, where the device has it.")] = None
+    lane: Annotated[LaneName, model_option(help="Where the draft works: a process, a thread, or in turn.")] = LaneName.auto
+    revision: Annotated[str | None, loading_option(help="Branch, tag or commit of the target on the hub.")] = None
+    draft_revision: Annotated[str | None, loading_option(help="Branch, tag or commit of the draft on the hub.")] = None
+    gguf_file: Annotated[str | None, loading_option(metavar="NAME", help="GGUF file among those of the target.")] = None
+    draft_gguf_file: Annotated[str | None, loading_option(metavar="NAME", help="GGUF file among those of the draft.")] = None
     quantization_config: Annotated[
         str | None,
-        typer.Option(
-            metavar="JSON",
-            help='Quantise the target, such as {"quant_method": "bitsandbytes", "load_in_4bit": true}.',
-            rich_help_panel=_LOADING,
+        loading_option(
+            metavar="JSON", help='Quantise the target, such as {"quant_method": "bitsandbytes", "load_in_4bit": true}.'
         ),
     ] = None
-    draft_quantization_config: Annotated[
-        str | None, typer.Option(metavar="JSON", help="The same for the draft.", rich_help_panel=_LOADING)
-    ] = None
+    draft_quantization_config: Annotated[str | None, loading_option(metavar="JSON", help="The same for the draft.")] = None
     device_map: Annotated[
         str | None,
-        typer.Option(
-            metavar="MAP",
-            help="Spread the target over devices: auto, balanced, sequential, or JSON of modules and devices.",
-            rich_help_panel=_LOADING,
+        loading_option(
+            metavar="MAP", help="Spread the target over devices: auto, balanced, sequential, or JSON of modules and devices."
         ),
     ] = None
     attn_implementation: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Attention of both models, such as eager or sdpa.", rich_help_panel=_LOADING),
+        str | None, loading_option(metavar="NAME", help="Attention of both models, such as eager or sdpa.")
     ] = None
     trust_remote_code: Annotated[
-        bool,
-        typer.Option("--trust-remote-code", help="Run code that comes with the checkpoints.", rich_help_panel=_LOADING),
+        bool, loading_option("--trust-remote-code", help="Run code that comes with the checkpoints.")
     ] = False
     tensor_parallel: Annotated[
-        bool,
-        typer.Option(
-            "--tensor-parallel", help="Split the target over all processes that torchrun started.", rich_help_panel=_LOADING
-        ),
+        bool, loading_option("--tensor-parallel", help="Split the target over all processes that torchrun started.")
     ] = False
 
     @property
