@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -14,11 +13,6 @@ from specdec.cli.options import Json, PictureOptions
 from specdec.cli.parsing import parsed_lengths, several
 
 LENGTHS = "1-24"
-
-
-class PerName(StrEnum):
-    sequence = "sequence"
-    device = "device"
 
 
 def map_command(
@@ -35,9 +29,9 @@ def map_command(
     draft_lengths: Annotated[str, typer.Option(metavar="LIST", help="Draft lengths to try, such as 1,2,4 or 1-8.")] = LENGTHS,
     batch: Annotated[int, typer.Option(min=1, max=4096, help="Sequences that run at once.")] = 1,
     per: Annotated[
-        PerName,
+        Literal["sequence", "device"],
         typer.Option(help="Compare the speed of a sequence, or that speed over the devices that a strategy keeps busy."),
-    ] = PerName.sequence,
+    ] = "sequence",
     json: Json = None,
 ) -> None:
     """Draw which strategy is the best at each acceptance rate and speed ratio, with your own pair on the map.
@@ -55,7 +49,7 @@ def map_command(
     paths, lengths = pictures.paths(), parsed_lengths(draft_lengths)
     system, acceptance = setup.system(), setup.acceptance_model()
     compared = several(strategy) or None
-    found = strategy_map(acceptance, system, compared, lengths, batch=batch, per=per.value, progress=terminal.follow)
+    found = strategy_map(acceptance, system, compared, lengths, batch=batch, per=per, progress=terminal.follow)
     terminal.console.print(found)
     setup.remark(terminal.errors)
     terminal.write(found.to_dict())
@@ -64,4 +58,4 @@ def map_command(
         from specdec.pictures import save
 
         for path in paths:
-            save(map_chart(found, pictures.theme.value), path)
+            save(map_chart(found, pictures.theme), path)

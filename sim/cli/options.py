@@ -6,9 +6,8 @@ An option that would be ignored is refused by name. To know what was given, such
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
@@ -25,11 +24,7 @@ if TYPE_CHECKING:
     from specdec.profile import Profile
 
 
-class Placement(StrEnum):
-    two = "two"
-    shared = "shared"
-
-
+Placement: TypeAlias = Literal["two", "shared"]
 MOST_JITTER = 100.0
 MOST_TOKENS = 10_000_000
 """What can be simulated in memory and minutes."""
@@ -97,7 +92,7 @@ class SystemOptions(HardwareOptions):
         context = CONTEXT if self.context is None else self.context
         together = Slowdown(*numbers("--together", self.together, 2)) if self.together is not None else None
         devices: dict[str, Any] = {
-            "shared": self.placement is Placement.shared,
+            "shared": self.placement == "shared",
             "together": together,
             "network_seconds": parse_seconds(self.network, "--network") if self.network is not None else 0.0,
         }
@@ -133,7 +128,7 @@ class SystemOptions(HardwareOptions):
 
     @property
     def _one_device(self) -> bool:
-        return self.placement is Placement.shared or self.together is not None
+        return self.placement == "shared" or self.together is not None
 
     @cached_property
     def _measured(self) -> Profile | None:
@@ -156,7 +151,7 @@ class SystemOptions(HardwareOptions):
         elif not self.computed:
             refuse({"--context": self.context}, "has no effect on steps: leave it out, or give --profile or --gpu")
         if self.together is not None:
-            other = {"--network": self.network, "--placement two": self.placement is Placement.two or None}
+            other = {"--network": self.network, "--placement two": self.placement == "two" or None}
             refuse(other, "is for two devices, and --together for one: leave one of them out")
-        if self.placement is Placement.shared:
+        if self.placement == "shared":
             refuse({"--network": self.network}, "is for two devices: leave it out, or --placement shared")

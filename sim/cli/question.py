@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, make_dataclass, replace
-from enum import Enum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -269,14 +268,14 @@ class Question:
                 draft=self.sources.draft,
                 provenance={"step times": setup.profile, "acceptance": setup.acceptance or setup.profile},
             )
-        together = replace(setup, placement=Placement.shared, draft_gpus=None)
+        together = replace(setup, placement="shared", draft_gpus=None)
         words = {"step times": f"{setup.gpu or setup.latency or 'as given'}" + (", anchored" if setup.anchor else "")}
         words["acceptance"] = f"{setup.acceptance} as given"
         shared = pool = None
         try:
             shared, pool = self.serving.system(together.system()), together.kv_tokens(drafts=True)
         except InputError as error:
-            if setup.placement is Placement.shared:
+            if setup.placement == "shared":
                 raise
             words["shared placement"] = f"not possible: {error}"
         apart, alone = self.serving.system(replace(setup, placement=None).system()), setup.kv_tokens(drafts=False)
@@ -335,15 +334,15 @@ def _placed(methods: Sequence[Method], placement: Placement) -> tuple[Method, ..
 
     Raises `InputError` where no method that drafts has one.
     """
-    kept = "shared" if placement is Placement.shared else "own device"
+    kept = "shared" if placement == "shared" else "own device"
     places = {one: tuple(place for place in one.places if place.name == kept or one.name == "ar") for one in methods}
     left_out = [one for one in methods if not places[one]]
     there = ", ".join(f"{one.name} no place, which has {', '.join(place.name for place in one.places)}" for one in left_out)
     if left_out and all(one.name == "ar" for one in methods if places[one]):
-        if placement is Placement.shared and "shared placement" in left_out[0].provenance:
+        if placement == "shared" and "shared placement" in left_out[0].provenance:
             raise InputError(f"--placement shared is {left_out[0].provenance['shared placement']}")
-        raise InputError(f"--placement {placement.value} leaves {there}: leave it out")
-    words = {"left out": f"--placement {placement.value} leaves {there}"} if left_out else {}
+        raise InputError(f"--placement {placement} leaves {there}: leave it out")
+    words = {"left out": f"--placement {placement} leaves {there}"} if left_out else {}
     return tuple(replace(one, places=places[one], provenance={**one.provenance, **words}) for one in methods if places[one])
 
 
@@ -355,4 +354,4 @@ def _written(option: str, value: Any) -> Iterator[str]:
         yield f"--no-{option[2:]}"
     else:
         for one in value if isinstance(value, (list, tuple)) else [value]:
-            yield from (option, str(one.value if isinstance(one, Enum) else one))
+            yield from (option, str(one))

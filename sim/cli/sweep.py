@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, make_dataclass, replace
-from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
@@ -14,6 +13,8 @@ from sim.cli.acceptance import ACCEPTANCE_HELP
 from sim.cli.options import Seed, SystemOptions
 from sim.cli.parsing import numbers, refuse
 from sim.cli.traffic import MOST_AT_ONCE, MOST_REPLICAS, TrafficOptions
+from sim.study.sweep_backend import BackendName
+from sim.study.sweep_backend import backend as working
 from specdec.cli.console import Terminal
 from specdec.cli.options import Json, Parameters
 from specdec.cli.parsing import parameters, parsed_counts, parsed_lengths
@@ -27,12 +28,6 @@ if TYPE_CHECKING:
 axis = partial(typer.Option, rich_help_panel="Axes")
 work_option = partial(typer.Option, rich_help_panel="Work")
 STRATEGIES = "speculative,pearl"
-
-
-class Backend(StrEnum):
-    loky = "loky"
-    dask = "dask"
-    ray = "ray"
 
 
 @dataclass(frozen=True)
@@ -106,7 +101,7 @@ def sweep(
         str | None, work_option(metavar="FILE", help="Append each result as a line of JSON; run again, it goes on.")
     ] = None,
     workers: Annotated[int | None, work_option(min=1, max=MOST_REPLICAS, help="Processes; one a core unless given.")] = None,
-    backend: Annotated[Backend, work_option(help="loky: this machine. dask, ray: a cluster.")] = Backend.loky,
+    backend: Annotated[BackendName, work_option(help="loky: this machine. dask, ray: a cluster.")] = "loky",
     cluster: Annotated[
         str | None, work_option(metavar="ADDRESS", help="Of the cluster; a local one is started unless given.")
     ] = None,
@@ -126,12 +121,11 @@ def sweep(
     """
     terminal = Terminal(json)
     from sim.study.sweep import sweep as study
-    from sim.study.sweep_backend import backend as working
 
     hardware = SystemOptions(**vars(setup))
     points = list(_points(axes, hardware, TrafficOptions(**vars(serving)), seed))
     try:
-        with working(backend.value, workers, cluster):  # type: ignore[arg-type]
+        with working(backend, workers, cluster):
             result = study(points, output=output, workers=workers, progress=terminal.follow)
     except KeyboardInterrupt as stopped:
         terminal.errors.print(f"specdec: interrupted: {stopped}" if str(stopped) else "specdec: interrupted")

@@ -62,6 +62,6 @@ def timeline(
         from sim.pictures.timeline import timeline_chart
         from specdec.pictures import save
 
-        chart = timeline_chart(result, pictures.theme.value)
+        chart = timeline_chart(result, pictures.theme)
         for path in drawings:
             save(chart, path)

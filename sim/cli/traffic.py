@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, fields, replace
-from enum import StrEnum
 from functools import partial
 from math import inf
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sim.cli.parsing import refuse
+from sim.traffic.trace import TimeUnit, read_trace
 from specdec.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,13 +29,6 @@ MOST_REPLICAS, MOST_REQUESTS = 10_000, 10_000_000
 """What can be simulated in memory."""
 MOST_AT_ONCE = 100_000
 """The most sequences of a batch, and clients."""
-
-
-class TimeUnit(StrEnum):
-    s = "s"
-    ms = "ms"
-    us = "us"
-    ns = "ns"
 
 
 serving_option = partial(typer.Option, rich_help_panel="Serving (needs --arrivals, --trace or --concurrency)")
@@ -113,7 +106,6 @@ class TrafficOptions:
 
     def traffic(self) -> Traffic | Workload | None:
         """The requests, or `None` where none are asked for. Options that would have no effect are refused."""
-        from sim.traffic.trace import read_trace
         from sim.traffic.workload import Arrivals, Traffic
 
         if self.arrivals is None and self.trace is None and self.concurrency is None:
@@ -130,7 +122,7 @@ class TrafficOptions:
                 self.trace,
                 time_scale=scale,
                 requests=self.requests,
-                time_unit=None if self.time_unit is None else self.time_unit.value,
+                time_unit=self.time_unit,
                 columns=None if self.columns is None else parse_columns(self.columns),
                 drop_failed=bool(self.drop_failed),
             )

@@ -85,7 +85,7 @@ def tune(
         from sim.pictures.speed import speed_chart
         from specdec.pictures import save
 
-        chart = speed_chart(result, crosses, pictures.theme.value)
+        chart = speed_chart(result, crosses, pictures.theme)
         for path in paths:
             save(chart, path)
 

@@ -9,7 +9,7 @@ import typer
 
 from sim.cli.parsing import refuse
 from specdec.cli.console import Terminal
-from specdec.cli.options import Json, LaneName, ModelOptions
+from specdec.cli.options import Json, ModelOptions
 
 TOKENS, REPEATS = 64, 3
 LOAD_TOKENS, LOAD_REPEATS, BATCH, REQUESTS = 48, 2, 4, 60
@@ -93,7 +93,7 @@ def validate(
     timing = {"--max-new-tokens": max_new_tokens, "--repeats": repeats, "--seed": seed}
     named = {"--target": models.target, "--draft": models.draft, "--device": models.device}
     more = {"--draft-device": models.draft_device, "--dtype": models.dtype}
-    lane = {"--lane": None if models.lane is LaneName.auto else models.lane}
+    lane = {"--lane": None if models.lane == "auto" else models.lane}
     of_pair = {**named, **more, **lane, **timing}
     if published is not None and _holds_runs(published):
         refuse({**of_pair, "--fitted-task": fitted_task}, f"has no effect on the runs in {published}: leave it out")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -30,10 +29,6 @@ SECONDS = 200.0
 TEMPERATURES = (0.0, 1.0)
 BUNDLED_PROMPTS = 6
 """Two of each kind, so that three repeats take minutes."""
-
-
-class Against(StrEnum):
-    hf = "hf"
 
 
 @dataclass(frozen=True)
@@ -78,7 +73,7 @@ class BenchOptions:
     ] = None
     full: Annotated[bool, typer.Option("--full", help="Draft lengths 1 to 8, all bundled prompts; takes many minutes.")] = False
     against: Annotated[
-        Against | None,
+        Literal["hf"] | None,
         typer.Option(help="Measure peers too, in the same run: hf is transformers' generate, plain and with assistant_model."),
     ] = None
     verification: VerificationOption = "token"
@@ -99,7 +94,7 @@ class BenchOptions:
             )
         if self.against and forced:
             raise InputError(
-                f"--against {self.against.value}: a peer verifies by itself, and {self.verification} cannot be forced on it"
+                f"--against {self.against}: a peer verifies by itself, and {self.verification} cannot be forced on it"
             )
         self._check_prompts(models)
         self._check_lengths(models)
@@ -205,7 +200,7 @@ def bench(
     terminal.console.print(report)
     terminal.write(report.to_dict())
     if report.results:
-        draw(report, paths, pictures.theme.value, details=details)
+        draw(report, paths, pictures.theme, details=details)
     if report.settings.interrupted:
         raise KeyboardInterrupt
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -11,17 +10,12 @@ from specdec.cli import options
 from specdec.cli.console import Terminal
 
 
-class KindName(StrEnum):
-    strategy = "strategy"
-    rule = "rule"
-    length = "length"
-
-
 def new(
     name: Annotated[str, typer.Argument(help="Name of the package, such as my_idea.")],
     kind: Annotated[
-        KindName, typer.Option(help="What it brings: a strategy, a verification rule or a draft-length policy.")
-    ] = (KindName.strategy),
+        Literal["strategy", "rule", "length"],
+        typer.Option(help="What it brings: a strategy, a verification rule or a draft-length policy."),
+    ] = "strategy",
     json: options.Json = None,
 ) -> None:
     """Write a package of your own into a new folder: a strategy, a rule or a draft-length policy, to be edited.
@@ -36,6 +30,6 @@ def new(
     from specdec.testing.package import new_package
 
     terminal = Terminal(json)
-    made = new_package(name, kind.value)
+    made = new_package(name, kind)
     terminal.console.print(made)
     terminal.write(made.to_dict())

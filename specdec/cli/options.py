@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -15,37 +14,11 @@ from specdec.cli.completion import draft_lengths, parameter_names, rule_names, s
 from specdec.cli.parsing import parameters
 from specdec.errors import InputError
 from specdec.inputs import number_or_text
-from specdec.pictures import PICTURES
+from specdec.pictures import PICTURES, Theme
 
 if TYPE_CHECKING:
     from specdec.pair import Pair
     from specdec.strategy import DecodingStrategy
-
-
-class LaneName(StrEnum):
-    auto = "auto"
-    inline = "inline"
-    thread = "thread"
-    process = "process"
-
-
-class Vocabulary(StrEnum):
-    auto = "auto"
-    same = "same"
-    common = "common"
-    text = "text"
-
-
-class DType(StrEnum):
-    float64 = "float64"
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
-
-
-class Theme(StrEnum):
-    light = "light"
-    dark = "dark"
 
 
 GPUS = ("/dev/nvidiactl", "/dev/kfd")
@@ -120,12 +93,12 @@ class PictureOptions:
     """Files for pictures of the result, and their theme."""
 
     files: Pictures = None
-    theme: ThemeOption = Theme.light
+    theme: ThemeOption = "light"
 
     def paths(self, *others: str) -> list[Path]:
         """The files to draw, checked before any work is done; `others` are further suffixes that the command can write."""
-        if self.theme is not Theme.light and not self.files:
-            raise InputError(f"--theme {self.theme.value} is for pictures: give --output FILE too")
+        if self.theme != "light" and not self.files:
+            raise InputError(f"--theme {self.theme} is for pictures: give --output FILE too")
         return picture_paths(self.files, *others)
 
 
@@ -150,12 +123,19 @@ class ModelOptions:
         int | None, model_option(metavar="N", help="Tokens that it guesses for each forward of the draft.")
     ] = None
     vocabularies: Annotated[
-        Vocabulary, model_option(help="How the draft's tokens become the target's: by ids, common tokens or text.")
-    ] = Vocabulary.auto
+        Literal["auto", "same", "common", "text"],
+        model_option(help="How the draft's tokens become the target's: by ids, common tokens or text."),
+    ] = "auto"
     device: Annotated[str | None, model_option(help="Device of the target, such as cpu, cuda or cuda:1.")] = None
     draft_device: Annotated[str | None, model_option(help="Device of the draft; the target's unless given.")] = None
-    dtype: Annotated[DType | None, model_option(help="Number format; the checkpoint's, where the device has it.")] = None
-    lane: Annotated[LaneName, model_option(help="Where the draft works: a process, a thread, or in turn.")] = LaneName.auto
+    dtype: Annotated[
+        Literal["float64", "float32", "bfloat16", "float16"] | None,
+        model_option(help="Number format; the checkpoint's, where the device has it."),
+    ] = None
+    lane: Annotated[
+        Literal["auto", "inline", "thread", "process"],
+        model_option(help="Where the draft works: a process, a thread, or in turn."),
+    ] = "auto"
     revision: Annotated[str | None, loading_option(help="Branch, tag or commit of the target on the hub.")] = None
     draft_revision: Annotated[str | None, loading_option(help="Branch, tag or commit of the draft on the hub.")] = None
     gguf_file: Annotated[str | None, loading_option(metavar="NAME", help="GGUF file among those of the target.")] = None
@@ -195,7 +175,7 @@ class ModelOptions:
 
         where = self.draft_device or self.device
         on_cpu = where == "cpu" or (where is None and not any(Path(file).exists() for file in GPUS))
-        chosen = self.lane is LaneName.process or (self.lane is LaneName.auto and available_cores() > 1)
+        chosen = self.lane == "process" or (self.lane == "auto" and available_cores() > 1)
         return self.drafts and on_cpu and chosen and not self.tensor_parallel
 
     @property
@@ -211,14 +191,14 @@ class ModelOptions:
             raise InputError(f"--draft {self.draft} has no target: give --target too, or neither for the bundled pair")
         if not self.drafts and self.draft_device is not None:
             raise InputError(f"--draft-device {self.draft_device} is for a draft, and there is none: give --draft too")
-        if not self.drafts and self.lane is not LaneName.auto:
-            raise InputError(f"--lane {self.lane.value} is for a draft, and there is none: give --draft too")
+        if not self.drafts and self.lane != "auto":
+            raise InputError(f"--lane {self.lane} is for a draft, and there is none: give --draft too")
         if self.small_draft is not None and self.draft is None:
             raise InputError(f"--small-draft {self.small_draft} drafts for a draft of your own: give --target and --draft too")
         if self.small_draft_length is not None and self.small_draft is None:
             raise InputError("--small-draft-length is for a third model, and there is none: give --small-draft too")
-        if self.draft is None and self.vocabularies is not Vocabulary.auto:
-            raise InputError(f"--vocabularies {self.vocabularies.value} is for a draft of your own: give --draft too")
+        if self.draft is None and self.vocabularies != "auto":
+            raise InputError(f"--vocabularies {self.vocabularies} is for a draft of your own: give --draft too")
         for name in self._loading():
             option = "--" + name.replace("_", "-")
             if self.target is None:
@@ -252,10 +232,10 @@ class ModelOptions:
         from specdec.runtime.lane import leave_a_core_to_the_draft
 
         leave_a_core_to_the_draft()
-        where = {"device": self.device, "draft_device": self.draft_device, "dtype": self.dtype and self.dtype.value}
+        where = {"device": self.device, "draft_device": self.draft_device, "dtype": self.dtype}
         if self.target is None:
-            return Pair.bundled(**where, lane=self.lane.value, eager=eager)
-        own = {"lane": self.lane.value, "vocabularies": self.vocabularies.value}
+            return Pair.bundled(**where, lane=self.lane, eager=eager)
+        own = {"lane": self.lane, "vocabularies": self.vocabularies}
         return Pair.load(self.target, self.draft, **where, **own, eager=eager, **self._loading())
 
 

@@ -15,7 +15,7 @@ from tiny_models import minuscule
 
 from specdec import InputError, Pair, PairError, Sampling, StrategyError, create, decode
 from specdec.bench.peers import hugging_face
-from specdec.cli.options import ModelOptions, Vocabulary
+from specdec.cli.options import ModelOptions
 from specdec.measure import measure_acceptance
 from specdec.runtime.messages import Drafting, DraftRequest, ForkRequest
 from specdec.runtime.vocabulary import head_size
@@ -274,4 +274,4 @@ def test_the_same_ids_need_no_spelling() -> None:
 
 def test_the_command_line_has_the_option_and_swallows_none() -> None:
     with pytest.raises(InputError, match="--vocabularies text is for a draft of your own: give --draft too"):
-        ModelOptions(vocabularies=Vocabulary.text).check()
+        ModelOptions(vocabularies="text").check()

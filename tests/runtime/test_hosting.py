@@ -11,7 +11,7 @@ import pytest
 from tiny_models import minuscule
 
 from specdec.cli import options
-from specdec.cli.options import LaneName, ModelOptions
+from specdec.cli.options import ModelOptions
 from specdec.runtime.hosting import started_early
 from specdec.runtime.lane import ProcessLane
 from specdec.runtime.worker import NewWorker
@@ -66,8 +66,8 @@ def test_a_process_that_no_lane_took_ends(begun: list[Any]) -> None:
         ({"target": "t", "draft": "d", "device": "cuda", "draft_device": "cpu"}, True, 2, True),
         ({"target": "t", "draft": "d", "device": "cpu", "draft_device": "cuda"}, True, 2, False),
         ({}, False, 1, False),
-        ({"lane": LaneName.process}, False, 1, True),
-        ({"lane": LaneName.thread}, False, 2, False),
+        ({"lane": "process"}, False, 1, True),
+        ({"lane": "thread"}, False, 2, False),
         ({"target": "t"}, False, 2, False),
         ({"target": "t", "draft": "d", "tensor_parallel": True}, False, 2, False),
     ],

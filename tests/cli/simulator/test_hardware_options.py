@@ -10,7 +10,7 @@ import pytest
 from sim_commands import COMMON, Run, answer, printed, refused
 
 from sim import kv_tokens, read_model
-from sim.cli.options import Placement, SystemOptions
+from sim.cli.options import SystemOptions
 
 MODELS = ("--target-config", "Qwen/Qwen3-8B", "--draft-config", "qwen3-0.6b")
 TIGHT = ("--target-config", "qwen3-32b", "--draft-config", "qwen3-4b")
@@ -62,7 +62,7 @@ def test_the_cache_of_a_replica_is_what_fits_beside_its_models() -> None:
     target, draft = read_model("Qwen/Qwen3-8B"), read_model("qwen3-0.6b")
     two = SystemOptions(gpu="H100", target_config="Qwen/Qwen3-8B", draft_config="qwen3-0.6b")
     shared = SystemOptions(
-        gpu="H100", target_config="Qwen/Qwen3-8B", draft_config="qwen3-0.6b", placement=Placement.shared, target_gpus=2
+        gpu="H100", target_config="Qwen/Qwen3-8B", draft_config="qwen3-0.6b", placement="shared", target_gpus=2
     )
     assert two.kv_tokens(drafts=True) == min(kv_tokens("H100", target), kv_tokens("H100", draft))
     assert two.kv_tokens(drafts=False) == kv_tokens("H100", target)

@@ -9,7 +9,7 @@ import pytest
 from sim_commands import FREE
 
 from sim import Rate, Traffic, Workload, simulate_traffic
-from sim.cli.traffic import TimeUnit, TrafficOptions
+from sim.cli.traffic import TrafficOptions
 from specdec import InputError
 from strategies import Pearl
 
@@ -17,9 +17,7 @@ from strategies import Pearl
 def test_a_trace_of_other_names_is_read_by_its_columns_and_unit(tmp_path: Path) -> None:
     path = tmp_path / "trace.csv"
     path.write_text("when,asked,told\n0,3,4\n500,3,0\n1500,3,4\n")
-    options = TrafficOptions(
-        trace=path, columns="arrival=when, input=asked,output=told", time_unit=TimeUnit.ms, drop_failed=True
-    )
+    options = TrafficOptions(trace=path, columns="arrival=when, input=asked,output=told", time_unit="ms", drop_failed=True)
     read = options.traffic()
     assert isinstance(read, Workload)
     assert read.arrival_seconds.tolist() == [0.0, 1.5]
