@@ -124,10 +124,10 @@ def themed(chart: Any, theme: Theme) -> Any:
     )
 
 
-def save(chart: Any, path: str | Path, scale: float = 2.0) -> None:
-    """Write a chart as .svg, .png, or .html that needs no network; the suffix decides, and `scale` enlarges a .png.
+def save(chart: Any, path: str | Path) -> None:
+    """Write a chart as .svg, .png, or .html that needs no network; the suffix decides.
 
-    A .png has at most `SHADES` colours, which keeps it small. An .html is no wider than its window.
+    A .png is twice as large, with at most `SHADES` colours, which keeps it small. An .html is no wider than its window.
 
     Raises `InputError` for another suffix, and for a path that cannot be written.
     """
@@ -142,7 +142,7 @@ def save(chart: Any, path: str | Path, scale: float = 2.0) -> None:
             from PIL import Image
 
             drawn = io.BytesIO()
-            chart.save(drawn, format="png", scale_factor=scale)
+            chart.save(drawn, format="png", scale_factor=2)
             Image.open(drawn).convert("RGB").quantize(SHADES, dither=Image.Dither.NONE).save(path, optimize=True)
         else:
             chart.save(str(path))

@@ -47,9 +47,9 @@ def import_runs(
     terminal = Terminal(json)
     from sim.engines.reading import read_runs
     from sim.engines.run import EngineRuns
-    from sim.engines.stated import Stated
 
-    stated = Stated(method, draft_length, target, draft, dataset, gpu, gpus, clients, rate, seconds, kv_tokens)
-    result = EngineRuns(read_runs(paths, stated))
+    models = {"method": method, "draft_length": draft_length, "target": target, "draft": draft, "dataset": dataset}
+    known = {"gpu": gpu, "gpus": gpus, "clients": clients, "rate": rate, "seconds": seconds, "kv_tokens": kv_tokens}
+    result = EngineRuns(read_runs(paths, **models, **known))
     terminal.console.print(result)
     terminal.write(result.to_dict())

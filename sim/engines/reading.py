@@ -44,12 +44,12 @@ SUMMARIES = ("summary.json", "summary.csv")
 """Names of what a sweep writes over all its runs."""
 
 
-def read_runs(paths: Sequence[Path | str], stated: Stated | None = None, **known: Any) -> tuple[EngineRun, ...]:
+def read_runs(paths: Sequence[Path | str], **known: Any) -> tuple[EngineRun, ...]:
     """The runs in these files and folders, in their order; `known` are the fields of `Stated`, what the files do not say.
 
     Scrapes of metrics are taken in pairs, the earlier first. Raises `InputError` for what cannot be read, by its name.
     """
-    stated = stated or Stated(**known)
+    stated = Stated(**known)
     reader = _Reader(stated)
     for path in map(Path, paths):
         if path.is_dir():

@@ -129,7 +129,6 @@ class Method:
 def methods_of(
     profiles: Mapping[str, Profile],
     *,
-    longest: int = LONGEST,
     target_gpus: int | None = None,
     draft_gpus: int | None = None,
     exchange_seconds: float = EXCHANGE_SECONDS,
@@ -140,11 +139,10 @@ def methods_of(
 ) -> tuple[Method, ...]:
     """The methods of profiles of one target, by the names of the methods; `ar` first.
 
-    `longest` bounds draft lengths where acceptance is one rate for all positions. A draft model gets places of its own too, on
-    `draft_gpus`, 1 unless given. There the target's cache has the whole pool, and `exchange_seconds` go by in each round. A
-    pair that was measured at work at once counts the GPUs that are given; without any, one is assumed for both models, aloud.
-    `acceptance`, which came about as `acceptance_tag` says, and the name `draft` replace those of the profiles. Raises
-    `InputError` for profiles of several targets.
+    A draft model gets places of its own too, on `draft_gpus`, 1 unless given. There the target's cache has the whole pool, and
+    `exchange_seconds` go by in each round. A pair that was measured at work at once counts the GPUs that are given; without
+    any, one is assumed for both models, aloud. `acceptance`, which came about as `acceptance_tag` says, and the name `draft`
+    replace those of the profiles. Raises `InputError` for profiles of several targets.
     """
     if not profiles:
         raise InputError("a plan needs a profile: give one, or runs of an engine")
@@ -171,7 +169,7 @@ def methods_of(
         else:
             places = [Place("as measured", system, gpus, draft_gpus or 0, kv_tokens=profile.kv_tokens)]
         accepted = measured_acceptance(profile) if acceptance is None else acceptance
-        known = longest if accepted.longest is None else accepted.longest
+        known = LONGEST if accepted.longest is None else accepted.longest
         tags = _tags(profile)
         tags["acceptance"] = profile.acceptance.tag if acceptance is None else acceptance_tag
         found.append(Method(name, tuple(places), accepted, known, draft or profile.pair.draft, tags, words))

@@ -185,17 +185,15 @@ class _Round:
         return verdict(effect, outcome)
 
 
-def compile_strategy(strategy: DecodingStrategy, system: System = RATIO_3, speed_ratio: float | None = None) -> Compiled:
+def compile_strategy(strategy: DecodingStrategy, system: System = RATIO_3) -> Compiled:
     """The chain of a strategy.
 
     The system decides two things: the length of a draft that races the target, and the `speed_ratio` (target step / draft step)
-    that `draft_length="auto"` reads, unless another one is given. Raises `StrategyError` for a strategy with more than 5000
-    edges, since its memory does not repeat, and for one whose rounds commit nothing or ask for work that cannot be timed.
+    that `draft_length="auto"` reads. Raises `StrategyError` for a strategy with more than 5000 edges, since its memory does not
+    repeat, and for one whose rounds commit nothing or ask for work that cannot be timed.
     """
     require_strategy(strategy)
-    if speed_ratio is None:
-        speed_ratio = system.speed_ratio_for(strategy)
-    start, _ = normalised(strategy.init(PREFIX, KnownFacts(speed_ratio)))
+    start, _ = normalised(strategy.init(PREFIX, KnownFacts(system.speed_ratio_for(strategy))))
     numbers: dict[Any, int] = {(start, ()): 0}
     edges: dict[tuple[int, Outcome], _Edge] = {}
     todo = [start]

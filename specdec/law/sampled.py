@@ -68,13 +68,11 @@ class Sample:
     """What a sample showed.
 
     `tokens`      how many tokens were drawn
-    `text_tokens` of each output
     `deviation`   the largest difference between a count and its expectation, in standard errors
     `picked`      which tokens were counted there, in words
     """
 
     tokens: int
-    text_tokens: int
     deviation: float
     picked: str
 
@@ -85,31 +83,29 @@ class Sample:
 
     def __str__(self) -> str:
         return (
-            f"of {self.tokens} sampled tokens, in outputs of {self.text_tokens}, {self.picked} came "
+            f"of {self.tokens} sampled tokens, in outputs of {TEXT_TOKENS}, {self.picked} came "
             f"{self.deviation:.1f} standard errors off what the target's probabilities say"
         )
 
 
-def sample(
-    strategy: DecodingStrategy, verification: str | Rule, tokens: int, seed: int, text_tokens: int = TEXT_TOKENS
-) -> Sample:
+def sample(strategy: DecodingStrategy, verification: str | Rule, tokens: int, seed: int) -> Sample:
     """Draw outputs until they hold `tokens` tokens, and count."""
     counts: dict[str, tuple[float, float]] = {}
     drawn = 0
-    for number in range(-(-tokens // text_tokens)):
+    for number in range(-(-tokens // TEXT_TOKENS)):
         pair = random_pair(f"{seed} sampled {number}")
         interpreter = Exact(pair, rule(verification), Scattered(f"{seed} {number}", by_tokens=number % 2 == 1))
-        text = _text(interpreter, strategy, Sampler(Random(f"{seed} draws {number}")), text_tokens)
+        text = _text(interpreter, strategy, Sampler(Random(f"{seed} draws {number}")))
         drawn += len(text) - 1
         for position in range(1, len(text)):
             context, p = text[:position], pair.p(text[:position])
-            for picked, token in _picked(context, p, pair.q(context), position - 1, text_tokens):
+            for picked, token in _picked(context, p, pair.q(context), position - 1):
                 gap, variance = counts.get(picked, (0.0, 0.0))
                 chance = float(p[token])
                 counts[picked] = gap + (text[position] == token) - chance, variance + chance * (1 - chance)
     judged = {picked: abs(gap) / sqrt(v) for picked, (gap, v) in counts.items() if v >= LEAST_VARIANCE}
     worst = max(judged, key=lambda picked: judged[picked], default="")
-    return Sample(drawn, text_tokens, judged.get(worst, 0.0), worst)
+    return Sample(drawn, judged.get(worst, 0.0), worst)
 
 
 def random_pair(name: str) -> ExactPair:
@@ -124,10 +120,10 @@ def random_pair(name: str) -> ExactPair:
     return ExactPair(VOCABULARY, lambda context: rows(context)[0], lambda context: rows(context)[1])
 
 
-def _text(interpreter: Exact, strategy: DecodingStrategy, chance: Sampler, new_tokens: int) -> Tokens:
+def _text(interpreter: Exact, strategy: DecodingStrategy, chance: Sampler) -> Tokens:
     """One output, with its prompt."""
     text: Tokens = (0,)
-    ending, reason = Ending(new_tokens), None
+    ending, reason = Ending(TEXT_TOKENS), None
     state = strategy.init(Committed(text), KnownFacts())
     while reason is None:
         before, state = state, interpreter.next_state(strategy, state, chance)
@@ -136,14 +132,14 @@ def _text(interpreter: Exact, strategy: DecodingStrategy, chance: Sampler, new_t
     return text
 
 
-def _picked(context: Tokens, p: ExactRow, q: ExactRow, position: int, length: int) -> Iterator[tuple[str, int]]:
+def _picked(context: Tokens, p: ExactRow, q: ExactRow, position: int) -> Iterator[tuple[str, int]]:
     """Tokens that are picked before the next one is drawn, in words; each in the whole output, and in a part of it."""
     tokens = {f"token {token}": token for token in range(VOCABULARY)} | {
         "the token before": context[-1],
         "the target's likeliest token": max(range(VOCABULARY), key=lambda token: p[token]),
         "the draft's likeliest token": max(range(VOCABULARY), key=lambda token: q[token]),
     }
-    part = ("first", "second", "third", "last")[4 * position // length]
+    part = ("first", "second", "third", "last")[4 * position // TEXT_TOKENS]
     for name, token in tokens.items():
         yield name, token
         yield f"{name} in the {part} quarter", token

@@ -112,7 +112,7 @@ def test_the_sample_sees_a_coarse_fault_and_says_where() -> None:
     found = sample(LateBias(after=9), "token", 2000, seed=0)
     assert found.refutes
     assert str(found).startswith("of 2048 sampled tokens, in outputs of 64, the token before ")
-    assert not Sample(10, 64, LIMIT, "token 1").refutes
+    assert not Sample(10, LIMIT, "token 1").refutes
 
 
 def test_a_round_that_does_not_end_is_refused_in_one_line() -> None:
