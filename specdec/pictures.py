@@ -124,28 +124,28 @@ def themed(chart: Any, theme: Theme) -> Any:
     )
 
 
-def save(chart: Any, path: str | Path) -> None:
-    """Write a chart as .svg, .png, or .html that needs no network; the suffix decides.
+def save(chart: Any, *paths: str | Path) -> None:
+    """Write a chart into each path, as .svg, .png, or .html that needs no network; the suffix decides.
 
     A .png is twice as large, with at most `SHADES` colours, which keeps it small. An .html is no wider than its window.
 
     Raises `InputError` for another suffix, and for a path that cannot be written.
     """
-    path = Path(path)
-    if path.suffix not in PICTURES:
-        raise InputError(f"picture {path} has no known format: end its name in {', '.join(PICTURES)}")
-    with writing(path):
-        if path.suffix == ".html":
-            page = chart.to_html(inline=True, embed_options={"renderer": "svg"})
-            path.write_text(page.replace("<head>", "<head>" + FITS, 1), encoding="utf-8")
-        elif path.suffix == ".png":
-            from PIL import Image
+    for path in map(Path, paths):
+        if path.suffix not in PICTURES:
+            raise InputError(f"picture {path} has no known format: end its name in {', '.join(PICTURES)}")
+        with writing(path):
+            if path.suffix == ".html":
+                page = chart.to_html(inline=True, embed_options={"renderer": "svg"})
+                path.write_text(page.replace("<head>", "<head>" + FITS, 1), encoding="utf-8")
+            elif path.suffix == ".png":
+                from PIL import Image
 
-            drawn = io.BytesIO()
-            chart.save(drawn, format="png", scale_factor=2)
-            Image.open(drawn).convert("RGB").quantize(SHADES, dither=Image.Dither.NONE).save(path, optimize=True)
-        else:
-            chart.save(str(path))
+                drawn = io.BytesIO()
+                chart.save(drawn, format="png", scale_factor=2)
+                Image.open(drawn).convert("RGB").quantize(SHADES, dither=Image.Dither.NONE).save(path, optimize=True)
+            else:
+                chart.save(str(path))
 
 
 @contextmanager

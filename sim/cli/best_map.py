@@ -50,12 +50,10 @@ def map_command(
     system, acceptance = setup.system(), setup.acceptance_model()
     compared = several(strategy) or None
     found = strategy_map(acceptance, system, compared, lengths, batch=batch, per=per, progress=terminal.follow)
-    terminal.console.print(found)
+    terminal.report(found)
     setup.remark(terminal.errors)
-    terminal.write(found.to_dict())
     if paths:
         from sim.pictures.best_map import map_chart
         from specdec.pictures import save
 
-        for path in paths:
-            save(map_chart(found, pictures.theme), path)
+        save(map_chart(found, pictures.theme), *paths)

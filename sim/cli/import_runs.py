@@ -51,5 +51,4 @@ def import_runs(
     models = {"method": method, "draft_length": draft_length, "target": target, "draft": draft, "dataset": dataset}
     known = {"gpu": gpu, "gpus": gpus, "clients": clients, "rate": rate, "seconds": seconds, "kv_tokens": kv_tokens}
     result = EngineRuns(read_runs(paths, **models, **known))
-    terminal.console.print(result)
-    terminal.write(result.to_dict())
+    terminal.report(result)

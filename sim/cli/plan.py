@@ -97,10 +97,9 @@ def plan(
     provenance = {**question.kv_known(methods), "traffic": question.traffic_words()}
     result = reported(decided, question.target_name, provenance)
     result = replace(result, command=(*question.arguments(), "--seed", str(seed)), files=question.files())
-    terminal.console.print(result)
+    terminal.report(result)
     if not sources.runs:
         question.timed.remark(terminal.errors)
-    terminal.write(result.to_dict())
     keep.write(result.to_dict())
     if report is not None:
         _report(decided, result, report, terminal)
@@ -138,7 +137,6 @@ def _check(path: str, terminal: Terminal, seed: int) -> None:
     trials = Trials(question.traffic(TIMES), question.objectives(), question.serving.server(), other)
     search = question.search
     found = again(saved, trials, question.methods(), search.strategy or ("speculative", "pearl"), search.batch_limit or (256,))
-    terminal.console.print(found)
-    terminal.write(found.to_dict())
+    terminal.report(found)
     if not found.holds:
         raise typer.Exit(1)

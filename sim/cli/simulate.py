@@ -46,6 +46,5 @@ def simulate(
         runs = 1 if serving.replications is None else serving.replications
         load = simulate_traffic(strategy, acceptance, system, traffic, server, objectives, replications=runs, seed=seed)
         result = replace(result, load=load)
-    terminal.console.print(result)
+    terminal.report(result)
     setup.remark(terminal.errors)
-    terminal.write(result.to_dict())

@@ -130,9 +130,8 @@ def sweep(
     except KeyboardInterrupt as stopped:
         terminal.errors.print(f"specdec: interrupted: {stopped}" if str(stopped) else "specdec: interrupted")
         raise
-    terminal.console.print(result)
+    terminal.report(result)
     hardware.remark(terminal.errors)
-    terminal.write(result.to_dict())
 
 
 def _points(axes: AxisOptions, setup: SystemOptions, serving: TrafficOptions, seed: int) -> Iterator[Point]:

@@ -46,9 +46,8 @@ def timeline(
 
     paths, strategy = pictures.paths(".json"), chosen.create()
     result = simulate(strategy, setup.acceptance_model(), setup.system(), rounds=rounds, seed=seed)
-    terminal.console.print(result)
+    terminal.report(result)
     setup.remark(terminal.errors)
-    terminal.write(result.to_dict())
     traces = [path for path in paths if path.suffix == ".json"]
     drawings = [path for path in paths if path not in traces]
     if traces:
@@ -62,6 +61,4 @@ def timeline(
         from sim.pictures.timeline import timeline_chart
         from specdec.pictures import save
 
-        chart = timeline_chart(result, pictures.theme)
-        for path in drawings:
-            save(chart, path)
+        save(timeline_chart(result, pictures.theme), *drawings)

@@ -78,16 +78,13 @@ def tune(
     system, acceptance = setup.system(), setup.acceptance_model()
     chosen = variants(names, grid) if grid else names or None
     result = compare(acceptance, system, chosen, lengths, tokens=tokens, seed=seed, progress=terminal.follow)
-    terminal.console.print(result)
+    terminal.report(result)
     setup.remark(terminal.errors)
-    terminal.write(result.to_dict())
     if paths:
         from sim.pictures.speed import speed_chart
         from specdec.pictures import save
 
-        chart = speed_chart(result, crosses, pictures.theme)
-        for path in paths:
-            save(chart, path)
+        save(speed_chart(result, crosses, pictures.theme), *paths)
 
 
 def read_bench(path: str) -> list[Choice]:

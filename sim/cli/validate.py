@@ -84,8 +84,7 @@ def validate(
                 seed=seed or 0,
                 progress=terminal.follow,
             )
-        terminal.console.print(served)
-        terminal.write(served.to_dict())
+        terminal.report(served)
         if served.interrupted:
             raise KeyboardInterrupt
         return
@@ -101,8 +100,7 @@ def validate(
         from sim.study.engine_table import predict_table
 
         predicted = predict_table(read_runs([published]), terminal.follow)
-        terminal.console.print(predicted)
-        terminal.write(predicted.to_dict())
+        terminal.report(predicted)
         return
     from sim.study.published import bundled_table, read_cells
     from sim.study.validate import validate as compare
@@ -122,8 +120,7 @@ def validate(
                 seed=seed or 0,
                 progress=terminal.follow,
             )
-    terminal.console.print(result)
-    terminal.write(result.to_dict())
+    terminal.report(result)
 
 
 def _holds_runs(path: Path) -> bool:

@@ -66,8 +66,7 @@ def write_plan_report(plan: Plan, curves: Curves, path: str | Path) -> Path:
     for figure in found:
         for name, draw in figure.panels.items():
             chart = themed(draw(WIDE if len(figure.panels) == 1 else PANEL), "light")
-            for suffix in (".svg", ".png"):
-                save(chart, folder / f"{name}{suffix}")
+            save(chart, folder / f"{name}.svg", folder / f"{name}.png")
     return folder
 
 

@@ -197,8 +197,7 @@ def bench(
         loaded = models.load(eager=eager)
     with loaded as pair:
         report = measure.run(pair, prompts, source, terminal.follow)
-    terminal.console.print(report)
-    terminal.write(report.to_dict())
+    terminal.report(report)
     if report.results:
         draw(report, paths, pictures.theme, details=details)
     if report.settings.interrupted:
@@ -216,6 +215,5 @@ def draw(report: BenchReport, paths: Sequence[Path], theme: Theme, *, details: b
     charts = {"": speedup_chart(report, theme)}
     if details:
         charts |= {f"-{name}": chart for name, chart in charts_of(report, theme).items()}
-    for path in paths:
-        for ending, chart in charts.items():
-            save(chart, path.with_stem(path.stem + ending))
+    for ending, chart in charts.items():
+        save(chart, *(path.with_stem(path.stem + ending) for path in paths))

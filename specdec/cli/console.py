@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from specdec.errors import InputError
-from specdec.report import WIDTH
+from specdec.report import WIDTH, Report
 
 T = TypeVar("T")
 
@@ -42,6 +42,11 @@ class Terminal:
         self.console, self.errors, self.notes = console(quiet=alone), console(stderr=True), console(stderr=True, quiet=alone)
         if json is not None and json != "-":
             _try_to_write(Path(json))
+
+    def report(self, result: Report) -> None:
+        """Print `result`, and write it as JSON, if JSON was asked for."""
+        self.console.print(result)
+        self.write(result.to_dict())
 
     def write(self, value: Any) -> None:
         """Write `value` as JSON, if JSON was asked for."""

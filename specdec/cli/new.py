@@ -31,5 +31,4 @@ def new(
 
     terminal = Terminal(json)
     made = new_package(name, kind)
-    terminal.console.print(made)
-    terminal.write(made.to_dict())
+    terminal.report(made)

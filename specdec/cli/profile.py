@@ -69,8 +69,7 @@ def profile(
         tokens = {name: [prompt_tokens(pair, text) for text in of_file] for name, of_file in texts.items()}
         new_tokens = max_new_tokens or NEW_TOKENS
         measured = measure(pair, tokens, repeats=repeats, new_tokens=new_tokens, progress=terminal.follow)
-    terminal.console.print(measured)
-    terminal.write(measured.to_dict())
+    terminal.report(measured)
 
 
 def chosen_prompts(files: Sequence[str], limit: int, *, chat: bool) -> Mapping[str, Sequence[Prompt]]:

@@ -105,8 +105,7 @@ def prove(
         if on_pair and not proofs.interrupted:
             proofs = replace(proofs, measured=measured(models, verification or list(rules())))
     finally:  # a pair that cannot be loaded loses no proof
-        terminal.console.print(proofs)
-        terminal.write(proofs.to_dict())
+        terminal.report(proofs)
     if proofs.interrupted:
         raise KeyboardInterrupt
     if proofs.refuted:

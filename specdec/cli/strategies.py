@@ -20,5 +20,4 @@ def strategies(json: options.Json = None) -> None:
 
     terminal = Terminal(json)
     found = installed()
-    terminal.console.print(found)
-    terminal.write(found.to_dict())
+    terminal.report(found)
