@@ -17,28 +17,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class InstalledStrategy(Report):
-    """One strategy.
+class Installed(Report):
+    """One strategy, or one verification rule.
 
     `name`          its name on the command line
-    `lossless`      whether it claims that its output has the target's own law; `specdec prove` checks the claim
+    `lossless`      whether it claims that outputs have the target's own law; `specdec prove` checks the claim
     `parameters`    its parameters with their defaults; `"required"` for one that has none
-    `description`   first line of its docstring
-    """
-
-    name: str
-    lossless: bool
-    parameters: dict[str, Any]
-    description: str
-
-
-@dataclass(frozen=True)
-class InstalledRule(Report):
-    """One verification rule. The columns are those of a strategy.
-
-    `name`          its name on the command line
-    `lossless`      whether it claims to keep the target's law
-    `parameters`    its parameters with their defaults
     `description`   first line of its docstring
     """
 
@@ -59,9 +43,9 @@ class Strategies(Report):
 
     format: ClassVar[str] = "specdec.strategies/1"
 
-    strategies: tuple[InstalledStrategy, ...]
+    strategies: tuple[Installed, ...]
     broken: dict[str, str] = field(default_factory=dict[str, str])
-    rules: tuple[InstalledRule, ...] = ()
+    rules: tuple[Installed, ...] = ()
 
     def __rich__(self) -> RenderableType:
         from rich.console import Group
@@ -71,7 +55,7 @@ class Strategies(Report):
         return Group(*tables, *(Text(f"Left out: {fault}", style="bold red") for fault in dict.fromkeys(self.broken.values())))
 
 
-def _table(kind: str, listed: Sequence[InstalledStrategy | InstalledRule]) -> Table:
+def _table(kind: str, listed: Sequence[Installed]) -> Table:
     from rich.markup import escape
 
     made = table(kind, "lossless", "parameters", "description")
@@ -86,13 +70,13 @@ def _table(kind: str, listed: Sequence[InstalledStrategy | InstalledRule]) -> Ta
 def installed() -> Strategies:
     """Every installed strategy and rule, with its claim, its parameters and what it does; and those that cannot be used."""
     found, faults = STRATEGIES.sorted_out()
-    listed = [InstalledRule(name, is_lossless(it), *description_of(it)) for name, it in rules(lossy=True).items()]
+    listed = [Installed(name, is_lossless(it), *description_of(it)) for name, it in rules(lossy=True).items()]
     return Strategies(tuple(_described(cls) for cls in found.values()), faults, tuple(listed))
 
 
-def _described(cls: type[DecodingStrategy]) -> InstalledStrategy:
+def _described(cls: type[DecodingStrategy]) -> Installed:
     parameters = {parameter.name: _default(parameter) for parameter in fields(cls)}  # type: ignore[arg-type]
-    return InstalledStrategy(cls.name, cls.lossless, parameters, (getdoc(cls) or "").partition("\n")[0])
+    return Installed(cls.name, cls.lossless, parameters, (getdoc(cls) or "").partition("\n")[0])
 
 
 def _default(parameter: Any) -> Any:
