@@ -72,6 +72,7 @@ def plan(
         )
         _check(check, terminal, seed)
         return
+    from sim.planning.candidates import BATCHES, STRATEGIES
     from sim.planning.emit import NAMES
     from sim.planning.emit import emit as flags
     from sim.planning.study import Limits, decide, reported
@@ -89,8 +90,8 @@ def plan(
         trials,
         methods,
         Limits(search.max_gpus, search.price),
-        strategies=search.strategy or ("speculative", "pearl"),
-        batches=search.batch_limit or (256,),
+        strategies=search.strategy or STRATEGIES,
+        batches=search.batch_limit or BATCHES,
         schedules=search.schedules,
         progress=terminal.follow,
     )
@@ -119,6 +120,7 @@ def _report(decided: Decided, plan: Plan, path: str, terminal: Terminal) -> None
 
 def _check(path: str, terminal: Terminal, seed: int) -> None:
     """Ask a saved plan's question again, with more requests; exit code 1 if it does not hold."""
+    from sim.planning.candidates import BATCHES, STRATEGIES
     from sim.planning.check import TIMES
     from sim.planning.check import check as again
     from sim.planning.report import Plan
@@ -136,7 +138,7 @@ def _check(path: str, terminal: Terminal, seed: int) -> None:
     other = seed or int(first_seed) + 1
     trials = Trials(question.traffic(TIMES), question.objectives(), question.serving.server(), other)
     search = question.search
-    found = again(saved, trials, question.methods(), search.strategy or ("speculative", "pearl"), search.batch_limit or (256,))
+    found = again(saved, trials, question.methods(), search.strategy or STRATEGIES, search.batch_limit or BATCHES)
     terminal.report(found)
     if not found.holds:
         raise typer.Exit(1)

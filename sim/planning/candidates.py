@@ -15,6 +15,8 @@ from specdec.errors import InputError
 from specdec.report import Report
 from specdec.strategy import DraftingStrategy, create
 
+STRATEGIES, BATCHES = ("speculative", "pearl"), (256,)
+"""What is tried with a draft, and the batch limits, unless others are given."""
 NOTHING = Rate(0.0)
 OFF_FACTOR = 1.1
 """What a step without guesses takes while speculation is configured, over one of an engine without it. 1.07 to 1.25 was
@@ -111,7 +113,7 @@ class Candidate:
 
 
 def candidates_of(
-    methods: Sequence[Method], strategies: Sequence[str] = ("speculative", "pearl"), batches: Sequence[int] = (256,)
+    methods: Sequence[Method], strategies: Sequence[str] = STRATEGIES, batches: Sequence[int] = BATCHES
 ) -> Iterator[Candidate]:
     """Every method at every known draft length, in every place where the strategy makes sense.
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from sim.planning.candidates import Candidate, candidates_of
+from sim.planning.candidates import BATCHES, Candidate, candidates_of
 from sim.planning.entries import planned, planned_split
 from sim.planning.methods import Method
 from sim.planning.report import Plan, Planned
@@ -48,7 +48,7 @@ class Checked(Report):
 
 
 def check(
-    plan: Plan, trials: Trials, methods: Sequence[Method], strategies: Sequence[str], batches: Sequence[int] = (256,)
+    plan: Plan, trials: Trials, methods: Sequence[Method], strategies: Sequence[str], batches: Sequence[int] = BATCHES
 ) -> Checked:
     """Simulate the best deployment of a plan on other requests. Raises `InputError` where there is none, or not among these.
 

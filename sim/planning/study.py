@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from sim.planning.candidates import Candidate, candidates_of
+from sim.planning.candidates import BATCHES, STRATEGIES, Candidate, candidates_of
 from sim.planning.entries import planned, planned_split
 from sim.planning.flips import acceptance_flip, load_flips
 from sim.planning.methods import Method
@@ -65,8 +65,8 @@ def plan(
     *,
     server: Server = ONE_REPLICA,
     limits: Limits = NO_LIMITS,
-    strategies: Sequence[str] = ("speculative", "pearl"),
-    batches: Sequence[int] = (256,),
+    strategies: Sequence[str] = STRATEGIES,
+    batches: Sequence[int] = BATCHES,
     schedules: bool = True,
     seed: int = 0,
     target: str = "",
@@ -123,8 +123,8 @@ def decide(
     methods: Sequence[Method],
     limits: Limits = NO_LIMITS,
     *,
-    strategies: Sequence[str] = ("speculative", "pearl"),
-    batches: Sequence[int] = (256,),
+    strategies: Sequence[str] = STRATEGIES,
+    batches: Sequence[int] = BATCHES,
     schedules: bool = True,
     progress: Progress = no_progress,
 ) -> Decided:
