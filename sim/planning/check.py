@@ -91,8 +91,7 @@ def _split(plan: Plan, trials: Trials, candidates: Sequence[Candidate]) -> tuple
     if found is None:
         unheld = next(filter(None, map(trials.why_not_held, pair)), "")
         return None, unheld or "the two together miss an objective", fewer
-    together = Trial(best.replicas, 0.0, 1.0, found.pressures, found.latencies)
-    return planned_split(trials, found, plan.price), _times(trials, together), fewer
+    return planned_split(trials, found, plan.price), _times(trials, found.together), fewer
 
 
 def _times(trials: Trials, trial: Trial) -> str:

@@ -90,8 +90,7 @@ def planned_split(trials: Trials, split: Split, price: float | None) -> Planned:
         replace(planned(trials, one, trial, price), share=share)
         for one, trial, share in zip(split.candidates, split.trials, split.shares, strict=True)
     ]
-    together = Trial(sum(split.replicas), max(one.load for one in split.trials), 1.0, split.pressures, split.latencies)
-    first = planned(trials, split.candidates[0], replace(together, metrics=split.trials[0].metrics), price)
+    first = planned(trials, split.candidates[0], replace(split.together, metrics=split.trials[0].metrics), price)
     return replace(
         first,
         name=split.name,

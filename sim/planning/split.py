@@ -47,6 +47,12 @@ class Split:
         return sum(one.place.gpus_of(count) for one, count in zip(self.candidates, self.replicas, strict=True))
 
     @property
+    def together(self) -> Trial:
+        """Both as one trial, over all requests."""
+        load = max(one.load for one in self.trials)
+        return Trial(sum(self.replicas), load, 1.0, self.pressures, self.latencies)
+
+    @property
     def name(self) -> str:
         first, second = self.candidates
         return f"{first.name} for {100 * self.shares[0]:.0f} % of requests, {second.name} for the others"

@@ -71,10 +71,8 @@ def of_split(trials: Trials, split: Split, price: float | None, alone: str) -> s
         f"{_what(one)} on {_gpus(one.place.gpus_of(count), None)} for {share(part)} of the requests"
         for one, count, part in zip(split.candidates, split.replicas, split.shares, strict=True)
     ]
-    together = Trial(sum(split.replicas), 0.0, 1.0, split.pressures, split.latencies)
-    return (
-        f"Two deployments, {_gpus(split.gpus, price)}: {'; '.join(parts)}. {_objectives(trials, together)} One alone: {alone}"
-    )
+    met = _objectives(trials, split.together)
+    return f"Two deployments, {_gpus(split.gpus, price)}: {'; '.join(parts)}. {met} One alone: {alone}"
 
 
 def _what(candidate: Candidate) -> str:

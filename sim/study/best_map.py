@@ -16,7 +16,7 @@ from sim.setup.acceptance import Acceptance, Rate, beyond_measured
 from sim.setup.arrays import Floats
 from sim.setup.latency import Constant, Scaled
 from sim.setup.system import System
-from sim.study.search import ROUNDING, Candidate, Choice
+from sim.study.search import Candidate, Choice, first_of_fastest
 from sim.study.tune import Tunable, candidates_of
 from specdec.errors import InputError
 from specdec.inputs import at_least_one
@@ -170,8 +170,7 @@ def _spot(found: Sequence[Candidate], speeds: Floats, rate: float, ratio: float)
     """The first of the fastest (up to rounding), and the first of the fastest under another name."""
 
     def fastest(among: Sequence[int]) -> Choice:
-        top = max(speeds[at] for at in among)
-        at = next(at for at in among if speeds[at] >= top * (1 - ROUNDING))
+        at = among[first_of_fastest(speeds[among])]
         return Choice(found[at].name, found[at].draft_length, float(speeds[at]))
 
     best = fastest(range(len(found)))

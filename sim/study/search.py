@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -112,8 +112,12 @@ def candidates(name: str, maker: Maker, lengths: Iterable[int] = LENGTHS, system
 def best_of(found: Iterable[Candidate], acceptance: Acceptance, system: System) -> Choice:
     """The fastest candidate, the first of equals (up to rounding)."""
     choices = [Choice(one.name, one.draft_length, float(one.speedup(acceptance, system))) for one in found]
-    fastest = max(choice.speedup_over_ar for choice in choices)
-    return next(choice for choice in choices if choice.speedup_over_ar >= fastest * (1 - ROUNDING))
+    return choices[first_of_fastest(np.array([choice.speedup_over_ar for choice in choices]))]
+
+
+def first_of_fastest(speeds: Floats) -> Any:
+    """Where the greatest speed is along the first axis: the first of equals (up to rounding)."""
+    return np.argmax(speeds >= speeds.max(axis=0) * (1 - ROUNDING), axis=0)
 
 
 def acceptance_flips(found: Iterable[Candidate], acceptance: Acceptance, system: System) -> list[Flip]:
@@ -149,7 +153,7 @@ def _flips(
         return np.broadcast_to(one.speedup(*setup(grid)), grid.shape)
 
     speeds = np.array([speedups(one) for one in found])
-    tops = np.argmax(speeds >= speeds.max(axis=0) * (1 - ROUNDING), axis=0)  # the first of equals
+    tops = first_of_fastest(speeds)
     flips: list[Flip] = []
     for at in range(1, len(grid)):
         below, above = found[tops[at - 1]].name, found[tops[at]].name
