@@ -28,7 +28,7 @@ from sim.planning.trials import NEGLIGIBLE
 from specdec.acceptance import Tag
 from specdec.errors import InputError
 from specdec.pictures import save, themed, writing
-from specdec.report import share, three_digits
+from specdec.report import three_digits
 
 NARROW, WIDE, PANEL = 350, 900, 440
 """Pixels of a figure in a narrow window, in a wide one, and of one of several beside each other."""
@@ -93,7 +93,6 @@ def plan_report(plan: Plan, curves: Curves) -> str:
         dark=variables(1),
         verdict=[emphasised(sentence) for sentence in sentences(plan.verdict)],
         asked=_asked(plan),
-        columns=_columns(plan),
         plans=[list(_row(plan, one)) for one in plan.plans[:SHOWN]],
         more=max(0, len(plan.plans) - SHOWN),
         rejected=simulated,
@@ -180,30 +179,17 @@ def inline(chart: Any, name: str, label: str) -> Markup:
 class _Cell:
     """A cell of a table, with the weakest tag of what it rests on, and a remark below it."""
 
+    heading: str
     text: str
     tag: str = ""
     below: str = ""
 
 
-def _columns(plan: Plan) -> list[tuple[str, str]]:
-    named = {one.quantity: one.statistic for one in reversed(plan.objectives)}
-    times = [f"{what.upper()} {named.get(what, 'p99').upper()}, ms" for what in ("ttft", "tpot", "e2e")]
-    numbers = ["replicas", "GPUs", *(["$/h"] if plan.price is not None else []), *times]
-    numbers += ["headroom", "goodput, req/s", "load", "busy", "KV in use"]
-    return [("plan", "name"), *((name, "number") for name in numbers)]
-
-
 def _row(plan: Plan, one: Planned) -> Iterator[_Cell]:
     weakest = next(tag for tag in WORST_FIRST if tag in one.tags.values())
-    numbers = [str(one.replicas), str(one.gpus)]
-    if one.cost_per_hour is not None:
-        numbers.append(three_digits(one.cost_per_hour))
-    numbers += ["-" if value is None else three_digits(value) for value in (one.ttft_ms, one.tpot_ms, one.e2e_ms)]
-    numbers += [share(one.headroom), three_digits(one.goodput), share(one.load), share(one.utilisation)]
-    numbers.append("-" if one.kv_share is None else share(one.kv_share))
-    yield _Cell(one.name, below=" · ".join(f"{what} {tag[0]}" for what, tag in one.tags.items()))
-    for number in numbers:
-        yield _Cell(number, "" if number == "-" else weakest)
+    yield _Cell("plan", one.name, below=" · ".join(f"{what} {tag[0]}" for what, tag in one.tags.items()))
+    for heading, number in plan.numbers(one).items():
+        yield _Cell(heading, number, "" if number == "-" else weakest)
 
 
 def _asked(plan: Plan) -> str:

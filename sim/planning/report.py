@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 SHOWN = 8
+GOODPUT = "goodput, req/s"
 
 
 @dataclass(frozen=True)
@@ -200,29 +201,32 @@ class Plan(Report):
         if screened:
             yield f"  {screened} others of the same kinds whose replicas serve fewer requests, by their exact chains"
 
+    def numbers(self, one: Planned) -> dict[str, str]:
+        """The numbers of a deployment in a table, by their headings."""
+        named = {objective.quantity: objective.statistic for objective in reversed(self.objectives)}
+        statistics = {quantity: named.get(quantity, "p99").replace("p", "P") for quantity in ("ttft", "tpot", "e2e")}
+        headings = [f"{quantity.upper()} {statistic}, ms" for quantity, statistic in statistics.items()]
+        times = ["-" if value is None else three_digits(value) for value in (one.ttft_ms, one.tpot_ms, one.e2e_ms)]
+        return {
+            "replicas": str(one.replicas),
+            "GPUs": str(one.gpus),
+            **({} if one.cost_per_hour is None else {"$/h": three_digits(one.cost_per_hour)}),
+            **dict(zip(headings, times, strict=True)),
+            "headroom": share(one.headroom),
+            GOODPUT: three_digits(one.goodput),
+            "load": share(one.load),
+            "busy": share(one.utilisation),
+            "KV in use": "-" if one.kv_share is None else share(one.kv_share),
+        }
+
     def _table(self) -> Table:
-        priced = self.price is not None
-        named = {one.quantity: one.statistic for one in reversed(self.objectives)}
-        times = [
-            f"{quantity.upper()} {statistic if statistic == 'mean' else statistic.upper()}\nms"
-            for quantity in ("ttft", "tpot", "e2e")
-            for statistic in [named.get(quantity, "p99")]
-        ]
-        numbers = ("replicas", "GPUs", *(["$/h"] if priced else []), *times, "headroom", "load", "busy", "KV in use")
-        made = table("plan", numbers=numbers, collapse_padding=True)
-        for one in self.plans[:SHOWN]:
-            times = ["-" if value is None else three_digits(value) for value in (one.ttft_ms, one.tpot_ms, one.e2e_ms)]
-            made.add_row(
-                one.name + (" *" if one.extrapolated_share > NEGLIGIBLE else ""),
-                str(one.replicas),
-                str(one.gpus),
-                *([three_digits(one.cost_per_hour or 0.0)] if priced else []),
-                *times,
-                f"{share(one.headroom)}",
-                share(one.load),
-                share(one.utilisation),
-                "-" if one.kv_share is None else share(one.kv_share),
-            )
+        """The best plans, by all numbers but the goodput, for which a terminal has no room."""
+        shown = [(one, self.numbers(one)) for one in self.plans[:SHOWN]]
+        headings = [heading for heading in shown[0][1] if heading != GOODPUT]
+        made = table("plan", numbers=[heading.replace(", ", "\n") for heading in headings], collapse_padding=True)
+        for one, numbers in shown:
+            mark = " *" if one.extrapolated_share > NEGLIGIBLE else ""
+            made.add_row(one.name + mark, *(numbers[heading] for heading in headings))
         return made
 
     def _lines(self) -> Iterator[str]:
