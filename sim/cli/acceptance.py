@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sim.cli.parsing import numbers
+from specdec.cli.parsing import numbers
 from specdec.errors import InputError
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sim.cli.parsing import refuse
+from specdec.cli.parsing import refuse
 from specdec.errors import InputError
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import typer
 
 from sim.cli.acceptance import ACCEPTANCE_HELP, parsed_acceptance
 from sim.cli.hardware import CONTEXT, HardwareOptions, system_option
-from sim.cli.parsing import numbers, refuse
+from specdec.cli.parsing import numbers, refuse
 from specdec.errors import InputError
 
 if TYPE_CHECKING:

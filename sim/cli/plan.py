@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sim.cli.options import Seed, SystemOptions
-from sim.cli.parsing import refuse
 from sim.cli.question import ObjectiveOptions, Question, SearchOptions, SourceOptions
 from sim.cli.traffic import TrafficOptions
 from specdec.cli.console import Terminal
 from specdec.cli.options import Json
+from specdec.cli.parsing import refuse
 from specdec.errors import InputError
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ import typer
 
 from sim.cli.acceptance import OF_PROFILE
 from sim.cli.options import Placement, SystemOptions
-from sim.cli.parsing import refuse
 from sim.cli.traffic import INPUT_TOKENS, OUTPUT_TOKENS, TrafficOptions
 from specdec.cli.grouped import with_grouped_options
+from specdec.cli.parsing import refuse
 from specdec.errors import InputError
 
 if TYPE_CHECKING:

@@ -11,13 +11,12 @@ import typer
 
 from sim.cli.acceptance import ACCEPTANCE_HELP
 from sim.cli.options import Seed, SystemOptions
-from sim.cli.parsing import numbers, refuse
 from sim.cli.traffic import MOST_AT_ONCE, MOST_REPLICAS, TrafficOptions
 from sim.study.sweep_backend import BackendName
 from sim.study.sweep_backend import backend as working
 from specdec.cli.console import Terminal
 from specdec.cli.options import Json, Parameters
-from specdec.cli.parsing import parameters, parsed_counts, parsed_lengths
+from specdec.cli.parsing import numbers, parameters, parsed_counts, parsed_lengths, refuse
 from specdec.errors import InputError
 
 if TYPE_CHECKING:

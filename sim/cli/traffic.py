@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sim.cli.parsing import refuse
 from sim.traffic.trace import TimeUnit, read_trace
+from specdec.cli.parsing import refuse
 from specdec.errors import InputError
 
 if TYPE_CHECKING:

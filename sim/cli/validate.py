@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from sim.cli.parsing import refuse
 from specdec.cli.console import Terminal
 from specdec.cli.options import Json, ModelOptions
+from specdec.cli.parsing import refuse
 
 TOKENS, REPEATS = 64, 3
 LOAD_TOKENS, LOAD_REPEATS, BATCH, REQUESTS = 48, 2, 4, 60

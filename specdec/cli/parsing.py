@@ -1,8 +1,8 @@
-"""Values of options that are written as text: parameters, ranges and lists. Knows no command."""
+"""Values of options that are written as text, such as parameters, ranges and lists; and what is refused. Knows no command."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from specdec.errors import InputError
@@ -59,3 +59,22 @@ def parsed_counts(what: str, text: str | None, most: int) -> list[int]:
 def several(texts: Sequence[str] | None) -> list[str]:
     """The names in options that may be repeated and may hold lists: `["a,b", "c"]` as `["a", "b", "c"]`."""
     return [part.strip() for text in texts or () for part in text.split(",")]
+
+
+def refuse(options: Mapping[str, Any], why: str) -> None:
+    """Refuse the first of these options that was given."""
+    for option, value in options.items():
+        if value not in (None, [], ()):
+            raise InputError(f"{option} {why}")
+
+
+def numbers(option: str, text: str, count: int | None = None) -> list[float]:
+    """Numbers with commas between them; 80% is 0.8."""
+    try:
+        found = [float(part.rstrip()[:-1]) / 100 if part.rstrip().endswith("%") else float(part) for part in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or (count is not None and len(found) != count):
+        wanted = "a number" if count == 1 else f"{count} numbers with a comma" if count else "a number, or several with commas"
+        raise InputError(f"{option} {text!r} is not understood: give {wanted}, see --help")
+    return found

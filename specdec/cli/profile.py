@@ -10,6 +10,7 @@ import typer
 
 from specdec.cli.console import LOADING, Terminal
 from specdec.cli.options import Json, ModelOptions
+from specdec.cli.parsing import refuse
 from specdec.errors import InputError
 
 if TYPE_CHECKING:
@@ -54,11 +55,7 @@ def profile(
         raise InputError(f"--target {models.target}: a profile needs a draft model too: give --draft")
     if models.shapes:
         given = {"--prompts": prompts, "--chat": chat or None, "--limit": limit, "--max-new-tokens": max_new_tokens}
-        for option, value in given.items():
-            if value is not None:
-                raise InputError(
-                    f"{option} is for acceptance, which {models.shapes} (random weights) do not have: leave it out"
-                )
+        refuse(given, f"is for acceptance, which {models.shapes} (random weights) do not have: leave it out")
     texts = {} if models.shapes else chosen_prompts(prompts or (), limit or LIMIT, chat=chat)
     with terminal.doing(LOADING):
         from specdec.measure import profile as measure
