@@ -57,8 +57,7 @@ if TYPE_CHECKING:
     from sim.setup.system import Jitter, System
     from sim.stream.chain import Compiled, compile_strategy
     from sim.stream.events import run_stream
-    from sim.stream.intervals import paired_interval
-    from sim.stream.run import Run
+    from sim.stream.run import Run, paired_interval
     from sim.stream.speed import Speed, expected_seconds, long_run_speed, plain_tokens_per_second
     from sim.stream.stage import Outcome, Stage
     from sim.stream.timeline import Timeline, timeline
@@ -105,9 +104,8 @@ _NAMES = {
     "setup.system": "Jitter System",
     "stream.chain": "Compiled compile_strategy",
     "stream.events": "run_stream",
-    "stream.intervals": "paired_interval",
     "stream.speed": "Speed expected_seconds long_run_speed plain_tokens_per_second",
-    "stream.run": "Run",
+    "stream.run": "Run paired_interval",
     "stream.stage": "Outcome Stage",
     "stream.timeline": "Timeline timeline",
     "study.best_map": "Spot StrategyMap strategy_map",

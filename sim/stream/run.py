@@ -1,14 +1,16 @@
-"""The record of a simulated stream: when rounds end, what they commit, who works when, and an interval for the speed."""
+"""The record of a simulated stream: when rounds end, what they commit, who works when; and intervals by Student's t."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
+from scipy.special import stdtrit
 
 from sim.setup.arrays import Counts, Floats
-from sim.stream.intervals import student_t
+from specdec import InputError
 
 BATCHES = 20
 Model: TypeAlias = Literal["draft", "target"]
@@ -96,3 +98,29 @@ class Run:
         errors = np.array([batch.sum() for batch in batches]) * BATCHES / self.seconds
         half = float(student_t(BATCHES, confidence) * errors.std(ddof=1) / BATCHES**0.5)
         return rate - half, rate + half
+
+
+def student_t(samples: int, confidence: float) -> float:
+    """Half the width of the interval for the mean of so many samples, in standard errors of that mean."""
+    return float(stdtrit(samples - 1, (1 + confidence) / 2))
+
+
+def interval(values: Sequence[float] | Floats, confidence: float = 0.95) -> tuple[float, float]:
+    """Confidence interval of the mean of independent replications. Raises `InputError` for fewer than two."""
+    if len(values) < 2:
+        raise InputError(f"{len(values)} replication has no interval: give at least 2")
+    half = float(student_t(len(values), confidence) * (np.std(values, ddof=1) / np.sqrt(len(values))))
+    mean = float(np.mean(values))
+    return mean - half, mean + half
+
+
+def paired_interval(
+    left: Sequence[float] | Floats, right: Sequence[float] | Floats, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Confidence interval of the mean of `left - right`, replication by replication.
+
+    What both have in common cancels (common random numbers). Raises `InputError` for fewer than two, or unequally many.
+    """
+    if len(left) != len(right):
+        raise InputError(f"{len(left)} and {len(right)} replications cannot be paired: run both on the same seeds")
+    return interval(np.subtract(left, right), confidence)

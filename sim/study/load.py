@@ -16,7 +16,7 @@ from sim.setup.acceptance import Acceptance
 from sim.setup.latency import Constant
 from sim.setup.system import System
 from sim.stream.chain import Compiled, compile_strategy
-from sim.stream.intervals import interval
+from sim.stream.run import interval
 from sim.traffic.metrics import GROWTH, Metrics, Objectives, Saturation, Summary, extrapolated_share, measure, worst
 from sim.traffic.record import ONE_REPLICA, Server
 from sim.traffic.serving import Schedule, capacity_per_second, simulate_serving

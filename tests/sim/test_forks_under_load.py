@@ -21,7 +21,7 @@ from sim.setup.roofline import Roofline
 from sim.setup.segments import Segments
 from sim.setup.system import Jitter, System
 from sim.stream.chain import compile_strategy
-from sim.stream.intervals import interval
+from sim.stream.run import interval
 from sim.stream.speed import expected_seconds
 from sim.study.load import simulate_traffic
 from sim.traffic.record import Served, Server

@@ -27,7 +27,7 @@ from sim.setup.roofline import Roofline
 from sim.setup.segments import Segments
 from sim.setup.system import Jitter, System
 from sim.stream.chain import Compiled, compile_strategy
-from sim.stream.intervals import interval, paired_interval
+from sim.stream.run import interval, paired_interval
 from sim.traffic.journal import EACH, WRITTEN, Journal, thin
 from sim.traffic.metrics import Objectives, Summary, growth_of, measure, saturation_of
 from sim.traffic.record import Served, Server

@@ -16,7 +16,7 @@ from sim.setup.latency import Constant
 from sim.setup.measured import Measured
 from sim.setup.system import Jitter, System
 from sim.stream.chain import compile_strategy
-from sim.stream.intervals import paired_interval
+from sim.stream.run import paired_interval
 from sim.stream.speed import long_run_speed
 from sim.traffic.metrics import Metrics, measure
 from sim.traffic.record import Served, Server
