@@ -12,7 +12,7 @@ from torch import Tensor
 from specdec import Pair, create, decode
 from specdec.acceptance import ForesightSums
 from specdec.measure import measure_acceptance
-from specdec.measure.foresight import foresight_sums
+from specdec.measure.acceptance import foresight_sums
 from specdec.sampling import Dice, raced
 from specdec.testing.models import model, resembling
 
