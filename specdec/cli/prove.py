@@ -122,7 +122,7 @@ def _require_short(strategy: DecodingStrategy) -> None:
 
 def measured(models: options.ModelOptions, verifications: Sequence[str]) -> tuple[MeasuredLoss, ...]:
     """How lossy the rules are on the pair that the options name."""
-    from specdec.measure.loss import measure_loss
+    from specdec.measure.acceptance import measure_loss
     from specdec.prompts import bundled
     from specdec.text import prompt_tokens
 

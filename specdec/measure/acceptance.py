@@ -20,11 +20,14 @@ from torch.nn.functional import one_hot
 
 from specdec.acceptance import MOST_FORESEEN, ForesightSums
 from specdec.errors import InputError, ModelError
+from specdec.law.lossy import MeasuredLoss, measured_loss
 from specdec.pair import Pair
 from specdec.runtime.lane import Lane
 from specdec.runtime.messages import DraftRequest, ScoreRequest
 from specdec.sampling import Dice
 from specdec.settings import Options, resolve
+from specdec.summary import DescribedPair
+from specdec.verification import Rule
 
 TOSSES = 16
 """How often the chances of a text are tossed, since one toss says less than they do."""
@@ -84,6 +87,25 @@ def measure_acceptance(
     for _ in range(TOSSES):
         runs.update(_complete_runs([rng.random() < chance for chance in kept]))
     return SampledAcceptance(mean(rates) if rates else 0.0, dict(sorted(runs.items())), len(rates), foreseen)
+
+
+def measure_loss(
+    pair: Pair,
+    verifications: Sequence[str | Rule],
+    prompts: Sequence[Sequence[int]],
+    new_tokens: int = 16,
+    seed: int = 0,
+    **sampling: Any,
+) -> tuple[MeasuredLoss, ...]:
+    """The loss of each rule on the same contexts: text that the target samples after each of `prompts` (token ids).
+
+    The law of each next token is computed as if one guess were drawn from `q` and verified, and is compared with `p`: rows are
+    exact, and contexts a sample. Parameters are those of `sampled_rows`. The work grows with the square of the vocabulary.
+    """
+    texts = list(sampled_rows(pair, prompts, new_tokens, seed, **sampling))
+    rows = [row for text in texts for row in zip(text.p.numpy(), text.q.numpy(), strict=True)]
+    described = str(DescribedPair.of(pair))
+    return tuple(measured_loss(verification, rows, described) for verification in verifications)
 
 
 def sampled_rows(

@@ -178,7 +178,7 @@ def test_the_measured_loss_is_the_mean_over_rows() -> None:
 
 @pytest.fixture
 def measured(tmp_path: object) -> Callable[[str], float]:
-    from specdec.measure.loss import measure_loss
+    from specdec.measure.acceptance import measure_loss
     from specdec.testing import tiny_pair
 
     def mean(name: str) -> float:
