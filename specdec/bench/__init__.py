@@ -4,7 +4,6 @@ Speeds are compared within a repeat, and only then summed up: the median over re
 and repeats. Prefill is excluded.
 
     study       `bench`: strategies and prompts in, a report out
-    turns       conversations as prompts
     run         the contenders and the order of decodes
     peers       contenders of other libraries: `generate` of transformers
     compare     speeds and their ratios

@@ -10,16 +10,17 @@ with Pair.bundled() as pair:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from specdec.bench.report import BenchReport
 from specdec.bench.results import report_of
 from specdec.bench.run import Benchmark, Decoder
-from specdec.bench.turns import turns
+from specdec.bench.values import BASELINE
+from specdec.decoding import decode
 from specdec.pair import Pair
 from specdec.prompts import Chat
 from specdec.report import Progress, no_progress
-from specdec.strategy import DecodingStrategy
+from specdec.strategy import DecodingStrategy, create
 from specdec.text import Prompt
 
 
@@ -64,3 +65,35 @@ def bench(
     except KeyboardInterrupt:
         interrupted = True
     return report_of(benchmark, prompts_file=prompts_file, interrupted=interrupted)
+
+
+def turns(pair: Pair, prompts: Sequence[Prompt | Chat], max_new_tokens: int, progress: Progress) -> list[Prompt]:
+    """The prompts, with the messages of every turn in the place of a conversation.
+
+    The target answers greedily, without a draft, so that all contenders decode the same prompts, whatever they draft. An answer
+    between two turns has at most `max_new_tokens` tokens, and is a step of `progress`. Raises `InputError` for messages that
+    the pair's chat template refuses.
+    """
+    found: list[Prompt] = []
+
+    def steps() -> Iterator[str]:
+        for prompt in prompts:
+            if isinstance(prompt, Chat):
+                yield from _answered(pair, prompt, max_new_tokens, found)
+            else:
+                found.append(prompt)
+
+    answers = sum(len(prompt.later) for prompt in prompts if isinstance(prompt, Chat))
+    for _ in progress(steps(), answers) if answers else steps():
+        pass
+    return found
+
+
+def _answered(pair: Pair, chat: Chat, max_new_tokens: int, found: list[Prompt]) -> Iterator[str]:
+    messages = chat.messages
+    found.append(messages)
+    for said in chat.later:
+        yield "answering what comes before a later turn"
+        answer = decode(pair, create(BASELINE), messages, max_new_tokens=max_new_tokens, temperature=0).text
+        messages = (*messages, {"role": "assistant", "content": answer}, {"role": "user", "content": said})
+        found.append(messages)
