@@ -247,9 +247,9 @@ class StaticRunner(BatchRunner):
 
     def _branches_of(self, width: int, mask: Tensor, start: int) -> CapturedBranches:
         """The graph of so many branches, with this mask. `start` is the first of their cells, which the cache must have."""
-        hidden = torch.finfo(self.model.dtype).min
         if width not in self._branches:
             assert self._graphs is not None
+            hidden = torch.finfo(self.model.dtype).min
             ids, positions = torch.zeros(2, self._size, width, dtype=torch.long, device=self._device)
             first, offsets = torch.full((1,), start, device=self._device), torch.arange(width, device=self._device)
             columns = torch.arange(self._cache.length, device=self._device)
@@ -263,7 +263,7 @@ class StaticRunner(BatchRunner):
 
             self._branches[width] = CapturedBranches(ids, positions, first, whole, logits, self._graphs.captured(run))
         found = self._branches[width]
-        found.mask.fill_(hidden)[..., : mask.shape[-1]].copy_(mask)
+        found.mask[..., : mask.shape[-1]].copy_(mask)  # cells behind these are never written, so hidden
         return found
 
     @torch.inference_mode()

@@ -120,6 +120,15 @@ def test_branches_are_sampled_from_the_rows_of_fresh_forwards(
     assert branches > 30
 
 
+def test_drafts_of_several_sequences_on_graphs_are_those_of_each_alone() -> None:
+    of, texts = model("llama", VOCABULARY, seed=1), ([1, 2, 3], [4, 5])
+    worker = Worker(of, VOCABULARY, new_runner=graphs)
+    for slot, text in enumerate(texts):
+        worker.begin(Sampling(temperature=0), text, slot, 2)
+    drafted = worker.draft([DraftRequest(slot, text, 4) for slot, text in enumerate(texts)])
+    assert [tuple(one.tokens) for one in drafted] == [greedy_tokens(of, text, 4) for text in texts]
+
+
 def test_drafts_and_forks_alternate_on_one_cache() -> None:
     """The scratch cells of a fork are no part of any later context."""
     of = model("llama", VOCABULARY, seed=1)
