@@ -88,6 +88,7 @@ class EngineRun(Report):
     `accepted`                number of rounds that accepted 0, 1, 2, ... guesses, where they were counted
     `rounds`                  how many rounds the rates were counted in, all requests together
     `kv_tokens`               tokens that the KV cache holds
+    `max_batch`               requests that the engine decodes at once at most (`max_num_seqs`)
     `assumed`                 which of the numbers above the tool did not say, so that they are assumed
     """
 
@@ -114,6 +115,7 @@ class EngineRun(Report):
     by_position: tuple[float, ...] = ()
     rounds: int | None = None
     kv_tokens: int | None = None
+    max_batch: int | None = None
     failed: int = 0
     accepted: tuple[int, ...] = ()
     assumed: tuple[str, ...] = ()
@@ -139,7 +141,9 @@ class EngineRun(Report):
                 f"{self.source}: rates {list(self.by_position)} are no marginal rates of {self.draft_length} positions: these "
                 "are shares of all rounds, one for each position, and never rise"
             )
-        counts = {name: getattr(self, name) for name in ("clients", "gpus", "requests", "kv_tokens", "seconds", "rate")}
+        counts = {
+            name: getattr(self, name) for name in ("clients", "gpus", "requests", "kv_tokens", "max_batch", "seconds", "rate")
+        }
         for name, value in counts.items():
             if value is not None and not 0 < value < MOST:
                 raise InputError(

@@ -3,7 +3,8 @@
 Lines that begin with `#` say what the table is, and are skipped. `acceptance_by_position_pct` holds percentages with spaces
 between them. `request_rate` says how many requests arrive per second, `inf` or nothing for a closed loop. The published table
 has no such column: its benchmark ran at `max_concurrency` requests per second and at most so many at once. A table without the
-column is taken to be like it, and the rate is listed as assumed.
+column is taken to be like it, and the rate is listed as assumed. `max_num_seqs` is how many requests the engine decodes at once
+at most; a table may leave it out.
 """
 
 from __future__ import annotations
@@ -102,6 +103,7 @@ def _run(row: Found, stated: Stated) -> EngineRun:
         by_position=tuple(share / 100 for share in _shares(row, length)),
         rounds=row.count("drafts"),
         kv_tokens=row.count("kv_pool_tokens"),
+        max_batch=row.count("max_num_seqs"),
     )
 
 

@@ -75,6 +75,7 @@ def read_vllm_bench(found: Found, stated: Stated) -> EngineRun:
         by_position=tuple(found.numbers("spec_decode_per_position_acceptance_rates")),
         rounds=found.count("spec_decode_num_drafts"),
         kv_tokens=found.count("kv_tokens"),
+        max_batch=found.count("max_num_seqs", "max-num-seqs"),
     )
 
 

@@ -23,7 +23,7 @@ from sim.setup.profiles import measured_acceptance, measured_system
 from sim.stream.chain import compile_strategy
 from sim.study.table_report import EngineValidation, PredictedCell, PredictedChoice, Quantity
 from sim.traffic.metrics import measure
-from sim.traffic.record import Server
+from sim.traffic.record import ONE_REPLICA, Server
 from sim.traffic.serving import simulate_serving
 from sim.traffic.workload import Arrivals, Lengths, Traffic, streams
 from specdec.errors import InputError
@@ -38,6 +38,8 @@ PROMPTS_CV = 0.5
 ENOUGH = 1000
 """Requests at least for a prediction, in up to `MOST_RUNS` runs."""
 MOST_RUNS = 5
+BATCH_LIMIT = ONE_REPLICA.max_batch
+"""Sequences that an engine runs at once at most if nobody says otherwise; more clients show that it was set higher."""
 
 Group: TypeAlias = tuple[str, str, str]
 """Method, draft and, where something is drafted, data set: runs that share acceptance and delays."""
@@ -100,6 +102,8 @@ def _assumed(machines: Sequence[_Machine]) -> Iterator[str]:
                 f"prompts of {machine.without_prompts} runs of {target} are as long as in the other runs on their data set: "
                 "fill in input_tokens"
             )
+        if many := sum(run.max_batch is None and (run.clients or 0) > BATCH_LIMIT for run in machine.runs):
+            yield f"{many} runs of {target} decoded as many requests at once as there were clients: fill in max_num_seqs"
         for (method, *_), pool in machine.pools.items():
             where = f"the cache of {target} with {method}"
             yield (
@@ -200,7 +204,13 @@ class _Machine:
             Lengths(answers / requests),
             requests,
         )
-        server = Server(kv_tokens=run.kv_tokens, clients=run.clients, client_seconds=delays.seconds, lag_iterations=delays.lag)
+        server = Server(
+            max_batch=run.max_batch or max(BATCH_LIMIT, run.clients or 0),
+            kv_tokens=run.kv_tokens,
+            clients=run.clients,
+            client_seconds=delays.seconds,
+            lag_iterations=delays.lag,
+        )
         system, length = measured_system(profile), run.draft_length
         compiled = compile_strategy(create("speculative", draft_length=length) if length else create("autoregressive"), system)
         acceptance = measured_acceptance(profile) if length else Rate(0.0)

@@ -157,6 +157,11 @@ def test_arrivals_of_a_table_are_as_it_says_or_assumed_aloud(tmp_path: Path) -> 
         assert not EngineRuns((told,)).remarks()
 
 
+def test_a_table_may_say_the_batch_limit(tmp_path: Path) -> None:
+    runs = read_runs([write(tmp_path / "a.csv", f"{HEAD},max_num_seqs\n{ALONE},512\n{DRAFTED},\n")])
+    assert [run.max_batch for run in runs] == [512, None]
+
+
 def test_a_table_may_quote_its_cells(tmp_path: Path) -> None:
     quoted = "\n".join(",".join(f'"{cell}"' for cell in line.split(",")) for line in (HEAD, ALONE, DRAFTED))
     assert [run.draft_length for run in read_runs([write(tmp_path / "a.csv", quoted)])] == [0, 2]

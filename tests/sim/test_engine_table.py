@@ -13,6 +13,7 @@ from sim.setup.acceptance import PerPosition, Rate
 from sim.setup.profiles import measured_system
 from sim.stream.chain import compile_strategy
 from sim.study.engine_table import calibrated, predict_table
+from sim.study.table_report import EngineValidation
 from sim.traffic.metrics import measure
 from sim.traffic.record import Server
 from sim.traffic.serving import simulate_serving
@@ -181,3 +182,19 @@ def test_a_cache_that_the_table_does_not_say_is_computed_from_names() -> None:
     assert any("with ar holds 28" in line for line in predict_table(runs).assumed)
     assert any("has no limit" in line for line in predict_table([replace(one, kv_tokens=None) for one in SMALL]).assumed)
     assert not predict_table(SMALL).assumed
+
+
+def test_more_clients_than_the_usual_batch_limit_raise_it() -> None:
+    """An engine that is asked for 300 at once decodes 300, unless the table says how many."""
+    many = replace(row(0, 300), kv_tokens=10**6)
+    few = replace(many, max_batch=256)
+    limited, silent, told = (predict_table([*SMALL, one]) for one in (few, many, replace(many, max_batch=300)))
+
+    def tpot(found: EngineValidation) -> float:
+        return next(cell.predicted for cell in found.published if cell.quantity == "tpot" and cell.concurrency == 300)
+
+    assert tpot(silent) == tpot(told) > 1.05 * tpot(limited)
+    assert silent.assumed == (
+        "1 runs of some/model-10B decoded as many requests at once as there were clients: fill in max_num_seqs",
+    )
+    assert not told.assumed
