@@ -3,10 +3,11 @@
 At n running sequences a replica commits n x s(n) tokens a second, s being the exact speed of the chain with the seconds of a
 batch of n. A request also takes the seconds of its prompt from all others. So a replica serves
 
-    1 / (answer / (n s(n)) + prompt seconds)     requests a second, with a mean TPOT of  n / requests a second / answer.
+    1 / (answer / (n s(n)) + prompt seconds)     requests a second,
 
-n is bounded by the batch limit and by the cache. Waiting is left out, so objectives are judged too kindly: screening only says
-which candidates are worth simulating.
+each of which takes  n / requests a second  (Little's law), and its tokens that over the answer. n is bounded by the batch limit
+and by the cache. Waiting is left out, so objectives are judged too kindly: screening only says which candidates are worth
+simulating.
 """
 
 from __future__ import annotations
@@ -74,10 +75,15 @@ def batches_of(candidate: Candidate, demand: Demand) -> list[int]:
 
 
 def ceiling(candidate: Candidate, demand: Demand, objectives: Sequence[Objective]) -> float:
-    """Requests a second that one replica serves at most with a mean TPOT within its objectives; 0 if none."""
-    limit = min((one.seconds for one in objectives if one.quantity == "tpot"), default=np.inf)
+    """Requests a second that one replica serves at most with a mean TPOT and E2E within their objectives; 0 if none.
+
+    The median of E2E is left out: where a few answers are very long, that of most is far below the mean.
+    """
+    tokens = [demand.answer * one.seconds for one in objectives if one.quantity == "tpot"]
+    whole = [one.seconds for one in objectives if one.quantity == "e2e" and one.statistic != "p50"]
+    limit = min((*tokens, *whole), default=np.inf)
     rates = {sequences: served_at(candidate, sequences, demand) for sequences in batches_of(candidate, demand)}
-    return max((served for n, served in rates.items() if n / served / demand.answer <= limit), default=0.0)
+    return max((served for n, served in rates.items() if n / served <= limit), default=0.0)
 
 
 def best_schedule(candidates: Sequence[Candidate], demand: Demand) -> list[tuple[int, int]]:

@@ -11,13 +11,13 @@ import numpy as np
 from sim.planning.candidates import Candidate, Tier
 from sim.planning.methods import POOLED
 from sim.planning.report import Rejected
-from sim.planning.screen import best_schedule, ceiling
-from sim.planning.trials import Trials
+from sim.planning.screen import best_schedule, ceiling, served_at
+from sim.planning.trials import Found, Trials
 
 NEAR = 0.85
 """A candidate is simulated if its ceiling is at least this share of the best of its kind."""
 TRIED = 3
-"""Candidates of a kind that are simulated at most."""
+"""Candidates of a kind that are simulated for what they serve at most; the one that is fastest alone is simulated too."""
 TIERS = 3
 """Lengths of a schedule at most."""
 
@@ -32,9 +32,9 @@ def screened(
     rejected: list[Rejected] = []
     for _, group in groupby(sorted(candidates, key=_alike), key=_alike):
         ours = sorted(group, key=lambda one: -tops[one])
-        best = tops[ours[0]]
+        best, quickest = tops[ours[0]], max(ours, key=lambda one: served_at(one, 1, demand))
         for rank, one in enumerate(ours):
-            if rank == 0 or (rank < TRIED and tops[one] >= NEAR * best > 0):
+            if rank == 0 or one is quickest or (rank < TRIED and tops[one] >= NEAR * best > 0):
                 kept.append(one)
             else:
                 what = f"{tops[one]:.3g} requests/s of a replica at most, and {ours[0].name} {best:.3g}"
@@ -42,6 +42,29 @@ def screened(
         kept += schedules_of(trials, ours) if schedules else []
     per_gpu = {one: tops.get(one, np.inf) / one.place.gpus_of(POOLED) for one in kept}
     return sorted(kept, key=lambda one: -per_gpu[one]), rejected
+
+
+def beside(tried: Sequence[Found], candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Candidates with one guess more or less than the best of their kind, if no plan is cheaper than that one.
+
+    Chains alone do not tell close lengths apart: which is best depends on how many sequences run, and that on the objectives.
+    """
+    simulated = {one for one, _ in tried}
+    cheapest = min((one.place.gpus_of(trial.replicas) for one, trial in tried if trial.met), default=None)
+    found: list[Candidate] = []
+    fixed = sorted(((one, trial) for one, trial in tried if not one.schedule), key=lambda pair: _alike(pair[0]))
+    for alike, group in groupby(fixed, key=lambda pair: _alike(pair[0])):
+        best, trial = min(group, key=_order)
+        if trial.pressure < np.inf and cheapest in (None, best.place.gpus_of(trial.replicas)):
+            near = (one for one in candidates if _alike(one) == alike and abs(one.draft_length - best.draft_length) == 1)
+            found += (one for one in near if one not in simulated)
+    return found
+
+
+def _order(found: Found) -> tuple[bool, int, float]:
+    """Plans first, the cheapest of them first; then by what is missed least."""
+    candidate, trial = found
+    return not trial.met, trial.met * candidate.place.gpus_of(trial.replicas), trial.pressure
 
 
 def schedules_of(trials: Trials, candidates: Sequence[Candidate]) -> list[Candidate]:

@@ -1,7 +1,8 @@
 """The study of a deployment: which method, which draft length, where, and how many GPUs.
 
 Screens all candidates by their exact chains, decides by simulation of the same requests, and looks for the fewest replicas of
-each candidate that is left. The best plan is the cheapest; of equally cheap ones, the one with the most headroom.
+each candidate that is left, and of lengths beside the best. The best plan is the cheapest; of equally cheap ones, the one with
+the most headroom.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from sim.planning.methods import Method
 from sim.planning.objectives import Objective, objectives_of
 from sim.planning.report import Length, Plan, Rejected
 from sim.planning.screen import ceiling
-from sim.planning.shortlist import kind, screened
+from sim.planning.shortlist import beside, kind, screened
 from sim.planning.split import MOST_GPUS, Split, best_split
-from sim.planning.trials import LONGER, Found, Trials, each, fewest_replicas, sustained
+from sim.planning.trials import LONGER, Found, Trial, Trials, each, fewest_replicas, sustained
 from sim.planning.verdict import gate, of_split, verdict
 from sim.setup.latency import Constant
 from sim.traffic.record import ONE_REPLICA, Server
@@ -138,8 +139,12 @@ def decide(
     held = [(one, trials.why_not_held(one)) for one in candidates_of(methods, strategies, batches)]
     everything = [one for one, why in held if not why]
     finalists, screened_out = screened(trials, everything, schedules=schedules)
-    rejected = [*(Rejected(one.name, why) for one, why in held if why), *screened_out]
+    rejected: list[Rejected] = []
     tried: list[Found] = []
+
+    def fewest(one: Candidate) -> Trial:
+        return fewest_replicas(trials, one, one.place.most_replicas(limits.gpus))
+
     parts = [finalists[first : first + AT_ONCE] for first in range(0, len(finalists), AT_ONCE)]
     names = [", ".join(map(str, part)) for part in parts]
     for _, part in zip(progress(names, len(names)), parts, strict=True):
@@ -150,13 +155,18 @@ def decide(
                 chosen.append(candidate)
             else:
                 rejected.append(Rejected(candidate.name, why))
-        found = each(lambda one: fewest_replicas(trials, one, one.place.most_replicas(limits.gpus)), chosen)
-        tried += zip(chosen, found, strict=True)
+        tried += zip(chosen, each(fewest, chosen), strict=True)
+    others = [one for one in everything if one not in finalists]
+    while near := beside(tried, others):
+        tried += zip(near, each(fewest, near), strict=True)
+    late = {one.name for one, _ in tried if one in others}
+    screened_out = [one for one in screened_out if one.plan not in late]
+    rejected = [*(Rejected(one.name, why) for one, why in held if why), *screened_out, *rejected]
     good, failed = confirmed(trials, sorted((one for one in tried if one[1].met), key=_rank), limits)
     unmet = sorted((*failed, *(one for one in tried if not one[1].met)), key=lambda one: (one[1].pressure, one[1].load))
     gates = [Rejected(one.name, gate(trials, trial, limits.gpus)) for one, trial in unmet]
-    fewest = min((one.place.gpus_of(trial.replicas) for one, trial in good), default=min(limits.gpus, MOST_GPUS) + 1)
-    split = best_split(trials, everything, fewest)
+    most = min((one.place.gpus_of(trial.replicas) for one, trial in good), default=min(limits.gpus, MOST_GPUS) + 1)
+    split = best_split(trials, everything, most)
     return Decided(trials, methods, limits, everything, good, unmet, [*gates, *rejected], split)
 
 
@@ -187,7 +197,7 @@ def _too_dear(trials: Trials, candidate: Candidate, tried: Sequence[Found], limi
         return None
     most = ceiling(candidate, trials.demand, trials.objectives)
     if not most:
-        return "tpot: no batch meets its limit"
+        return f"{' or '.join(sorted({one.quantity for one in trials.objectives} - {'ttft'}))}: no batch meets its limit"
     cheapest = min(one.place.gpus_of(trial.replicas) for one, trial in tried if trial.met)
     least = candidate.place.gpus_of(int(np.ceil(trials.rate / most)))
     return f"cost: at least {least} GPUs, and another plan needs {cheapest}" if least > cheapest else None

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from sim.planning.candidates import candidates_of
 from sim.planning.check import check
 from sim.planning.emit import emit
-from sim.planning.methods import Method, Place, apart
+from sim.planning.methods import Method, Place, apart, methods_on_gpu
 from sim.planning.objectives import objectives_of
 from sim.planning.report import Plan
 from sim.planning.study import Limits, plan
@@ -240,3 +240,22 @@ def test_two_deployments_are_found_where_no_single_one_is_and_checked_like_one()
     assert checked.holds
     assert checked.again is not None
     assert len(checked.again.parts) == 2
+
+
+def test_a_length_that_only_a_few_sequences_like_is_found() -> None:
+    """On a GPU, short drafts serve the most requests, and 7 or 8 guesses the few ones fastest: only from 5 on is E2E met."""
+    methods = methods_on_gpu("H100", "qwen3-8b", "qwen3-0.6b", Rate(0.95))
+    traffic = Traffic(Arrivals(4.0), Lengths(150), Lengths(200), 600)
+
+    def best(objectives: Mapping[str, str]) -> tuple[int, float]:
+        found = plan(methods, traffic, objectives, strategies=["speculative"], schedules=False)
+        shared = [one for one in found.plans if one.placement == "shared" and one.draft_length]
+        return shared[0].draft_length, shared[0].headroom
+
+    assert best({"e2e-mean": "575ms"})[0] in (7, 8)
+    length, headroom = best({"ttft-p99": "500ms", "tpot-p99": "40ms"})
+    asked = Trials(traffic, objectives_of({"ttft-p99": "500ms", "tpot-p99": "40ms"}), Server())
+    places = [one for one in candidates_of(methods, ["speculative"]) if one.place.name == "shared"]
+    most = max(1 - asked.run(one, 1).pressure for one in places)
+    assert headroom == pytest.approx(most, abs=1e-3)
+    assert length >= 5

@@ -114,6 +114,9 @@ def test_the_ceiling_counts_answers_and_prompts() -> None:
     slow = replace(AR, place=Place("shared", System(Rows(0.001, STEP), shared=True)))
     assert ceiling(slow, Demand(50, 100), ()) == pytest.approx(1 / (150 * STEP))
     assert ceiling(AR, Demand(1, 100), objectives_of({"tpot-p99": "9ms"})) == 0
+    assert ceiling(AR, Demand(1, 100), objectives_of({"e2e-mean": "1010ms"})) > 0
+    assert ceiling(AR, Demand(1, 100), objectives_of({"e2e-mean": "990ms"})) == 0
+    assert ceiling(slow, Demand(50, 100), objectives_of({"e2e-p99": "1490ms"})) == 0  # 1 s of tokens, and 0.5 s of the prompt
 
 
 @pytest.mark.parametrize(("most", "batches"), [(1, [1]), (3, [1, 2, 3]), (7, [1, 2, 3, 4, 6, 7]), (3000, [2048, 3000])])
