@@ -11,11 +11,12 @@ the knee: a further row where arithmetic is the limit. All runs of one target sh
 `t`: a run without a draft is its row n, one with k guesses its row n (k + 1). Each method has a draft step `d`, its rise with
 the sequences `d'`, and an overhead `e`. All are fitted together by least squares of the logarithms.
 
-What cannot be read from few sequences follows from the hardware: `arithmetic` is 2 operations for each parameter at 70 % of
-the GPU's peak, and `token` reads keys and values at 40 to 100 % of its bandwidth. A model that is not in the catalogue counts
-with the billions in its name. Without these, the GPU says how many rows take as long as reading the weights; where the GPU is
-unknown too, 230 rows are assumed, as on an H100. This is the least: a measured `flat` holds overheads too, so up to twice as
-many rows are fitted.
+What cannot be read from few sequences follows from the hardware: `arithmetic` is 2 operations for each parameter at 70 % of the
+GPU's peak in 16 bits, and `token` reads keys and values at 40 to 100 % of its bandwidth. A model that is not in the catalogue
+counts with the billions in its name. Without these, the GPU says how many rows take as long as reading the weights; where the
+GPU is unknown too, 230 rows are assumed, as on an H100. This is the least: a measured `flat` holds overheads too, so up to
+twice as many rows are fitted. The same holds for a target that computes in 8 or 4 bits: by its name, or because a round is
+shorter than reading its weights in 16 bits takes.
 
 A run without a median says by its mean ITL, or its TPOT, how long rounds are with the prompts of others in them. In a closed
 loop with n sequences, n - 1 prompts fall into the rounds of an answer; their rows are added to those rounds.
@@ -25,7 +26,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from statistics import fmean
 
@@ -62,6 +63,15 @@ TOKEN_SHARE = (1e-6, 5e-6)
 BILLIONS = re.compile(r"(\d+(?:\.\d+)?)B\b")
 """The number of parameters in the name of a model that is not in the catalogue."""
 
+NARROW = re.compile(r"(?<![a-z0-9])(fp8|w8a8|int8|nv_?fp4|mx_?fp4|fp4)(?![0-9])", re.IGNORECASE)
+"""Formats in names of models that compute in 8 or 4 bits."""
+STORED = re.compile(r"(?<![a-z0-9])(awq|gptq|int4|w4a16|w8a16)(?![0-9])", re.IGNORECASE)
+"""Formats in names of models that store 4 or 8 bits and compute in 16."""
+FEWEST_BITS = 4
+"""How many times fewer bits than 16 weights have at least."""
+MISFIT = 0.1
+"""Relative error of a fit from which on its runs are not what their names say."""
+
 SHARED = 6
 """Fitted numbers that all methods share: flat, row, token, experts (in shortest rounds), spread, and a share of the knee."""
 
@@ -82,12 +92,14 @@ class Hardware:
     `row_seconds`     arithmetic of one row at the peak; `None` for an unknown model
     `token_seconds`   reading the keys and values of one token at full bandwidth; `None` for an unknown model
     `spread`          least and most rows that use 63 % of the experts that one row leaves out; `None` for a dense model
+    `read_seconds`    reading the weights of one row in 16 bits at full bandwidth; 0 for an unknown model
     """
 
     knee_rows: float = 230.0
     row_seconds: float | None = None
     token_seconds: float | None = None
     spread: tuple[float, float] | None = (8.0, 128.0)
+    read_seconds: float = 0.0
 
     @classmethod
     def of(cls, run: EngineRun) -> Hardware:
@@ -106,10 +118,12 @@ class Hardware:
         except InputError:
             return cls(spread=spread)
         knee = REACHED * gpu.operations / (STREAMED * gpu.bandwidth)
-        if model is None:
-            return cls(knee, 2e9 * float(billions[-1]) / (run.gpus * gpu.operations) if billions else None, spread=spread)
-        rows = 2 * model.parameters_per_token / (run.gpus * gpu.operations)
-        return cls(knee, rows, model.cache_bytes_on_each(run.gpus) / gpu.bandwidth, spread)
+        if model is None and not billions:
+            return cls(knee, spread=spread)
+        parameters = model.parameters_per_token if model else 1e9 * float(billions[-1])
+        row = None if NARROW.search(run.target) else 2 * parameters / (run.gpus * gpu.operations)
+        token = model.cache_bytes_on_each(run.gpus) / gpu.bandwidth if model else None
+        return cls(knee, row, token, spread, 2 * parameters / (run.gpus * gpu.bandwidth))
 
 
 @dataclass(frozen=True)
@@ -161,11 +175,13 @@ class Identified:
     `forward`    of the target
     `drafting`   by method and name of the draft
     `misfit`     root mean square of the relative errors of the runs' round times
+    `doubts`     what does not agree with the names of target and GPU, or cannot be seen in these runs
     """
 
     forward: Forward
     drafting: Mapping[tuple[str, str], Drafting]
     misfit: float
+    doubts: tuple[str, ...] = ()
 
 
 def round_seconds(run: EngineRun) -> float:
@@ -234,6 +250,16 @@ def identify(runs: Sequence[EngineRun], hardware: Hardware | None = None) -> Ide
     methods = sorted({(run.method, run.draft) for run in runs if run.draft_length})
     which = np.array([methods.index((run.method, run.draft)) if run.draft_length else -1 for run in runs])
     rows, least = sequences * (lengths + 1), float(seconds.min())
+    doubts: list[str] = []
+    where = f"{runs[0].target or 'the target'} on {runs[0].gpu or 'unknown GPUs'}, tp {runs[0].gpus}"
+    if least < hardware.read_seconds:
+        doubts.append(
+            f"rounds of {where} take {1e3 * least:.3g} ms, and reading its weights in 16 bits at least "
+            f"{1e3 * hardware.read_seconds:.3g} ms: quantised weights or more GPUs are assumed"
+            + ("" if least > hardware.read_seconds / FEWEST_BITS else "; check gpu, tp and the units")
+        )
+        if not STORED.search(runs[0].target):
+            hardware = replace(hardware, row_seconds=None)
     prompts, prompt_rows = np.array([_prompts_between(run) for run in runs]).T
 
     def forward(x: Floats) -> Forward:
@@ -260,7 +286,15 @@ def identify(runs: Sequence[EngineRun], hardware: Hardware | None = None) -> Ide
 
     found = least_squares(residuals, start, bounds=(low, high), x_scale=np.maximum(start, 1e-6))
     costs = {method: Drafting(*map(float, row)) for method, row in zip(methods, drafting(found.x), strict=True)}
-    return Identified(forward(found.x), costs, float(np.sqrt(np.mean(wrong(found.x) ** 2))))
+    misfit = float(np.sqrt(np.mean(wrong(found.x) ** 2)))
+    if misfit > MISFIT:
+        doubts.append(f"times are {100 * misfit:.0f} % off any fit for {where}: check gpu, tp and the units")
+    if sequences.max() < 2 * sequences.min():
+        doubts.append(
+            f"all runs of {where} to calibrate on decode about {sequences.mean():.0f} requests at once: "
+            "other loads are extrapolated, so add runs at another concurrency"
+        )
+    return Identified(forward(found.x), costs, misfit, tuple(doubts))
 
 
 def _bounds(least: float, hardware: Hardware, methods: int) -> tuple[Floats, Floats, Floats, Floats]:

@@ -56,6 +56,8 @@ def methods_from_runs(
         "step times": f"fitted to {len(runs)} runs of {machine} ({100 * identified.misfit:.1f} % off them), measured up to "
         f"{identified.forward.rows:.0f} rows",
     }
+    if identified.doubts:
+        words["doubts"] = "; ".join(identified.doubts)
     if drafting := [run for run in chosen if run.draft_length]:
         prompts = next((run.dataset for run in drafting if run.dataset), "its prompts")
         words["acceptance"] = _of_acceptance({run.method: profiles[run.method].acceptance.tag for run in drafting}, prompts)

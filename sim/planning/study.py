@@ -225,6 +225,8 @@ def reported(decided: Decided, target: str = "", provenance: Mapping[str, str] |
         parts = {"flips": flips, "lengths": lengths_of(trials, good[0]), "sustained": held}
     plans = [planned(trials, one, trial, limits.price) for one, trial in good]
     sentences = verdict(trials, good, rejected, limits.price, parts["flips"], parts["sustained"])
+    if doubts := words.get("doubts"):
+        sentences += f" {doubts[0].upper()}{doubts[1:]}."
     if decided.split is not None:
         plans.insert(0, planned_split(trials, decided.split, limits.price))
         sentences = of_split(trials, decided.split, limits.price, sentences)

@@ -94,6 +94,7 @@ def _by_machine(runs: Sequence[EngineRun]) -> list[list[EngineRun]]:
 
 def _assumed(machines: Sequence[_Machine]) -> Iterator[str]:
     for machine in machines:
+        yield from machine.doubts
         target = machine.runs[0].target or "the target"
         if rates := sum("rate" in run.assumed for run in machine.runs):
             yield f"{rates} runs of {target} had as many requests per second as clients: fill in request_rate"
@@ -145,6 +146,7 @@ class _Machine:
 
     `runs`    with the size of their cache where it can be computed, and prompts of their data set where the run does not say
     `pools`   the computed sizes, by method and draft; `None`: not known
+    `doubts`  of the fit to those to calibrate on
     `without_prompts`   how many runs did not say their prompts, and got those of their data set
     """
 
@@ -165,8 +167,10 @@ class _Machine:
         self._profiles: dict[Group, Profile] = {}
         self._delays: dict[Group, Delays] = {}
         self._lacking: dict[Group, str] = {}
+        self.doubts: tuple[str, ...] = ()
         if timed:
             identified = identify(timed)
+            self.doubts = identified.doubts
             for group, ours in _groups(timed).items():
                 try:
                     self._profiles[group] = as_profile(identified, ours)

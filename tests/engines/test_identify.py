@@ -213,3 +213,47 @@ def test_a_cache_is_computed_from_names() -> None:
     assert pool_of(replace(drafted, draft="")) is None
     assert pool_of(replace(alone, target="")) is pool_of(replace(alone, target="foo/bar")) is None
     assert pool_of(replace(alone, gpu="")) is None
+
+
+def quick(target: str, share: float) -> list[EngineRun]:
+    """The runs of a 32B model on an H100 whose rounds take that share of those of `TRUTH`."""
+    return [replace(one, target=target, gpu="H100", itl=Times(median=share * (one.itl.median or 0))) for one in RUNS]
+
+
+def test_a_target_that_is_read_faster_than_16_bits_computes_faster_too() -> None:
+    """FP8 halves both, and so do two GPUs of which the files do not tell: nothing but the times says it."""
+    for target in ("some/model-32B", "some/model-32B-FP8"):
+        found = identify(quick(target, 0.5))
+        assert float(found.forward(1024, 0)) == pytest.approx(0.5 * float(TRUTH(1024, 0)), rel=0.1)
+        assert found.doubts == (
+            f"rounds of {target} on H100, tp 1 take 10 ms, and reading its weights in 16 bits at least 19.1 ms: quantised "
+            "weights or more GPUs are assumed",
+        )
+    assert not identify(quick("some/model-32B", 1.0)).doubts
+    assert identify(quick("some/model-32B", 0.1)).doubts[0].endswith("; check gpu, tp and the units")
+
+
+@pytest.mark.parametrize("name", ["FP8", "fp8-dynamic", "NVFP4", "W8A8", "MXFP4"])
+def test_names_say_what_computes_in_few_bits(name: str) -> None:
+    assert Hardware.of(EngineRun("x", target=f"some/model-32B-{name}", gpu="H100")).row_seconds is None
+
+
+@pytest.mark.parametrize("name", ["AWQ", "GPTQ-Int4", "w4a16"])
+def test_what_only_stores_few_bits_computes_in_16(name: str) -> None:
+    target = f"some/model-32B-{name}"
+    assert Hardware.of(EngineRun("x", target=target, gpu="H100")).row_seconds == pytest.approx(64e9 / 989e12, rel=0.01)
+    found = identify(quick(target, 0.5)).forward
+    assert found.arithmetic == pytest.approx(64e9 / 989e12 / 0.7, rel=0.01)
+
+
+def test_runs_that_no_fit_explains_are_doubted() -> None:
+    """Rounds of 32 requests that take a third of those of one."""
+    odd = [replace(one, itl=Times(median=0.007)) if one.clients == 32 else one for one in RUNS]
+    (doubt,) = identify(odd, KNOWN).doubts
+    assert doubt.startswith("times are ")
+    assert doubt.endswith(" % off any fit for some/model on unknown GPUs, tp 1: check gpu, tp and the units")
+
+
+def test_runs_at_one_concurrency_say_nothing_of_another() -> None:
+    (doubt,) = identify([one for one in RUNS if one.clients == 8], KNOWN).doubts
+    assert doubt.startswith("all runs of some/model on unknown GPUs, tp 1 to calibrate on decode about 8 requests at once")

@@ -13,9 +13,11 @@ from sim.engines.run import EngineRun, EngineRuns, Times
 from sim.planning.candidates import Candidate, Tier
 from sim.planning.from_runs import methods_from_runs
 from sim.planning.methods import Method, Place
+from sim.planning.study import plan
 from sim.setup.acceptance import PerPosition
 from sim.setup.latency import Constant
 from sim.setup.system import System
+from sim.traffic.workload import Arrivals, Lengths, Traffic
 from specdec import InputError
 
 CHANCES = {"code": 0.9, "chat": 0.6}
@@ -125,3 +127,12 @@ def test_a_cache_that_no_file_names_is_computed_and_says_so(tmp_path: Path) -> N
     (unknown,) = methods(tmp_path, plain={"gpu": ""})
     assert unknown.places[0].kv_tokens is None
     assert "kv_tokens" not in unknown.tags
+
+
+def test_a_verdict_says_what_cannot_be_seen_in_the_runs(tmp_path: Path) -> None:
+    path = tmp_path / "runs.json"
+    path.write_text(json.dumps(EngineRuns((engine_run(4),)).to_dict()))
+    found = plan(methods_from_runs([path]), Traffic(Arrivals(1.0), Lengths(200), Lengths(20), 100), {})
+    told = "ll runs of qwen3-8b on H100, tp 1 to calibrate on decode about 4 requests at once: other loads are extrapolated"
+    assert f"A{told}" in found.verdict
+    assert found.provenance["doubts"].startswith(f"a{told}")
