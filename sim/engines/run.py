@@ -27,6 +27,8 @@ AR = "ar"
 """The method of a run without speculation."""
 MODELS = ("draft_model", "standalone")
 """Methods whose draft is a model of its own: it has a cache beside the target's, and can run on a device of its own."""
+TOLERANCE = 0.03
+"""How much two reports of one acceptance may differ."""
 CHUNKS_OF_MANY = 1.3
 """Chunks that take longer than so many times the time of a token hold several tokens: the engine drafted."""
 
@@ -51,6 +53,11 @@ class Times(Report):
 
 
 UNKNOWN = Times()
+
+
+def far_above(one: float, other: float) -> bool:
+    """Whether two numbers of one thing differ by more than rounding and shortened rounds explain, and this is the larger."""
+    return one > (1 + TOLERANCE) * other
 
 
 def tokens_of_chunk(itl: Times, tpot: Times) -> float | None:
@@ -141,6 +148,7 @@ class EngineRun(Report):
                 f"{self.source}: rates {list(self.by_position)} are no marginal rates of {self.draft_length} positions: these "
                 "are shares of all rounds, one for each position, and never rise"
             )
+        self._agrees()
         counts = {
             name: getattr(self, name) for name in ("clients", "gpus", "requests", "kv_tokens", "max_batch", "seconds", "rate")
         }
@@ -153,6 +161,25 @@ class EngineRun(Report):
             value = getattr(self, name)
             if value is not None and not 0 <= value < MOST:
                 raise InputError(f"{self.source}: {name} is {str(value)[:20]}, and must be at least 0: the file is damaged")
+
+    def _agrees(self) -> None:
+        """Refuse acceptance that two numbers tell differently."""
+        longest = max((accepted for accepted, rounds in enumerate(self.accepted) if rounds), default=0)
+        if longest > self.draft_length:
+            raise InputError(
+                f"{self.source}: a round accepted {longest} guesses, and the draft length is {self.draft_length}: correct the "
+                "draft length"
+            )
+        if self.acceptance_length is None:
+            return
+        whole = len(self.by_position) == self.draft_length
+        by_rates = 1 + sum(self.by_position)
+        if far_above(by_rates, self.acceptance_length) or (whole and far_above(self.acceptance_length, by_rates)):
+            raise InputError(
+                f"{self.source}: rates by position give {by_rates:.3g} tokens a round, and the acceptance length is "
+                f"{self.acceptance_length:.3g}: the rates are not shares of all rounds (conditional ones are larger), or one "
+                "is of another run"
+            )
 
     @property
     def throughput(self) -> float | None:

@@ -13,7 +13,7 @@ import csv
 from collections.abc import Iterator, Mapping
 
 from sim.engines.files import Found
-from sim.engines.run import AR, EngineRun, Times
+from sim.engines.run import AR, EngineRun, Times, far_above
 from sim.engines.stated import Stated, method_name
 from specdec.errors import InputError
 
@@ -121,8 +121,16 @@ def _times(row: Found, name: str) -> Times:
 
 def _length(row: Found) -> float | None:
     """The acceptance length: as counted, else as it is written."""
-    rounds, accepted = row.count("drafts"), row.count("accepted_tokens")
-    return 1 + accepted / rounds if rounds and accepted is not None else row.number("acceptance_length")
+    rounds, accepted, written = row.count("drafts"), row.count("accepted_tokens"), row.number("acceptance_length")
+    if not rounds or accepted is None:
+        return written
+    counted = 1 + accepted / rounds
+    if written is not None and (far_above(written, counted) or far_above(counted, written)):
+        raise InputError(
+            f"{row.source}: accepted_tokens over drafts give {counted:.3g} tokens a round, and acceptance_length is "
+            f"{written:g}: drafts counts rounds, and the length counts the bonus token"
+        )
+    return counted
 
 
 def _shares(row: Found, length: float | None) -> list[float]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from sim.engines.files import Found
-from sim.engines.run import AR, EngineRun, Times, chunks_of_many, tokens_of_chunk
+from sim.engines.run import AR, EngineRun, Times, chunks_of_many, far_above, tokens_of_chunk
 from sim.engines.stated import NO_DRAFT, Stated
 from specdec.errors import InputError
 
@@ -110,8 +110,13 @@ def _speculation(found: Found) -> dict[str, Any]:
     config = _config(found.source, values)
     if config is not None:
         said = {"method": AR, "draft": None, "draft_length": None} if not config else _of_config(found.source, config)
-    counted = _counted(found)
-    return said | {"draft_length": said["draft_length"] or counted}
+    counted, length, mean = _counted(found), said["draft_length"], _drafted_a_round(found)
+    if length and mean is not None and (far_above(mean, length) or far_above(length, mean)):
+        raise InputError(
+            f"{found.source}: num_speculative_tokens is {length}, and {mean:.3g} tokens were drafted in a round by its "
+            "counters: correct the first, or leave it out; a schedule of lengths has no one length"
+        )
+    return said | {"draft_length": length or counted}
 
 
 def _config(source: str, values: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -142,13 +147,17 @@ def _of_config(source: str, config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _counted(found: Found) -> int | None:
     """The draft length that the counters show; `None` where drafts were not all of one length."""
-    rounds, drafted = found.number("spec_decode_num_drafts"), found.number("spec_decode_draft_tokens")
+    mean = _drafted_a_round(found)
     positions = len(found.numbers("spec_decode_per_position_acceptance_rates"))
-    if not rounds or drafted is None:
+    if mean is None:
         return positions or None
-    mean = drafted / rounds
     nearest = round(mean) if abs(mean - round(mean)) < 0.05 else 0  # the last rounds of an answer may be shorter
     return max(positions, nearest) or None
+
+
+def _drafted_a_round(found: Found) -> float | None:
+    rounds, drafted = found.number("spec_decode_num_drafts"), found.number("spec_decode_draft_tokens")
+    return None if not rounds or drafted is None else drafted / rounds
 
 
 def _drafted(found: Found, said: Mapping[str, Any], itl: Times, tpot: Times) -> bool | None:
@@ -161,8 +170,10 @@ def _drafted(found: Found, said: Mapping[str, Any], itl: Times, tpot: Times) -> 
 
 
 def _acceptance_length(found: Found, itl: Times, tpot: Times) -> float | None:
-    """As counted, else the time of a chunk over the time of a token."""
-    counted = found.number("spec_decode_acceptance_length")
+    """As counted, else by rates of all positions, else the time of a chunk over the time of a token."""
+    counted, rates = found.number("spec_decode_acceptance_length"), found.numbers("spec_decode_per_position_acceptance_rates")
+    if counted is None and rates:
+        counted = 1 + sum(rates)
     return tokens_of_chunk(itl, tpot) if counted is None else counted
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sim.engines.files import Found
-from sim.engines.run import LONGEST, MOST, EngineRun
+from sim.engines.run import LONGEST, MOST, EngineRun, far_above
 from sim.engines.stated import Stated
 from specdec.errors import InputError
 
@@ -35,7 +35,14 @@ def read_vllm_responses(responses: Sequence[Found], stated: Stated) -> EngineRun
     for one in responses:
         metrics = Found(one.source, _metrics(one.values))
         histogram = metrics.values["acceptance_histogram"]
-        rounds.update(_histogram(metrics.source, "acceptance_histogram", histogram))
+        counts = _histogram(metrics.source, "acceptance_histogram", histogram)
+        steps = metrics.count("num_spec_steps")
+        if steps is not None and (far_above(steps, sum(counts.values())) or far_above(sum(counts.values()), steps)):
+            raise InputError(
+                f"{metrics.source}: acceptance_histogram counts {sum(counts.values())} rounds, and num_spec_steps is {steps}: "
+                "one of them is of another response"
+            )
+        rounds.update(counts)
         by_length.update(_rounds_by_length(metrics))
         said |= {metrics.count("num_spec_tokens") or 0} - {0}
         listed = max(listed, len(histogram) - 1 if isinstance(histogram, list) else 0)

@@ -131,6 +131,11 @@ def test_rows_of_a_table_are_runs(tmp_path: Path) -> None:
         (DRAFTED.replace("80.0 70.0", "70.0 80.0"), "never rise"),
         (DRAFTED.replace("80.0 70.0", "80.0 x"), "acceptance_by_position_pct is 'x'"),
         (DRAFTED.replace("2.50,6400,9600", "3.6,,"), "between 1 and 3"),
+        (
+            DRAFTED.replace("2.50,", "1.50,"),
+            "drafts give 2.5 tokens a round, and acceptance_length is 1.5",
+        ),
+        (DRAFTED.replace("80.0 70.0", "80.0 80.0"), "give 2.6 tokens a round, and the acceptance length is 2.5"),
         (DRAFTED.replace("80.0 70.0", "0.80 0.70"), "cannot give 2.5 tokens a round: write percentages, not shares"),
         (DRAFTED.replace("80.0 70.0", "0.80 0.70").replace("2.50,", ","), "write percentages, not shares"),
         (DRAFTED.replace("80.0 70.0", "0.80 0.70").replace(",6400,9600,", ",,,"), "write percentages, not shares"),

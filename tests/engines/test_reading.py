@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -164,8 +165,18 @@ def test_the_table_of_runs_shows_what_is_known() -> None:
         {"method": "mtp", "draft_length": 1, "by_position": (0.5, 0.4)},
         {"method": "mtp", "draft_length": 2, "by_position": (0.5, 0.6)},
         {"method": "mtp", "draft_length": 2, "acceptance_length": 0.9},
+        {"method": "mtp", "draft_length": 2, "acceptance_length": 2.3, "by_position": (0.8, 0.7)},  # conditional ones
+        {"method": "mtp", "draft_length": 2, "acceptance_length": 2.7, "by_position": (0.8, 0.7)},
+        {"method": "mtp", "draft_length": 3, "acceptance_length": 2.3, "by_position": (0.8, 0.7)},
+        {"method": "mtp", "draft_length": 2, "accepted": (5, 0, 3, 1)},
     ],
 )
 def test_a_run_that_cannot_be_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(InputError, match="here"):
         EngineRun("here", **wrong)  # type: ignore[arg-type]
+
+
+def test_reports_of_one_acceptance_may_differ_by_rounding() -> None:
+    run = EngineRun("here", method="mtp", draft_length=2, acceptance_length=2.55, by_position=(0.8, 0.7), accepted=(1, 2, 3, 0))
+    assert run.acceptance_length == 2.55
+    assert replace(run, draft_length=3, acceptance_length=3.2).by_position == (0.8, 0.7)  # the third rate is not known

@@ -169,7 +169,36 @@ def test_scrapes_that_make_no_run_are_refused(tmp_path: Path) -> None:
         read_runs([one, torn], method="mtp")
 
 
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"spec_decode_per_position_acceptance_rates": [0.759, 0.715, 0.7]}, "give 3.17 tokens a round, and the .* is 2.8: "),
+        ({"spec_decode_acceptance_length": 1.2}, "give 2.8 tokens a round, and the acceptance length is 1.2"),
+        ({"num_speculative_tokens": 5}, "num_speculative_tokens is 5, and 3 tokens were drafted in a round by its counters"),
+        ({"num_speculative_tokens": 2}, "num_speculative_tokens is 2, and 3 tokens were drafted"),
+    ],
+)
+def test_acceptance_that_contradicts_itself_is_refused(tmp_path: Path, wrong: dict[str, Any], told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        read_one(tmp_path / "a.json", {**SPECULATIVE, **wrong}, method="eagle3")
+
+
+def test_rates_by_position_are_taken_before_the_time_of_chunks(tmp_path: Path) -> None:
+    silent = {**SPECULATIVE, "spec_decode_acceptance_length": None, "mean_itl_ms": 2 * ROUND_MS}
+    assert read_one(tmp_path / "a.json", silent, method="eagle3").acceptance_length == pytest.approx(LENGTH)
+
+
 # --- responses and log
+
+
+def test_a_histogram_of_other_rounds_than_were_counted_is_refused(tmp_path: Path) -> None:
+    odd = json.loads(json.dumps(RESPONSE))
+    odd["metrics"]["speculative_decoding"]["acceptance_histogram"] = [39, 1, 0, 30]
+    with pytest.raises(InputError, match="acceptance_histogram counts 70 rounds, and num_spec_steps is 43"):
+        read_one(tmp_path / "a.json", odd, method="ngram")
+    odd["metrics"]["speculative_decoding"]["acceptance_histogram"] = [39, 1, 0, 2, 1]
+    with pytest.raises(InputError, match="a round accepted 4 guesses, and the draft length is 3"):
+        read_one(tmp_path / "a.json", odd, method="ngram")
 
 
 def test_histograms_of_responses_become_shares_of_all_rounds(tmp_path: Path) -> None:
