@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from math import isclose
 from typing import Any
 
 from sim.engines.run import AR, EngineRun
+from sim.setup.gpus import gpu_memory, gpu_name
 from specdec.errors import InputError
 
 NO_DRAFT = ("ar", "none", "off", "autoregressive", "false", "null")
@@ -20,9 +22,9 @@ NO_DRAFT = ("ar", "none", "off", "autoregressive", "false", "null")
 class Stated:
     """What is known of all runs that are read together; `None` where it is not.
 
-    `method`, `draft_length`, `draft`   of the runs that draft; a file that says something else is refused
-    `seconds`                           between two scrapes of metrics, which do not hold it
-    All others replace what files say.
+    `method`, `draft_length`, `draft`              of the runs that draft; a file that says something else is refused
+    `gpu`, `gpus`, `clients`, `rate`, `seconds`    of the measurement; the same. `seconds` is between two scrapes of metrics
+    `target`, `dataset`, `kv_tokens`               replace what files say
     """
 
     method: str | None = None
@@ -58,6 +60,7 @@ class Stated:
             found["method"] = method_name(str(found["method"]))
         method, length = self._method(source, drafted, found)
         named = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("method", "draft_length")}
+        self._agrees(source, found)
         values: dict[str, Any] = found | {name: value for name, value in named.items() if value is not None}
         if method == AR:
             values = {
@@ -67,6 +70,15 @@ class Stated:
             values["assumed"] = tuple(name for name in values["assumed"] if named.get(name) is None)
         values.update(method=method, draft_length=length)
         return EngineRun(source, **values)
+
+    def _agrees(self, source: str, found: dict[str, Any]) -> None:
+        """Refuse what is stated of a measurement that its file tells differently; what it only assumes may be told."""
+        for name in ("gpu", "gpus", "clients", "rate", "seconds"):
+            stated, read = getattr(self, name), found.get(name)
+            if stated is None or read is None or name in found.get("assumed", ()):
+                continue
+            if not (same_gpu(stated, read) if name == "gpu" else isclose(stated, read, rel_tol=1e-3)):
+                raise InputError(f"{source} says {name} {read}, and {stated} was given: leave that out, or correct the file")
 
     def _method(self, source: str, drafted: bool | None, found: dict[str, Any]) -> tuple[str, int]:
         read = found.get("method")
@@ -99,8 +111,9 @@ class Stated:
         return method, int(length)
 
     def again(self, run: EngineRun) -> EngineRun:
-        """A run that was read before, with what is stated now."""
-        return self.run(run.source, run.method != AR, **{name: value for name, value in vars(run).items() if name != "source"})
+        """A run that was read before, with what is stated now. One GPU is also what a run has whose file does not say."""
+        values = {name: value for name, value in vars(run).items() if name != "source" and (name, value) != ("gpus", 1)}
+        return self.run(run.source, run.method != AR, **values)
 
     def check_used(self, runs: Sequence[EngineRun]) -> None:
         """Refuse what was stated of runs that draft, if none does."""
@@ -110,6 +123,14 @@ class Stated:
                 raise InputError(
                     f"{_option(name)} {stated} is true of no run: none of those that were read drafted; leave it out"
                 )
+
+
+def same_gpu(one: str, other: str) -> bool:
+    """Whether two names are of one GPU, with as much memory; names that are not known must be equal."""
+    try:
+        return gpu_name(one) == gpu_name(other) and gpu_memory(one) == gpu_memory(other)
+    except InputError:
+        return one.casefold() == other.casefold()
 
 
 def method_name(text: str) -> str:

@@ -63,6 +63,7 @@ def read_vllm_bench(found: Found, stated: Stated) -> EngineRun:
         gpu=found.text("gpu"),
         gpus=found.count("gpus", "tensor_parallel_size", "tensor-parallel-size"),
         clients=completed + failed if clients is None and rate is None else clients,
+        assumed=("clients",) if clients is None and rate is None else (),
         rate=rate,
         running=_running(times, completed, output, seconds),
         requests=completed,

@@ -11,6 +11,7 @@ from sim.engines.identify import as_profile, identify, pool_of
 from sim.engines.reading import read_runs
 from sim.engines.run import EngineRun
 from sim.planning.methods import EXCHANGE_SECONDS, Method, methods_of
+from sim.setup.gpus import gpu_name
 from specdec.acceptance import Tag
 from specdec.errors import InputError
 
@@ -26,9 +27,11 @@ def methods_from_runs(
 
     All runs of the target give the step times; those on `dataset` give acceptance. `known` is what the files do not say, see
     `sim.read_runs`. A cache whose size no file says is computed from the sizes of models and GPU, where their names are known.
-    Raises `InputError` for runs of several targets, of several drafts of one method, or on several data sets of which none is
-    chosen.
+    Raises `InputError` for an unknown GPU in `known`, and for runs of several targets, of several drafts of one method, or on
+    several data sets of which none is chosen.
     """
+    if stated := (known or {}).get("gpu"):
+        gpu_name(stated)
     runs = read_runs(paths, **{name: value for name, value in (known or {}).items() if value is not None})
     _one("target", {run.target for run in runs}, "give the files of one")
     _one("machine", {f"{run.gpus} x {run.gpu or 'unknown GPU'}" for run in runs}, "give the files of one")

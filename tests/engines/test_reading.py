@@ -6,6 +6,7 @@ import gzip
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from engine_files import BENCH, RESPONSE, SGLANG, SGLANG_LOG, SPECULATIVE, VLLM_LOG, guidellm, scrape, sglang_scrape, write
@@ -180,3 +181,25 @@ def test_reports_of_one_acceptance_may_differ_by_rounding() -> None:
     run = EngineRun("here", method="mtp", draft_length=2, acceptance_length=2.55, by_position=(0.8, 0.7), accepted=(1, 2, 3, 0))
     assert run.acceptance_length == 2.55
     assert replace(run, draft_length=3, acceptance_length=3.2).by_position == (0.8, 0.7)  # the third rate is not known
+
+
+@pytest.mark.parametrize(
+    ("known", "told"),
+    [
+        ({"gpu": "L40S"}, "says gpu 1x H100 80GB, and L40S was given: leave that out, or correct the file"),
+        ({"gpus": 4}, "says gpus 2, and 4 was given"),
+        ({"clients": 5}, "says clients 11, and 5 was given"),
+        ({"seconds": 50.0}, r"says seconds 100\.0, and 50\.0 was given"),
+    ],
+)
+def test_a_measurement_is_not_told_otherwise(tmp_path: Path, known: dict[str, Any], told: str) -> None:
+    said = {"gpu": "1x H100 80GB", "gpus": 2, "kv_tokens": 69_232, "method": "ar"}
+    path = write(tmp_path / "run.json", {**BENCH, **said})
+    (run,) = read_runs([path], gpu="NVIDIA H100", gpus=2, clients=11, seconds=100.0, kv_tokens=9, target="other")
+    assert (run.target, run.gpus, run.kv_tokens) == ("other", 2, 9)
+    with pytest.raises(InputError, match=told):
+        read_runs([path], **known)
+    silent = write(tmp_path / "silent.json", {**BENCH, "method": "ar", "max_concurrency": None})
+    assert read_runs([silent], gpu="L40S", gpus=4, clients=5, kv_tokens=9)[0].clients == 5  # 50 were assumed
+    again = write(tmp_path / "runs.json", EngineRuns(read_runs([silent])).to_dict())
+    assert read_runs([again], gpus=4)[0].gpus == 4

@@ -129,6 +129,13 @@ def test_a_cache_that_no_file_names_is_computed_and_says_so(tmp_path: Path) -> N
     assert "kv_tokens" not in unknown.tags
 
 
+def test_a_gpu_that_nobody_knows_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "runs.json"
+    path.write_text(json.dumps(EngineRuns((engine_run(4, gpu=""),)).to_dict()))
+    with pytest.raises(InputError, match="unknown GPU 'H300'"):
+        methods_from_runs([path], known={"gpu": "H300"})
+
+
 def test_a_verdict_says_what_cannot_be_seen_in_the_runs(tmp_path: Path) -> None:
     path = tmp_path / "runs.json"
     path.write_text(json.dumps(EngineRuns((engine_run(4),)).to_dict()))
