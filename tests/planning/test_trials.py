@@ -215,3 +215,12 @@ def test_a_workload_is_repeated_one_mean_gap_apart() -> None:
     assert twice.arrival_seconds.tolist() == [0, 1, 4, 6, 7, 10]
     assert twice.input_tokens.tolist() == [1, 2, 3, 1, 2, 3]
     assert once.chosen(slice(1)).output_tokens.tolist() == [4]
+
+
+def test_an_objective_that_no_request_can_have_is_refused() -> None:
+    def asked(answer: int) -> Trials:
+        return Trials(Traffic(Arrivals(1.0), Lengths(10), Lengths(answer), 100), objectives_of({"tpot-p99": "40ms"}), Server())
+
+    assert len(asked(2).workload) == 100
+    with pytest.raises(InputError, match="an answer of one token has no TPOT"):
+        asked(1)
