@@ -1,9 +1,10 @@
 """Predicts a table of an engine's runs from a few of its rows: how far the simulator of serving can be trusted.
 
-Calibrated on 1, 8 and 32 clients, and on two draft lengths of each method: the smallest above 1, and the largest but one. All
+Calibrated on 1, 8 and 32 clients, and on two draft lengths of each method: the smallest above 1, and the largest but one.
+Where these are the same, that one alone: 2 of 1, 2 and 3. Where the largest but one is 1, the largest alone: 3 of 1 and 3. All
 other rows are held out. Nothing of a held-out row is used but its conditions: requests, tokens, clients, arrivals and the size
-of the cache. Where the table does not say this size, it is computed from the sizes of models and GPU, if their names are known.
-What cannot be predicted is left out, with the reason.
+of the cache. Where the table does not say this size, it is computed from the sizes of models and GPU, if their names are
+known. What cannot be predicted is left out, with the reason.
 """
 
 from __future__ import annotations
