@@ -41,7 +41,7 @@ class Limits:
     `gpus`    at most
     `price`   of a GPU in an hour; `None`: plans are ranked by GPUs
 
-    Raises `InputError` for a price of 0, which makes all plans equal, and for less than 1 GPU.
+    Raises `InputError` for a price of 0 or without end, which does not tell plans apart, and for less than 1 GPU.
     """
 
     gpus: int = 64
@@ -52,7 +52,7 @@ class Limits:
             raise InputError(f"a plan with {self.gpus} GPUs is not possible: give at least 1")
         if self.price is not None and not 0 < self.price < np.inf:
             raise InputError(
-                f"a price of {self.price:g} makes all plans equal: leave it out to rank by GPUs, or give one above 0"
+                f"a price of {self.price:g} does not tell plans apart: leave it out to rank by GPUs, or give one above 0"
             )
 
 
@@ -87,8 +87,10 @@ def plan(
     `target`       name of the target, for flags of engines
     `provenance`   where the requests come from, in words
 
-    Raises `InputError` for constants that make batches free, for a closed loop, and for too few requests.
+    Raises `InputError` without a method, for constants that make batches free, for a closed loop, and for too few requests.
     """
+    if not methods:
+        raise InputError("no method is given, so there is nothing to plan with: give some of methods_of or methods_on_gpu")
     found = objectives_of(objectives) if isinstance(objectives, Mapping) else tuple(objectives)
     trials = Trials(traffic, found, server, seed)
     decided = decide(trials, methods, limits, strategies=strategies, batches=batches, schedules=schedules, progress=progress)

@@ -259,3 +259,10 @@ def test_a_length_that_only_a_few_sequences_like_is_found() -> None:
     most = max(1 - asked.run(one, 1).pressure for one in places)
     assert headroom == pytest.approx(most, abs=1e-3)
     assert length >= 5
+
+
+def test_a_plan_needs_a_method_and_a_price_that_tells_plans_apart() -> None:
+    with pytest.raises(InputError, match="no method is given"):
+        planned([], rate=2.5)
+    with pytest.raises(InputError, match="a price of inf does not tell plans apart"):
+        Limits(price=float("inf"))
