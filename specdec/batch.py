@@ -28,6 +28,7 @@ from specdec.inputs import at_least_one
 from specdec.output import Output, Round
 from specdec.pair import Pair, Turn
 from specdec.processors import require_no_memory
+from specdec.runtime.cache import mixes_angles, stretched_beyond
 from specdec.runtime.engine import Engine
 from specdec.runtime.placement import device_of
 from specdec.runtime.slot import Slot
@@ -156,15 +157,22 @@ class Batch(Iterator[tuple[int, Round]]):
         return number
 
     def _ending(self, prompt_tokens: int, own: Settings) -> Ending:
-        """When an output ends. Raises `InputError` for a prompt that leaves no room for one."""
+        """When an output ends. Raises `InputError` for a prompt that leaves no room for one, or too little."""
         limit = self._pair.context_limit
         if prompt_tokens >= limit:
             raise InputError(f"the prompt has {prompt_tokens} tokens and the context holds {limit}: shorten the prompt")
+        budget, border = min(own.max_new_tokens, limit - prompt_tokens), stretched_beyond(self._pair.target)
+        room = 0 if border is None else border - prompt_tokens + 1  # the last token is not read
+        if 0 < room < budget and mixes_angles(self._pair.target):
+            raise InputError(
+                f"{self._pair.target.config.model_type} with longrope turns keys by other angles after {border} tokens, and "
+                f"generate then keeps old ones: give max_new_tokens={room} at most, or a prompt of more than {border} tokens"
+            )
         forced = self._forced and self._said.stop_strings is None  # what is forced has no text to stop
         texts = () if forced else own.stop_strings
         stops = (*([self._strings(texts)] if texts else ()), *([self._stop] if self._stop else ()))
         time_limit = () if own.max_time is None else (TimeLimit(own.max_time),)
-        return Ending(min(own.max_new_tokens, limit - prompt_tokens), own.eos, (*stops, *time_limit))
+        return Ending(budget, own.eos, (*stops, *time_limit))
 
     def __next__(self) -> tuple[int, Round]:
         while not self._ended:

@@ -238,8 +238,13 @@ def context_limit(model: PreTrainedModel) -> int:
 
 def forward_parameters(model: PreTrainedModel) -> Mapping[str, Parameter]:
     """The named parameters of the model's forward; of the wrapped model's where adapters or `torch.compile` wrap it."""
+    return signature(_unwrapped(model).forward).parameters
+
+
+def _unwrapped(model: PreTrainedModel) -> Any:
+    """The model inside adapters or `torch.compile`."""
     wrapped: Any = getattr(model, "_orig_mod", model)
-    return signature((wrapped.get_base_model() if hasattr(wrapped, "get_base_model") else wrapped).forward).parameters
+    return wrapped.get_base_model() if hasattr(wrapped, "get_base_model") else wrapped
 
 
 def cache_name(model: PreTrainedModel) -> str | None:
@@ -251,6 +256,16 @@ def stretched_beyond(model: PreTrainedModel) -> int | None:
     """The context, in tokens, beyond which all rotary angles are others (longrope); `None` where angles never change."""
     borders = [rope.get("original_max_position_embeddings") for rope in _ropes(model) if rope.get("rope_type") == "longrope"]
     return min((border for border in borders if border), default=None)
+
+
+def mixes_angles(model: PreTrainedModel) -> bool:
+    """Whether `generate` keeps keys of short contexts beside those of long ones when longrope's border is crossed.
+
+    A few classes (Phi-3, PhiMoE, Phi-4) read the whole context again there, as a runner does.
+    """
+    prepares: list[Any] = [vars(kind).get("prepare_inputs_for_generation") for kind in type(_unwrapped(model)).mro()]
+    names = [prepare.__code__.co_names for prepare in prepares if hasattr(prepare, "__code__")]
+    return stretched_beyond(model) is not None and not any("original_max_position_embeddings" in own for own in names)
 
 
 def _ropes(model: PreTrainedModel) -> list[dict[str, Any]]:

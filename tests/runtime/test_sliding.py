@@ -11,7 +11,7 @@ from decodes import generated
 from tiny_models import random_histories
 from transformers import Llama4TextConfig, Phi3Config
 
-from specdec import Pair, create, decode
+from specdec import InputError, Pair, create, decode
 from specdec.runtime import layers
 from specdec.runtime.cache import CachePlan, why_not_static
 from specdec.runtime.layers import MARGIN, SlidingLayer
@@ -36,15 +36,19 @@ def chunked(chunk: int = 5) -> Any:
     )
 
 
-def stretched(original: int = 10) -> Any:
-    """Phi-3 with longrope: beyond ten tokens of context, all rotary angles are others."""
-    rope = {
+def longrope(original: int) -> dict[str, Any]:
+    return {
         "rope_type": "longrope",
         "rope_theta": 100.0,
         "short_factor": [1.0, 1.2, 1.5, 2.0],
         "long_factor": [3.0, 4.0, 6.0, 8.0],
         "original_max_position_embeddings": original,
     }
+
+
+def stretched(original: int = 10) -> Any:
+    """Phi-3 with longrope: beyond ten tokens of context, all rotary angles are others."""
+    rope = longrope(original)
     sizes: dict[str, Any] = SMALL | {
         "pad_token_id": 0,
         "max_position_embeddings": 64,
@@ -161,3 +165,19 @@ def test_longrope_decodes_as_generate_does_across_the_border(strategy: Any) -> N
     assert pair._plan == CachePlan("cut")
     result = decode(pair, strategy, [1, 2, 3, 4], max_new_tokens=16, temperature=0, eos=())
     assert tuple(result.tokens) == generated(of, (1, 2, 3, 4), 16)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "mistral"])
+def test_longrope_of_families_that_do_not_read_again_is_refused_across_the_border(family: str) -> None:
+    """`generate` keeps the keys of the short context there. On either side of the border, outputs are its own."""
+    plain: dict[str, Any] = {"sliding_window": None} if family == "mistral" else {}
+    of = model(family, VOCABULARY, seed=1, rope_parameters=longrope(10), max_position_embeddings=64, **plain)
+    of.generation_config.eos_token_id = None
+    pair, strategy = Pair(of, of, lane="inline"), create("speculative", draft_length=3)
+    for prompt, tokens in (((1, 2, 3, 4), 7), (tuple(i % VOCABULARY for i in range(11)), 20)):
+        result = decode(pair, strategy, prompt, max_new_tokens=tokens, temperature=0, eos=())
+        assert tuple(result.tokens) == generated(of, prompt, tokens)
+    with pytest.raises(InputError, match=r"longrope turns .* after 10 tokens.* give max_new_tokens=7 at most, or a prompt of"):
+        decode(pair, strategy, (1, 2, 3, 4), max_new_tokens=8, temperature=0, eos=())
+    with pytest.raises(InputError, match="max_new_tokens=1 at most"):
+        of.generate(torch.tensor([[1] * 10]), custom_generate=strategy, draft=pair, max_new_tokens=2)
