@@ -242,13 +242,23 @@ class Pair:
             return InlineLane(new_drafter)
 
     def refresh(self, *, draft: bool) -> None:
-        """End the lane of the target, and with `draft` also that of the draft, if its model has changed since it was made."""
-        if self._target_lane is not None and self._watches["target"].changed():
+        """End the lane of the target, and with `draft` also that of the draft, if its model has changed since it was made.
+
+        A lane whose model may have changed unseen forgets its texts.
+        """
+        if self._target_lane is not None and self._stale(self._target_lane, [self._watches["target"]]):
             self._target_lane.close()
             self._target_lane = None
-        if draft and self._draft_lane is not None and any(watch.changed() for watch in self._drafting()):
+        if draft and self._draft_lane is not None and self._stale(self._draft_lane, self._drafting()):
             self._draft_lane.close()
             self._draft_lane = None
+
+    @staticmethod
+    def _stale(lane: Lane, watches: list[Watch]) -> bool:
+        changed = any(watch.changed() for watch in watches)
+        if not changed and not lane.ended and any(watch.may_hide_changes for watch in watches):
+            lane.submit("forget")()
+        return changed
 
     def turn(self, *, drafts: bool) -> Turn:
         """A decode's turns on this pair, or a measurement's; `drafts` says whether it uses the draft."""

@@ -28,6 +28,7 @@ from transformers import PreTrainedModel
 
 from specdec.effects import StopRule
 from specdec.runtime.cache import CachePlan, why_not_plain, why_not_static
+from specdec.runtime.watch import hides_changes
 from specdec.sampling import Sampler, greedy_choice, picked
 
 WIDTHS = (1, 2, 4, 8, 16, 32)
@@ -204,7 +205,12 @@ def why_no_graphs(model: PreTrainedModel, plan: CachePlan | None = None) -> str 
         return f"{model.device.type} has no CUDA graphs"
     failed = plan is not None and not plan.batched
     probed = f"{model.config.model_type} was probed on a cache of static shapes, and failed" if failed else None
-    return why_not_plain(model) or why_not_static(model) or probed
+    hides = (
+        "it has hooks, or modules of one's own, which a graph would not call again"
+        if hides_changes([*model.modules()])
+        else None
+    )
+    return why_not_plain(model) or why_not_static(model) or probed or hides
 
 
 def why_stepwise(sampler: Sampler, stop: StopRule | None) -> str | None:

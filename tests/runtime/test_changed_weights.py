@@ -219,6 +219,39 @@ def test_a_watch_does_not_mind_tensors_of_other_kinds() -> None:
     assert watch.changed()
 
 
+# --- what leaves no trace --------------------------------------------------------------------------------------------
+
+
+class Scaled(nn.Module):
+    """A module of one's own, whose strength is a list that no watch compares."""
+
+    def __init__(self, inner: nn.Module, strength: list[float]) -> None:
+        super().__init__()
+        self.inner, self.strength = inner, strength
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x) * self.strength[0]
+
+
+@pytest.mark.parametrize("way", ["hook", "module", "forward"])
+def test_texts_are_read_again_where_a_model_may_change_unseen(original: Any, similar: Any, way: str) -> None:
+    target, strength = copy.deepcopy(original), [1.0]
+    layer = target.model.layers[0]
+    if way == "hook":
+        layer.mlp.register_forward_hook(lambda _, __, out: out * strength[0])
+    elif way == "module":
+        layer.mlp = Scaled(layer.mlp, strength)
+    else:
+        forward = layer.mlp.forward
+        layer.mlp.forward = lambda x: forward(x) * strength[0]
+    with Pair(target, similar, lane="inline") as pair:
+        seen: list[tuple[int, ...]] = []
+        for strength[0] in (1.0, -2.0):
+            seen.append(decode(pair, SPECULATIVE, PROMPT, max_new_tokens=TOKENS, temperature=0).tokens)
+            assert seen[-1] == greedy_tokens(target, PROMPT, TOKENS)
+    assert seen[0] != seen[1]
+
+
 # --- adapters --------------------------------------------------------------------------------------------------------
 
 
