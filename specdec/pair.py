@@ -25,7 +25,7 @@ from specdec.loading import load_model, load_small_draft, load_tokenizer
 from specdec.machine import available_cores
 from specdec.own_layers import is_self_draft, self_draft
 from specdec.runtime.admission import admit
-from specdec.runtime.cache import context_limit
+from specdec.runtime.cache import CachePlan, context_limit
 from specdec.runtime.crossing import CannotCross
 from specdec.runtime.drafter import NewDrafter
 from specdec.runtime.lane import InlineLane, Lane, ProcessLane, ThreadLane
@@ -99,12 +99,7 @@ class Pair:
         self.user: object = None
         self._ranks = ranks_of(target)  # after what may be refused: the ranks serve one pair only
         try:
-            self._plan = admit(target)
-            if draft is not None and self._plan.widest == 1:
-                raise PairError(
-                    f"{target.config.model_type} cannot verify drafts: on a cache, its forward in transformers is right for "
-                    "one token at a time only; use it as the draft, or as a target without one"
-                )
+            self._plan = self._admitted_target()
             if self._ranks is not None:
                 self.target_lane()  # from here on, the target answers through its lane only
         except BaseException:
@@ -210,9 +205,20 @@ class Pair:
             return self.context_limit
         return min(self.context_limit, context_limit(self.draft))
 
+    def _admitted_target(self) -> CachePlan:
+        plan = admit(self.target)
+        if self.draft is not None and plan.widest == 1:
+            raise PairError(
+                f"{self.target.config.model_type} cannot verify drafts: on a cache, its forward in transformers is right for "
+                "one token at a time only; use it as the draft, or as a target without one"
+            )
+        return plan
+
     def target_lane(self) -> Lane:
         """Where the target works, in the caller's thread. The first call makes the lane, which may copy weights."""
         if self._target_lane is None:
+            if self._ranks is None:  # which admit together, when the pair is made
+                self._plan = self._admitted_target()
             self._watches["target"] = Watch(self.target)
             new_runner = new_batch_runner if self._ranks is None else self._ranks.new_runner
             self._target_lane = InlineLane(NewWorker(self.target, self.vocabulary, self.eager, self._plan, new_runner))
@@ -224,6 +230,7 @@ class Pair:
         The first call makes the lane, and may start a process. A lane whose process was lost is replaced by a new one.
         """
         if self.draft is not None and (self._draft_lane is None or self._draft_lane.ended):
+            self._draft_plan = admit(self.draft)
             given = self._draft_plan, self.vocabulary, self.matching, self._small
             new_drafter = drafter_of(self.draft, *given, eager=self.eager)
             self._watches |= {f"draft {number}": Watch(model) for number, model in enumerate(new_drafter.models)}

@@ -15,6 +15,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -33,7 +34,7 @@ from specdec.runtime.cache import (
 )
 from specdec.runtime.probe import Probe, Tolerance, difference_in_generate, is_quantised, usual_tokens
 from specdec.runtime.recurrent import CUT, is_recurrent
-from specdec.runtime.watch import evaluation
+from specdec.runtime.watch import evaluation, hooks_of
 
 LONGEST_BORDER = 64
 """Borders within so many tokens are crossed by the probe."""
@@ -53,11 +54,14 @@ COPIED = Tolerance(1e-3, 1e-3, 1)
 def admit(model: PreTrainedModel) -> CachePlan:
     """How the cache of `model` is used. Raises `PairError`, in one line, for a model that cannot be decoded rightly.
 
-    A model that was admitted is not probed again while its format, device, attention and modules stay.
+    A model that was admitted is not probed again while its format, device, attention, modules, hooks and forwards stay.
     """
     require_causal(model)
     _require_steady_rows(model)
-    key = (model.dtype, model.device, model.config._attn_implementation, sum(1 for _ in model.modules()))  # pyright: ignore[reportPrivateUsage]
+    modules = list(model.modules())
+    attention = model.config._attn_implementation  # pyright: ignore[reportPrivateUsage]
+    replaced = [(i, id(vars(module)["forward"])) for i, module in enumerate(modules) if "forward" in vars(module)]
+    key = (model.dtype, model.device, attention, len(modules), list(chain.from_iterable(hooks_of(modules))), replaced)
     if model not in _ADMITTED or _ADMITTED[model][0] != key:
         with evaluation(model):
             _ADMITTED[model] = key, _probed(model)

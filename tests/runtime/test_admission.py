@@ -191,6 +191,27 @@ def test_what_fails_in_a_batch_only_is_decoded_row_by_row(monkeypatch: pytest.Mo
     assert not admit(model("llama", VOCABULARY, seed=1, dtype=torch.float32)).batched
 
 
+def last_raised(_: Any, __: Any, output: Tensor) -> Tensor:
+    """A hook that reads where a forward ends, so that rows depend on the width of forwards."""
+    return torch.cat([output[:, :-1], output[:, -1:] + 1], 1)
+
+
+@pytest.mark.parametrize("who", ["target", "draft"])
+def test_a_model_is_admitted_again_after_hooks(who: str) -> None:
+    target, draft = model("llama", VOCABULARY, seed=4), model("llama", VOCABULARY, seed=5)
+    pair = Pair(target, draft, lane="inline")
+    strategy, prompt = create("speculative", draft_length=3), [1, 2, 3]
+    decode(pair, strategy, prompt, max_new_tokens=4)
+    handle = getattr(pair, who).model.layers[0].register_forward_hook(last_raised)
+    for _ in range(2):
+        with pytest.raises(PairError, match="llama cannot be used: rows on its cache differ"):
+            decode(pair, strategy, prompt, max_new_tokens=4)
+        with pytest.raises(PairError, match="llama cannot be used: rows on its cache differ"):
+            Pair(target, draft, lane="inline")
+    handle.remove()
+    assert list(decode(pair, strategy, prompt, max_new_tokens=4).tokens) == list(greedy_tokens(target, prompt, 4))
+
+
 # --- cost ------------------------------------------------------------------------------------------------------------
 
 
