@@ -24,9 +24,10 @@ from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 from transformers.activations import ACT2FN
 
-from specdec.runtime.cache import why_not_plain, why_not_static
+from specdec.runtime.cache import context_limit, new_cache, why_not_plain, why_not_static
 from specdec.runtime.placement import several_devices
 from specdec.runtime.runner import Forward
+from specdec.runtime.watch import autocast, evaluation
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 """Model types of transformers with Llama's layers; biases and a norm of the heads are the only extras."""
@@ -36,6 +37,12 @@ NARROW = 16
 
 SHARE_OF_MEMORY = 0.75
 """The most that packed weights may take, of the memory that is free."""
+
+TRIED = 9
+"""Tokens by which a fused forward is compared with the model's own."""
+
+DIFFERENCE = {torch.float64: 1e-6, torch.float32: 1e-3}
+"""The largest difference of logits that is rounding, relative to the largest logit; a tenth for shorter types."""
 
 MEMINFO = Path("/proc/meminfo")
 
@@ -98,7 +105,7 @@ class FusedForward(Forward):
     """Is called as a model is, with a cache of this package, and returns logits of shape (slots, kept, vocabulary).
 
     It holds a copy of the weights of all products (two copies in float32), so it does not see later changes of the model, nor
-    hooks. It serves the models that `why_not_fused` allows.
+    hooks. It serves the models that `why_not_fused` allows; `new_forward` compares it with the model's own.
     """
 
     why_eager = None
@@ -202,9 +209,36 @@ class FusedForward(Forward):
 
 
 def new_forward(model: PreTrainedModel, *, eager: bool) -> Forward:
-    """The fastest forward of `model`, or the model's own if `eager`."""
+    """The fastest forward of `model` that gives its logits, or the model's own if `eager`."""
     reason = why_eager(model, eager=eager)
-    return FusedForward(model) if reason is None else Forward(model, reason)
+    if reason is not None:
+        return Forward(model, reason)
+    fused = FusedForward(model)
+    reason = _difference(model, fused)
+    return fused if reason is None else Forward(model, reason)
+
+
+def _difference(model: PreTrainedModel, fused: FusedForward) -> str | None:
+    """That logits of some tokens, then of one more on the cache, are not the model's own; `None` where they differ by rounding.
+
+    A scale that was changed, a patched function of transformers and an attention of one's own are seen in nothing else.
+    """
+    with evaluation(model), torch.inference_mode():
+        ours, theirs = (_tried(model, forward).double() for forward in (fused, Forward(model)))
+    known = theirs.isfinite()
+    most = float((ours - theirs).abs().where(known, 0).nan_to_num(nan=torch.inf).max())
+    if most <= DIFFERENCE.get(model.dtype, 0.1) * float(theirs.abs().where(known, 0).max()):
+        return None
+    return f"its own logits differ from those of a fused forward by {most:.2g}: its attributes or functions were changed"
+
+
+def _tried(model: PreTrainedModel, forward: Forward) -> Tensor:
+    """Logits after tokens spread over the vocabulary, the last of them read on the cache."""
+    count = min(TRIED, context_limit(model))
+    ids = torch.linspace(0, model.get_input_embeddings().weight.shape[0] - 1, count).long()[None]  # type: ignore[union-attr]
+    where, cache = torch.arange(count)[None], new_cache(model)
+    parts = [part for part in (slice(0, count - 1), slice(count - 1, count)) if part.start < part.stop]
+    return torch.cat([forward(ids[:, part], cache, where[:, part], None, logits_to_keep=count) for part in parts], 1)
 
 
 def why_eager(model: PreTrainedModel, *, eager: bool) -> str | None:
@@ -231,6 +265,10 @@ def why_not_fused(model: PreTrainedModel) -> str | None:
         return f"{name}'s layers are not one of {', '.join(FAMILIES)}"
     if config.hidden_act != "silu":
         return f"its activation is {config.hidden_act}"
+    if autocast("cpu") is not None:
+        return "autocast is on"
+    if len(model.model.layers) != config.num_hidden_layers:
+        return f"it has {len(model.model.layers)} layers, and its configuration names {config.num_hidden_layers}"
     kinds = module_kinds(model)
     for path, module in model.named_modules():
         parts = vars(module)

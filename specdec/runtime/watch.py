@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as of_torch
+from transformers import PreTrainedConfig
 
 SAMPLED = 16
 """Values of each tensor that are compared."""
@@ -56,6 +57,14 @@ class Watch:
         self._tensors: list[dict[str, Any]] = [parts[kind] for parts in own for kind in ("_parameters", "_buffers")]
         self._hooks = hooks_of(self.modules)
         self._adapters = [vars(module) for module in self.modules if hasattr(module, "_disable_adapters")]
+        self._scales = [
+            (parts, name)
+            for parts in own
+            for name, value in parts.items()
+            if type(value) is float  # scales: `scaling`, `variance_epsilon`
+        ]
+        configs = [parts["config"] for parts in own if isinstance(parts.get("config"), PreTrainedConfig)]
+        self._configs = [vars(config) for config in {id(config): config for config in configs}.values()]
         tensors = self._held()
         self._here = [sample for tensor in tensors if (sample := _sample_here(tensor)) is not None]
         self._elsewhere = [i for i, tensor in enumerate(tensors) if type(tensor) in PLAIN and tensor.device.type not in NEAR]
@@ -71,12 +80,15 @@ class Watch:
         return [tensor for tensor in chain.from_iterable(map(dict.values, self._tensors)) if tensor is not None]
 
     def _form_of(self, tensors: Sequence[Tensor]) -> tuple[Any, ...]:
-        """Everything but the values: modules, replaced forwards, hooks, adapters, and the tensors by address and version."""
+        """Everything but the values: modules, forwards, hooks, adapters, scales, configuration, autocast, tensor addresses."""
         return (
             list(map(id, chain.from_iterable(map(dict.values, self._children)))),
             [parts.get("forward") for parts in self._own],
             list(chain.from_iterable(self._hooks)),
             [str([parts.get(name) for name in SWITCHES]) for parts in self._adapters],
+            [parts.get(name) for parts, name in self._scales],
+            [str([value for value in config.values() if not isinstance(value, PreTrainedConfig)]) for config in self._configs],
+            autocast(tensors[0].device.type) if tensors else None,
             list(map(id, tensors)),
             _each(Tensor.data_ptr, tensors),
             _each(attrgetter("_version"), tensors),
@@ -86,6 +98,11 @@ class Watch:
         """A sample of the values. Tensors must be where they were, since samples on a CPU are looked at in place."""
         here = np.concatenate(self._here).tobytes() if self._here else b""
         return here, _values_elsewhere([tensors[i] for i in self._elsewhere])
+
+
+def autocast(device: str) -> torch.dtype | None:
+    """The type that autocast now computes in on this kind of device; `None` where it is off."""
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
 
 
 def hides_changes(modules: Sequence[nn.Module]) -> bool:

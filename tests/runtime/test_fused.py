@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from decodes import generated
 from tiny_models import minuscule
 from torch import Tensor, nn
+from transformers.models.llama import modeling_llama
 
 from specdec import DecodingStrategy, Pair, create, decode
 from specdec.loading import is_native
@@ -199,3 +201,62 @@ def test_a_cpu_gets_the_format_of_the_checkpoint_if_it_has_it(
         assert pair.target.dtype == torch.float64
     assert not is_native(torch.float16, "cpu")
     assert is_native(torch.float16, "cuda:1")
+
+
+def scaled(of: Any, _: pytest.MonkeyPatch) -> None:
+    of.model.layers[0].self_attn.scaling = 1.0
+
+
+def more_epsilon(of: Any, _: pytest.MonkeyPatch) -> None:
+    of.model.layers[0].input_layernorm.variance_epsilon = 5.0
+
+
+def patched_rotation(_: Any, patch: pytest.MonkeyPatch) -> None:
+    rotate = modeling_llama.apply_rotary_pos_emb
+    patch.setattr(modeling_llama, "apply_rotary_pos_emb", lambda q, k, *more: rotate(q, k * 0.5, *more))
+
+
+def patched_norm(_: Any, patch: pytest.MonkeyPatch) -> None:
+    forward = modeling_llama.LlamaRMSNorm.forward
+    patch.setattr(modeling_llama.LlamaRMSNorm, "forward", lambda self, x: forward(self, x) * 1.5)
+
+
+def fewer_layers(of: Any, _: pytest.MonkeyPatch) -> None:
+    of.config.num_hidden_layers = 1
+
+
+def cut_layers(of: Any, _: pytest.MonkeyPatch) -> None:
+    of.model.layers = of.model.layers[:1]
+
+
+@pytest.mark.parametrize("change", [scaled, more_epsilon, patched_rotation, patched_norm, fewer_layers, cut_layers])
+def test_what_no_module_shows_is_seen_in_the_logits(monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
+    of = model("llama", VOCABULARY, seed=1)
+    change(of, monkeypatch)
+    pair = Pair(of, lane="inline")
+    tokens = decode(pair, create("autoregressive"), [1, 2, 3], max_new_tokens=12, temperature=0).tokens
+    assert tuple(tokens) == generated(of, (1, 2, 3), 12)
+    reason = pair.why_eager()["target"] or ""
+    assert "its own logits differ from those of a fused forward by" in reason or "its configuration names" in reason
+
+
+@pytest.mark.parametrize("change", [scaled, more_epsilon, fewer_layers])
+def test_a_pair_that_is_warm_sees_changed_numbers_and_configurations(monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
+    of = model("llama", VOCABULARY, seed=1)
+    pair, strategy = Pair(of, lane="inline"), create("autoregressive")
+    before = decode(pair, strategy, [1, 2, 3], max_new_tokens=12, temperature=0).tokens
+    change(of, monkeypatch)
+    after = decode(pair, strategy, [1, 2, 3], max_new_tokens=12, temperature=0).tokens
+    assert tuple(after) == generated(of, (1, 2, 3), 12) != tuple(before)
+
+
+def test_autocast_runs_the_models_own_forward() -> None:
+    of = model("llama", VOCABULARY, seed=1, dtype=torch.float32)
+    pair, strategy = Pair(of, lane="inline"), create("autoregressive")
+    assert pair.why_eager() == {"target": None}
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        tokens = decode(pair, strategy, [1, 2, 3], max_new_tokens=12, temperature=0).tokens
+        assert tuple(tokens) == generated(of, (1, 2, 3), 12)
+        assert pair.why_eager() == {"target": "autocast is on"}
+    decode(pair, strategy, [1, 2, 3], max_new_tokens=1)
+    assert pair.why_eager() == {"target": None}
