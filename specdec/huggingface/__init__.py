@@ -16,7 +16,7 @@ from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from specdec.decoding import Decoding, decode
 from specdec.errors import InputError
-from specdec.huggingface.inputs import Prompts, prompts_of, require_own_inputs, require_plain_rows
+from specdec.huggingface.inputs import Prompts, prompts_of, require_one_border, require_own_inputs, require_plain_rows
 from specdec.huggingface.options import require_possible, require_text_only
 from specdec.huggingface.outputs import as_dictionary, sequences_of
 from specdec.huggingface.rows import Endings, Group, endings_of, grouped
@@ -57,6 +57,7 @@ def generate(
         require_own_inputs(model)
         prompts = prompts_of(input_ids, prepared)
         endings = endings_of(criteria, len(prompts), prompts.width, scored=bool(config.output_scores))
+        require_one_border(model, prompts, endings.max_new_tokens)
         groups = grouped(prompts, processors, endings.criteria)
         temperature = 1.0 if config.do_sample else 0.0  # the processors hold the other one
         with _pair(model, draft, given.get("assistant_model")) as pair, evaluation(model):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from specdec.errors import InputError
-from specdec.runtime.cache import CACHE_NAMES
+from specdec.runtime.cache import CACHE_NAMES, stretched_beyond
 from specdec.runtime.probe import difference_in_generate
 
 ATTENTION_MASK, POSITION_IDS = "attention_mask", "position_ids"
@@ -75,6 +75,19 @@ def require_own_inputs(model: Any) -> None:
         raise InputError(
             f"{other} prepares the inputs of this {type(model).__name__}, as for a soft prompt, and a strategy feeds "
             "tokens alone: call generate without custom_generate"
+        )
+
+
+def require_one_border(model: Any, prompts: Prompts, max_new_tokens: int | None) -> None:
+    """Refuse padded rows that cross longrope's border: `generate` turns all of them by the angles of the longest."""
+    border, shortest = stretched_beyond(model), prompts.width - max(prompts.padding)
+    if border is None or not any(prompts.padding) or shortest > border:
+        return
+    room = border - prompts.width + 1  # the last token is not read
+    if max_new_tokens is None or max_new_tokens > room:
+        raise InputError(
+            f"{model.config.model_type} with longrope turns keys by other angles after {border} tokens, and in a padded batch "
+            "by the longest row: decode prompts one at a time, without padding"
         )
 
 

@@ -181,3 +181,23 @@ def test_longrope_of_families_that_do_not_read_again_is_refused_across_the_borde
         decode(pair, strategy, (1, 2, 3, 4), max_new_tokens=8, temperature=0, eos=())
     with pytest.raises(InputError, match="max_new_tokens=1 at most"):
         of.generate(torch.tensor([[1] * 10]), custom_generate=strategy, draft=pair, max_new_tokens=2)
+
+
+def test_padded_rows_do_not_cross_the_border_of_longrope() -> None:
+    """`generate` turns all rows by the angles of the longest, and reads again by the padded length."""
+    of = stretched()
+    of.set_attn_implementation("sdpa")  # eager attention of wholly hidden rows is NaN
+    of.generation_config.eos_token_id, of.generation_config.pad_token_id = None, 0
+    pair, strategy = Pair(of, of, lane="inline"), create("speculative", draft_length=3)
+
+    def padded(tokens: int, *lengths: int) -> Any:
+        ids = torch.tensor([[0] * (max(lengths) - length) + [1 + i % 9 for i in range(length)] for length in lengths])
+        options: dict[str, Any] = {"attention_mask": (ids > 0).long(), "max_new_tokens": tokens}
+        ours = of.generate(ids, custom_generate=strategy, draft=pair, **options)
+        return torch.equal(ours, of.generate(ids, **options))
+
+    assert padded(5, 4, 6)
+    assert padded(8, 11, 14)
+    for tokens, lengths in ((6, (4, 6)), (2, (4, 14))):
+        with pytest.raises(InputError, match=r"longrope .* in a padded batch by the longest row: decode prompts one at a time"):
+            padded(tokens, *lengths)
