@@ -183,7 +183,7 @@ def configuration(model: PreTrainedModel, prompt_tokens: int, options: Options) 
     maker: Any = model
     with _transformers(model):
         config, _ = maker._prepare_generation_config(None, **overlay)
-        _refuse(config)
+        _refuse(config, own)
         if "max_new_tokens" not in overlay and own.max_new_tokens is None and own.max_length <= prompt_tokens:
             raise InputError(
                 f"the prompt has {prompt_tokens} tokens and the checkpoint's max_length is {own.max_length}: "
@@ -215,7 +215,7 @@ def _transformers(model: PreTrainedModel) -> Generator[None]:
             ) from error
 
 
-def _refuse(config: GenerationConfig) -> None:
+def _refuse(config: GenerationConfig, own: Any) -> None:
     """Refuse by name what changes outputs and is not implemented."""
     values = {name: getattr(config, name, None) for name in REFUSED}
     mode = config.get_generation_mode().value
@@ -226,6 +226,8 @@ def _refuse(config: GenerationConfig) -> None:
         "token_healing": bool(values["token_healing"]),
         "cache_implementation": values["cache_implementation"] in ("quantized", "paged"),
         "is_assistant": bool(values["is_assistant"]),
+        # generate has a top_k of 50 where none is named, and penalty_alpha works with it
+        "penalty_alpha": own.top_k is None and config.do_sample is not True and (values["penalty_alpha"] or 0) > 0,
         "assistant_ensemble_weight": mode == "assisted_generation" and values["assistant_ensemble_weight"] is not None,
     }
     modes = {"contrastive_search": "penalty_alpha", "dola_generation": "dola_layers", "group_beam_search": "num_beam_groups"}

@@ -262,6 +262,7 @@ def test_complete_settings_leave_the_checkpoint_out(pair: Pair, monkeypatch: pyt
         ({"token_healing": True}, "token_healing=True"),
         ({"cache_implementation": "quantized"}, "cache_implementation='quantized'"),
         ({"penalty_alpha": 0.6, "top_k": 4}, "penalty_alpha=0.6"),
+        ({"penalty_alpha": 0.6}, "penalty_alpha=0.6"),
         ({"dola_layers": "low"}, "dola_layers='low'"),
         ({"force_words_ids": [[3]]}, r"force_words_ids=\[\[3\]\]"),
         ({"is_assistant": True}, "is_assistant"),
