@@ -94,6 +94,7 @@ class Pair:
         self._costs: dict[bool, Costs] = {}
         self._target_lane: Lane | None = None
         self._draft_lane: Lane | None = None
+        self._draft_vocabulary: int | None = None
         self._watches: dict[str, Watch] = {}
         self.lock = threading.RLock()
         self.user: object = None
@@ -230,7 +231,7 @@ class Pair:
         The first call makes the lane, and may start a process. A lane whose process was lost is replaced by a new one.
         """
         if self.draft is not None and (self._draft_lane is None or self._draft_lane.ended):
-            self._draft_plan = admit(self.draft)
+            self._draft_plan, self._draft_vocabulary = admit(self.draft), self.vocabulary
             given = self._draft_plan, self.vocabulary, self.matching, self._small
             new_drafter = drafter_of(self.draft, *given, eager=self.eager)
             self._watches |= {f"draft {number}": Watch(model) for number, model in enumerate(new_drafter.models)}
@@ -256,7 +257,8 @@ class Pair:
         if self._target_lane is not None and self._stale(self._target_lane, [self._watches["target"]]):
             self._target_lane.close()
             self._target_lane = None
-        if draft and self._draft_lane is not None and self._stale(self._draft_lane, self._drafting()):
+        resized = self._draft_vocabulary != self.vocabulary
+        if draft and self._draft_lane is not None and (self._stale(self._draft_lane, self._drafting()) or resized):
             self._draft_lane.close()
             self._draft_lane = None
 

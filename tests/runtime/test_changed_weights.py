@@ -252,6 +252,18 @@ def test_texts_are_read_again_where_a_model_may_change_unseen(original: Any, sim
     assert seen[0] != seen[1]
 
 
+@pytest.mark.parametrize("size", [8, 20])
+def test_a_draft_follows_a_target_that_was_resized(original: Any, similar: Any, size: int) -> None:
+    target = copy.deepcopy(original)
+    with Pair(target, similar, lane="inline") as pair:
+        decode(pair, SPECULATIVE, PROMPT, max_new_tokens=TOKENS, temperature=0)
+        target.resize_token_embeddings(size)
+        assert decode(pair, SPECULATIVE, PROMPT, max_new_tokens=TOKENS, temperature=0).tokens == greedy_tokens(
+            target, PROMPT, TOKENS
+        )
+        decode(pair, SPECULATIVE, PROMPT, max_new_tokens=TOKENS, temperature=1, seed=0)
+
+
 # --- adapters --------------------------------------------------------------------------------------------------------
 
 
