@@ -58,6 +58,7 @@ def admit(model: PreTrainedModel) -> CachePlan:
     """
     require_causal(model)
     _require_steady_rows(model)
+    _require_plain_adapters(model)
     modules = list(model.modules())
     attention = model.config._attn_implementation  # pyright: ignore[reportPrivateUsage]
     replaced = [(i, id(vars(module)["forward"])) for i, module in enumerate(modules) if "forward" in vars(module)]
@@ -93,6 +94,19 @@ def _require_steady_rows(model: PreTrainedModel) -> None:
             raise PairError(
                 f"{name or 'the model'} is quantised dynamically by torch: its logits change with the width of a forward; "
                 "quantise weights only, as torchao does"
+            )
+
+
+def _require_plain_adapters(model: Any) -> None:
+    """Raise `PairError` for an active aLoRA adapter: it works from the tokens that invoke it on, which `generate` looks for."""
+    configs: dict[str, Any] = getattr(model, "peft_config", None) or {}
+    layers: list[Any] = [module for module in model.modules() if hasattr(module, "_disable_adapters")] if configs else []
+    active = {name for layer in layers if not layer.disable_adapters for name in layer.active_adapters}
+    for name in sorted(active):
+        if getattr(configs.get(name), "alora_invocation_tokens", None):
+            raise PairError(
+                f"adapter {name} is an aLoRA, which works from its alora_invocation_tokens on, and is told no tokens here: "
+                "disable it, or call generate without custom_generate"
             )
 
 

@@ -212,6 +212,17 @@ def test_a_model_is_admitted_again_after_hooks(who: str) -> None:
     assert list(decode(pair, strategy, prompt, max_new_tokens=4).tokens) == list(greedy_tokens(target, prompt, 4))
 
 
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft asks for it
+def test_an_adapter_that_tokens_invoke_is_refused_while_it_is_active() -> None:
+    config = LoraConfig(r=2, target_modules=["q_proj"], alora_invocation_tokens=[5, 6], task_type="CAUSAL_LM")
+    adapted: Any = get_peft_model(model("llama", VOCABULARY, seed=1), config)
+    for of in (adapted, adapted.get_base_model()):
+        with pytest.raises(PairError, match=r"adapter default is an aLoRA, .*: disable it, or"):
+            Pair(of, lane="inline")
+        with adapted.disable_adapter():
+            admit(of)
+
+
 # --- cost ------------------------------------------------------------------------------------------------------------
 
 
