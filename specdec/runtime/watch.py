@@ -36,7 +36,7 @@ INTEGERS: dict[int, torch.dtype] = {1: torch.uint8, 2: torch.int16, 4: torch.int
 """Types to compare values as, bit by bit, by their bytes."""
 
 
-KNOWN = ("torch", "transformers", "peft")
+KNOWN = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "compressed_tensors", "gptqmodel", "hqq", "torchao")
 """Packages whose modules compute with nothing but what a `Watch` compares."""
 
 
