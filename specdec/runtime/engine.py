@@ -126,7 +126,8 @@ class Engine:
     def _verdict(self, slot: Slot, effect: Verify) -> Verdict:
         """The verdict on a guess, by the slot's rule."""
         scoring: Scoring = effect.scores.rows
-        guess = effect.guess[: scoring.positions]  # shorter than asked only where the context is full, which ends the output
+        # shorter than asked only where the context is full, which ends the output, or where a row fails
+        guess = effect.guess[: scoring.positions]
         guess = self._draft.arrived(guess)  # what is lost with the draft's lane may leave it empty
         bonus = (effect.bonus or not guess.drafted) and len(guess) < scoring.positions
         tokens = guess.tokens
@@ -139,4 +140,6 @@ class Engine:
             decision = slot.rule(TensorWindow(guess, scoring.p), bonus, slot.dice)
         certain = 0 if slot.written else sum([drafted.q is None for drafted in guess.drafted])  # those are counted already
         slot.statistics.count_round(decision.accepted, len(tokens), certain)
+        if scoring.failure is not None and decision.accepted == len(tokens):
+            slot.failure = scoring.failure  # the next row is needed, unless the output ends here
         return Verdict.of(guess, decision.accepted, decision.token)

@@ -32,14 +32,17 @@ class OpenFork:
         window = len(request.fan_outs) - 1
         self._text = Tokens.of(request.context)
         self._first = len(self._text) - window
-        scores = sampler.processed(logits, self._text)
-        self.broken = bool((scores.amax(-1) < torch.inf).logical_not().any())  # NaN too
-        self.outcomes = [] if self.broken else self._foreseen(scores)
+        try:
+            scores = sampler.processed(logits, self._text)
+        except Exception:  # of a processor, behind what may be the last token: nothing is foreseen
+            scores = None
+        self.broken = scores is not None and bool((scores.amax(-1) < torch.inf).logical_not().any())  # NaN too
+        self.outcomes = [] if self.broken or scores is None else self._foreseen(scores)
         self.tails: list[list[int]] = [[] for _ in self.outcomes]
         self.rows: list[Tensor] = []
         self._ended = [False] * len(self.outcomes)
         uniforms = torch.tensor(request.uniforms[: request.length * len(self.outcomes)], dtype=torch.float64)
-        self._uniforms = None if sampler.greedy else uniforms.to(scores.device).view(-1, request.length)
+        self._uniforms = None if sampler.greedy else uniforms.to(logits.device).view(-1, request.length)
 
     def _foreseen(self, scores: Tensor) -> list[tuple[int, int]]:
         """The outcomes that come first in the race by which the target will pick its token; when greedy, the likeliest."""
@@ -74,7 +77,11 @@ class OpenFork:
         step = len(self.rows) if self._uniforms is not None else max(map(len, self.tails))
         if step == self.request.length:
             return
-        scores = self._processed(logits)
+        try:
+            scores = self._processed(logits)
+        except Exception:  # as above
+            self._ended = [True] * len(self.tails)
+            return
         stop = self.request.stop
         if self._uniforms is not None or stop is not None:
             self.rows.append(scores.softmax(-1))

@@ -88,7 +88,10 @@ class Staged:
             ScoreRequest(draft.request.slot, draft.context + guess, len(guess) + 1)
             for draft, guess in zip(drafts, guesses, strict=True)
         ]
-        for draft, guess, scoring in zip(drafts, guesses, self._middle.score(wanted), strict=True):
+        scorings = self._middle.score(wanted)
+        if any(scoring.failure is not None for scoring in scorings):
+            raise ModelError("a row failed")
+        for draft, guess, scoring in zip(drafts, guesses, scorings, strict=True):
             add(draft, guess, scoring)
 
     def _guesses(self, drafts: Sequence[OpenDraft]) -> list[list[int]]:

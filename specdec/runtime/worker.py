@@ -180,9 +180,10 @@ class Worker:
         best = self._over(Sampler.best, wanted, logits) if greedy else nothing
         rows = self._over(Sampler.probabilities, wanted, logits) if stops or not greedy else nothing
         for draft, own, token, row in zip(drafts, logits, best, rows, strict=True):
-            if isinstance(token, ModelError) or isinstance(row, ModelError):
-                reason = str(token if isinstance(token, ModelError) else row)
-                draft.fail("" if self._has_no_such_token(draft, own) else reason)
+            if isinstance(token, Exception) or isinstance(row, Exception):
+                failure = token if isinstance(token, Exception) else row
+                ours = isinstance(failure, ModelError) and not self._has_no_such_token(draft, own)
+                draft.fail(str(failure) if ours else "")  # a processor may fail behind a last token; else the target says so
             elif token is not None:
                 draft.add(int(token), None if row is None else row[0])
                 if draft.request.stop is not None and row is not None:
@@ -212,7 +213,7 @@ class Worker:
 
     def _over(
         self, choose: Callable[[Sampler, Tensor, Sequence[int]], Tensor], wanted: Sequence[Wanted], logits: Sequence[Tensor]
-    ) -> list[Tensor | ModelError]:
+    ) -> list[Tensor | Exception]:
         """`choose(sampler, logits, context)` of every sequence, in one call where the results depend on no context."""
         samplers = [self._samplers[slot] for slot, _, _ in wanted]
         first = samplers[0]
@@ -221,14 +222,26 @@ class Worker:
                 return list(choose(first, torch.cat(list(logits)), ()).split([len(own) for own in logits]))
             except ModelError:
                 pass  # one of the sequences failed: the loop finds out which
-        found: list[Tensor | ModelError] = []
-        for sampler, own, (_, context, _) in zip(samplers, logits, wanted, strict=True):
-            try:
-                found.append(choose(sampler, own, context))
-            except ModelError as error:
-                self._runner.forget()  # a static cache may hold NaN now, and no mask hides that
-                found.append(error)
-        return found
+        return [
+            self._chosen(choose, sampler, own, context)
+            for sampler, own, (_, context, _) in zip(samplers, logits, wanted, strict=True)
+        ]
+
+    def _chosen(
+        self,
+        choose: Callable[[Sampler, Tensor, Sequence[int]], Tensor],
+        sampler: Sampler,
+        logits: Tensor,
+        context: Sequence[int],
+    ) -> Tensor | Exception:
+        """`choose(sampler, logits, context)`, or what a model or a logits processor raised."""
+        try:
+            return choose(sampler, logits, context)
+        except ModelError as error:
+            self._runner.forget()  # a static cache may hold NaN now, and no mask hides that
+            return error
+        except Exception as error:  # anything, since processors are other people's code
+            return error
 
     def fork(self, requests: Sequence[ForkRequest]) -> list[Forking]:
         """Prepare branches for every request: one forward over each window, then a forward over all branches for each token.
@@ -263,7 +276,11 @@ class Worker:
         return [Drafting(fork.tails[branch], fork.q(branch), 0.0)]
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Scoring]:
-        """Score the positions of every request, all in one forward."""
+        """Score the positions of every request, all in one forward.
+
+        Scores end before the first row that fails. A guess may stand behind the last token of an answer, where `generate` never
+        asks a logits processor. Raises what the first row raises.
+        """
         start = time.perf_counter()
         for request in requests:
             most = max(request.context[1 - request.positions :], default=0) if request.positions > 1 else 0
@@ -275,15 +292,36 @@ class Worker:
         with torch.inference_mode():
             logits = self._logits(requests)
             greedy = self._samplers[requests[0].slot].greedy
-            chosen = self._over(Sampler.best if greedy else Sampler.probabilities, requests, logits)
-        best_tokens = [own.tolist() if greedy and isinstance(own, Tensor) else None for own in chosen]
+            choose = Sampler.best if greedy else Sampler.probabilities
+            chosen = [
+                (own, None) if isinstance(own, Tensor) else self._rows_before(own, choose, request, rows)
+                for own, request, rows in zip(self._over(choose, requests, logits), requests, logits, strict=True)
+            ]
+        best_tokens = [own.tolist() if greedy else None for own, _ in chosen]
         seconds = time.perf_counter() - start
-        found: list[Scoring] = []
-        for request, own, best in zip(requests, chosen, best_tokens, strict=True):
-            if isinstance(own, ModelError):
-                raise own
-            found.append(Scoring(None if best is not None else own, best, request.positions, seconds))
-        return found
+        return [
+            Scoring(None if greedy else own, best, len(own), seconds, failure)
+            for (own, failure), best in zip(chosen, best_tokens, strict=True)
+        ]
+
+    def _rows_before(
+        self,
+        failure: Exception,
+        choose: Callable[[Sampler, Tensor, Sequence[int]], Tensor],
+        request: ScoreRequest,
+        logits: Tensor,
+    ) -> tuple[Tensor, Exception]:
+        """What is chosen by the rows before the first that fails, and its failure. Raises that of the first row."""
+        first, found = len(request.context) - len(logits) + 1, list[Tensor]()
+        for i in range(len(logits)):
+            own = self._chosen(choose, self._samplers[request.slot], logits[i : i + 1], request.context[: first + i])
+            if isinstance(own, Exception):
+                failure = own
+                break
+            found.append(own)
+        if not found:
+            raise failure
+        return torch.cat(found), failure
 
 
 @dataclass(frozen=True, eq=False)
