@@ -97,8 +97,8 @@ class Trials:
             raise InputError("a plan is for requests that arrive by themselves: give --arrivals or --trace, not --concurrency")
         if len(self.workload) < 100:
             raise InputError(f"{len(self.workload)} requests do not show a percentile: give at least 100, better 3000")
-        if any(one.quantity == "tpot" for one in self.objectives) and self.workload.output_tokens.max() < 2:
-            raise InputError("an answer of one token has no TPOT, and all answers are: leave the objectives of TPOT out")
+        if {one.quantity for one in self.objectives} == {"tpot"} and self.workload.output_tokens.max() < 2:
+            raise InputError("an answer of one token has no TPOT, and all are: give an objective of TTFT or E2E, or none")
 
     @cached_property
     def workload(self) -> Workload:
