@@ -229,9 +229,10 @@ AUTO = create("speculative", draft_length="auto")
 @pytest.mark.parametrize("strategy", [create("pearl", draft_length="auto"), AUTO, create("adaptive")], ids=str)
 def test_decoding_goes_on_without_a_draft_that_is_lost_while_it_is_timed(target: Any, lane_name: str, strategy: Any) -> None:
     """A draft length `"auto"` and `adaptive` time the models before the first token."""
-    lost = resembling(target, 0.1)
+    lost, memory = resembling(target, 0.1), Memory()
+    lost.register_forward_pre_hook(memory)
     with Pair(target, lost, lane=lane_name, eager=True) as pair:
-        lost.register_forward_pre_hook(failing)
+        memory.full = True
         with pytest.warns(RuntimeWarning, match="goes on without the draft: .* failed in a forward .out of memory"):
             results = decode(pair, strategy, [[1], [2]], batch_size=2, max_new_tokens=6, temperature=0)
     assert [result.tokens for result in results] == [greedy_tokens(target, [first], 6) for first in (1, 2)]
@@ -239,16 +240,23 @@ def test_decoding_goes_on_without_a_draft_that_is_lost_while_it_is_timed(target:
 
 
 def test_a_target_that_is_lost_while_it_is_timed_is_an_error(target: Any) -> None:
-    lost = resembling(target, 0.0)
+    lost, memory = resembling(target, 0.0), Memory()
+    lost.register_forward_pre_hook(memory)
     with Pair(lost, target, lane="inline", eager=True) as pair:
-        lost.register_forward_pre_hook(failing)
+        memory.full = True
         error, warning = pytest.raises(ModelError, match="out of memory"), pytest.warns(RuntimeWarning, match="goes on without")
         with error, warning:
             decode(pair, AUTO, [1], max_new_tokens=6, temperature=0)
 
 
-def failing(*_: Any) -> None:
-    raise RuntimeError("out of memory")
+class Memory:
+    """A hook that raises once the memory is `full`. It is there from the start: a model with a new hook is probed again."""
+
+    full = False
+
+    def __call__(self, *_: Any) -> None:
+        if self.full:
+            raise RuntimeError("out of memory")
 
 
 def broken(of: Any) -> Any:
