@@ -102,7 +102,8 @@ class Watch:
 
 def autocast(device: str) -> torch.dtype | None:
     """The type that autocast now computes in on this kind of device; `None` where it is off."""
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    known = torch.amp.is_autocast_available(device)  # not of weights that lie nowhere yet
+    return torch.get_autocast_dtype(device) if known and torch.is_autocast_enabled(device) else None
 
 
 def hides_changes(modules: Sequence[nn.Module]) -> bool:

@@ -219,17 +219,17 @@ def test_a_broken_sequence_leaves_no_trace_for_those_that_come_after() -> None:
 
 
 def test_a_target_that_fails_hands_over_what_is_committed(monkeypatch: pytest.MonkeyPatch) -> None:
-    pair = pair_of("llama", eager=True)
-    whole = decode(pair, create("speculative", draft_length=2), [1, 2], max_new_tokens=12, temperature=1, seed=3)
-    forwards = 0
+    pair, left = pair_of("llama", eager=True), 10**9
 
     def exhausted(*_: Any) -> None:
-        nonlocal forwards
-        forwards += 1
-        if forwards > 4:
+        nonlocal left
+        left -= 1
+        if left < 0:
             raise RuntimeError("out of memory\nand much more")
 
-    pair.target.register_forward_pre_hook(exhausted)
+    pair.target.register_forward_pre_hook(exhausted)  # before the first decode: a model with a new hook is probed again
+    whole = decode(pair, create("speculative", draft_length=2), [1, 2], max_new_tokens=12, temperature=1, seed=3)
+    left = 4
     with pytest.raises(ModelError, match=r"failed in a forward \(out of memory\): check its memory") as failure:
         decode(pair, create("speculative", draft_length=2), [1, 2], max_new_tokens=12, temperature=1, seed=3)
     [partial] = failure.value.results

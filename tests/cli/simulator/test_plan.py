@@ -280,7 +280,7 @@ def test_what_nothing_meets_is_said_with_how_far_it_is_missed(run: Run, runs: st
         ((*GPU, *TRAFFIC, "--objective-ttft", "1s"), "give --ttft-p99"),
         ((*GPU, *TRAFFIC, "--ttft-p99", "0ms"), "ttft-p99 of 0 s cannot be met"),
         ((*GPU, *TRAFFIC, "--ttft-p99", "500"), "no duration"),
-        ((*GPU, *TRAFFIC, "--price", "0"), "a price of 0 makes"),
+        ((*GPU, *TRAFFIC, "--price", "0"), "a price of 0 does not tell plans apart"),
         ((*GPU, *TRAFFIC, "--emit", "tgi"), "--emit tgi is not known"),
         ((*GPU, *TRAFFIC, "--strategy", "prompt_lookup"), "prompt_lookup"),
         ((*GPU, *TRAFFIC, "--dataset", "chat"), "--dataset has no effect without --from"),
