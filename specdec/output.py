@@ -69,17 +69,12 @@ class Output:
 
     def start(self, round: Generator[Waiting, None, Any]) -> None:
         """Begin a round."""
-        self.round, self.slot.failure = round, None
+        self.round = round
         self._accepted = self.slot.statistics.accepted_tokens
 
     def end(self, state: Any) -> tuple[int, ...]:
-        """End the round with its new state. Returns its tokens that belong to the output.
-
-        Raises the failure of a row after all of them if the output does not end with them.
-        """
+        """End the round with its new state. Returns its tokens that belong to the output."""
         new_tokens, reason = self.ending.cut(committed(self.state), committed(state), len(self.tokens))
-        if self.slot.failure is not None and reason is None:
-            raise self.slot.failure
         self.slot.statistics.new_tokens += len(new_tokens)
         self.state, self.finished_by = state, reason  # last: what raises above (a stop, Ctrl-C) leaves the output as it was
         self.tokens += new_tokens

@@ -126,7 +126,8 @@ class Engine:
     def _verdict(self, slot: Slot, effect: Verify) -> Verdict:
         """The verdict on a guess, by the slot's rule."""
         scoring: Scoring = effect.scores.rows
-        # shorter than asked only where the context is full, which ends the output, or where a row fails
+        # Shorter than asked only where the context is full, which ends the output, or before a row that fails. That row is the
+        # first of the next scores if the output goes on, and its failure is raised then.
         guess = effect.guess[: scoring.positions]
         guess = self._draft.arrived(guess)  # what is lost with the draft's lane may leave it empty
         bonus = (effect.bonus or not guess.drafted) and len(guess) < scoring.positions
@@ -140,6 +141,4 @@ class Engine:
             decision = slot.rule(TensorWindow(guess, scoring.p), bonus, slot.dice)
         certain = 0 if slot.written else sum([drafted.q is None for drafted in guess.drafted])  # those are counted already
         slot.statistics.count_round(decision.accepted, len(tokens), certain)
-        if scoring.failure is not None and decision.accepted == len(tokens):
-            slot.failure = scoring.failure  # the next row is needed, unless the output ends here
         return Verdict.of(guess, decision.accepted, decision.token)

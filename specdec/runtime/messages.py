@@ -98,16 +98,14 @@ class Scoring:
 
     `p`             the target's rows, shape (positions, vocabulary); `None` when greedy
     `best`          the greedy choice at each position; `None` when sampling
-    `positions`     how many were scored
+    `positions`     how many were scored: fewer than asked where the row after them failed
     `busy_seconds`  wall seconds of the whole forward, which may serve several sequences
-    `failure`       why the row after these cannot be had: a logits processor failed, or it is no distribution
     """
 
     p: Tensor | None
     best: list[int] | None
     positions: int
     busy_seconds: float
-    failure: Exception | None = None
 
 
 def with_ticket(ticket: int, request: bytes) -> bytes:

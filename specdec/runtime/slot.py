@@ -14,13 +14,11 @@ class Slot:
     """One sequence in the engine: its sampling, its verification rule, its random numbers, its counts.
 
     `index` is its slot in both caches. `written` says whether its draft writes text, whose tokens are certain guesses.
-    `failure` is that of a row behind the last token of the round under way.
     All randomness of a decode is drawn here, so it does not depend on who else decodes.
     """
 
     index = 0
     written = False
-    failure: Exception | None = None
 
     def __init__(self, seed: object, verification: str | Rule = "token", sampling: Sampling | None = None) -> None:
         self.sampling = sampling or Sampling()

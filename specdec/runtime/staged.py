@@ -20,7 +20,6 @@ from itertools import takewhile
 import torch
 from transformers import PreTrainedModel
 
-from specdec.errors import ModelError
 from specdec.runtime.cache import context_limit
 from specdec.runtime.messages import Drafting, DraftRequest, Forking, ForkRequest, ScoreRequest, Scoring
 from specdec.runtime.vocabulary import head_size
@@ -76,7 +75,7 @@ class Staged:
         while going_on:
             try:
                 self._step(going_on)
-            except ModelError:  # of a row that may lie behind the last token: step by step it need not come up
+            except Exception:  # of a row that may lie behind the last token: step by step it need not come up
                 return self._go_on_alone(drafts, start, answered)
             going_on = still_open(going_on, answered(), start)
         return [Drafting(draft.tokens, draft.q, draft.seconds) for draft in drafts]
@@ -88,10 +87,7 @@ class Staged:
             ScoreRequest(draft.request.slot, draft.context + guess, len(guess) + 1)
             for draft, guess in zip(drafts, guesses, strict=True)
         ]
-        scorings = self._middle.score(wanted)
-        if any(scoring.failure is not None for scoring in scorings):
-            raise ModelError("a row failed")
-        for draft, guess, scoring in zip(drafts, guesses, scorings, strict=True):
+        for draft, guess, scoring in zip(drafts, guesses, self._middle.score(wanted), strict=True):
             add(draft, guess, scoring)
 
     def _guesses(self, drafts: Sequence[OpenDraft]) -> list[list[int]]:
@@ -125,7 +121,7 @@ class Staged:
 
 def add(draft: OpenDraft, guess: Sequence[int], scoring: Scoring) -> None:
     """Sample tokens from the rows behind each prefix of `guess`, as long as they equal it."""
-    for number in range(len(guess) + 1):
+    for number in range(scoring.positions):
         if scoring.best is not None:
             token, row = scoring.best[number], None
         else:

@@ -279,7 +279,7 @@ class Worker:
         """Score the positions of every request, all in one forward.
 
         Scores end before the first row that fails. A guess may stand behind the last token of an answer, where `generate` never
-        asks a logits processor. Raises what the first row raises.
+        asks a logits processor. If the row is needed after all, it is the first of the next scores, which raise its failure.
         """
         start = time.perf_counter()
         for request in requests:
@@ -294,14 +294,13 @@ class Worker:
             greedy = self._samplers[requests[0].slot].greedy
             choose = Sampler.best if greedy else Sampler.probabilities
             chosen = [
-                (own, None) if isinstance(own, Tensor) else self._rows_before(own, choose, request, rows)
+                own if isinstance(own, Tensor) else self._rows_before(own, choose, request, rows)
                 for own, request, rows in zip(self._over(choose, requests, logits), requests, logits, strict=True)
             ]
-        best_tokens = [own.tolist() if greedy else None for own, _ in chosen]
+        best_tokens = [own.tolist() if greedy else None for own in chosen]
         seconds = time.perf_counter() - start
         return [
-            Scoring(None if greedy else own, best, len(own), seconds, failure)
-            for (own, failure), best in zip(chosen, best_tokens, strict=True)
+            Scoring(None if greedy else own, best, len(own), seconds) for own, best in zip(chosen, best_tokens, strict=True)
         ]
 
     def _rows_before(
@@ -310,8 +309,8 @@ class Worker:
         choose: Callable[[Sampler, Tensor, Sequence[int]], Tensor],
         request: ScoreRequest,
         logits: Tensor,
-    ) -> tuple[Tensor, Exception]:
-        """What is chosen by the rows before the first that fails, and its failure. Raises that of the first row."""
+    ) -> Tensor:
+        """What is chosen by the rows before the first that fails. Raises the `failure` of the first row."""
         first, found = len(request.context) - len(logits) + 1, list[Tensor]()
         for i in range(len(logits)):
             own = self._chosen(choose, self._samplers[request.slot], logits[i : i + 1], request.context[: first + i])
@@ -321,7 +320,7 @@ class Worker:
             found.append(own)
         if not found:
             raise failure
-        return torch.cat(found), failure
+        return torch.cat(found)
 
 
 @dataclass(frozen=True, eq=False)

@@ -45,10 +45,12 @@ PROCESSORS: dict[str, Callable[[], LogitsProcessor]] = {
 }
 
 
-@pytest.fixture(scope="module", params=["inline", "thread"])
+@pytest.fixture(scope="module", params=["inline", "thread", "three models"])
 def pair(request: pytest.FixtureRequest) -> Any:
     target = model("llama", VOCABULARY, seed=1)
-    with Untimed(target, resembling(target, 0.3), lane=request.param) as made:
+    draft, staged = resembling(target, 0.3), request.param == "three models"
+    small = resembling(draft, 0.3, seed=7) if staged else None
+    with Untimed(target, draft, lane="inline" if staged else request.param, small_draft=small) as made:
         yield made
 
 
