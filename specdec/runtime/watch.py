@@ -37,7 +37,7 @@ INTEGERS: dict[int, torch.dtype] = {1: torch.uint8, 2: torch.int16, 4: torch.int
 
 
 KNOWN = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "compressed_tensors", "gptqmodel", "hqq", "torchao")
-"""Packages whose modules compute with nothing but what a `Watch` compares."""
+"""Packages whose modules are taken to compute with nothing but what a `Watch` compares. No quantiser was tried."""
 
 
 class Watch:

@@ -110,7 +110,7 @@ def test_rows_without_a_distribution_end_a_draft() -> None:
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_logits_and_forks_of_slots_are_those_of_the_cpu(size: int) -> None:
-    """Some slots at a time, whose sequences grow and are cut back. Few random numbers keep away from the edges of a choice."""
+    """Some slots at a time, whose sequences grow and are cut back."""
     of, source = attending("llama"), random.Random(4)
     there, here = (Worker(one, VOCABULARY) for one in (on_gpu(of), of))
     contexts = [[source.randrange(VOCABULARY)] for _ in range(size)]
