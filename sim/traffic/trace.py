@@ -78,7 +78,8 @@ def read_trace(
 ) -> Workload:
     """The requests of a trace file; its format is found from its columns (`FORMATS`), csv or JSON lines from its content.
 
-    Arrival times start at 0 and are multiplied by `time_scale` (0.5 doubles the load); only the first `requests` are kept.
+    Arrival times start at 0 and are multiplied by `time_scale` (0.5 doubles the load); only the first `requests` are kept, and
+    a shorter trace is refused.
     `time_unit` is the unit of a clock that counts. `columns` names those of other traces: `{"arrival": ..., "input": ...,
     "output": ...}`, as many as differ. `drop_failed` leaves requests with 0 output tokens out. Raises `InputError` naming file,
     row and remedy for what is missing, empty, unsorted or not a number, and for a clock whose unit nobody says.
@@ -105,6 +106,11 @@ def read_trace(
     outputs = _numbers(path, frame[found.output], where)
     answered = _answered(path, outputs, found.output, where, drop_failed)
     failures = len(outputs) - len(answered)
+    if requests is not None and len(answered) < requests:
+        raise InputError(
+            f"{path}: holds {len(answered):,} requests with an answer, and {requests:,} are asked for: "
+            f"give --requests {len(answered)} (requests={len(answered)}), or leave it out to take them all"
+        )
     kept = answered[:requests]
     frame = frame[kept]
     read = {

@@ -219,6 +219,15 @@ def test_columns_that_are_not_there_are_refused(tmp_path: Path, columns: dict[st
         read_trace(wrote(tmp_path, "when,p,a\n0,3,4\n"), columns=columns)
 
 
+def test_a_trace_with_fewer_requests_than_are_asked_for_is_refused(tmp_path: Path) -> None:
+    path = wrote(tmp_path, GENERIC + "0,3,4\n2,3,4\n")
+    assert len(read_trace(path, requests=2)) == 2
+    with pytest.raises(InputError, match=r"holds 2 requests .* and 3 are asked for: give --requests 2"):
+        read_trace(path, requests=3)
+    with pytest.raises(InputError, match="holds 2 requests with an answer, and 3 are asked for"):
+        read_trace(wrote(tmp_path, FAILED), requests=3, drop_failed=True)
+
+
 def test_failed_requests_are_left_out_on_request(tmp_path: Path) -> None:
     path = wrote(tmp_path, FAILED)
     with pytest.raises(InputError, match=r"row 1 \(line 2\): Response tokens is 0.* \(2\) out with --drop-failed"):
