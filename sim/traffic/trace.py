@@ -175,9 +175,14 @@ def _arrivals(path: Path, written: pl.Series, found: TraceFormat, unit: TimeUnit
             raise InputError(f"{path}: {written.name} holds calendar times, which have no unit: leave --time-unit {unit} out")
         return _calendar(path, written, where)
     count = _numbers(path, written, where, "a number, or a time such as 2023-11-16 18:15:46.68")
-    named = _UNIT_IN_NAME.search(written.name)
-    if unit is None and named:
-        unit = next(name for name in UNITS if named[name])  # type: ignore[assignment]
+    if found_unit := _UNIT_IN_NAME.search(written.name):
+        named: TimeUnit = next(name for name in UNITS if found_unit[name])  # type: ignore[assignment]
+        if unit not in (None, named):
+            raise InputError(
+                f"{path}: {written.name!r} says {named}, and --time-unit {unit} was given (time_unit={unit!r}): leave "
+                "that out, or rename the column"
+            )
+        unit = named
     if unit is None:
         early, late = _SINCE_1970
         unit = next((one for one in UNITS if early < count[0] * UNITS[one] < late), None)  # type: ignore[assignment]

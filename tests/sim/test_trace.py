@@ -206,6 +206,14 @@ def test_a_unit_that_is_given_counts_and_none_is_guessed(tmp_path: Path) -> None
     assert last_arrival(hashed, time_unit="ms") == pytest.approx(2e-3)
 
 
+def test_a_unit_that_the_name_of_the_column_denies_is_refused(tmp_path: Path) -> None:
+    path = wrote(tmp_path, "sent_ms,p,a\n0,3,4\n2000,3,4\n")
+    given = {"arrival": "sent_ms", "input": "p", "output": "a"}
+    assert last_arrival(path, columns=given, time_unit="ms") == 2.0
+    with pytest.raises(InputError, match="'sent_ms' says ms, and --time-unit s was given"):
+        read_trace(path, columns=given, time_unit="s")
+
+
 @pytest.mark.parametrize(
     ("columns", "culprit"),
     [
