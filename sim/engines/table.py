@@ -29,12 +29,14 @@ COLUMNS = (
     "output_tok_s",
     "itl_mean_ms",
 )
+ENOUGH = 3
+"""So many of these columns show that a table with a wrong or a missing one is meant to be of runs."""
 
 
 def is_table(text: str) -> bool:
-    """Whether the first line that is no remark names these columns."""
+    """Whether the first line that is no remark names some of these columns, beside those of the models."""
     head = next((line for line in text.splitlines() if line.strip() and not line.startswith("#")), "")
-    return {"method", "k", "max_concurrency"} <= {name.strip() for name in next(csv.reader([head]), [])}
+    return len(set(COLUMNS[2:]).intersection(name.strip() for name in next(csv.reader([head]), []))) >= ENOUGH
 
 
 def read_table(text: str, source: str, stated: Stated) -> Iterator[EngineRun]:

@@ -147,6 +147,13 @@ def test_bad_rows_are_refused_by_their_number(tmp_path: Path, row: str, told: st
     assert told in str(refused.value)
 
 
+@pytest.mark.parametrize("column", ["method", "k", "max_concurrency", "output_tok_s"])
+def test_a_table_without_a_column_is_told_which(tmp_path: Path, column: str) -> None:
+    table = write(tmp_path / "a.csv", f"{HEAD.replace(f',{column},', f',{column}_of_mine,')}\n{ALONE}\n")
+    with pytest.raises(InputError, match=f"has no column {column}: a table of runs needs target, draft, method, k"):
+        read_runs([table])
+
+
 def test_arrivals_of_a_table_are_as_it_says_or_assumed_aloud(tmp_path: Path) -> None:
     def one(path: Path, rate: float | None = None) -> EngineRun:
         (found,) = read_runs([path], rate=rate)
