@@ -15,7 +15,7 @@ from sim.engines.run import AR, EngineRun
 from sim.setup.gpus import gpu_memory, gpu_name
 from specdec.errors import InputError
 
-NO_DRAFT = ("ar", "none", "off", "autoregressive", "false", "null")
+NO_DRAFT = ("ar", "none", "off", "autoregressive", "false", "null", "baseline", "vanilla", "no_spec", "no_speculation")
 
 
 @dataclass(frozen=True)

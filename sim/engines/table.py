@@ -61,8 +61,9 @@ def read_table(text: str, source: str, stated: Stated) -> Iterator[EngineRun]:
 
 
 def _run(row: Found, stated: Stated) -> EngineRun:
-    method, k = method_name(row.text("method") or "?"), row.count("k")
-    if k is None or (method == AR) != (k == 0):
+    k = row.count("k")
+    method = method_name(row.text("method") or ("?" if k != 0 else AR))
+    if (method == AR) != (not k) or "?" in method:
         raise InputError(
             f"{row.source}: method {row.text('method')!r} with k {row.text('k')!r}: a run of ar has k 0, others at least 1"
         )

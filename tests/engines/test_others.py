@@ -121,7 +121,9 @@ def test_rows_of_a_table_are_runs(tmp_path: Path) -> None:
     [
         (ALONE.replace(",ar,0", ",ar,1"), "'ar' with k '1'"),
         (ALONE.replace(",ar,0", ",eagle3,0"), "'eagle3' with k '0'"),
-        (ALONE.replace(",ar,0", ",ar,"), "k ''"),
+        (DRAFTED.replace(",draft_model,2", ",draft_model,"), "k ''"),
+        (ALONE.replace(",ar,0", ",,"), "method '' with k ''"),
+        (DRAFTED.replace(",draft_model,2", ",,2"), "method '' with k '2'"),
         (ALONE.replace(",34,34,35,", ",nan,34,35,"), "tpot_mean_ms is 'nan'"),
         (ALONE.replace(",34,34,35,", ",-1,34,35,"), "-0.001 s"),
         (ALONE.replace(",8,80,", ",8.5,80,"), "max_concurrency is 8.5"),
@@ -152,6 +154,12 @@ def test_a_table_without_a_column_is_told_which(tmp_path: Path, column: str) -> 
     table = write(tmp_path / "a.csv", f"{HEAD.replace(f',{column},', f',{column}_of_mine,')}\n{ALONE}\n")
     with pytest.raises(InputError, match=f"has no column {column}: a table of runs needs target, draft, method, k"):
         read_runs([table])
+
+
+@pytest.mark.parametrize("blank", [",ar,", ",,0", ",baseline,0", ",No-Spec,", ",none,0"])
+def test_a_run_without_a_draft_may_leave_its_length_or_its_method_blank(tmp_path: Path, blank: str) -> None:
+    (run,) = read_runs([write(tmp_path / "a.csv", f"{HEAD}\n{ALONE.replace(',ar,0', blank)}\n")])
+    assert (run.method, run.draft_length) == ("ar", 0)
 
 
 def test_arrivals_of_a_table_are_as_it_says_or_assumed_aloud(tmp_path: Path) -> None:
