@@ -17,6 +17,8 @@ from sim.engines.run import AR, EngineRun, Times, far_above
 from sim.engines.stated import Stated, method_name
 from specdec.errors import InputError
 
+FAR = 3.0
+"""How many times numbers of one run differ if they are of other units, or of other runs."""
 COLUMNS = (
     "target",
     "draft",
@@ -73,13 +75,18 @@ def _run(row: Found, stated: Stated) -> EngineRun:
     seconds, requests = row.number("duration_s"), row.count("requests")
     output, token = row.count("output_tokens"), row.number("tpot_mean_ms")
     speed = row.number("output_tok_s")
+    if speed and output and seconds and _apart(speed, output / seconds):
+        raise InputError(
+            f"{row.source}: output_tok_s is {speed:g}, and output_tokens over duration_s are {output / seconds:.4g}: correct "
+            "one of the three, or leave it empty"
+        )
     if output is None and speed is not None and seconds is not None:
         output = round(speed * seconds)
     if seconds is None and speed and output:
         seconds = output / speed
     whole = None not in (output, token, seconds, requests) and seconds
     length = _length(row)
-    return stated.run(
+    run = stated.run(
         row.source,
         method != AR,
         target=row.text("target"),
@@ -108,6 +115,43 @@ def _run(row: Found, stated: Stated) -> EngineRun:
         kv_tokens=row.count("kv_pool_tokens"),
         max_batch=row.count("max_num_seqs"),
     )
+    _check_times(run)
+    _check_load(run)
+    return run
+
+
+def _apart(one: float, other: float) -> bool:
+    return not other / FAR <= one <= other * FAR
+
+
+def _check_times(run: EngineRun) -> None:
+    """Refuse an ITL that is no time of a round of 1 to k + 1 tokens of this TPOT."""
+    token, chunk, most = run.tpot.mean, run.itl.mean, run.draft_length + 1
+    if token and chunk and not token / FAR <= chunk <= FAR * most * token:
+        raise InputError(
+            f"{run.source}: itl_mean_ms is {1e3 * chunk:g} and tpot_mean_ms {1e3 * token:g}, and a round has 1 to {most} "
+            "tokens: write both in milliseconds, the first as the time of a chunk"
+        )
+
+
+def _check_load(run: EngineRun) -> None:
+    """Refuse a duration that latencies, clients and arrivals do not explain.
+
+    The clients open one request after the other, and the last answers take as long as any. Without a TTFT requests may have
+    waited for any time.
+    """
+    first, token, seconds = run.ttft.mean, run.tpot.mean, run.seconds
+    if not (token and seconds and run.requests and run.output_tokens and run.clients):
+        return
+    each = (first or 0.0) + token * max(0.0, run.output_tokens / run.requests - 1)
+    least = run.requests * each / run.clients
+    most = least + each + (run.requests / run.rate if run.rate else 0.0)
+    if least > FAR * seconds or (first is not None and FAR * most < seconds):
+        raise InputError(
+            f"{run.source}: {run.requests} requests of {each:.3g} s each, by ttft_mean_ms and tpot_mean_ms, do not take "
+            f"{seconds:.4g} s with {run.clients} clients (duration_s, or output_tokens over output_tok_s): check the units"
+            + (", or fill in request_rate" if "rate" in run.assumed else "")
+        )
 
 
 def _rate(row: Found, clients: int) -> float | None:

@@ -129,6 +129,16 @@ def test_rows_of_a_table_are_runs(tmp_path: Path) -> None:
         (ALONE.replace(",8,80,", ",8.5,80,"), "max_concurrency is 8.5"),
         (ALONE.replace(",8,80,", ",0,80,"), "max_concurrency is '0'"),
         (ALONE.replace(",80,70.0,", ",80,0,"), "seconds is 0"),
+        (
+            ALONE.replace("228.6,100,110,34,34,35,34,", "228.6,0.1,0.11,0.034,0.034,0.035,0.034,"),
+            "do not take 70 s with 8 clients",
+        ),
+        (ALONE.replace("228.6,100,110,34,34,35,34,", "228.6,100,110,0.034,0.034,0.035,34,"), "itl_mean_ms is 34 and tpot"),
+        (DRAFTED.replace("16.8,16,17,42,", "16.8,16,17,0.042,"), "itl_mean_ms is 0.042 and tpot_mean_ms 16.8"),
+        (ALONE.replace(",228.6,", ",28.6,"), "output_tok_s is 28.6, and output_tokens over duration_s are 228.6"),
+        (ALONE.replace(",70.0,11000,16000,228.6,", ",10.0,11000,16000,1600,"), "80 requests of 6.87 s each"),
+        (ALONE.replace(",70.0,11000,16000,228.6,", ",,11000,16000,2286,"), "do not take 6.999 s with 8 clients"),
+        (ALONE.replace(",8,80,70.0,11000,16000,228.6,", ",8,80,700,11000,16000,22.86,"), "or fill in request_rate"),
         (ALONE + ",", "27 cells, and the head 26"),
         (DRAFTED.replace("80.0 70.0", "70.0 80.0"), "never rise"),
         (DRAFTED.replace("80.0 70.0", "80.0 x"), "acceptance_by_position_pct is 'x'"),
@@ -175,6 +185,15 @@ def test_arrivals_of_a_table_are_as_it_says_or_assumed_aloud(tmp_path: Path) -> 
         told = one(write(tmp_path / "b.csv", f"{HEAD},request_rate\n{ALONE},{cell}\n"))
         assert (told.rate, told.assumed) == (rate, ())
         assert not EngineRuns((told,)).remarks()
+
+
+def test_a_run_that_waits_for_arrivals_or_for_the_cache_takes_long(tmp_path: Path) -> None:
+    rare = ALONE.replace(",8,80,70.0,11000,16000,228.6,", ",8,80,700,11000,16000,22.86,")
+    queued = rare.replace("22.86,100,110,", "22.86,60000,90000,")
+    blank = rare.replace("22.86,100,110,", "22.86,,,")
+    for row, rate in {rare: "0.11", queued: "inf", blank: "inf"}.items():
+        (run,) = read_runs([write(tmp_path / "a.csv", f"{HEAD},request_rate\n{row},{rate}\n")])
+        assert run.seconds == 700
 
 
 def test_a_table_may_say_the_batch_limit(tmp_path: Path) -> None:
