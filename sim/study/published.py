@@ -81,11 +81,13 @@ def bundled_table() -> Path:
 def read_cells(path: Path) -> list[Cell]:
     """The rows of a CSV file with the columns draft, target, task, mean_run_length, speedup_over_ar.
 
+    Lines that begin with `#` say what the table is, and are skipped.
+
     Raises `InputError` that names the file, and the row if a row is wrong.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
+            reader = csv.DictReader(line for line in file if not line.startswith("#"))
             missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
             if missing:
                 raise InputError(f"'{path}' has no column {missing[0]}: it needs {', '.join(COLUMNS)}")

@@ -73,6 +73,12 @@ def test_a_table_may_begin_with_a_mark_of_its_byte_order(tmp_path: Path) -> None
     assert read_cells(marked) == read_cells(bundled_table())
 
 
+def test_remarks_of_a_table_are_skipped(tmp_path: Path) -> None:
+    remarked = tmp_path / "remarked.csv"
+    remarked.write_text("# what it is\n# its licence\n" + bundled_table().read_text())
+    assert read_cells(remarked) == read_cells(bundled_table())
+
+
 def test_published_speed_ups_are_predicted_from_two_tasks_each() -> None:
     found = validate()
     assert found.bundled == ()
