@@ -101,19 +101,32 @@ class Sampler:
         """Rows after the last `n` prefixes of `context`, from logits of shape (n, vocabulary)."""
         rows = self.processed(logits, context).softmax(-1)
         if not math.isfinite(float(rows.sum())):
-            raise not_a_distribution()
+            raise self._broken(logits)
         return rows
 
     def best(self, logits: Tensor, context: Sequence[int]) -> Tensor:
         """The greedy choice of each row, shape (n,)."""
         tokens = greedy_choice(self.processed(logits, context))
         if bool((tokens == NOT_A_TOKEN).any()):
-            raise not_a_distribution()
+            raise self._broken(logits)
         return tokens
 
+    def _broken(self, logits: Tensor) -> ModelError:
+        """Whose fault it is that processed logits are no distribution: that of the processors, if the logits were one."""
+        if not self._processors or not bool(logits.softmax(-1).sum().isfinite()):
+            return not_a_distribution()
+        names = ", ".join(type(processor).__name__ for processor in self._processors)
+        return ModelError(
+            f"no token can be drawn after the logits processors ({names}): they leave NaN, no token, or +inf while sampling; "
+            "let them allow some tokens, and force one by -inf for all others"
+        )
+
     def processed(self, logits: Tensor, context: Sequence[int]) -> Tensor:
-        """Logits as the softmax takes them. `context` is not used where the sampler is `context_free`."""
-        if logits.dtype in (torch.float16, torch.bfloat16):
+        """Logits as the softmax takes them. `context` is not used where the sampler is `context_free`.
+
+        Greedy choices are among float32 scores, as in `generate`, so that ties are the same.
+        """
+        if self.greedy or logits.dtype != torch.float64:
             logits = logits.float()
         if not self._processors:
             return logits
@@ -219,9 +232,12 @@ NOT_A_TOKEN = -1
 
 
 def greedy_choice(scores: Tensor) -> Tensor:
-    """The greedy choice of each row, shape (rows,), from processed logits. Does not wait for the device."""
+    """The greedy choice of each row, shape (rows,), from processed logits. Does not wait for the device.
+
+    A score of +inf is the largest, as for `generate`. A row of NaN or of -inf alone gives `NOT_A_TOKEN`.
+    """
     values, tokens = scores.max(-1)
-    return tokens.where(values.isfinite(), NOT_A_TOKEN)
+    return tokens.where(values > -torch.inf, NOT_A_TOKEN)
 
 
 def picked(weights: Tensor, uniforms: Tensor) -> Tensor:

@@ -228,13 +228,34 @@ def test_logits_that_are_no_distribution_are_a_model_error(options: dict[str, An
     raw[-1] = torch.tensor(bad)
     with pytest.raises(ModelError, match="NaN or without any finite value: check its weights and dtype"):
         Sampler(Sampling(**options)).probabilities(raw, CONTEXT)
+    greedy = Sampler(replace(Sampling(**options), temperature=0))
+    if bad[0] == INFINITE:  # generate's argmax takes them
+        assert greedy.best(raw, CONTEXT)[-1] == 0
+        return
     with pytest.raises(ModelError, match="NaN or without any finite value: check its weights and dtype"):
-        Sampler(replace(Sampling(**options), temperature=0)).best(raw, CONTEXT)
+        greedy.best(raw, CONTEXT)
 
 
-def test_a_processor_that_answers_nan_is_a_model_error() -> None:
-    with pytest.raises(ModelError):
+class Forcing:
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        return scores.index_fill(1, torch.tensor([3]), INFINITE)
+
+
+def test_scores_that_processors_make_infinite_are_taken_greedily_and_else_refused_by_their_names() -> None:
+    assert Sampler(Sampling(temperature=0, logits_processor=[Forcing()])).best(logits(2), CONTEXT).tolist() == [3, 3]
+    with pytest.raises(ModelError, match=r"no token can be drawn after the logits processors \(Forcing\)"):
+        Sampler(Sampling(logits_processor=[Forcing()])).probabilities(logits(2), CONTEXT)
+
+
+def test_a_processor_that_answers_nan_is_a_model_error_by_its_name() -> None:
+    with pytest.raises(ModelError, match=r"logits processors \(Broken\)"):
         Sampler(Sampling(logits_processor=[Broken()])).probabilities(logits(2), CONTEXT)
+
+
+def test_greedy_ties_are_those_of_float32_as_in_generate() -> None:
+    raw = torch.zeros(1, VOCABULARY, dtype=torch.float64)
+    raw[0, 2], raw[0, 5] = 1.0, 1.0 + 1e-12
+    assert Sampler(Sampling(temperature=0)).best(raw, CONTEXT).tolist() == [2]
 
 
 def test_some_infinite_logits_are_just_impossible_tokens() -> None:
