@@ -24,7 +24,7 @@ from typing import Any
 from specdec.effects import Committed, drive
 from specdec.ending import Ending, Stop, TimeLimit
 from specdec.errors import InputError, LaneError, ModelError, StrategyError
-from specdec.inputs import at_least_one
+from specdec.inputs import at_least_one, plain
 from specdec.output import Output, Round
 from specdec.pair import Pair, Turn
 from specdec.processors import require_no_memory
@@ -120,7 +120,7 @@ class Batch(Iterator[tuple[int, Round]]):
         self._forced = bool(synthetic(verification))
         self._tokenizer = None if self._forced else pair.tokenizer
         self._strings = cache(partial(StopStrings, self._tokenizer))
-        self._first_seed = random.randrange(2**32) if seed is None else seed
+        self._first_seed = random.randrange(2**32) if seed is None else plain(seed)
         self.outputs: list[Output] = []
         self.seconds = 0.0
         self._turn = pair.turn(drafts=strategy.drafts)
@@ -143,7 +143,7 @@ class Batch(Iterator[tuple[int, Round]]):
         own = self._settings or resolve(self._pair.target, tokens.tokens, self._said)
         if max_new_tokens is not None:
             at_least_one(max_new_tokens=max_new_tokens)
-            own = replace(own, max_new_tokens=max_new_tokens)
+            own = replace(own, max_new_tokens=plain(max_new_tokens))
         ending = self._ending(len(tokens), own)
         with self._submitting:
             number = len(self.outputs)

@@ -3,15 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import fields
 from difflib import get_close_matches
+from numbers import Integral, Real
+from typing import Any
 
 from specdec.errors import InputError
+
+
+def is_integer(value: object) -> bool:
+    """Whether it is an integer, of numpy too. `True` is none here."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def plain(value: Any) -> Any:
+    """A number of numpy as one of Python, as JSON and processes take it; anything else as it is."""
+    if not isinstance(value, Real) or isinstance(value, bool | int | float):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value)
+
+
+def plain_fields(options: Any) -> None:
+    """Make the numbers in a frozen dataclass plain ones. It calls this when it is made."""
+    for field in fields(options):
+        object.__setattr__(options, field.name, plain(getattr(options, field.name)))
 
 
 def at_least_one(**numbers: int) -> None:
     """Refuse by name every number that is not an integer of at least 1. `True` is no integer here."""
     for name, value in numbers.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if not is_integer(value) or value < 1:
             raise InputError(f"{name} {value!r} is not possible: give an integer of at least 1")
 
 
@@ -41,7 +62,7 @@ def at_most(limit: int, **numbers: int) -> None:
 def between(low: float, high: float, **numbers: float) -> None:
     """Refuse by name every value that is not a number from `low` to `high`. `True` is no number here."""
     for name, value in numbers.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        if isinstance(value, bool) or not isinstance(value, Real) or not low <= value <= high:
             raise InputError(f"{name} {value!r} is not possible: give a number from {low:g} to {high:g}")
 
 

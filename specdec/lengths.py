@@ -20,7 +20,7 @@ import numpy as np
 from specdec.effects import Draft, StopRule, Verdict
 from specdec.errors import InputError
 from specdec.importing import found_at, is_place, with_settings
-from specdec.inputs import at_least_one, at_most, did_you_mean, number_or_text
+from specdec.inputs import at_least_one, at_most, did_you_mean, number_or_text, plain
 from specdec.plugins import Plugins
 from specdec.state import Facts, State
 
@@ -170,6 +170,7 @@ def as_draft_length(value: AnyDraftLength) -> DraftLength:
         return SpeedRatio()
     if isinstance(value, str) and value.strip().isdecimal():
         value = int(value)
+    value = plain(value)
     if isinstance(value, str) and value[:1].isalpha() | value.startswith((".", "/", "_")):
         return _policy(value)
     return Fixed(value)  # type: ignore[arg-type]  # Fixed refuses what is not a positive integer

@@ -27,6 +27,7 @@ from transformers import (
 )
 
 from specdec.errors import ModelError, SamplingError
+from specdec.inputs import plain_fields
 from specdec.verification import Row
 
 CONTEXT_FREE = (TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper, MinPLogitsWarper)
@@ -49,6 +50,8 @@ class Sampling:
     logits_processor: Sequence[Any] = ()
 
     def __post_init__(self) -> None:
+        plain_fields(self)
+
         def need(ok: bool, name: str, remedy: str) -> None:
             if not ok:
                 raise SamplingError(f"{name} {getattr(self, name)!r} is not possible: {remedy}")

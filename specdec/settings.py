@@ -19,7 +19,7 @@ import torch
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel
 
 from specdec.errors import InputError
-from specdec.inputs import at_least_one
+from specdec.inputs import at_least_one, is_integer, plain, plain_fields
 from specdec.loading import quiet_transformers
 from specdec.runtime.placement import device_of
 from specdec.sampling import CONTEXT_FREE, Sampling
@@ -74,6 +74,7 @@ class Options:
     max_time: float | None = None
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         top_k = None if self.top_k == 0 and not isinstance(self.top_k, bool) else self.top_k
         temperature = 1.0 if self.temperature is None else self.temperature
         Sampling(temperature, top_k, self.top_p, self.min_p, self.repetition_penalty)
@@ -81,7 +82,7 @@ class Options:
             at_least_one(max_new_tokens=self.max_new_tokens)
         if self.max_time is not None and not (isinstance(self.max_time, (int, float)) and self.max_time > 0):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InputError(f"max_time {self.max_time!r} is not possible: give seconds above 0")
-        if any(isinstance(token, bool) or not isinstance(token, int) for token in several(self.eos)):
+        if not all(map(is_integer, several(self.eos))):
             raise InputError(f"eos {self.eos!r} is not possible: give a token id, token ids, or () for no end")
         processors: Any = self.logits_processor or ()
         if not isinstance(processors, Sequence) or not all(map(callable, processors)):
@@ -114,7 +115,7 @@ class Options:
         if self.max_new_tokens is None and own.max_new_tokens is None and own.max_length is None:
             found["max_new_tokens"] = DEFAULT_NEW_TOKENS
         if self.eos is not None:
-            found["eos_token_id"] = several(self.eos) or None
+            found["eos_token_id"] = list(map(plain, several(self.eos))) or None
         if self.stop_strings is not None:
             found["stop_strings"] = several(self.stop_strings) or None
         if self.max_time is not None:

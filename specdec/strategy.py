@@ -18,6 +18,7 @@ from specdec.effects import Committed, Program
 from specdec.errors import InputError
 from specdec.handover import hand_over_to
 from specdec.importing import found_at, is_place
+from specdec.inputs import plain_fields
 from specdec.lengths import AnyDraftLength, DraftLength, Fixed, as_draft_length
 from specdec.plugins import Plugins
 from specdec.report import spelled
@@ -89,6 +90,7 @@ class DraftingStrategy(DecodingStrategy):
     draft_length: AnyDraftLength = "auto"
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         policy = as_draft_length(self.draft_length)
         object.__setattr__(self, "draft_length", policy.tokens if isinstance(policy, Fixed) else self.draft_length)
 

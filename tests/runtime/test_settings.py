@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 import pickle
 from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from decodes import Tokens, inline
@@ -289,6 +291,23 @@ def test_a_model_without_a_configuration_is_refused(pair: Pair, monkeypatch: pyt
     monkeypatch.setattr(pair.target, "generation_config", None)
     with pytest.raises(InputError, match="the target has no generation_config: set"):
         decode(pair, STRATEGIES[0], PROMPT)
+
+
+def test_options_may_be_numbers_of_numpy(pair: Pair) -> None:
+    options: dict[str, Any] = {"max_new_tokens": 9, "top_k": 5, "temperature": 0.5, "top_p": 0.75, "eos": 3, "seed": 4}
+    kinds = {int: np.int64, float: np.float32}
+    of_numpy = {name: kinds[type(value)](value) for name, value in options.items()}
+    strategy = specdec.create("speculative", draft_length=np.int64(3))
+    assert strategy == specdec.create("speculative", draft_length=3)
+    found = [decode(pair, strategy, PROMPT, **said).tokens for said in (options, of_numpy)]
+    assert found[0] == found[1]
+    json.dumps(Options.of({name: number for name, number in of_numpy.items() if name != "seed"}).overlay(GenerationConfig()))
+    assert Sampling(np.float32(0.5), top_k=np.int32(5)) == Sampling(0.5, top_k=5)  # type: ignore[arg-type]
+    assert repr(Options(eos=np.int64(3), max_time=np.float64(2)).overlay(GenerationConfig())["eos_token_id"]) == "[3]"
+    with pytest.raises(InputError, match="max_new_tokens True"):
+        decode(pair, strategy, PROMPT, max_new_tokens=True)
+    with pytest.raises(InputError, match=r"max_new_tokens .*2"):
+        decode(pair, strategy, PROMPT, max_new_tokens=np.float64(2))
 
 
 @pytest.mark.parametrize(
