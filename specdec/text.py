@@ -63,7 +63,7 @@ def _as_list(prompts: Any) -> str:
 
 def text_tokens(pair: Pair, text: str) -> tuple[int, ...]:
     """Token ids of a text. What the tokenizer puts first is left out if the text begins with that, as rendered templates do."""
-    if not text.strip():
+    if not text:
         raise InputError("the prompt is empty: give at least one word")
     if not is_text(text):
         raise InputError("the prompt holds bytes that are not UTF-8: convert it")

@@ -158,7 +158,7 @@ def test_bad_input_is_one_line(run: Callable[..., Ran], models: Path, tmp_path: 
 
 
 def test_an_empty_prompt_is_refused(run: Callable[..., Ran], inline: list[str]) -> None:
-    assert_one_line(run("generate", " \n", *inline), "prompt is empty", "at least one word")
+    assert_one_line(run("generate", "", *inline), "prompt is empty", "at least one word")
 
 
 def test_a_failed_run_keeps_what_the_json_file_held(run: Callable[..., Ran], models: Path, tmp_path: Path) -> None:

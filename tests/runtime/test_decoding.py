@@ -262,7 +262,7 @@ def test_prompts_longer_than_a_prefill_chunk(strategy: DecodingStrategy) -> None
     ("prompt", "options", "message"),
     [
         ([], {}, "the prompt is empty"),
-        ("  ", {}, "the prompt is empty"),
+        ("", {}, "the prompt is empty"),
         ([0, 24], {}, "outside 0 .. 23"),
         ([0, -1], {}, "outside 0 .. 23"),
         ("text", {}, "no tokenizer"),

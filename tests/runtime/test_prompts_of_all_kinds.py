@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from transformers import BatchEncoding
 
 import specdec
 from specdec import Batch, Decoding, InputError, Pair, decode
+from specdec.testing.models import byte_tokenizer
 from specdec.text import prompt_tokens
 
 OPTIONS: dict[str, Any] = {"max_new_tokens": 5, "temperature": 0, "seed": 0}
@@ -179,6 +181,14 @@ def test_a_text_gets_one_beginning_of_sequence(text: str, begins: bool) -> None:
     whole, bare = (tuple(pair.tokenizer(text, add_special_tokens=special)["input_ids"]) for special in (True, False))  # type: ignore[arg-type]
     assert prompt_tokens(pair, text) == (bare if text.startswith("<s>") else whole)
     assert doubled(whole, bare) == begins
+
+
+def test_white_space_is_a_prompt_where_the_tokenizer_has_tokens_for_it() -> None:
+    by_bytes: Any = SimpleNamespace(tokenizer=byte_tokenizer(["Ċ", "Ġ"]), vocabulary=2)
+    assert prompt_tokens(by_bytes, "\n") == (0,)
+    assert prompt_tokens(by_bytes, " \n") == (1, 0)
+    with pytest.raises(InputError, match="the prompt is empty: give at least one word"):
+        prompt_tokens(by_bytes, "")
 
 
 def test_a_rendered_template_is_what_the_template_gives(pair: Pair) -> None:
