@@ -10,7 +10,9 @@ from transformers import PreTrainedModel
 
 def device_of(model: PreTrainedModel) -> torch.device:
     """Where the model takes its inputs and gives its logits. Its first weights may lie elsewhere, or nowhere yet."""
-    device: Any = getattr(getattr(model, "_hf_hook", None), "execution_device", None)
+    hooked = [module for module in model.modules() if hasattr(module, "_hf_hook")] if hasattr(model, "_hf_hook") else []
+    devices: list[Any] = [getattr(module._hf_hook, "execution_device", None) for module in hooked]
+    device = next((device for device in devices if device is not None), None)  # cpu_offload tells the layers alone
     return model.device if device is None else torch.device(device)
 
 
