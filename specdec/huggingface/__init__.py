@@ -22,6 +22,7 @@ from specdec.huggingface.outputs import as_dictionary, sequences_of
 from specdec.huggingface.rows import Endings, Group, endings_of, grouped
 from specdec.output import Result
 from specdec.pair import Pair
+from specdec.runtime.cache import unwrapped
 from specdec.runtime.watch import evaluation
 from specdec.sampling import Sampling
 from specdec.settings import Settings
@@ -83,8 +84,7 @@ def _pair(model: Any, draft: Any, assistant: Any) -> AbstractContextManager[Pair
         raise InputError("draft and assistant_model are both given: give the draft once")
     draft = assistant if draft is None else draft
     if isinstance(draft, Pair):
-        without_adapter = getattr(draft.target, "get_base_model", None)  # PEFT's models call generate of the model inside
-        if model is not draft.target and (without_adapter is None or model is not without_adapter()):
+        if model not in (draft.target, unwrapped(draft.target)):  # adapters and torch.compile call generate of the model inside
             raise InputError("the pair given as draft has another target than this model: build it as Pair(model, draft_model)")
         return nullcontext(draft)
     if draft is not None and not isinstance(draft, nn.Module):

@@ -237,11 +237,17 @@ def context_limit(model: PreTrainedModel) -> int:
 
 
 def forward_parameters(model: PreTrainedModel) -> Mapping[str, Parameter]:
-    """The named parameters of the model's forward; of the wrapped model's where adapters or `torch.compile` wrap it."""
-    return signature(_unwrapped(model).forward).parameters
+    """The named parameters of the model's forward; of the wrapped model's where adapters or `torch.compile` wrap it.
+
+    A forward of `(*args, **kwargs)` hands on what it is given: the parameters are those of the first that names a cache.
+    """
+    plain: Any = unwrapped(model)
+    forwards = [plain.forward, *(vars(kind)["forward"] for kind in type(plain).mro() if "forward" in vars(kind))]
+    found = [signature(forward).parameters for forward in forwards]
+    return next((own for own in found if not own.keys().isdisjoint(CACHE_NAMES)), found[0])
 
 
-def _unwrapped(model: PreTrainedModel) -> Any:
+def unwrapped(model: PreTrainedModel) -> Any:
     """The model inside adapters or `torch.compile`."""
     wrapped: Any = getattr(model, "_orig_mod", model)
     return wrapped.get_base_model() if hasattr(wrapped, "get_base_model") else wrapped
@@ -263,7 +269,7 @@ def mixes_angles(model: PreTrainedModel) -> bool:
 
     A few classes (Phi-3, PhiMoE, Phi-4) read the whole context again there, as a runner does.
     """
-    prepares: list[Any] = [vars(kind).get("prepare_inputs_for_generation") for kind in type(_unwrapped(model)).mro()]
+    prepares: list[Any] = [vars(kind).get("prepare_inputs_for_generation") for kind in type(unwrapped(model)).mro()]
     names = [prepare.__code__.co_names for prepare in prepares if hasattr(prepare, "__code__")]
     return stretched_beyond(model) is not None and not any("original_max_position_embeddings" in own for own in names)
 
