@@ -98,9 +98,18 @@ def _require_steady_rows(model: PreTrainedModel) -> None:
 
 
 def _require_plain_adapters(model: Any) -> None:
-    """Raise `PairError` for an active aLoRA adapter: it works from the tokens that invoke it on, which `generate` looks for."""
+    """Raise `PairError` for adapters that need to be told more than tokens.
+
+    `generate` looks for the tokens that invoke an aLoRA, and tells layers which adapter each row of a batch has.
+    """
     configs: dict[str, Any] = getattr(model, "peft_config", None) or {}
     layers: list[Any] = [module for module in model.modules() if hasattr(module, "_disable_adapters")] if configs else []
+    hooks: list[Any] = [hook for layer in layers for hook in layer._forward_pre_hooks.values()]
+    if any("adapter_names" in getattr(hook, "keywords", ()) for hook in hooks):
+        raise PairError(
+            "adapter_names gives each row of a batch an adapter of its own, and a strategy decodes every row by itself: "
+            "call set_adapter, and decode the rows of one adapter at a time"
+        )
     active = {name for layer in layers if not layer.disable_adapters for name in layer.active_adapters}
     for name in sorted(active):
         if getattr(configs.get(name), "alora_invocation_tokens", None):

@@ -223,6 +223,17 @@ def test_an_adapter_that_tokens_invoke_is_refused_while_it_is_active() -> None:
             admit(of)
 
 
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+@pytest.mark.parametrize("width", [1, 3])
+def test_adapters_by_row_are_refused_by_name(width: int) -> None:
+    config = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
+    adapted: Any = get_peft_model(model("llama", VOCABULARY, seed=1), config).eval()
+    pair = Pair(adapted, lane="inline")
+    options: dict[str, Any] = {"custom_generate": create("autoregressive"), "draft": pair, "max_new_tokens": 3}
+    with pytest.raises(PairError, match=r"adapter_names gives each row .*: call set_adapter, and decode"):
+        adapted.generate(torch.tensor([[5] * width, [6] * width]), adapter_names=["default", "__base__"], **options)
+
+
 # --- cost ------------------------------------------------------------------------------------------------------------
 
 
