@@ -29,12 +29,24 @@ from specdec.runtime.cache import (
     context_limit,
     new_cache,
     stretched_beyond,
+    unwrapped,
     why_not_static,
     windows,
 )
-from specdec.runtime.probe import Probe, Tolerance, difference_in_generate, is_quantised, usual_tokens
+from specdec.runtime.probe import (
+    Probe,
+    Tolerance,
+    difference_after_a_step,
+    difference_in_generate,
+    is_own_method,
+    is_quantised,
+    usual_tokens,
+)
 from specdec.runtime.recurrent import CUT, is_recurrent
 from specdec.runtime.watch import evaluation, hooks_of
+
+STEPS = ("prepare_inputs_for_generation", "_update_model_kwargs_for_generation")
+"""Methods of a model by which `generate` makes the inputs of each step."""
 
 LONGEST_BORDER = 64
 """Borders within so many tokens are crossed by the probe."""
@@ -57,6 +69,7 @@ def admit(model: PreTrainedModel) -> CachePlan:
     A model that was admitted is not probed again while its format, device, attention, modules, hooks and forwards stay.
     """
     require_causal(model)
+    _require_known_loop(model)
     _require_steady_rows(model)
     _require_plain_adapters(model)
     modules = list(model.modules())
@@ -85,6 +98,15 @@ def require_causal(model: object) -> None:
         raise PairError(f"{type(model).__name__} has no language-model head: load it with AutoModelForCausalLM")
     if cache_name(named) is None:
         raise PairError(f"{config.model_type} keeps no cache in transformers: choose a causal model that takes one")
+
+
+def _require_known_loop(model: PreTrainedModel) -> None:
+    """Raise `PairError` for a class with a decoding loop of its own: it may choose tokens in any way."""
+    if is_own_method(model, "_sample"):
+        raise PairError(
+            f"{type(unwrapped(model)).__name__} has a _sample of its own, which a strategy would replace: "
+            "take that method out, or call generate without custom_generate"
+        )
 
 
 def _require_steady_rows(model: PreTrainedModel) -> None:
@@ -155,7 +177,10 @@ def _difference_in_generate(model: PreTrainedModel) -> float:
     """How far logits are from those of `generate` on a short prompt; 0 for rounding, and for what no forward can answer."""
     ids = usual_tokens(model, random.Random(0))
     try:
-        found = difference_in_generate(model, [next(ids) for _ in range(min(4, context_limit(model)))])
+        prompt = [next(ids) for _ in range(min(4, context_limit(model)))]
+        found = difference_in_generate(model, prompt)
+        if len(prompt) > 1 and any(is_own_method(model, name) for name in STEPS):
+            found = max(found, difference_after_a_step(model, prompt))
     except Exception:  # the probe says what fails in a forward
         return 0.0
     return 0.0 if math.isnan(found) else found

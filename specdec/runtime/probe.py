@@ -30,7 +30,15 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from specdec.runtime.cache import CachePlan, context_limit, forward_parameters, stretched_beyond
+from specdec.runtime.cache import (
+    CachePlan,
+    cache_name,
+    context_limit,
+    forward_parameters,
+    new_cache,
+    stretched_beyond,
+    unwrapped,
+)
 from specdec.runtime.placement import device_of
 from specdec.runtime.recurrent import recurrent_states
 from specdec.runtime.runner import Forward, Runner, takes_positions
@@ -255,5 +263,32 @@ def difference_in_generate(model: Any, prompt: Sequence[int], padding: Sequence[
     with torch.inference_mode():
         theirs = model(**inputs, return_dict=True).logits[0, -1].double()
         alone = model(input_ids=ids[:, len(padding) :], use_cache=False, **counted, return_dict=True).logits[0, -1].double()
-    difference = float((alone - theirs).abs().max())
-    return 0.0 if difference <= ROUNDING.get(model.dtype, 0.1) * float(alone.abs().max()) else difference
+    return _beyond_rounding(model, alone, theirs)
+
+
+def difference_after_a_step(model: Any, tokens: Sequence[int]) -> float:
+    """The same for the last of `tokens`, fed after the others as `generate` feeds the second step, and as a runner does."""
+    ids, forward = torch.tensor([tokens], device=device_of(model)), Forward(model)
+    positions = torch.arange(len(tokens), device=ids.device).unsqueeze(0)
+    given: dict[str, Any] = {"attention_mask": torch.ones_like(ids[:, :-1]), "position_ids": positions[:, :-1]}
+    given |= {"use_cache": True, cache_name(model) or "past_key_values": new_cache(model)}
+    with torch.inference_mode():
+        first = model(**model.prepare_inputs_for_generation(ids[:, :-1], is_first_iteration=True, **given), return_dict=True)
+        given = model._update_model_kwargs_for_generation(first, given, is_encoder_decoder=False)
+        second = model.prepare_inputs_for_generation(ids, next_sequence_length=1, **given)
+        theirs = model(**second, return_dict=True).logits[0, -1].double()
+        cache, counted = new_cache(model), takes_positions(model)
+        for part in (slice(0, -1), slice(-1, None)):
+            alone = forward(ids[:, part], cache, positions[:, part] if counted else None)[0, -1].double()
+    return _beyond_rounding(model, alone, theirs)
+
+
+def _beyond_rounding(model: Any, ours: Tensor, theirs: Tensor) -> float:
+    difference = float((ours - theirs).abs().max())
+    return 0.0 if difference <= ROUNDING.get(model.dtype, 0.1) * float(ours.abs().max()) else difference
+
+
+def is_own_method(model: Any, name: str) -> bool:
+    """Whether a method of `generate` is not one of transformers, but of a class or a package of somebody else."""
+    method = getattr(unwrapped(model), name)
+    return not str(getattr(method, "__module__", "")).startswith("transformers.")
