@@ -16,12 +16,19 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel
+from transformers import (
+    GenerationConfig,
+    LogitsProcessorList,
+    NoBadWordsLogitsProcessor,
+    PreTrainedModel,
+    SequenceBiasLogitsProcessor,
+)
 
 from specdec.errors import InputError
 from specdec.inputs import at_least_one, is_integer, plain, plain_fields
 from specdec.loading import quiet_transformers
 from specdec.runtime.placement import device_of
+from specdec.runtime.vocabulary import head_size
 from specdec.sampling import CONTEXT_FREE, Sampling
 
 DEFAULT_NEW_TOKENS = 128
@@ -164,6 +171,7 @@ def resolve(model: PreTrainedModel, prompt: Sequence[int], options: Options) -> 
             device=device,
             model_kwargs={},
         )
+        _require_known_tokens(config, chain, len(prompt), head_size(model))
     eos = config._eos_token_tensor
     return Settings(
         sampling=_sampling(config, chain, plain=not options.logits_processor),
@@ -199,6 +207,17 @@ def configuration(model: PreTrainedModel, prompt_tokens: int, options: Options) 
             inputs_tensor=None,
             input_ids_length=prompt_tokens,
         )
+
+
+def _require_known_tokens(config: Any, chain: Sequence[Any], prompt_tokens: int, vocabulary: int) -> None:
+    """Raise `ValueError` for settings that bias or force tokens without a logit: `generate` fails when it gets to these."""
+    first = config.forced_bos_token_id if prompt_tokens == 1 else None  # it is forced after one token alone
+    named = {"forced_bos_token_id": several(first), "forced_eos_token_id": several(config.forced_eos_token_id)}
+    for name, kind in (("bad_words_ids", NoBadWordsLogitsProcessor), ("sequence_bias", SequenceBiasLogitsProcessor)):
+        named[name] = [token for one in chain if type(one) is kind for tokens in one.sequence_bias for token in tokens]
+    for name, tokens in named.items():
+        if unknown := [token for token in tokens if token >= vocabulary]:
+            raise ValueError(f"{name} names {unknown}, and the model has logits for {vocabulary} tokens")
 
 
 @contextmanager

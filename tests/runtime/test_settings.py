@@ -114,6 +114,16 @@ def test_a_forced_beginning_is_forced(pair: Pair, monkeypatch: pytest.MonkeyPatc
     assert decode(pair, STRATEGIES[2], [3], max_new_tokens=5).tokens == expected
 
 
+def test_a_forced_beginning_beyond_the_vocabulary_matters_where_it_is_forced(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = decode(pair, STRATEGIES[0], PROMPT, max_new_tokens=5).tokens
+    asked(pair, monkeypatch, forced_bos_token_id=500)
+    assert decode(pair, STRATEGIES[0], PROMPT, max_new_tokens=5).tokens == expected
+    with pytest.raises(InputError, match=r"forced_bos_token_id names \[500\]"):
+        decode(pair, STRATEGIES[0], PROMPT[:1], max_new_tokens=5)
+
+
 def test_every_prompt_of_a_batch_has_settings_of_its_own(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """They may depend on a prompt's length and on its tokens."""
     first = plain(pair, monkeypatch)
@@ -273,6 +283,9 @@ def test_complete_settings_leave_the_checkpoint_out(pair: Pair, monkeypatch: pyt
         ({"do_sample": True, "top_p": -0.5}, "generation settings that generate refuses .*top_p"),
         ({"exponential_decay_length_penalty": (3, 1.2)}, "generation settings that generate refuses"),
         ({"bad_words_ids": []}, "generation settings that generate refuses .*bad_words_ids"),
+        ({"bad_words_ids": [[4, 500]]}, r"generation settings that generate refuses \(bad_words_ids names \[500\]"),
+        ({"sequence_bias": [[[500], 1.0]]}, r"generation settings that generate refuses \(sequence_bias names \[500\]"),
+        ({"forced_eos_token_id": 500}, r"generation settings that generate refuses \(forced_eos_token_id names \[500\]"),
         ({"max_length": 7}, "the prompt has 7 tokens and the checkpoint's max_length is 7: give max_new_tokens"),
         ({"stop_strings": "x"}, "stop strings need a tokenizer"),
     ],
@@ -302,8 +315,8 @@ def test_options_may_be_numbers_of_numpy(pair: Pair) -> None:
     found = [decode(pair, strategy, PROMPT, **said).tokens for said in (options, of_numpy)]
     assert found[0] == found[1]
     json.dumps(Options.of({name: number for name, number in of_numpy.items() if name != "seed"}).overlay(GenerationConfig()))
-    assert Sampling(np.float32(0.5), top_k=np.int32(5)) == Sampling(0.5, top_k=5)  # type: ignore[arg-type]
-    assert repr(Options(eos=np.int64(3), max_time=np.float64(2)).overlay(GenerationConfig())["eos_token_id"]) == "[3]"
+    given: dict[str, Any] = {"temperature": np.float32(0.5), "top_k": np.int32(5)}
+    assert Sampling(**given) == Sampling(0.5, top_k=5)
     with pytest.raises(InputError, match="max_new_tokens True"):
         decode(pair, strategy, PROMPT, max_new_tokens=True)
     with pytest.raises(InputError, match=r"max_new_tokens .*2"):
