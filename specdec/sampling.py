@@ -102,7 +102,7 @@ class Sampler:
 
     def probabilities(self, logits: Tensor, context: Sequence[int]) -> Tensor:
         """Rows after the last `n` prefixes of `context`, from logits of shape (n, vocabulary)."""
-        rows = self.processed(logits, context).softmax(-1)
+        rows = self.rows(self.processed(logits, context))
         if not math.isfinite(float(rows.sum())):
             raise self._broken(logits)
         return rows
@@ -113,6 +113,10 @@ class Sampler:
         if bool((tokens == NOT_A_TOKEN).any()):
             raise self._broken(logits)
         return tokens
+
+    def rows(self, scores: Tensor) -> Tensor:
+        """The softmax of processed scores. Greedily a forced token, which has +inf, has all the probability."""
+        return (scores.clamp(max=torch.finfo(scores.dtype).max) if self.greedy else scores).softmax(-1)
 
     def _broken(self, logits: Tensor) -> ModelError:
         """Whose fault it is that processed logits are no distribution: that of the processors, if the logits were one."""

@@ -36,7 +36,7 @@ class OpenFork:
             scores = sampler.processed(logits, self._text)
         except Exception:  # of a processor, behind what may be the last token: nothing is foreseen
             scores = None
-        self.broken = scores is not None and bool((scores.amax(-1) < torch.inf).logical_not().any())  # NaN too
+        self.broken = scores is not None and not _can_choose(scores, sampler.greedy)
         self.outcomes = [] if self.broken or scores is None else self._foreseen(scores)
         self.tails: list[list[int]] = [[] for _ in self.outcomes]
         self.rows: list[Tensor] = []
@@ -84,7 +84,7 @@ class OpenFork:
             return
         stop = self.request.stop
         if self._uniforms is not None or stop is not None:
-            self.rows.append(scores.softmax(-1))
+            self.rows.append(self._sampler.rows(scores))
         tokens = greedy_choice(scores) if self._uniforms is None else picked(self.rows[-1], self._uniforms[:, step])
         for number, token in enumerate(tokens.tolist()):
             if self._ended[number]:
@@ -109,6 +109,12 @@ class OpenFork:
         """The rows of the tokens of a branch, shape (tokens, vocabulary); `None` when greedy without a stop rule."""
         tail = self.tails[branch]
         return torch.stack([rows[branch] for rows in self.rows[: len(tail)]]) if self.rows and tail else None
+
+
+def _can_choose(scores: Tensor, greedy: bool) -> bool:
+    """Whether no row holds NaN, nor +inf unless `greedy`."""
+    best = scores.amax(-1)
+    return bool((best <= torch.inf if greedy else best < torch.inf).all())
 
 
 def grow(forks: Sequence[OpenFork], feed: Feed, known: Known) -> None:

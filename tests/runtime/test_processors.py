@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import torch
-from decodes import inline
+from decodes import inline, strategies
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList, SynthIDTextWatermarkingConfig
 
 import specdec
-from specdec import InputError, Pair, decode
+from specdec import DecodingStrategy, InputError, Pair, decode
 from specdec.processors import STATELESS, memory, require_no_memory
 from specdec.runtime.cache import cache_name
 from specdec.settings import Options, resolve
@@ -291,3 +291,21 @@ def test_attributes_that_lead_back_are_compared_all_the_same() -> None:
             return scores
 
     assert memory(Round(), PROMPT, VOCABULARY, CPU) == "each call changes its calls"
+
+
+class Forcing:
+    """Forces the token that follows from the newest one, by a score of +inf."""
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        return scores.index_fill(1, (5 * input_ids[0, -1:] + 3) % VOCABULARY, torch.inf)
+
+
+@pytest.mark.parametrize("strategy", strategies(4), ids=str)
+def test_a_token_that_is_forced_by_an_infinite_score_is_drafted_and_foreseen(strategy: DecodingStrategy, pair: Pair) -> None:
+    target: Any = pair.target
+    ids, forcing = torch.tensor([PROMPT]), [Forcing()]
+    options: dict[str, Any] = {"max_new_tokens": 12, "logits_processor": LogitsProcessorList(forcing)}  # type: ignore[arg-type]
+    theirs = target.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, eos_token_id=None, **options)
+    found = decode(pair, strategy, PROMPT, max_new_tokens=12, temperature=0, eos=(), logits_processor=forcing)
+    assert found.tokens == tuple(theirs[0, len(PROMPT) :].tolist())
+    assert not strategy.drafts or found.statistics.accepted_tokens > 0
