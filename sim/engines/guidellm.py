@@ -23,6 +23,10 @@ DRAFTED = 1.05
 """More tokens in a chunk than this mean that the engine drafted; clients that are late merge a few chunks."""
 
 
+CLOSED, OPEN = ("synchronous", "concurrent", "throughput"), ("constant", "poisson")
+"""Types of load: so many requests are kept open, or so many arrive per second."""
+
+
 def is_guidellm(values: Mapping[str, Any]) -> bool:
     """Whether GuideLLM wrote this object."""
     found = values.get("benchmarks")
@@ -53,12 +57,17 @@ def _run(found: Found, model: str, stated: Stated) -> EngineRun:
     drafted = None if length is None else length > DRAFTED
     chunk = length if drafted and length else 1.0
     strategy = found.inside("config", "strategy")
+    if (kind := strategy.text("type_")) not in ("", *CLOSED, *OPEN):
+        raise InputError(
+            f"{found.source} has load of type {kind}, and known are {', '.join((*CLOSED, *OPEN))}: repeat the run with one of "
+            "these"
+        )
     return stated.run(
         found.source,
         drafted,
         target=model,
-        clients=_clients(strategy),
-        rate=strategy.number("rate") if strategy.text("type_") in ("constant", "poisson") else None,
+        clients=1 if kind == "synchronous" else strategy.count("streams", "max_concurrency") if kind in CLOSED else None,
+        rate=strategy.number("rate") if kind in OPEN else None,
         running=tpot.mean * max(0, output - requests) / seconds if seconds and output else None,
         requests=requests,
         failed=found.inside("metrics", "request_totals").count("errored") or 0,
@@ -74,7 +83,10 @@ def _run(found: Found, model: str, stated: Stated) -> EngineRun:
 
 
 def _metric(found: Found, name: str) -> Found:
-    return found.inside("metrics", name, "successful")
+    metrics = found.inside("metrics")
+    if not isinstance(metrics.values.get(name) or {}, Mapping):
+        raise InputError(f"{found.source}: {name} is {metrics.values[name]!r}, and must be an object: the file is damaged")
+    return metrics.inside(name, "successful")
 
 
 def _times(metric: Found, name: str, unit: float) -> Times:
@@ -86,17 +98,6 @@ def _sum(metric: Found, requests: int) -> int | None:
     """Tokens of all requests."""
     total, mean = metric.number("total_sum"), metric.number("mean")
     return round(total) if total is not None else None if mean is None else round(mean * requests)
-
-
-def _clients(strategy: Found) -> int | None:
-    """How many requests are kept open; `None` for an open load."""
-    match strategy.text("type_"):
-        case "synchronous":
-            return 1
-        case "concurrent" | "throughput":
-            return strategy.count("streams", "max_concurrency")
-        case _:
-            return None
 
 
 def _model(found: Found) -> str:

@@ -43,6 +43,23 @@ def test_open_loads_of_guidellm_have_a_rate_and_no_clients(tmp_path: Path) -> No
     assert (run.clients, run.rate) == (None, 2.5)
 
 
+@pytest.mark.parametrize(
+    ("place", "value", "told"),
+    [
+        (("config", "strategy"), {"type_": "replay"}, "has load of type replay, and known are synchronous, concurrent"),
+        (("metrics", "inter_token_latency_ms"), "12 ms", "inter_token_latency_ms is '12 ms', and must be an object"),
+        (("metrics", "iter_tokens_per_iteration"), [2.0], r"iter_tokens_per_iteration is \[2.0\], and must be an object"),
+    ],
+)
+def test_what_is_not_understood_in_a_file_of_guidellm_is_refused(
+    tmp_path: Path, place: tuple[str, str], value: object, told: str
+) -> None:
+    found = guidellm(drafted=False)
+    found["benchmarks"][0][place[0]][place[1]] = value
+    with pytest.raises(InputError, match=told):
+        read_one(tmp_path / "a.json", found)
+
+
 def test_latencies_of_sglang_are_of_tokens(tmp_path: Path) -> None:
     lines = "\n".join(json.dumps(SGLANG) for _ in range(2))
     runs = read_runs([write(tmp_path / "a.jsonl", lines)], method="EAGLE3", draft_length=3)
