@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from sim.engines.table import COLUMNS as OF_RUNS
 from sim.setup.acceptance import Rate
 from sim.setup.latency import Constant
 from sim.setup.system import System
@@ -90,7 +91,10 @@ def read_cells(path: Path) -> list[Cell]:
             reader = csv.DictReader(line for line in file if not line.startswith("#"))
             missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
             if missing:
-                raise InputError(f"'{path}' has no column {missing[0]}: it needs {', '.join(COLUMNS)}")
+                raise InputError(
+                    f"'{path}' has no column {missing[0]}: it needs {', '.join(COLUMNS)}; or {', '.join(OF_RUNS)} for runs of "
+                    "an engine; separated by commas"
+                )
             cells = [_cell(row, f"'{path}' row {number}") for number, row in enumerate(reader, start=1)]
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"published table '{path}' cannot be read ({error}): give a CSV file") from error

@@ -79,6 +79,13 @@ def test_remarks_of_a_table_are_skipped(tmp_path: Path) -> None:
     assert read_cells(remarked) == read_cells(bundled_table())
 
 
+def test_a_table_of_neither_kind_is_told_the_columns_of_both(tmp_path: Path) -> None:
+    other = tmp_path / "other.csv"
+    other.write_text("target;draft;method;k;dataset;max_concurrency\n")
+    with pytest.raises(InputError, match=r"it needs draft, target, .*; or target, draft, method, k, .* separated by commas"):
+        read_cells(other)
+
+
 def test_published_speed_ups_are_predicted_from_two_tasks_each() -> None:
     found = validate()
     assert found.bundled == ()
