@@ -8,6 +8,8 @@ from difflib import get_close_matches
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
+
 from specdec.errors import InputError
 
 
@@ -18,9 +20,7 @@ def is_integer(value: object) -> bool:
 
 def plain(value: Any) -> Any:
     """A number of numpy as one of Python, as JSON and processes take it; anything else as it is."""
-    if not isinstance(value, Real) or isinstance(value, bool | int | float):
-        return value
-    return int(value) if isinstance(value, Integral) else float(value)
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def plain_fields(options: Any) -> None:

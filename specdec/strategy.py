@@ -18,7 +18,7 @@ from specdec.effects import Committed, Program
 from specdec.errors import InputError
 from specdec.handover import hand_over_to
 from specdec.importing import found_at, is_place
-from specdec.inputs import plain_fields
+from specdec.inputs import plain
 from specdec.lengths import AnyDraftLength, DraftLength, Fixed, as_draft_length
 from specdec.plugins import Plugins
 from specdec.report import spelled
@@ -62,7 +62,7 @@ class DecodingStrategy(ABC):
     @property
     def parameters(self) -> dict[str, Any]:
         """The parameters by name, as they are reported: numbers as they are, all else as text."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+        values = {field.name: plain(getattr(self, field.name)) for field in fields(self)}  # type: ignore[arg-type]
         return {name: value if isinstance(value, (int, float)) else str(value) for name, value in values.items()}
 
     def __call__(
@@ -90,7 +90,6 @@ class DraftingStrategy(DecodingStrategy):
     draft_length: AnyDraftLength = "auto"
 
     def __post_init__(self) -> None:
-        plain_fields(self)
         policy = as_draft_length(self.draft_length)
         object.__setattr__(self, "draft_length", policy.tokens if isinstance(policy, Fixed) else self.draft_length)
 

@@ -22,7 +22,6 @@ from specdec.errors import InputError
 DRAFTED = 1.05
 """More tokens in a chunk than this mean that the engine drafted; clients that are late merge a few chunks."""
 
-
 CLOSED, OPEN = ("synchronous", "concurrent", "throughput"), ("constant", "poisson")
 """Types of load: so many requests are kept open, or so many arrive per second."""
 
@@ -84,8 +83,9 @@ def _run(found: Found, model: str, stated: Stated) -> EngineRun:
 
 def _metric(found: Found, name: str) -> Found:
     metrics = found.inside("metrics")
-    if not isinstance(metrics.values.get(name) or {}, Mapping):
-        raise InputError(f"{found.source}: {name} is {metrics.values[name]!r}, and must be an object: the file is damaged")
+    value = metrics.values.get(name)
+    if not (value is None or isinstance(value, Mapping)):
+        raise InputError(f"{found.source}: {name} is {value!r}, and must be an object: the file is damaged")
     return metrics.inside(name, "successful")
 
 

@@ -17,8 +17,6 @@ from sim.engines.run import AR, EngineRun, Times, far_above
 from sim.engines.stated import Stated, method_name
 from specdec.errors import InputError
 
-FAR = 3.0
-"""How many times numbers of one run differ if they are of other units, or of other runs."""
 COLUMNS = (
     "target",
     "draft",
@@ -33,6 +31,9 @@ COLUMNS = (
 )
 ENOUGH = 3
 """So many of these columns show that a table with a wrong or a missing one is meant to be of runs."""
+
+FAR = 3.0
+"""How many times numbers of one run differ if they are of other units, or of other runs."""
 
 
 def is_table(text: str) -> bool:

@@ -6,6 +6,7 @@ import json
 import math
 import pickle
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +19,7 @@ from transformers import GenerationConfig, LogitsProcessorList, PreTrainedTokeni
 
 import specdec
 from specdec import InputError, Pair, decode
+from specdec.inputs import plain as as_plain
 from specdec.sampling import Sampler, Sampling, own_copy
 from specdec.settings import ASSISTED, NAMED, REFUSED, SAMPLED, Options, Settings, resolve
 from specdec.testing.models import byte_tokenizer, model, resembling
@@ -312,6 +314,10 @@ def test_options_may_be_numbers_of_numpy(pair: Pair) -> None:
     of_numpy = {name: kinds[type(value)](value) for name, value in options.items()}
     strategy = specdec.create("speculative", draft_length=np.int64(3))
     assert strategy == specdec.create("speculative", draft_length=3)
+    for name, parameter in {"elastic": "most_drafted", "hedged": "fan_out"}.items():
+        made = specdec.create(name, **{parameter: np.int64(2)})
+        assert json.dumps(made.parameters) == json.dumps(specdec.create(name, **{parameter: 2}).parameters)
+    assert isinstance(as_plain(Fraction(1, 2)), Fraction)  # a number of the exact law stays exact
     found = [decode(pair, strategy, PROMPT, **said).tokens for said in (options, of_numpy)]
     assert found[0] == found[1]
     json.dumps(Options.of({name: number for name, number in of_numpy.items() if name != "seed"}).overlay(GenerationConfig()))
