@@ -12,7 +12,8 @@ which the draft foresees the target's token. Nothing is timed. The ways to divid
     confidence   the same, but each guess has the acceptance rate of its entropy under `q`: of twelve groups of equal size
     known        the same, but each guess has its true acceptance rate, which no draft knows: a bound
 
-Chances of ranks, and rates of groups, come from every other window; hits are counted on the rest.
+Chances of ranks, and rates of groups, come from every other window; hits are counted on the rest. `foresight` in the file has the
+chances by position too: how often the target's token is among the first 1, 2, ... foreseen, after each number of accepted guesses.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from specdec import Pair, prompts
-from specdec.acceptance import divided
+from specdec.acceptance import MOST_FORESEEN, divided
 from specdec.machine import versions
 from specdec.measure import hardware
 from specdec.text import prompt_tokens
@@ -77,6 +78,19 @@ def ranks(guesses: Tensor, p: Tensor, q: Tensor) -> Tensor:
     return torch.stack(found)
 
 
+def by_position(guesses: Tensor, p: Tensor, q: Tensor) -> list[list[float]]:
+    """After 0, 1, ... accepted guesses: the chance that the target's token is among the first 1, 2, ... that are foreseen."""
+    reached = outcomes(accepted_of(guesses, p, q))
+    found = one_hot(ranks(guesses, p, q).clamp(max=RANKS), RANKS + 1)[..., :RANKS].double().mean(0)
+    return ((reached.unsqueeze(-1) * found).sum(0) / reached.sum(0).unsqueeze(-1)).cumsum(-1)[:, :MOST_FORESEEN].tolist()
+
+
+def accepted_of(guesses: Tensor, p: Tensor, q: Tensor) -> Tensor:
+    """The chance that each guess is accepted, shape (windows, length)."""
+    chosen = guesses.unsqueeze(-1)
+    return (p[:, :-1].gather(-1, chosen) / q[:, :-1].gather(-1, chosen)).squeeze(-1).clamp(max=1)
+
+
 def outcomes(accepted: Tensor) -> Tensor:
     """Chance of 0, 1, ... accepted guesses, shape (windows, length + 1), from each guess's own, shape (windows, length)."""
     reached = torch.cat([torch.ones_like(accepted[:, :1]), accepted.cumprod(-1)], 1)
@@ -94,8 +108,7 @@ def by_entropy(q: Tensor, accepted: Tensor, fit: Tensor) -> Tensor:
 def hits(guesses: Tensor, p: Tensor, q: Tensor) -> list[dict[str, Any]]:
     """How often each way hits, by draft length and number of branches."""
     length = guesses.shape[1]
-    chosen = guesses.unsqueeze(-1)
-    accepted = (p[:, :-1].gather(-1, chosen) / q[:, :-1].gather(-1, chosen)).squeeze(-1).clamp(max=1)
+    accepted = accepted_of(guesses, p, q)
     fit = torch.arange(len(p)) % 2 == 0
     of_rank = one_hot(ranks(guesses, p, q).clamp(max=RANKS), RANKS + 1)[..., :RANKS].double().mean(0)
     true = outcomes(accepted).unsqueeze(-1) * of_rank  # (windows, accepted, rank)
@@ -137,7 +150,7 @@ def main() -> None:
     for one in found:
         print(*(f"{name} {value:.3f}" if isinstance(value, float) else f"{name} {value}" for name, value in one.items()))
     if options.json:
-        named = {"hardware": machine, "windows": len(p), "results": found}
+        named = {"hardware": machine, "windows": len(p), "results": found, "foresight": by_position(guesses, p, q)}
         options.json.write_text(json.dumps(named, indent=1) + "\n", encoding="utf-8")
 
 

@@ -14,6 +14,7 @@ from specdec.settings import Settings
 from specdec.statistics import Statistics
 from specdec.strategy import DecodingStrategy
 from specdec.text import Text
+from specdec.verification import is_lossless
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Result:
                   `stop` named; `None` when interrupted
     `statistics`  counts and seconds
     `strategy`    what decoded it, with the draft length that `"auto"` stood for; `None` for what is not a strategy of ours
+    `lossless_claimed`   whether strategy and rule claim that the law of the tokens is the target's
     """
 
     tokens: tuple[int, ...]
@@ -48,6 +50,7 @@ class Result:
     finished_by: str | None
     statistics: Statistics
     strategy: DecodingStrategy | None = None
+    lossless_claimed: bool = True
 
 
 class Output:
@@ -87,4 +90,6 @@ class Output:
 
     def result(self) -> Result:
         """What was committed so far."""
-        return Result(self.tokens, self._text.of(self.tokens), self.finished_by, self.slot.statistics, self.strategy)
+        text, slot, strategy = self._text.of(self.tokens), self.slot, self.strategy
+        claimed = (strategy is None or strategy.lossless) and (slot.sampling.greedy or is_lossless(slot.rule))
+        return Result(self.tokens, text, self.finished_by, slot.statistics, strategy, claimed and not slot.statistics.synthetic)

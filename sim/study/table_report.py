@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import inf
 from statistics import fmean
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
@@ -84,8 +85,8 @@ class EngineValidation(Report):
         from rich.console import Group
         from rich.markup import escape
 
-        bands = ((1, 1), (2, 8), (9, 64), (65, 1024))
-        made = table("quantity", numbers=[f"{a} clients" if a == b else f"{a} to {b} clients" for a, b in bands])
+        bands = ((1, 1), (2, 8), (9, 64), (65, inf))
+        made = table("quantity", numbers=["1 client", "2 to 8 clients", "9 to 64 clients", "more clients"])
         held_out = [cell for cell in self.published if cell.held_out]
         for quantity in UNITS:
             cells = [cell for cell in held_out if cell.quantity == quantity]

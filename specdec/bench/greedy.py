@@ -9,8 +9,6 @@ import torch
 from specdec.bench.run import Benchmark
 from specdec.bench.values import Difference, GreedyCheck
 from specdec.pair import Pair
-from specdec.runtime.runner import Runner
-from specdec.runtime.watch import evaluation
 from specdec.sampling import Sampler
 from specdec.settings import Options, resolve
 from specdec.summary import StrategySetting
@@ -42,8 +40,8 @@ def difference(
     at = next(i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b)
     context, budget = [*prompt, *theirs[:at]], max(len(ours), len(theirs))
     sampling = resolve(pair.target, prompt, Options(temperature=0, max_new_tokens=budget)).sampling
-    with evaluation(pair.target):
-        raw = Runner(pair.target, pair.vocabulary).logits(context, 1)
+    with torch.inference_mode(), pair.turn(drafts=False) as (target, _):
+        [raw] = target.submit("logits", [(0, context, 1)])()
     logits = Sampler(sampling).processed(raw, context)[0].double()
     margin = abs(float(logits[ours[at]] - logits[theirs[at]]))
     return Difference(

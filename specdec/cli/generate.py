@@ -17,7 +17,6 @@ from specdec.cli.prompt import PromptOptions, chat_hint, shown
 from specdec.errors import InputError
 from specdec.runtime.hosting import started_early
 from specdec.synthetic import require_text
-from specdec.verification import is_lossless
 
 if TYPE_CHECKING:
     from specdec.decoding import Decoding
@@ -143,7 +142,6 @@ def reported(prompt: str, result: Result, strategy: DecodingStrategy, pair: Pair
     from specdec.summary import DescribedPair
 
     counts, ran = result.statistics, result.strategy or strategy
-    keeps = settings.temperature == 0 or is_lossless(settings.verification)
     return Generated(
         strategy=ran.name,
         parameters=ran.parameters,
@@ -157,7 +155,7 @@ def reported(prompt: str, result: Result, strategy: DecodingStrategy, pair: Pair
         statistics=GenerateStatistics.of(
             counts, tokens_per_second=counts.tokens_per_second, drafted_tokens=counts.drafted_tokens
         ),
-        lossless_claimed=ran.lossless and keeps,
+        lossless_claimed=result.lossless_claimed,
     )
 
 

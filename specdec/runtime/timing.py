@@ -44,6 +44,9 @@ GROWN = WARM_UP + BLOCK - 1
 PAUSE_SECONDS = 0.2
 """A pause after which work is that of an idle machine: caches hold the data of others."""
 
+FOR_EVER = 1e12
+"""Steps that a fork takes of a draft that cannot fork. It is finite, so that closed forms stay numbers."""
+
 GREEDY = Sampling(temperature=0)
 
 T = TypeVar("T")
@@ -127,7 +130,7 @@ def measured_costs(
 ) -> Costs:
     """What work takes at a measured speed `ratio`, at `POSITIONS` and `BRANCHES`.
 
-    A draft that cannot fork says nothing of branches.
+    A fork of a draft that cannot fork takes for ever.
     """
     windows = window_seconds(target, POSITIONS, COSTS_REPEATS, context, sampling)
     costs = Costs(ratio, _in_steps(windows, windows[1]))
@@ -137,7 +140,7 @@ def measured_costs(
     try:
         forks = timed_branches(draft, BRANCHES, COSTS_REPEATS, context, sampling)
     except StrategyError:
-        return costs
+        return replace(costs, fork=FOR_EVER)
     branches = {1: step} | {number: median(steps) for number, (steps, _) in forks.items()}
     return replace(costs, branches=_in_steps(branches, step), fork=max(1.0, forks[BRANCHES[0]][1] / step))
 

@@ -122,7 +122,7 @@ class Worker:
         same = [sampler for sampler in self._samplers if sampler.context_free and sampler.sampling == sampling]
         self._samplers[slot] = same[0] if same else Sampler(sampling)
         if len(prompt) > 1:
-            self._logits([(slot, prompt[:-1], 1)])
+            self.logits([(slot, prompt[:-1], 1)])
 
     @property
     def why_eager(self) -> str | None:
@@ -173,7 +173,7 @@ class Worker:
     def _step(self, drafts: Sequence[OpenDraft]) -> None:
         """Add one token to every draft."""
         wanted = [(draft.request.slot, draft.context, 1) for draft in drafts]
-        logits = self._logits(wanted)
+        logits = self.logits(wanted)
         greedy = self._samplers[drafts[0].request.slot].greedy
         stops = any(draft.request.stop is not None for draft in drafts)
         nothing = [None] * len(drafts)
@@ -200,7 +200,8 @@ class Worker:
         scores = self._samplers[draft.request.slot].processed(logits, draft.context)
         return bool((scores == -torch.inf).all())
 
-    def _logits(self, wanted: Sequence[Wanted]) -> list[Tensor]:
+    def logits(self, wanted: Sequence[Wanted]) -> list[Tensor]:
+        """The logits of the last positions of each context, as the model gives them."""
         return self._known.logits(partial(self._failing_by_name, self._runner.logits), wanted)
 
     def _failing_by_name(self, forward: Callable[[T], list[Tensor]], given: T) -> list[Tensor]:
@@ -251,7 +252,7 @@ class Worker:
         start = time.perf_counter()
         wanted = [(request.slot, request.context, len(request.fan_outs)) for request in requests]
         with torch.inference_mode():
-            logits = self._logits(wanted)
+            logits = self.logits(wanted)
             forks = [
                 OpenFork(request, self._samplers[request.slot], own) for request, own in zip(requests, logits, strict=True)
             ]
@@ -260,7 +261,7 @@ class Worker:
                 feed = self._runner.branches([fork.branches for fork in growing])
                 grow(growing, partial(self._failing_by_name, feed), self._known)
             else:
-                grow_one_by_one(growing, self._logits)
+                grow_one_by_one(growing, self.logits)
         if any(fork.broken for fork in forks):
             self._runner.forget()  # a static cache may hold NaN now, and no mask hides that
         seconds = time.perf_counter() - start
@@ -290,7 +291,7 @@ class Worker:
                     "let it guess tokens of the target's own vocabulary"
                 )
         with torch.inference_mode():
-            logits = self._logits(requests)
+            logits = self.logits(requests)
             greedy = self._samplers[requests[0].slot].greedy
             choose = Sampler.best if greedy else Sampler.probabilities
             chosen = [

@@ -17,7 +17,7 @@ from specdec.correction import REMEMBERED, corrected
 from specdec.measure import pair as pair_measuring
 from specdec.runtime import timing
 from specdec.runtime.messages import ForkRequest
-from specdec.runtime.timing import _in_steps, fan_outs, fork_positions, measured_costs, timed_branches, timed_pauses
+from specdec.runtime.timing import FOR_EVER, _in_steps, fan_outs, fork_positions, measured_costs, timed_branches, timed_pauses
 from specdec.sampling import Sampling
 from specdec.testing.models import model, resembling
 
@@ -141,11 +141,17 @@ def test_a_fork_s_start_is_what_it_takes_beside_its_forwards() -> None:
     assert start == pytest.approx(2.0)
 
 
-@pytest.mark.parametrize("draft", [None, KnownLane(forks=False)])
-def test_without_forks_nothing_is_known_of_branches(draft: KnownLane | None) -> None:
-    found = measured(draft)
+def test_without_a_draft_nothing_is_known_of_branches() -> None:
+    found = measured(None)
     assert found == Costs(5.0, found.windows)
     assert found.window(1) == pytest.approx(1.03)
+
+
+def test_a_draft_that_cannot_fork_is_never_asked_to() -> None:
+    found = measured(KnownLane(forks=False))
+    assert found == Costs(5.0, found.windows, fork=FOR_EVER)
+    for strategy in (strategies.Saguaro(4), strategies.Saguaro(4, on_a_miss="none"), strategies.Hedged(4)):
+        assert all(strategy.closed_form(a, found, 4, hit) < 1e-9 for a in (0, 0.9, 1) for hit in (0, 0.9))
 
 
 def test_a_pair_measures_costs_once() -> None:

@@ -214,6 +214,8 @@ def test_text_foresees_nothing(target: Any, draft: Any) -> None:
     assert isinstance(pair.draft_lane()._worker, TextDrafter)  # type: ignore[union-attr]
     with pytest.raises(StrategyError, match="take a strategy without forks, or draft common tokens"):
         decode(pair, create("saguaro", draft_length=2), PROMPT, max_new_tokens=5)
+    chosen = decode(pair, create("adaptive", among="saguaro", first=0.99), PROMPT, max_new_tokens=5)
+    assert len(chosen.tokens) == 5  # it takes what the draft can do
     with pytest.raises(InputError, match="one that writes text has none"):
         measure_acceptance(pair, [PROMPT], new_tokens=3)
 
