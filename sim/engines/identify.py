@@ -196,28 +196,33 @@ def round_seconds(run: EngineRun) -> float:
 
 
 def sequences_of(run: EngineRun) -> float:
-    """Sequences that decode at once in most steps of a run: all clients, as far as there are requests for them.
+    """Sequences that decode at once in most steps of a run: all clients, as far as there are requests and places for them.
 
-    A mean would count the beginning and the end of the run too. It is taken where the cache does not hold all clients, and
-    where requests arrive at a rate that leaves many clients without one. Raises `InputError` for a run that does not say.
+    The engine has `max_batch` places; other clients wait. A mean would count the beginning and the end of the run too. It is
+    taken where the cache does not hold all of these, and where requests arrive at a rate that leaves many clients without one.
+    Raises `InputError` for a run that does not say.
     """
-    clients = run.clients and min(run.clients, run.requests or run.clients)
-    fits = clients is not None and (run.kv_tokens is None or clients * held_by(run) < FULL * run.kv_tokens)
-    found = clients if fits and not _waits_for_requests(run) else run.running or clients
+    clients = run.clients and min(run.clients, run.requests or run.clients, run.max_batch or run.clients)
+    all_run = (
+        clients is not None
+        and (run.kv_tokens is None or clients * held_by(run) < FULL * run.kv_tokens)
+        and not _waits_for_requests(run, clients)
+    )
+    found = clients if all_run else run.running or clients
     if not found:
         raise InputError(f"{run.source} does not say how many requests ran at once: give --concurrency to the benchmark")
     return float(found)
 
 
-def _waits_for_requests(run: EngineRun) -> bool:
-    """Whether far fewer requests ran than if each client had had one for as long as there were any.
+def _waits_for_requests(run: EngineRun, clients: int) -> bool:
+    """Whether far fewer requests ran than if each of `clients` had had one for as long as there were any.
 
     Such clients answer all requests in several turns, in the last of which some have none.
     """
-    if not (run.rate and run.running and run.clients):
+    if not (run.rate and run.running):
         return False
-    turns = ceil(run.requests / run.clients) if run.requests else 1
-    return run.running < BUSY * (run.requests / turns if run.requests else run.clients)
+    turns = ceil(run.requests / clients) if run.requests else 1
+    return run.running < BUSY * (run.requests / turns if run.requests else clients)
 
 
 def held_by(run: EngineRun) -> float:

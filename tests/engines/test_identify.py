@@ -97,6 +97,15 @@ def test_a_ceiling_that_a_run_does_not_reach_is_not_what_decodes_at_once() -> No
     assert sequences_of(EngineRun("x", clients=256, running=50.0, requests=64)) == 64, "no more clients than requests"
 
 
+def test_clients_beyond_the_batch_limit_wait() -> None:
+    limited = EngineRun("x", clients=256, running=60.0, requests=1024, max_batch=64)
+    assert sequences_of(limited) == 64
+    assert sequences_of(replace(limited, rate=100.0)) == 64, "arrivals fill the engine, though not all clients"
+    assert sequences_of(replace(limited, max_batch=512)) == 256
+    held = replace(limited, input_tokens=1024 * PROMPT, output_tokens=1024 * ANSWER, kv_tokens=60_000)
+    assert sequences_of(held) == 64, "the cache holds those that the engine decodes"
+
+
 @pytest.mark.parametrize(
     ("runs", "culprit"),
     [
