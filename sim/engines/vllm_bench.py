@@ -1,8 +1,9 @@
 """Reads what `vllm bench serve --save-result` and `vllm bench sweep` write: one JSON object a run.
 
 A sweep merges the parameters of a run into its object, and `--metadata KEY=VALUE` of the benchmark does too; so the method, the
-draft length and the GPU are read from there. `max_concurrency` is a ceiling: how many requests really ran at once is computed
-from the time that they spent decoding (Little's law). Source: `vllm/benchmarks/serve.py` and `vllm/benchmarks/sweep/serve.py`.
+draft length and the GPU are read from there. `max_concurrency` is a ceiling, and `max_concurrent_requests` the most that were
+open at once: how many requests really ran at once is computed from the time that they spent decoding (Little's law). Source:
+`vllm/benchmarks/serve.py` and `vllm/benchmarks/sweep/serve.py`.
 
 Not known here: the size of the KV cache, which only the log and the metrics hold.
 """
@@ -52,8 +53,8 @@ def read_vllm_bench(found: Found, stated: Stated) -> EngineRun:
     times |= {name: one for name, one in _detailed(found).items() if times[name] == Times()}
     said = _speculation(found)
     length = _acceptance_length(found, times["itl"], times["tpot"])
-    clients = found.count("max_concurrency")
     rate = None if found.text("request_rate") in ("inf", "Infinity") else found.number("request_rate")
+    clients = _clients(found, rate)
     return stated.run(
         found.source,
         _drafted(found, said, times["itl"], times["tpot"]),
@@ -176,6 +177,17 @@ def _acceptance_length(found: Found, itl: Times, tpot: Times) -> float | None:
     if counted is None and rates:
         counted = 1 + sum(rates)
     return tokens_of_chunk(itl, tpot) if counted is None else counted
+
+
+def _clients(found: Found, rate: float | None) -> int | None:
+    """Requests that clients keep open at once: the ceiling, or the most that ever were; `None` without a ceiling.
+
+    A ceiling that requests which arrive at a rate never reach limits nothing, and is none.
+    """
+    ceiling, most = found.count("max_concurrency"), found.count("max_concurrent_requests")
+    if ceiling is None or not most or most >= ceiling:
+        return ceiling
+    return most if rate is None else None
 
 
 def _running(times: Mapping[str, Times], completed: int, output: int | None, seconds: float | None) -> float | None:

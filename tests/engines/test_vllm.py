@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from engine_files import BENCH, LENGTH, RESPONSE, ROUND_MS, SPECULATIVE, TOKEN_MS, VLLM_LOG, read_one, scrape, write
 
+from sim.engines.identify import sequences_of
 from sim.engines.reading import read_runs
 from sim.engines.run import EngineRun
 from specdec.errors import InputError
@@ -115,6 +116,17 @@ def test_a_run_without_a_limit_has_all_requests_open(tmp_path: Path) -> None:
     assert read_one(tmp_path / "a.json", {**BENCH, "max_concurrency": None}).clients == 50
     run = read_one(tmp_path / "a.json", {**BENCH, "max_concurrency": None, "request_rate": 4.0})
     assert (run.clients, run.rate) == (None, 4.0)
+
+
+def test_a_ceiling_that_was_never_reached_is_not_how_many_clients_there_were(tmp_path: Path) -> None:
+    """With a rate it is no ceiling at all, and the mean number that ran counts: the most ran for a moment."""
+    ceiling = {**BENCH, "max_concurrency": 256}
+    assert read_one(tmp_path / "a.json", ceiling).clients == 11
+    arriving = read_one(tmp_path / "a.json", {**ceiling, "request_rate": 4.0})
+    assert (arriving.clients, sequences_of(arriving)) == (None, arriving.running)
+    assert read_one(tmp_path / "a.json", {**BENCH, "max_concurrency": 8, "request_rate": 4.0}).clients == 8
+    silent = {name: value for name, value in ceiling.items() if name != "max_concurrent_requests"}
+    assert read_one(tmp_path / "a.json", silent).clients == 256, "older versions do not write it"
 
 
 # --- metrics
