@@ -190,6 +190,7 @@ class Question:
                     "gpus": self.setup.target_gpus,
                 },
                 exchange_seconds=self._exchange,
+                kv_tokens=self.serving.kv_tokens,
             )
         else:
             refuse({"--dataset": self.sources.dataset}, "has no effect without --from: leave it out")

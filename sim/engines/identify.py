@@ -329,6 +329,11 @@ def pool_of(run: EngineRun) -> int | None:
         return None
 
 
+def with_pools(runs: Sequence[EngineRun], kv_tokens: int | None = None) -> list[EngineRun]:
+    """The runs with the size of their cache: where they do not say it `kv_tokens`, and without that `pool_of`."""
+    return [replace(run, kv_tokens=run.kv_tokens or kv_tokens or pool_of(run)) for run in runs]
+
+
 def as_profile(identified: Identified, runs: Sequence[EngineRun]) -> Profile:
     """The profile of one method, from what all runs of its target gave and from `runs`, those of this method and its prompts.
 

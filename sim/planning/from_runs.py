@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sim.engines.identify import as_profile, identify, pool_of
+from sim.engines.identify import as_profile, identify, pool_of, with_pools
 from sim.engines.reading import read_runs
 from sim.engines.run import EngineRun
 from sim.planning.methods import EXCHANGE_SECONDS, Method, methods_of
@@ -22,11 +22,13 @@ def methods_from_runs(
     dataset: str | None = None,
     known: Mapping[str, Any] | None = None,
     exchange_seconds: float = EXCHANGE_SECONDS,
+    kv_tokens: int | None = None,
 ) -> tuple[Method, ...]:
     """The methods that were run.
 
     All runs of the target give the step times; those on `dataset` give acceptance. `known` is what the files do not say, see
-    `sim.read_runs`. A cache whose size no file says is computed from the sizes of models and GPU, where their names are known.
+    `sim.read_runs`. A cache whose size no file says holds `kv_tokens`; without that, its size is computed from the sizes of
+    models and GPU, where their names are known. It decides how many clients of a run decoded at once, too.
     Raises `InputError` for an unknown GPU in `known`, and for runs of several targets, of several drafts of one method, or on
     several data sets of which none is chosen.
     """
@@ -40,19 +42,18 @@ def methods_from_runs(
         there = ", ".join(sorted({run.dataset for run in runs if run.draft_length}))
         raise InputError(f"--dataset {dataset} is in no run that drafts: give one of {there}")
     _one("data set", {run.dataset for run in chosen if run.draft_length}, "choose one with --dataset")
-    identified = identify(runs)
+    identified = identify(with_pools(runs, kv_tokens))
     methods: dict[str, list[EngineRun]] = {}
     for run in chosen:
         methods.setdefault(run.method, []).append(run)
     for name, ours in methods.items():
         _one(f"draft of {name}", {run.draft for run in ours if run.draft}, "give the files of one")
     profiles = {name: as_profile(identified, ours) for name, ours in methods.items()}
-    tables: list[str] = []
+    tag: Tag = "assumed" if kv_tokens else "table"
     for name, found in profiles.items():
         named = next((run for run in methods[name] if run.draft), methods[name][0])
-        if found.kv_tokens is None and (pool := pool_of(named)):
-            profiles[name] = replace(found, kv_tokens=pool, tags={**found.tags, "kv_tokens": "table"})
-            tables.append(name)
+        if found.kv_tokens is None and (pool := kv_tokens or pool_of(named)):
+            profiles[name] = replace(found, kv_tokens=pool, tags={**found.tags, "kv_tokens": tag})
     first = runs[0]
     machine = f"{first.target or 'the target'} on {first.gpus} x {first.gpu or 'unknown GPU'}"
     words = {
@@ -66,7 +67,7 @@ def methods_from_runs(
         words["acceptance"] = _of_acceptance({run.method: profiles[run.method].acceptance.tag for run in drafting}, prompts)
     if first.gpus == 1 and not first.gpu and not (known or {}).get("gpus"):
         words["GPUs"] = "no file says how many hold the target, so 1 is assumed: give --target-gpus"
-    if tables:
+    if tables := [name for name, found in profiles.items() if found.tags.get("kv_tokens") == "table"]:
         words["KV cache"] = (
             f"computed from sizes of models and GPU for {', '.join(tables)}: give the engine's own with --kv-tokens"
         )

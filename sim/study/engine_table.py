@@ -17,7 +17,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from sim.engines.identify import as_profile, identify, pool_of, round_seconds
+from sim.engines.identify import as_profile, identify, round_seconds, with_pools
 from sim.engines.run import EngineRun
 from sim.setup.acceptance import Rate
 from sim.setup.profiles import measured_acceptance, measured_system
@@ -152,15 +152,11 @@ class _Machine:
     """
 
     def __init__(self, runs: Sequence[EngineRun]) -> None:
-        self.pools = {(run.method, run.draft): pool_of(run) for run in runs if run.kv_tokens is None}
-        self.runs = [
-            replace(
-                run,
-                kv_tokens=run.kv_tokens or self.pools[run.method, run.draft],
-                input_tokens=run.input_tokens or _prompts_of(run, runs),
-            )
-            for run in runs
-        ]
+        known = with_pools(runs)
+        self.pools = {
+            (now.method, now.draft): now.kv_tokens for run, now in zip(runs, known, strict=True) if run.kv_tokens is None
+        }
+        self.runs = [replace(run, input_tokens=run.input_tokens or _prompts_of(run, runs)) for run in known]
         told = zip(runs, self.runs, strict=True)
         self.without_prompts = sum(not before.input_tokens and bool(after.input_tokens) for before, after in told)
         self._fitted = calibrated(self.runs)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from sim.cli.question import Question
 from sim.engines.run import EngineRun, EngineRuns, Times
 from sim.planning.candidates import Candidate, Tier
 from sim.planning.from_runs import methods_from_runs
@@ -127,6 +128,37 @@ def test_a_cache_that_no_file_names_is_computed_and_says_so(tmp_path: Path) -> N
     (unknown,) = methods(tmp_path, plain={"gpu": ""})
     assert unknown.places[0].kv_tokens is None
     assert "kv_tokens" not in unknown.tags
+
+
+@pytest.mark.parametrize(
+    ("named", "given"),
+    [
+        ({"target": "Qwen/Qwen3-32B", "draft": "Qwen/Qwen3-1.7B", "gpu": "1x H100 96GB"}, None),
+        ({"target": "some/model", "draft": "some/draft", "gpu": ""}, 32_528),
+    ],
+    ids=["computed", "given"],
+)
+def test_clients_that_a_cache_of_no_file_does_not_hold_are_not_all_running(
+    tmp_path: Path, named: dict[str, str], given: int | None
+) -> None:
+    """256 clients hold 61,000 tokens, and the pool half of that: 100 ran, each with 2 rows."""
+    path = tmp_path / "runs.json"
+    runs = [engine_run(1, "chat"), engine_run(256, "chat", requests=512, input_tokens=118_000, running=100.0)]
+    path.write_text(json.dumps(EngineRuns(tuple(replace(one, **named) for one in runs)).to_dict()))
+    [_, draft] = methods_from_runs([path], kv_tokens=given)
+    assert draft.provenance["step times"].endswith("measured up to 200 rows")
+    asked = ("--from", str(path), *(("--kv-tokens", str(given)) if given else ()))
+    [_, same] = Question.parsed(asked).methods()
+    assert same.provenance == draft.provenance
+
+
+def test_a_cache_that_is_given_is_no_table(tmp_path: Path) -> None:
+    path = tmp_path / "runs.json"
+    path.write_text(json.dumps(EngineRuns((engine_run(1), engine_run(8, "chat", kv_tokens=50_000))).to_dict()))
+    [ar, draft] = methods_from_runs([path], kv_tokens=40_000)
+    assert (ar.places[0].kv_tokens, ar.tags["kv_tokens"]) == (40_000, "assumed")
+    assert (draft.places[0].kv_tokens, draft.tags["kv_tokens"]) == (50_000, "measured"), "as its file says"
+    assert "KV cache" not in ar.provenance
 
 
 def test_a_gpu_that_nobody_knows_is_refused(tmp_path: Path) -> None:
