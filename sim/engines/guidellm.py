@@ -3,8 +3,9 @@
 Its words mean other things than vLLM's. `inter_token_latency_ms` is (last - first) / (tokens - 1), which is vLLM's TPOT. Its
 `time_per_output_token_ms` includes the time to the first token, and is not read. A round takes the inter-token latency times
 `iter_tokens_per_iteration`, the tokens of a chunk without the first, which is the acceptance length. `request_latency` is in
-seconds. The means of both are weighted by tokens and chunks, so their product is exact; products of medians are not, and are
-left out.
+seconds. The means of both are weighted by tokens and chunks, so their product is exact. An ITL has no median: a product of
+medians is none, and without a draft the tool's median is one of requests, each a mean that holds rounds in which prompts were
+read. A median of chunks would not hold them.
 
 GuideLLM sees only the stream: it does not know method, draft length or rates by position. Source: GuideLLM 0.3 to 0.8.
 """
@@ -75,7 +76,7 @@ def _run(found: Found, model: str, stated: Stated) -> EngineRun:
         output_tokens=output,
         ttft=_times(first, "time_to_first_token_ms", 1e-3),
         tpot=tpot,
-        itl=Times(tpot.mean * chunk) if drafted else tpot,
+        itl=Times(tpot.mean * chunk),
         e2e=_times(_metric(found, "request_latency"), "request_latency", 1.0),
         acceptance_length=length,
     )
