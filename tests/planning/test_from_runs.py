@@ -130,6 +130,27 @@ def test_a_cache_that_no_file_names_is_computed_and_says_so(tmp_path: Path) -> N
     assert "kv_tokens" not in unknown.tags
 
 
+def test_a_cache_that_is_computed_says_that_a_head_is_not_counted(tmp_path: Path) -> None:
+    """vLLM has 69,232 tokens alone and 47,264 with EAGLE-3 on the GPU for which both are computed alike."""
+    path = tmp_path / "runs.json"
+    runs = [
+        engine_run(1),
+        engine_run(1, "chat"),
+        replace(engine_run(1, "chat"), method="ngram", draft=""),
+        replace(engine_run(1, "chat"), method="eagle3", draft="T/head"),
+    ]
+    path.write_text(json.dumps(EngineRuns(tuple(runs)).to_dict()))
+    found = methods_from_runs([path])
+    pools = {one.name: one.places[0].kv_tokens for one in found}
+    assert pools["eagle3"] == pools["ar"]
+    assert found[0].provenance["KV cache"] == (
+        "computed from sizes of models and GPU for ar, draft_model, ngram, eagle3, where the memory of the head of eagle3 is "
+        "not counted: give the engine's own with --kv-tokens"
+    )
+    path.write_text(json.dumps(EngineRuns((*runs[:3], replace(runs[3], kv_tokens=47_264))).to_dict()))
+    assert "head" not in methods_from_runs([path])[0].provenance["KV cache"], "its engine counted it"
+
+
 @pytest.mark.parametrize(
     ("named", "given"),
     [
