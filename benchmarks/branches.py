@@ -12,8 +12,9 @@ which the draft foresees the target's token. Nothing is timed. The ways to divid
     confidence   the same, but each guess has the acceptance rate of its entropy under `q`: of twelve groups of equal size
     known        the same, but each guess has its true acceptance rate, which no draft knows: a bound
 
-Chances of ranks, and rates of groups, come from every other window; hits are counted on the rest. `foresight` in the file has the
-chances by position too: how often the target's token is among the first 1, 2, ... foreseen, after each number of accepted guesses.
+Chances of ranks, and rates of groups, come from every other window; hits are counted on the rest. `foresight` in the file has
+the chances by position too: how often the target's token is among the first 1, 2, ... that are foreseen, after each number of
+accepted guesses.
 """
 
 from __future__ import annotations

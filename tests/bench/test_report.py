@@ -30,6 +30,7 @@ from specdec.bench import BASELINE, BenchReport, hugging_face, report_of
 from specdec.bench.greedy import difference
 from specdec.bench.text import noise_sentence, ranking_sentence
 from specdec.bench.values import Noise, Ranking, Slower
+from specdec.runtime.lane import InlineLane
 from specdec.summary import StrategySetting
 
 RESULTS = sorted((Path(__file__).parents[2] / "benchmarks/results").glob("*2026-11-24_bench_*.json"))
@@ -186,6 +187,17 @@ def test_a_difference_at_equal_logits_is_a_tie() -> None:
     assert tied.logit_margin < 1e-12
     assert tied.tie
     assert not difference(Pair(flat), setting, 4, [1, 2], [7, 5, 3], [7, 8, 3]).tie
+
+
+def test_a_difference_is_asked_of_the_lane(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A target that is split over ranks refuses forwards past its lane."""
+    asked: list[str] = []
+    submit = InlineLane.submit
+    monkeypatch.setattr(
+        InlineLane, "submit", lambda lane, method, *given: (asked.append(method), submit(lane, method, *given))[1]
+    )
+    difference(Pair(minuscule(64, seed=3)), StrategySetting("pearl", {}), 4, [1, 2], [7, 5, 3], [7, 6, 3])
+    assert asked == ["logits"]
 
 
 def test_sampling_alone_has_no_greedy_check(pair: Pair) -> None:

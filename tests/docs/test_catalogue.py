@@ -119,12 +119,15 @@ def test_the_page_of_forks_says_what_misses_cost() -> None:
 
 def test_the_page_of_forks_has_the_hit_rates_that_were_counted() -> None:
     counted = json.loads(
-        (ROOT / "benchmarks/results/cpu_amd_epyc_2_cores_2026-11-26_branches.json").read_text(encoding="utf-8")
+        (ROOT / "benchmarks/results/cpu_intel_xeon_2_cores_2026-11-28_branches.json").read_text(encoding="utf-8")
     )
     page = (ROOT / "docs/strategies/saguaro.md").read_text(encoding="utf-8")
     for one in counted["results"]:
         shares = [f"{one[way]:.2f}" for way in ("equally", "published", "measured", "confidence", "known")]
         assert f"| {one['length']}, {one['branches']} | {' | '.join(shares)} |" in page
+    *behind, complete = ([f"{chances[number - 1]:.2f}" for number in (1, 2, 3, 4, 6, 8)] for chances in counted["foresight"])
+    for accepted, shown in [*enumerate(behind), (f"{len(behind)}, all", complete)]:
+        assert f"| {accepted} | {' | '.join(shown)} |" in page
 
 
 @pytest.mark.parametrize(

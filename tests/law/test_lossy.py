@@ -24,6 +24,7 @@ from specdec.bench.text import lossy_sentence
 from specdec.law import ExactPair, assert_lossless, how_lossy, law, one_step, prove, prove_all, target_law, total_variation
 from specdec.law.lossy import OneGuess, measured_loss
 from specdec.law.oracle import branches
+from specdec.testing.models import model
 from specdec.typical import Typical, entropy
 from specdec.verification import is_lossless, name_of, rule, rules
 from strategies import Autoregressive, Speculative
@@ -218,6 +219,17 @@ def test_a_benchmark_claims_no_law_where_a_lossy_rule_decided(
 ) -> None:
     benchmark: Any = SimpleNamespace(verification=verification)
     assert results._loses(benchmark, Contender(decoder, temperature)) is loses  # pyright: ignore[reportPrivateUsage]
+
+
+@pytest.mark.parametrize(
+    ("verification", "temperature", "claimed"),
+    [("token", 1, True), ("typical", 1, False), ("typical", 0, True), ("synthetic:0.8", 1, False), ("synthetic:0.8", 0, False)],
+)
+def test_a_result_says_whether_it_has_the_targets_law(verification: str, temperature: float, claimed: bool) -> None:
+    tiny = model("llama", seed=1)
+    options: dict[str, Any] = {"verification": verification, "temperature": temperature, "max_new_tokens": 3, "seed": 0}
+    with specdec.Pair(tiny, tiny, lane="inline") as pair:
+        assert specdec.decode(pair, Speculative(2), [1, 2], **options).lossless_claimed is claimed
 
 
 def test_a_benchmark_names_what_is_lossy() -> None:
