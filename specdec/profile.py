@@ -298,7 +298,10 @@ def busy_sentence(busy: float) -> str:
     """What people must know of a machine that was busy (`Profile.busy`); empty for one that was not."""
     if busy < BUSY:
         return ""
-    return f"The machine was busy with other work: {share(busy)} of it, or of the time. Measure again when it is idle."
+    return (
+        f"The machine was busy with other work: {share(busy)} of it, or forwards took {share(busy)} longer. Measure again "
+        "when it is idle."
+    )
 
 
 def _table(title: str, columns: Sequence[str], timings: Sequence[TargetTiming | DraftTiming]) -> Table:
