@@ -201,13 +201,21 @@ class Question:
         """Refuse what a plan decides by itself, and what its source of step times holds already."""
         devices = {"--network": self.setup.network, "--together": self.setup.together, "--antiphase": self.serving.antiphase}
         refuse(devices, "is not for plans, which try placements of their own: leave it out, or give --exchange")
-        if self.sources.method == "ar":
-            raise InputError("--method ar drafts nothing, and is planned anyway: leave it out")
+        if self._method == "ar":
+            raise InputError(f"--method {self.sources.method} drafts nothing, and is planned anyway: leave it out")
         refuse({"--context": self.setup.context}, "has no effect on a plan, whose traffic says what is held: leave it out")
         source = "--from" if self.sources.runs else "--profile" if self.setup.profile is not None else None
         if source is not None:
             fixed = {"--overhead": self.setup.overhead, "--jitter": self.setup.jitter}
             refuse({**fixed, "--batches-are-free": self.serving.batches_are_free}, f"has no effect with {source}: leave it out")
+
+    @property
+    def _method(self) -> str:
+        """How guesses are made."""
+        from sim.engines.run import DRAFT_MODEL
+        from sim.engines.stated import method_name
+
+        return method_name(self.sources.method or DRAFT_MODEL)
 
     @property
     def _exchange(self) -> float:
@@ -248,16 +256,15 @@ class Question:
 
     def _on(self, setup: SystemOptions) -> tuple[Method, ...]:
         """The methods on GPUs, or with steps, that are given."""
-        from sim.engines.run import MODELS
+        from sim.engines.run import DRAFT_MODEL
         from sim.planning.methods import methods_of, methods_of_systems
         from specdec.acceptance import Tag
         from specdec.profile import Profile
 
-        name = self.sources.method or "draft_model"
-        acceptance = self.timed.acceptance_model()
+        name, acceptance = self._method, self.timed.acceptance_model()
         if setup.profile is not None:
             profile, own = Profile.read(setup.profile), setup.acceptance in (None, *OF_PROFILE)
-            if profile.together is None and name not in MODELS:
+            if profile.together is None and name != DRAFT_MODEL:
                 refuse({"--draft-gpus": setup.draft_gpus}, f"has no effect on {name}, which is on the target's: leave it out")
             return methods_of(
                 {name: profile},

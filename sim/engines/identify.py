@@ -35,7 +35,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import least_squares
 
 from sim.engines.accepted import conditional, counted, length_of
-from sim.engines.run import MODELS, EngineRun
+from sim.engines.run import DRAFT_MODEL, EngineRun
 from sim.setup.arrays import Floats
 from sim.setup.gpus import GPUS, gpu_name
 from sim.setup.memory import kv_tokens
@@ -322,7 +322,7 @@ def _bounds(least: float, hardware: Hardware, methods: int) -> tuple[Floats, Flo
 
 def pool_of(run: EngineRun) -> int | None:
     """Tokens that the cache holds by the sizes of GPU, target and draft model; `None` where one is not known by name."""
-    models = (run.target, run.draft) if run.method in MODELS else (run.target,)
+    models = (run.target, run.draft) if run.method == DRAFT_MODEL else (run.target,)
     try:
         return kv_tokens(run.gpu, *map(read_model, models), gpus=run.gpus) if run.gpu and all(models) else None
     except InputError:

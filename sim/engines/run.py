@@ -25,8 +25,10 @@ MOST, LONGEST = 1e15, 1000
 """More than anybody counts, or drafts in a round."""
 AR = "ar"
 """The method of a run without speculation."""
-MODELS = ("draft_model", "standalone")
-"""Methods whose draft is a model of its own: it has a cache beside the target's, and can run on a device of its own."""
+DRAFT_MODEL = "draft_model"
+"""The method whose draft is a model of its own: it has a cache beside the target's, and can run on a device of its own."""
+SGLANG_ALGORITHMS = {DRAFT_MODEL: "STANDALONE", "eagle3": "EAGLE3", "eagle": "EAGLE", "mtp": "NEXTN", "ngram": "NGRAM"}
+"""What SGLang calls methods."""
 TOLERANCE = 0.03
 """How much two reports of one acceptance may differ."""
 CHUNKS_OF_MANY = 1.3
@@ -77,7 +79,7 @@ class EngineRun(Report):
 
     `source`                  the file, and where in it, for messages
     `target`, `draft`         names of the models; `draft` is empty without one
-    `method`                  how guesses are made, as the engine calls it: `ar` for none, else `draft_model`, `eagle3`, ...
+    `method`                  how guesses are made, as vLLM calls it: `ar` for none, else `draft_model`, `eagle3`, ...
     `draft_length`            guesses of a round; 0 for `ar`
     `dataset`                 where the prompts come from
     `gpu`, `gpus`             name of the GPU, and how many hold the target

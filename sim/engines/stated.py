@@ -11,11 +11,12 @@ from dataclasses import dataclass, fields
 from math import isclose
 from typing import Any
 
-from sim.engines.run import AR, EngineRun
+from sim.engines.run import AR, SGLANG_ALGORITHMS, EngineRun
 from sim.setup.gpus import gpu_memory, gpu_name
 from specdec.errors import InputError
 
 NO_DRAFT = ("ar", "none", "off", "autoregressive", "false", "null", "baseline", "vanilla", "no_spec", "no_speculation")
+OF_SGLANG = {name.lower(): method for method, name in SGLANG_ALGORITHMS.items()}
 
 
 @dataclass(frozen=True)
@@ -134,9 +135,9 @@ def same_gpu(one: str, other: str) -> bool:
 
 
 def method_name(text: str) -> str:
-    """A method as engines call it, `ar` for every name of none."""
+    """A method as vLLM calls it, whatever the engine: SGLang's `STANDALONE` is `draft_model`; `ar` for every name of none."""
     name = text.strip().lower().replace("-", "_")
-    return AR if name in NO_DRAFT else name
+    return AR if name in NO_DRAFT else OF_SGLANG.get(name, name)
 
 
 def _option(name: str) -> str:

@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from sim.engines.run import SGLANG_ALGORITHMS
 from sim.planning.report import Plan, Planned
 from specdec.errors import InputError
 
-SGLANG_ALGORITHMS = {"draft_model": "STANDALONE", "eagle3": "EAGLE3", "eagle": "EAGLE", "mtp": "NEXTN", "ngram": "NGRAM"}
 LLAMA_TYPES = {"draft_model": "draft-simple", "eagle3": "draft-eagle3", "mtp": "draft-mtp"}
 OF_TARGET = ("ngram", "suffix", "mtp")
 """Methods that need no model beside the target."""

@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sim.engines.run import MODELS
+from sim.engines.run import DRAFT_MODEL
 from sim.setup.acceptance import Acceptance
 from sim.setup.arrays import Floats
 from sim.setup.latency import Latency, fork_reach, fork_seconds
@@ -123,7 +123,8 @@ class Method:
             return "AR"
         known = {"draft_model": "draft model", "eagle3": "EAGLE-3", "eagle": "EAGLE", "mtp": "MTP"}
         draft = self.draft.rpartition("/")[2]
-        return known.get(self.name, self.name) + (f" {draft}" if draft not in ("", self.name) and self.name in MODELS else "")
+        named = self.name == DRAFT_MODEL and draft not in ("", self.name)
+        return known.get(self.name, self.name) + (f" {draft}" if named else "")
 
 
 def methods_of(
@@ -165,7 +166,7 @@ def methods_of(
         system = measured_system(profile, source=f"the profile of {profile.pair.draft or name}")
         if profile.together is None:
             places = [Place("shared", system, gpus, kv_tokens=profile.kv_tokens)]
-            places += apart(system, pool, gpus, of_draft, exchange_seconds) if name in MODELS else []
+            places += apart(system, pool, gpus, of_draft, exchange_seconds) if name == DRAFT_MODEL else []
         else:
             places = [Place("as measured", system, gpus, draft_gpus or 0, kv_tokens=profile.kv_tokens)]
         accepted = measured_acceptance(profile) if acceptance is None else acceptance
@@ -199,7 +200,7 @@ def methods_of_systems(
     """
     tags, words = tags or {}, provenance or {}
     places = [] if shared is None else [Place("shared", shared, target_gpus, kv_tokens=shared_kv_tokens)]
-    if name in MODELS:
+    if name == DRAFT_MODEL:
         places += apart(alone, kv_tokens, target_gpus, draft_gpus, exchange_seconds)
     longest = LONGEST if acceptance.longest is None else acceptance.longest
     of_target: dict[str, Tag] = {what: tag for what, tag in tags.items() if what != "acceptance"}

@@ -218,7 +218,6 @@ def test_a_cache_is_computed_from_names() -> None:
     drafted = replace(alone, method="draft_model", draft_length=2, draft="Qwen/Qwen3-1.7B")
     assert pool_of(alone) == pytest.approx(69_232, rel=0.15)  # what vLLM reported there
     assert pool_of(drafted) == pytest.approx(32_528, rel=0.15)
-    assert pool_of(replace(drafted, method="standalone")) == pool_of(drafted)  # as SGLang calls it
     assert pool_of(replace(drafted, draft="")) is None
     assert pool_of(replace(alone, target="")) is pool_of(replace(alone, target="foo/bar")) is None
     assert pool_of(replace(alone, gpu="")) is None

@@ -99,10 +99,19 @@ def test_sglang_drafts_where_its_server_or_its_chunks_say_so_and_no_length_does(
     assert read_one(tmp_path / "e.json", {**silent, "backend": "vllm"}).method == "ar"
 
 
+@pytest.mark.parametrize(("said", "method"), [("STANDALONE", "draft_model"), ("NEXTN", "mtp"), ("EAGLE3", "eagle3")])
+def test_methods_of_sglang_have_the_names_of_vllm(tmp_path: Path, said: str, method: str) -> None:
+    server = {"speculative_algorithm": said, "speculative_num_steps": 3}
+    bench = read_one(tmp_path / "a.json", {**SGLANG, "server_info": server})
+    log = read_one(tmp_path / "a.log", SGLANG_LOG.replace("EAGLE3", said))
+    row = read_one(tmp_path / "a.csv", f"{HEAD}\n{DRAFTED.replace('draft_model', said)}\n")
+    assert (bench.method, log.method, row.method) == (method, method, method)
+
+
 def test_metrics_of_sglang_divide_a_chunk_by_its_tokens(tmp_path: Path) -> None:
     paths = [write(tmp_path / f"{calls}.prom", sglang_scrape(calls)) for calls in (1, 3)]
     (run,) = read_runs(paths, method="standalone")
-    assert (run.draft_length, run.output_tokens, run.acceptance_length) == (3, 5628, LENGTH)
+    assert (run.method, run.draft_length, run.output_tokens, run.acceptance_length) == ("draft_model", 3, 5628, LENGTH)
     assert run.tpot.mean == pytest.approx(TOKEN_MS / 1000)
     assert run.itl.mean == pytest.approx(ROUND_MS / 1000)
 

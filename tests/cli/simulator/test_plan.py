@@ -170,6 +170,11 @@ def test_the_source_of_step_times_says_how_they_came_about(monkeypatch: pytest.M
     assert tags(*GPU) == {"extrapolated"}
 
 
+def test_a_method_of_sglang_has_the_name_of_vllm() -> None:
+    [_, found] = Question.parsed((*GPU, *TRAFFIC, "--method", "STANDALONE")).methods()
+    assert (found.name, len(found.places)) == ("draft_model", 3)
+
+
 def test_a_plan_from_a_data_sheet_is_tagged_so(run: Run) -> None:
     found = answer(run, "plan", *GPU, *TRAFFIC, *LIMITS, "--no-schedules")
     best = found["plans"][0]
@@ -294,6 +299,7 @@ def test_what_nothing_meets_is_said_with_how_far_it_is_missed(run: Run, runs: st
         ((*GPU, *TRAFFIC, "--together", "1.2,1.5"), "--together is not for plans"),
         ((*GPU, *TRAFFIC, "--antiphase"), "--antiphase is not for plans"),
         ((*GPU, *TRAFFIC, "--method", "ar"), "--method ar drafts nothing"),
+        ((*GPU, *TRAFFIC, "--method", "none"), "--method none drafts nothing"),
         (("--from", "x.json", *TRAFFIC, "--jitter", "0.1"), "--jitter has no effect with --from"),
         (("--profile", "x.json", *TRAFFIC, "--overhead", "1ms"), "--overhead has no effect with --profile"),
         (("--from", "x.json", *TRAFFIC, "--batches-are-free"), "--batches-are-free has no effect with --from"),
