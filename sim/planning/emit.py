@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sim.engines.run import SGLANG_ALGORITHMS
+from sim.engines.run import DRAFT_MODEL, SGLANG_ALGORITHMS
 from sim.planning.report import Plan, Planned
 from specdec.errors import InputError
 
@@ -73,7 +73,7 @@ def speculative_config(best: Planned, *, synthetic: bool = False) -> dict[str, A
     if best.method not in OF_TARGET:
         config["model"] = best.draft
     config["num_speculative_tokens"] = best.draft_length
-    if best.method == "draft_model":
+    if best.method == DRAFT_MODEL:
         config["draft_tensor_parallel_size"] = best.target_gpus
     if best.schedule:
         tiers, first = [], 1
@@ -200,17 +200,12 @@ def llama_cpp(plan: Plan, best: Planned) -> str:
         return "\n".join([*lines, _command("llama-server -m TARGET.gguf", **base)])
     new = {"spec_type": LLAMA_TYPES[best.method], "spec_draft_n_max": best.draft_length, "spec_draft_n_min": 0}
     new["spec_draft_p_min"] = 0
-    old = {"draft_max": best.draft_length, "draft_min": 0, "draft_p_min": 0}
-    start = "llama-server -m TARGET.gguf -md DRAFT.gguf -ngld 99"
-    return "\n".join(
-        [
-            *lines,
-            _command(start, **base, **new),
-            "",
-            "# Builds of 2025, which have no --spec-type:",
-            _command(start, **base, **old),
-        ]
-    )
+    start = "llama-server -m TARGET.gguf" + ("" if best.method in OF_TARGET else " -md DRAFT.gguf -ngld 99")
+    lines.append(_command(start, **base, **new))
+    if best.method == DRAFT_MODEL:  # those would run a head as a model of its own
+        old = {"draft_max": best.draft_length, "draft_min": 0, "draft_p_min": 0}
+        lines += ["", "# Builds of 2025, which have no --spec-type:", _command(start, **base, **old)]
+    return "\n".join(lines)
 
 
 def nano_pearl(plan: Plan, best: Planned) -> str:

@@ -140,6 +140,12 @@ def test_llama_cpp_has_flags_of_two_builds() -> None:
     assert (new.spec_type, new.spec_draft_n_max, old.draft_max) == ("draft-simple", 3, 3)
 
 
+def test_llama_cpp_before_types_would_run_a_head_as_a_model() -> None:
+    (head,) = map(llama_server, commands(emit(plan(method="eagle3", draft="org/head"), "llama.cpp")))
+    (own,) = map(llama_server, commands(emit(plan(method="mtp", draft=""), "llama.cpp")))
+    assert (head.spec_type, head.md, own.spec_type, own.md) == ("draft-eagle3", "DRAFT.gguf", "draft-mtp", None)
+
+
 def test_pearl_is_for_nano_pearl_alone() -> None:
     found = pearl_config(emit(plan(**PEARL), "nano-pearl"))
     assert (found["draft"], found["target"], found["gamma"]) == ("Qwen/Qwen3-1.7B", "Qwen/Qwen3-32B", 3)
