@@ -9,6 +9,7 @@ from specdec.errors import InputError
 
 if TYPE_CHECKING:
     from sim.setup.acceptance import Acceptance
+    from specdec.acceptance import Tag
     from specdec.profile import Profile
 
 OPTION = "--acceptance"
@@ -20,6 +21,11 @@ ACCEPTANCE_HELP = (
     "token; run:L, mean run length between rejections, corrected token included. With --profile: rate or recorded, its own."
 )
 OF_PROFILE = ("rate", "recorded")
+
+
+def tag_of(text: str | None) -> Tag:
+    """How acceptance that is typed came about: published lengths are a table."""
+    return "table" if text is not None and text.partition(":")[0].strip() == "golden" else "assumed"
 
 
 def parsed_acceptance(text: str | None, profile: Profile | None, source: str = "the profile") -> Acceptance:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sim.cli.acceptance import OF_PROFILE
+from sim.cli.acceptance import OF_PROFILE, tag_of
 from sim.cli.options import Placement, SystemOptions
 from sim.cli.traffic import INPUT_TOKENS, OUTPUT_TOKENS, TrafficOptions
 from specdec.cli.grouped import with_grouped_options
@@ -272,13 +272,14 @@ class Question:
                 target_gpus=setup.target_gpus,
                 draft_gpus=setup.draft_gpus,
                 acceptance=acceptance,
-                acceptance_tag=profile.acceptance.tag if own else "assumed",
+                acceptance_tag=profile.acceptance.tag if own else tag_of(setup.acceptance),
                 draft=self.sources.draft,
                 provenance={"step times": setup.profile, "acceptance": setup.acceptance or setup.profile},
             )
         together = replace(setup, placement="shared", draft_gpus=None)
+        accepted = tag_of(setup.acceptance)
         words = {"step times": f"{setup.gpu or setup.latency or 'as given'}" + (", anchored" if setup.anchor else "")}
-        words["acceptance"] = f"{setup.acceptance} as given"
+        words["acceptance"] = f"{setup.acceptance} as {'given' if accepted == 'assumed' else 'published'}"
         shared = pool = None
         try:
             shared, pool = self.serving.system(together.system()), together.kv_tokens(drafts=True)
@@ -287,7 +288,7 @@ class Question:
                 raise
             words["shared placement"] = f"not possible: {error}"
         apart, alone = self.serving.system(replace(setup, placement=None).system()), setup.kv_tokens(drafts=False)
-        tags: dict[str, Tag] = {"step": getattr(apart.latency, "tag", "assumed"), "acceptance": "assumed"}
+        tags: dict[str, Tag] = {"step": getattr(apart.latency, "tag", "assumed"), "acceptance": accepted}
         if alone is not None:
             tags["kv_tokens"] = "table"
         return methods_of_systems(

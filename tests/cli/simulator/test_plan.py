@@ -170,6 +170,12 @@ def test_the_source_of_step_times_says_how_they_came_about(monkeypatch: pytest.M
     assert tags(*GPU) == {"extrapolated"}
 
 
+def test_published_lengths_are_a_table(profile: Path) -> None:
+    for source, said in ((SIZES[:6], " as published"), (("--profile", str(profile)), "")):
+        [_, found] = Question.parsed((*source, "--acceptance", "golden:glm-5.2-fp8", *TRAFFIC)).methods()
+        assert (found.tags["acceptance"], found.provenance["acceptance"]) == ("table", f"golden:glm-5.2-fp8{said}")
+
+
 def test_a_method_of_sglang_has_the_name_of_vllm() -> None:
     [_, found] = Question.parsed((*GPU, *TRAFFIC, "--method", "STANDALONE")).methods()
     assert (found.name, len(found.places)) == ("draft_model", 3)
