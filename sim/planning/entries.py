@@ -65,6 +65,7 @@ def planned(trials: Trials, candidate: Candidate, trial: Trial, price: float | N
         load=trial.load,
         extrapolated_share=trial.extrapolated,
         tags=_tags(trials, candidate, trial),
+        short=metrics.short,
     )
 
 
@@ -102,5 +103,6 @@ def planned_split(trials: Trials, split: Split, price: float | None) -> Planned:
         output_tokens_per_second=sum(one.output_tokens_per_second for one in parts),
         extrapolated_share=max(one.extrapolated_share for one in parts),
         tags=weakest([one.tags for one in parts]),
+        short=any(one.short for one in parts),
         parts=tuple(parts),
     )

@@ -49,6 +49,7 @@ class Planned(Report):
     `headroom`        1 - its statistic over its limit
     `load`            rho: requests that arrive over those that can be finished
     `extrapolated_share`   share of the time in forwards over more rows than were measured
+    `short`           whether arrivals span less than ten mean answers: its run has not settled
     `share`           share of the requests that it serves
     `parts`           two deployments that share the requests; this entry is then both, and names the first
     `tags`            how the numbers behind it came about: `step`, `acceptance`, `foresight`, `exchange`,
@@ -83,6 +84,7 @@ class Planned(Report):
     load: float
     extrapolated_share: float
     tags: Mapping[str, Tag]
+    short: bool = False
     share: float = 1.0
     parts: tuple[Planned, ...] = ()
 

@@ -15,6 +15,7 @@ from sim.traffic.workload import Traffic
 from specdec.report import milliseconds, share, three_digits
 
 SOURCES = {"step": "step times", "kv_tokens": "KV cache"}
+UNSETTLED = "These numbers are of a run that has not settled: arrivals span less than ten mean answers. Give more requests."
 
 
 def gate(trials: Trials, trial: Trial, most_gpus: int) -> str:
@@ -52,6 +53,7 @@ def verdict(
     sentences = [
         f"{_what(candidate)}; {_gpus(gpus, price)}.",
         _objectives(trials, trial),
+        *_unsettled(trial),
         *_prompt(trials, candidate, trial),
         *([f"{meets} {three_digits(held)} requests/s; {three_digits(trials.rate)} are planned."] if held else []),
         *_others(good, price),
@@ -71,7 +73,7 @@ def of_split(trials: Trials, split: Split, price: float | None, alone: str) -> s
         f"{_what(one)} on {_gpus(one.place.gpus_of(count), None)} for {share(part)} of the requests"
         for one, count, part in zip(split.candidates, split.replicas, split.shares, strict=True)
     ]
-    met = _objectives(trials, split.together)
+    met = " ".join([_objectives(trials, split.together), *_unsettled(*split.trials)])
     return f"Two deployments, {_gpus(split.gpus, price)}: {'; '.join(parts)}. {met} One alone: {alone}"
 
 
@@ -93,6 +95,11 @@ def _objectives(trials: Trials, trial: Trial) -> str:
     binding = int(np.argmax(trial.pressures))
     parts = [one.against(trial.latencies) + (" (binding)" if i == binding else "") for i, one in enumerate(trials.objectives)]
     return ", ".join(parts) + "."
+
+
+def _unsettled(*served: Trial) -> list[str]:
+    """What to say of runs that were too short for their numbers."""
+    return [UNSETTLED] if any(one.metrics is not None and one.metrics.short for one in served) else []
 
 
 def _prompt(trials: Trials, candidate: Candidate, trial: Trial) -> list[str]:

@@ -9,12 +9,15 @@ import pytest
 
 from sim.planning import study
 from sim.planning.candidates import OFF_FACTOR, Candidate, Tier
+from sim.planning.entries import planned_split
 from sim.planning.flips import acceptance_flip
 from sim.planning.methods import Method, Place
 from sim.planning.objectives import objectives_of
 from sim.planning.screen import Demand, best_schedule
+from sim.planning.split import served_apart
 from sim.planning.study import Limits, confirmed, decide, reported
 from sim.planning.trials import Trial, Trials
+from sim.planning.verdict import of_split
 from sim.setup.acceptance import Rate
 from sim.setup.latency import Constant
 from sim.setup.system import System
@@ -102,6 +105,20 @@ def test_a_candidate_whose_every_batch_is_too_slow_is_rejected_and_not_divided_b
     found = decide(asked, ())
     assert [one for one, _ in found.good] == good
     assert [one.gate for one in found.rejected] == ["tpot: no batch meets its limit"]
+
+
+@pytest.mark.parametrize(("rate", "short"), [(100.0, True), (1.0, False)])
+def test_numbers_of_a_run_that_has_not_settled_are_said_to_be_so(rate: float, short: bool) -> None:
+    """Answers take 10 s, and 300 requests arrive within 3 s or 300 s."""
+    traffic = Traffic(Arrivals(rate), Lengths(1), Lengths(1000), 300)
+    trials = Trials(traffic, objectives_of({"e2e-p99": "60s"}), Server())
+    found = decide(trials, [alone().method])
+    plan = reported(found)
+    assert (plan.plans[0].short, "has not settled" in plan.verdict) == (short, short)
+    pair = found.good[0][0], found.good[0][0]
+    split = served_apart(trials, pair, (4, 4), 0.5)
+    assert split is not None
+    assert (planned_split(trials, split, None).short, "has not settled" in of_split(trials, split, None, "")) == (short, short)
 
 
 def test_a_plan_that_gets_a_replica_more_takes_its_new_place(monkeypatch: pytest.MonkeyPatch) -> None:
