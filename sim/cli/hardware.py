@@ -124,6 +124,15 @@ class HardwareOptions:
             return kv_tokens(name, target, draft, gpus=gpus[0])
         return min(kv_tokens(name, target, gpus=gpus[0]), kv_tokens(name, draft, gpus=gpus[1]))
 
+    @property
+    def draft_kv_tokens(self) -> int | None:
+        """The same of the draft's cache on GPUs of its own."""
+        if not self.computed or self._unknown_memory:
+            return None
+        from sim.setup.memory import kv_tokens
+
+        return kv_tokens(self.gpu or self._system, self._models[1], gpus=self._gpus(False)[1])
+
     def remark(self, console: Console) -> None:
         """Say how far estimated times can be trusted; nothing where none is estimated."""
         if self.anchor:

@@ -301,6 +301,7 @@ class Question:
             draft_gpus=setup.draft_gpus or 1,
             shared_kv_tokens=pool,
             kv_tokens=alone,
+            draft_kv_tokens=setup.draft_kv_tokens,
             exchange_seconds=self._exchange,
             tags=tags,
             provenance=words,

@@ -49,7 +49,7 @@ class Place:
     `gpus`        of the target, in one replica
     `draft_gpus`  of the draft alone
     `sharers`     replicas that share those
-    `kv_tokens`   tokens that its cache holds; `None`: not known, taken as no limit
+    `kv_tokens`   tokens that its cache holds, and its share of the draft's; `None`: not known, taken as no limit
     """
 
     name: PlaceName
@@ -188,6 +188,7 @@ def methods_of_systems(
     draft_gpus: int = 1,
     shared_kv_tokens: int | None = None,
     kv_tokens: int | None = None,
+    draft_kv_tokens: int | None = None,
     exchange_seconds: float = EXCHANGE_SECONDS,
     tags: Mapping[str, Tag] | None = None,
     provenance: Mapping[str, str] | None = None,
@@ -197,11 +198,12 @@ def methods_of_systems(
     `shared`             both models on the target's GPUs; `None` where they do not fit, so that the draft has no place there
     `alone`              the target on its GPUs, the draft elsewhere
     `shared_kv_tokens`   tokens that the cache holds beside both models, and `kv_tokens` beside the target alone
+    `draft_kv_tokens`    tokens that the draft's cache holds on its own GPUs; `None`: not known, taken as no limit
     """
     tags, words = tags or {}, provenance or {}
     places = [] if shared is None else [Place("shared", shared, target_gpus, kv_tokens=shared_kv_tokens)]
     if name == DRAFT_MODEL:
-        places += apart(alone, kv_tokens, target_gpus, draft_gpus, exchange_seconds)
+        places += apart(alone, kv_tokens, target_gpus, draft_gpus, exchange_seconds, draft_kv_tokens)
     longest = LONGEST if acceptance.longest is None else acceptance.longest
     of_target: dict[str, Tag] = {what: tag for what, tag in tags.items() if what != "acceptance"}
     target = Place("shared", replace(alone, shared=True, network_seconds=0.0), target_gpus, kv_tokens=kv_tokens)
@@ -216,7 +218,7 @@ def methods_on_gpu(
 ) -> tuple[Method, ...]:
     """The target alone and with a draft model, by the roofline of a GPU; for models of the catalogue or a `config.json`.
 
-    Raises `InputError` for a model or a GPU that is not known, and for a target that does not fit.
+    Raises `InputError` for a model or a GPU that is not known, and for one that does not fit its GPUs.
     """
     sizes = read_model(target), read_model(draft)
     computed = Roofline(gpu, *sizes, target_gpus, draft_gpus)
@@ -236,20 +238,35 @@ def methods_on_gpu(
         draft_gpus=draft_gpus,
         shared_kv_tokens=shared_pool,
         kv_tokens=pool,
+        draft_kv_tokens=kv_tokens(gpu, sizes[1], gpus=draft_gpus),
         tags={"step": computed.tag, "acceptance": "assumed", "kv_tokens": "table"},
         provenance={"step times": f"roofline of {gpu}", "acceptance": "as given"},
     )
 
 
 def apart(
-    system: System, kv_tokens: int | None, gpus: int, draft_gpus: int, exchange_seconds: float = EXCHANGE_SECONDS
+    system: System,
+    kv_tokens: int | None,
+    gpus: int,
+    draft_gpus: int,
+    exchange_seconds: float = EXCHANGE_SECONDS,
+    draft_kv_tokens: int | None = None,
 ) -> list[Place]:
-    """The places of a draft that does not share the target's devices: its own device, and a pool."""
+    """The places of a draft that does not share the target's devices: its own device, and a pool.
+
+    A token takes room in both caches. Replicas that share a draft divide its cache evenly.
+    """
+
+    def held(sharers: int) -> int | None:
+        if kv_tokens is None or draft_kv_tokens is None:
+            return kv_tokens
+        return min(kv_tokens, max(1, draft_kv_tokens // sharers))
+
     away = replace(system, shared=False, together=None, network_seconds=exchange_seconds / 2, batches=())
     pooled = replace(away, latency=Pooled(away.latency, POOLED))
     return [
-        Place("own device", away, gpus, draft_gpus, kv_tokens=kv_tokens),
-        Place("draft pool", pooled, gpus, draft_gpus, POOLED, kv_tokens),
+        Place("own device", away, gpus, draft_gpus, kv_tokens=held(1)),
+        Place("draft pool", pooled, gpus, draft_gpus, POOLED, held(POOLED)),
     ]
 
 

@@ -15,12 +15,15 @@ from sim.cli.question import Question
 from sim.engines.identify import Drafting, Forward
 from sim.engines.run import EngineRun, EngineRuns, Times
 from sim.planning.check import Checked
-from sim.planning.methods import Method
+from sim.planning.methods import POOLED, Method, apart, methods_on_gpu
 from sim.planning.report import Plan
 from sim.planning.trials import Trials
-from sim.setup.acceptance import PerPosition
+from sim.setup.acceptance import PerPosition, Rate
 from sim.setup.latency import Constant
+from sim.setup.memory import kv_tokens
+from sim.setup.model_size import read_model
 from sim.setup.roofline import Roofline
+from sim.setup.system import System
 
 TRUTH = Forward(0.020, 4e-5, 2e-5, 1e-7, 0, 0)
 HEAD = Drafting(0.001, 0.0, 0.0005)
@@ -174,6 +177,22 @@ def test_published_lengths_are_a_table(profile: Path) -> None:
     for source, said in ((SIZES[:6], " as published"), (("--profile", str(profile)), "")):
         [_, found] = Question.parsed((*source, "--acceptance", "golden:glm-5.2-fp8", *TRAFFIC)).methods()
         assert (found.tags["acceptance"], found.provenance["acceptance"]) == ("table", f"golden:glm-5.2-fp8{said}")
+
+
+def test_sequences_of_a_draft_on_its_own_device_fit_its_cache_too() -> None:
+    """An 8B draft on one H100 holds fewer tokens than a 70B target on four, and a pool a quarter of them for each replica."""
+    names = "llama-3.1-70b", "llama-3.1-8b"
+    target, draft = (kv_tokens("H100", read_model(name), gpus=gpus) for name, gpus in zip(names, (4, 1), strict=True))
+    assert draft < target
+    sizes = ("--gpu", "H100", "--target-config", names[0], "--draft-config", names[1], "--acceptance", "0.7")
+    asked = Question.parsed((*sizes, "--target-gpus", "4", *TRAFFIC))
+    for alone, drafted in (asked.methods(), methods_on_gpu("H100", *names, Rate(0.7), target_gpus=4)):
+        assert alone.places[0].kv_tokens == target
+        assert [place.kv_tokens for place in drafted.places[1:]] == [draft, draft // POOLED]
+    assert [place.kv_tokens for place in apart(System(Constant(1e-3, 5e-3)), 10_000, 1, 1, draft_kv_tokens=30_000)] == [
+        10_000,
+        7500,
+    ]
 
 
 def test_a_method_of_sglang_has_the_name_of_vllm() -> None:
