@@ -66,10 +66,12 @@ class Sweep(Report):
         where = f" in {self.output}" if self.output else ""
         shown = [point for point in self.points if len(self.points) <= PRINTED or point.key in self.best]
         reasons = {one.why: sum(other.why == one.why for other in self.refused) for one in self.refused}
+        remarks = dict.fromkeys(f"{point.acceptance}: {told}" for point in shown for told in point.remarks)
         return Group(
             f"[bold]{len(self.points):,} points[/]{where}; marked: {RANKED[self.ranked_by]}",
             *([] if len(shown) == len(self.points) else [f"  The best {len(shown)} are shown."]),
             *(f"  [bold]refused[/]     {count} points: {why}" for why, count in reasons.items()),
+            *(f"  [bold]remark[/]      {told}" for told in remarks),
             self._table(shown),
         )
 

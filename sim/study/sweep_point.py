@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 import specdec
-from sim.setup.acceptance import Acceptance
+from sim.setup.acceptance import Acceptance, beyond_measured
 from sim.setup.system import System
 from sim.stream.chain import compile_strategy
 from sim.stream.speed import long_run_speed, plain_tokens_per_second
@@ -94,6 +94,7 @@ class Swept(Report):
     `tokens_per_second`   exact long-run speed of one sequence
     `speedup_over_ar`     the same over autoregressive decoding
     `load`                how the requests were served; `None` (null) where there are none
+    `remarks`             what is extrapolated, in sentences
     """
 
     format: ClassVar[str] = "specdec.sweep.point/1"
@@ -109,6 +110,7 @@ class Swept(Report):
     tokens_per_second: float
     speedup_over_ar: float
     load: Load | None = None
+    remarks: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{named(self.strategy, self.parameters)}, {self.under}"
@@ -137,7 +139,8 @@ def solved(point: Point, key: str) -> Swept | Refused:
     """The result of a point. It depends on the point alone."""
     system, acceptance, inputs = point.system, point.acceptance, point.named()
     try:
-        speed = long_run_speed(compile_strategy(point.strategy, system), acceptance, system).tokens_per_second
+        compiled = compile_strategy(point.strategy, system)
+        speed = long_run_speed(compiled, acceptance, system).tokens_per_second
         load = None
         if point.traffic is not None:
             more: dict[str, Any] = {"replications": point.replications, "seed": point.seed}
@@ -146,7 +149,8 @@ def solved(point: Point, key: str) -> Swept | Refused:
     except SpecdecError as error:
         return Refused(str(Swept(key, **inputs, tokens_per_second=0.0, speedup_over_ar=0.0)), str(error))
     gain = float(speed / plain_tokens_per_second(system))
-    return Swept(key, **inputs, tokens_per_second=float(speed), speedup_over_ar=gain, load=load)
+    remarks = beyond_measured(acceptance, int(compiled.tested.max()))
+    return Swept(key, **inputs, tokens_per_second=float(speed), speedup_over_ar=gain, load=load, remarks=remarks)
 
 
 def grid(

@@ -39,6 +39,14 @@ def test_models_of_acceptance_and_a_closed_loop(run: Run) -> None:
     assert "2 clients" in text
 
 
+def test_a_point_beyond_what_acceptance_was_measured_with_says_so(run: Run) -> None:
+    axes = ("--acceptance", "mean:2.5@2", "--strategy", "speculative", "--draft-length", "2,8")
+    asked = ("sweep", *STEPS, *axes, "--workers", "1")
+    within, beyond = answer(run, *asked)["points"]
+    assert (within["remarks"], len(beyond["remarks"])) == ([], 1)
+    assert "mean:2.5@2: Drafts longer than 2 are extrapolated" in " ".join(printed(run, *asked).split())
+
+
 def test_a_trace_at_several_rates(run: Run) -> None:
     found = answer(
         run, "sweep", *COMMON, *SERVED[:1], "--workers", "1", "--strategy", "pearl", "--trace", str(TRACE), "--rate", "1,4"
