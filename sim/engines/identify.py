@@ -79,9 +79,10 @@ NOTHING = 1e-9
 """Room of a number that is not fitted: bounds must differ."""
 
 WIDTHS = (*range(1, 18), 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 8192)
-BATCHES = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
-CONTEXTS = (0, 1024)
+BATCHES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 """Sizes at which a profile holds points of the fitted curves."""
+UNSAID_CONTEXT = 1024
+"""Tokens of a sequence that are taken as measured where no run says how many there were."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ class Forward:
     """Seconds of the target's forward, `t` of this module.
 
     `flat`, `arithmetic`, `row`, `token`   seconds
-    `rows`, `sequences`                    the most of each in the runs that it was fitted to
+    `rows`, `sequences`, `context`         the most of each in the runs that it was fitted to
     `experts`, `spread`                    seconds and rows
     """
 
@@ -143,6 +144,7 @@ class Forward:
     sequences: float
     experts: float = 0.0
     spread: float = 1.0
+    context: float = UNSAID_CONTEXT
 
     def __call__(self, rows: ArrayLike, held: ArrayLike) -> Floats:
         rows, held = np.asarray(rows, float), np.asarray(held, float)
@@ -225,11 +227,11 @@ def _waits_for_requests(run: EngineRun, clients: int) -> bool:
     return run.running < BUSY * (run.requests / turns if run.requests else clients)
 
 
-def held_by(run: EngineRun) -> float:
-    """Tokens that a decoding sequence of a run holds on average: its prompt and half of its answer."""
+def held_by(run: EngineRun, written: float = 0.5) -> float:
+    """Tokens that a decoding sequence of a run holds on average: its prompt and that share of its answer; 0 if unknown."""
     if not (run.requests and run.input_tokens and run.output_tokens):
         return 0.0
-    return (run.input_tokens + run.output_tokens / 2) / run.requests
+    return (run.input_tokens + written * run.output_tokens) / run.requests
 
 
 def _prompts_between(run: EngineRun) -> tuple[float, float]:
@@ -255,6 +257,7 @@ def identify(runs: Sequence[EngineRun], hardware: Hardware | None = None) -> Ide
     methods = sorted({(run.method, run.draft) for run in runs if run.draft_length})
     which = np.array([methods.index((run.method, run.draft)) if run.draft_length else -1 for run in runs])
     rows, least = sequences * (lengths + 1), float(seconds.min())
+    context = max(held_by(run, 1.0) for run in runs) or UNSAID_CONTEXT
     doubts: list[str] = []
     where = f"{runs[0].target or 'the target'} on {runs[0].gpu or 'unknown GPUs'}, tp {runs[0].gpus}"
     if least < hardware.read_seconds:
@@ -270,7 +273,7 @@ def identify(runs: Sequence[EngineRun], hardware: Hardware | None = None) -> Ide
     def forward(x: Floats) -> Forward:
         (flat, row, token, experts), spread, knee = map(float, least * x[:4]), *map(float, x[4:SHARED])
         arithmetic = knee * flat / hardware.knee_rows if hardware.row_seconds is None else hardware.row_seconds / REACHED
-        return Forward(flat, arithmetic, row, token, float(rows.max()), float(sequences.max()), experts, spread)
+        return Forward(flat, arithmetic, row, token, float(rows.max()), float(sequences.max()), experts, spread, context)
 
     def drafting(x: Floats) -> Floats:
         """Shape (methods, 3): step, sequence, overhead."""
@@ -334,27 +337,34 @@ def with_pools(runs: Sequence[EngineRun], kv_tokens: int | None = None) -> list[
     return [replace(run, kv_tokens=run.kv_tokens or kv_tokens or pool_of(run)) for run in runs]
 
 
+def _with(sizes: Sequence[int], most: float) -> list[int]:
+    """These sizes and the largest that was measured, if it lies between them."""
+    return sorted({*sizes, max(1, min(int(most), sizes[-1]))})
+
+
 def as_profile(identified: Identified, runs: Sequence[EngineRun]) -> Profile:
     """The profile of one method, from what all runs of its target gave and from `runs`, those of this method and its prompts.
 
     Both models are on the same GPUs and work in turn, as engines have it. Points of fitted curves are tagged *fitted* up to the
-    most rows of a measured round, and *extrapolated* beyond. Acceptance is *measured* where the engine counted every position,
-    and *fitted* to mean acceptance lengths.
+    most rows and sequences of a measured round, and *extrapolated* beyond. The largest context is the longest in a run.
+    Acceptance is *measured* where the engine counted every position, and *fitted* to mean acceptance lengths.
     """
     first, forward = runs[0], identified.forward
     drafting = identified.drafting[first.method, first.draft] if first.draft_length else Drafting()
 
-    def tag(within: bool) -> Tag:
-        return "fitted" if within else "extrapolated"
+    def tag(rows: int, sequences: int) -> Tag:
+        return "fitted" if rows <= forward.rows and sequences <= forward.sequences else "extrapolated"
 
-    sizes = [(width, 1, held) for width in WIDTHS for held in CONTEXTS] + [(1, batch, 0) for batch in BATCHES]
+    widths, batches = _with(WIDTHS, forward.rows), _with(BATCHES, forward.sequences)
+    sizes = [(width, 1, held) for width in widths for held in (0, round(forward.context))]
+    sizes += [(1, batch, 0) for batch in batches[1:]]
     target = tuple(
-        TargetTiming(width, batch, held, float(forward(width * batch, held)), tag=tag(width * batch <= forward.rows))
+        TargetTiming(width, batch, held, float(forward(width * batch, held)), tag=tag(width * batch, batch))
         for width, batch, held in sizes
     )
     draft = tuple(
-        DraftTiming(batch, 0, max(drafting.step + drafting.sequence * batch, 1e-9), tag=tag(batch <= forward.sequences))
-        for batch in ((1, *BATCHES) if first.draft_length else ())
+        DraftTiming(batch, 0, max(drafting.step + drafting.sequence * batch, 1e-9), tag=tag(batch, batch))
+        for batch in (batches if first.draft_length else ())
     )
     pools = [run.kv_tokens for run in runs if run.kv_tokens]
     return Profile(

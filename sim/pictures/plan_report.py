@@ -216,7 +216,7 @@ def _provenance(plan: Plan, tags: Mapping[str, Tag]) -> Iterator[tuple[str, str,
         yield (
             "larger forwards",
             "extrapolated",
-            f"{beyond} % of the best plan's time is in forwards over more rows than measured",
+            f"{beyond} % of the best plan's time is in forwards beyond what was measured",
         )
     for name, tokens in plan.kv_pools.items():
         yield (

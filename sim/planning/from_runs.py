@@ -61,7 +61,7 @@ def methods_from_runs(
     machine = f"{first.target or 'the target'} on {first.gpus} x {first.gpu or 'unknown GPU'}"
     words = {
         "step times": f"fitted to {len(runs)} runs of {machine} ({100 * identified.misfit:.1f} % off them), measured up to "
-        f"{identified.forward.rows:.0f} rows",
+        f"{identified.forward.rows:.0f} rows and {identified.forward.sequences:.0f} sequences",
     }
     if identified.doubts:
         words["doubts"] = "; ".join(identified.doubts)

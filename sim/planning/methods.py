@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import inf
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -17,7 +16,7 @@ from numpy.typing import ArrayLike
 from sim.engines.run import DRAFT_MODEL
 from sim.setup.acceptance import Acceptance
 from sim.setup.arrays import Floats
-from sim.setup.latency import Latency, fork_reach, fork_seconds
+from sim.setup.latency import Latency, Reach, fork_reach, fork_seconds, reach
 from sim.setup.memory import kv_tokens
 from sim.setup.model_size import read_model
 from sim.setup.profiles import measured_acceptance, measured_system
@@ -76,8 +75,9 @@ class Pooled:
     sharers: int
 
     @property
-    def reach(self) -> float:
-        return float(getattr(self.latency, "reach", inf))
+    def reach(self) -> Reach:
+        alone = reach(self.latency)
+        return alone._replace(sequences=alone.sequences / self.sharers)
 
     def draft_seconds(self, tokens: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
         return self.latency.draft_seconds(tokens, self.sharers * np.asarray(batch), context)

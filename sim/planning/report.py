@@ -48,7 +48,7 @@ class Planned(Report):
     `binding`         name of the objective nearest to its limit; `load` without objectives
     `headroom`        1 - its statistic over its limit
     `load`            rho: requests that arrive over those that can be finished
-    `extrapolated_share`   share of the time in forwards over more rows than were measured
+    `extrapolated_share`   share of the time in forwards beyond the rows, sequences or context that were measured
     `short`           whether arrivals span less than ten mean answers: its run has not settled
     `share`           share of the requests that it serves
     `parts`           two deployments that share the requests; this entry is then both, and names the first

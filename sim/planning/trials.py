@@ -48,7 +48,7 @@ class Trial:
     `load`           rho: requests that arrive over those that the replicas can finish
     `pressures`      of each objective: its statistic over its limit, at most 1 if it is met; empty for a hopeless load
     `latencies`      seconds of the requests, and `metrics` of the run; `None` for a hopeless load
-    `extrapolated`   share of the time in forwards over more rows than were measured
+    `extrapolated`   share of the time in forwards beyond what was measured
     `unheld`         why no replica can hold some request, which makes the trial hopeless; empty if all can be held
     """
 

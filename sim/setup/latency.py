@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import inf, isfinite
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from unicodedata import normalize
 
 import numpy as np
@@ -27,14 +27,27 @@ _UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "\u03bcs": 1e-6, "ns": 1e-9}
 _DURATION = re.compile(r"\s*([-+]?[0-9.]+(?:e[-+]?[0-9]+)?)\s*(s|ms|us|\u03bcs|ns)\s*")
 
 
+class Reach(NamedTuple):
+    """How large forwards were measured.
+
+    `rows`        width x batch, at most
+    `sequences`   batch, at most
+    `context`     tokens before a window, at most
+    """
+
+    rows: float = inf
+    sequences: float = inf
+    context: float = inf
+
+
 class Latency(Protocol):
     """Mean seconds of a pair's work: the plug-in point for other sources of times.
 
     `tokens`, `width` and `batch` are counts, `context` is the number of tokens before the window. All may be arrays, which
     broadcast against each other; the answer has their shape. No tokens or positions take 0 seconds.
 
-    A source that was measured may say in an attribute `reach` over how many rows (width x batch) at most. Reports of load then
-    say in which share of the time forwards are larger. A source may say in `tag` how its seconds came about; plans take them as
+    A source that was measured may say in an attribute `reach`, a `Reach`, how large its forwards were. Reports of load then say
+    in which share of the time forwards are larger. A source may say in `tag` how its seconds came about; plans take them as
     assumed otherwise.
 
     A source may know forks: `fork_seconds(rows, branches, steps, batch, context)` as the function of that name here, and in an
@@ -79,8 +92,8 @@ class Scaled:
     target: float | Floats = 1.0
 
     @property
-    def reach(self) -> float:
-        return float(getattr(self.latency, "reach", inf))
+    def reach(self) -> Reach:
+        return reach(self.latency)
 
     def draft_seconds(self, tokens: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
         return self.draft * self.latency.draft_seconds(tokens, batch, context)
@@ -110,6 +123,11 @@ def fork_seconds(
     if own is not None:
         return own(rows, branches, steps, batch, context)
     return latency.draft_seconds(np.where(np.asarray(branches) > 0, np.asarray(steps) + 1, 0), batch, context)
+
+
+def reach(latency: Latency) -> Reach:
+    """How large the forwards of a latency were; without end for one that was not measured."""
+    return getattr(latency, "reach", Reach())
 
 
 def fork_reach(latency: Latency) -> float:

@@ -12,7 +12,7 @@ from scipy.interpolate import RegularGridInterpolator
 from scipy.ndimage import map_coordinates
 
 from sim.setup.arrays import Floats
-from sim.setup.latency import forked, steps_over
+from sim.setup.latency import Reach, forked, steps_over
 from sim.setup.rows import RowsCurve
 from specdec import InputError
 from specdec.profile import DraftTiming, TargetTiming
@@ -127,8 +127,8 @@ class Measured:
 
     `draft_start` is the seconds of a draft in addition to those of its tokens, and `fork_start` what a fork takes more;
     `source` is what errors call the tables; `cells` is that of `Forwards`. Without drafted tokens, nothing can be drafted.
-    `reach` is the most rows of a forward that is not tagged *extrapolated*, `fork_reach` that of a draft step over branches: 0
-    where none was timed. Raises `InputError` if nothing of the target was measured or `draft_start` is negative.
+    `reach` is how large forwards are that are not tagged *extrapolated*, `fork_reach` the most rows of a draft step over
+    branches: 0 where none was timed. Raises `InputError` if nothing of the target was measured or `draft_start` is negative.
     """
 
     def __init__(
@@ -155,7 +155,8 @@ class Measured:
         }
         branches = [one for one in draft if one.branches > 1 and one.tag != "extrapolated"]
         self.fork_reach = max((one.branches * one.batch for one in branches), default=0)
-        self.reach = max((one.width * one.batch for one in target if one.tag != "extrapolated"), default=0)
+        within = [(one.width * one.batch, one.batch, one.context) for one in target if one.tag != "extrapolated"]
+        self.reach = Reach(*map(max, zip(*within, strict=True))) if within else Reach(0, 0, 0)
 
     def draft_seconds(self, tokens: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
         tokens = np.asarray(tokens, float)

@@ -86,7 +86,8 @@ class Load(Report):
     `ttft_growth`                P99 of TTFT of the last tenth of the requests, over that of the first tenth
     `preemptions`                times that a request lost its place in the cache and was read again, in one replication
     `kv_share`                   share of the KV cache in use; `None` (null) without a limit
-    `extrapolated_share`         share of time in forwards over more rows than were measured; 0 for a formula
+    `extrapolated_share`         share of time in forwards beyond the rows (batch x width), sequences or context that were
+                                 measured; 0 for a formula
     `saturation`                 `stable`, `backlogged` or `overloaded`; the worst of all replications
     `short`                      whether arrivals span less than ten mean answers: the run has not settled
     `replications`               runs with requests and acceptance draws of their own
@@ -149,7 +150,7 @@ class Load(Report):
             found.append(f"  [bold]growing[/]     the wait for first tokens grew {self.ttft_growth:.0f} times within the run")
         if self.extrapolated_share > 0:
             beyond = share(self.extrapolated_share)
-            found.append(f"  [bold]extrapolated[/] {beyond} of the time is in forwards over more rows than were measured")
+            found.append(f"  [bold]extrapolated[/] {beyond} of the time is in forwards beyond what was measured")
         return found
 
     def _latencies(self) -> Table:

@@ -211,7 +211,7 @@ def advance(requests: Requests, rounds: Rounds, costs: Costs, limits: Limits, en
         fleet.working[replica] = True
         fleet.iteration[replica] += 1
         deliveries = fleet.sequences[replica] if limits.padded else work.decoding
-        record(engine.journal, limits, fleet, replica, seconds, target, draft, deliveries, rows, fork_rows)
+        record(engine.journal, limits, fleet, replica, seconds, target, draft, deliveries, rows, fork_rows, work.context)
 
 
 @jit

@@ -89,6 +89,7 @@ def record(
     deliveries: int,
     rows: int,
     fork_rows: int,
+    held: int,
 ) -> None:
     """Write the iteration that a replica has begun, if it is one of those that are kept."""
     state = journal.state
@@ -105,6 +106,7 @@ def record(
     written[line, 0], written[line, 1], written[line, 2], written[line, 3] = seconds, target, draft, deliveries
     written[line, 4], written[line, 5] = fleet.sequences[replica], limits.blocks - fleet.free[replica]
     written[line, 6], written[line, 7], written[line, 8] = fleet.queued[replica], rows, fork_rows
+    written[line, 9] = held
     state[WRITTEN] += 1
     if state[WRITTEN] == state[MOST]:
         thin(journal)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.setup.arrays import Flags, Floats
-from sim.setup.latency import Latency, fork_reach
+from sim.setup.latency import Latency, fork_reach, reach
 from sim.traffic.record import Served
 from specdec import InputError
 
@@ -196,9 +196,10 @@ def measure(
 
 
 def extrapolated_share(served: Served, latency: Latency) -> float:
-    """Share of time in iterations over more rows than were measured, of the target or of the draft's branches."""
-    done = served.iterations
-    beyond = (done.rows > getattr(latency, "reach", np.inf)) | ((done.fork_rows > 0) & (done.fork_rows > fork_reach(latency)))
+    """Share of time in iterations beyond what was measured of the target, or of the draft's branches."""
+    done, most = served.iterations, reach(latency)
+    beyond = (done.rows > most.rows) | (done.running > most.sequences) | (done.held > most.context * done.running)
+    beyond |= (done.fork_rows > 0) & (done.fork_rows > fork_reach(latency))
     seconds = done.seconds.astype(float)
     return float(seconds[beyond].sum() / seconds.sum())
 

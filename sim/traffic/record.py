@@ -100,6 +100,7 @@ class Iterations:
     `queued`           requests that wait for a slot
     `rows`             positions that the target scores in all stages, and prompt tokens
     `fork_rows`        branches of all sequences in a forward of the draft
+    `held`             tokens that all running sequences hold
     `each`             iterations that an entry stands for: 1; in a run of over a million, a random one of every 2, 4, 8, ... is
                        kept
     """
@@ -114,6 +115,7 @@ class Iterations:
     queued: NDArray[np.float32]
     rows: NDArray[np.float32]
     fork_rows: NDArray[np.float32]
+    held: NDArray[np.float32]
     each: int = 1
 
     def between(self, start: float, end: float) -> Flags:

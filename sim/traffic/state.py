@@ -283,5 +283,5 @@ class Work(NamedTuple):
     context: int
 
 
-LOG = ("seconds", "target", "draft", "deliveries", "running", "blocks", "queued", "rows", "fork_rows")
+LOG = ("seconds", "target", "draft", "deliveries", "running", "blocks", "queued", "rows", "fork_rows", "held")
 """Columns of the log of iterations, next to the time at which each ends."""

@@ -57,15 +57,23 @@ def test_the_parts_of_a_round_are_found_again() -> None:
 
 def test_a_profile_holds_the_curve_and_says_where_it_was_measured() -> None:
     profile = as_profile(identify(RUNS, KNOWN), [one for one in RUNS if one.method == "eagle3"])
-    tags = {one.width * one.batch: one.tag for one in profile.target_seconds}
-    assert tags[192] == "fitted"  # 32 clients x (5 + 1)
-    assert tags[256] == "extrapolated"
+    tags = {(one.width, one.batch): one.tag for one in profile.target_seconds}
+    assert (tags[192, 1], tags[256, 1]) == ("fitted", "extrapolated")  # 32 clients x (5 + 1)
+    assert (tags[1, 32], tags[1, 48]) == ("fitted", "extrapolated")
     system = measured_system(profile)
-    assert system.latency.reach == 192  # type: ignore[attr-defined]
+    assert system.latency.reach == (192, 32, PROMPT + ANSWER)  # type: ignore[attr-defined]
     assert float(system.latency.target_seconds(6, 8, 600)) == pytest.approx(float(TRUTH(48, 8 * 600)), rel=0.03)
     assert float(system.latency.draft_seconds(5, 8)) == pytest.approx(5 * 0.0006, rel=0.1)
     assert profile.kv_tokens == 60_000
     assert measured_acceptance(profile).longest == 5
+
+
+def test_what_was_measured_between_two_sizes_of_a_profile_counts_as_measured() -> None:
+    runs = [run("ar", 0, 1), run("ar", 0, 11), run("eagle3", 2, 11)]
+    system = measured_system(as_profile(identify(runs, KNOWN), runs[:2]))
+    assert system.latency.reach == (33, 11, PROMPT + ANSWER)  # type: ignore[attr-defined]
+    silent = [replace(one, input_tokens=None) for one in runs]
+    assert identify(silent, KNOWN).forward.context == 1024
 
 
 def test_acceptance_is_conditional_and_that_of_the_longest_drafts() -> None:

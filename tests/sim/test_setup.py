@@ -13,7 +13,8 @@ import pytest
 from written_profile import written_profile
 
 from sim import Constant, Measured, Rate, System, compile_strategy, long_run_speed, measured_acceptance, measured_system
-from sim.setup.latency import parse_seconds
+from sim.planning.methods import Pooled
+from sim.setup.latency import Scaled, parse_seconds, reach
 from sim.setup.rows import RowsCurve
 from specdec import InputError
 from specdec.profile import BatchRounds, DraftTiming, Profile, Slowdown, TargetTiming
@@ -60,7 +61,8 @@ def test_one_sequence_has_a_table_and_several_have_a_curve_of_rows() -> None:
     assert table.target_seconds([1, 2, 4], [8, 4, 2], 0) == pytest.approx([6e-3] * 3)  # 8 rows each
     assert float(table.target_seconds(1, 8, 100)) == pytest.approx(6e-3 + 8 * 100 * 1e-6)
     assert float(table.target_seconds(1, 18, 0)) > 6e-3 + 10 * 2e-4  # beyond the last, along a line
-    assert table.reach == 8
+    assert table.reach == (8, 8, 100)
+    assert (reach(Scaled(table)), reach(Pooled(table, 4))) == ((8, 8, 100), (8, 2, 100))
     assert float(table.draft_seconds(4, 4, 500)) == pytest.approx(4 * 8e-4)
 
 

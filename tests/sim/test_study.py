@@ -229,6 +229,18 @@ def test_what_a_reader_must_know_is_said() -> None:
     assert reread(load) == load
 
 
+@pytest.mark.parametrize(("batch", "context", "least", "most"), [(8, 36, 0, 0), (4, 36, 0.5, 1), (8, 20, 0.5, 1)])
+def test_more_sequences_or_context_than_were_measured_are_extrapolated(
+    batch: int, context: int, least: float, most: float
+) -> None:
+    """Eight sequences, each of 16 tokens at first and of 36 at last; wide forwards were measured."""
+    timings = [TargetTiming(width, 1, held, 5e-3) for width in (1, 2048) for held in (0, context)]
+    measured = System(Measured([*timings, TargetTiming(1, batch, 0, 5e-3)], []))
+    waiting = Traffic(None, Lengths(16), Lengths(20), requests=40)
+    load = simulate_traffic(Autoregressive(), Rate(0.8), measured, waiting, Server(clients=8))
+    assert least <= load.extrapolated_share <= most
+
+
 def test_a_closed_loop_has_no_rho() -> None:
     waiting = Traffic(None, Lengths(16), Lengths(20), requests=40)
     load = simulate_traffic(Pearl(5), Rate(0.8), FREE, waiting, Server(clients=4))
