@@ -9,7 +9,7 @@ from typing import Any
 
 from sim.engines.identify import as_profile, identify, pool_of, with_pools
 from sim.engines.reading import read_runs
-from sim.engines.run import AR, MODELS, EngineRun
+from sim.engines.run import AR, DRAFT_MODEL, EngineRun
 from sim.planning.methods import EXCHANGE_SECONDS, Method, methods_of
 from sim.setup.gpus import gpu_name
 from specdec.acceptance import Tag
@@ -71,7 +71,7 @@ def methods_from_runs(
     if first.gpus == 1 and not first.gpu and not (known or {}).get("gpus"):
         words["GPUs"] = "no file says how many hold the target, so 1 is assumed: give --target-gpus"
     if tables := [name for name, found in profiles.items() if found.tags.get("kv_tokens") == "table"]:
-        heads = [name for name in tables if name not in (AR, *MODELS, *LOOKUPS)]
+        heads = [name for name in tables if name not in (AR, DRAFT_MODEL, *LOOKUPS)]
         words["KV cache"] = (
             f"computed from sizes of models and GPU for {', '.join(tables)}"
             + (f", where the memory of the head of {', '.join(heads)} is not counted" if heads else "")

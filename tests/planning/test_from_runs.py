@@ -167,7 +167,7 @@ def test_clients_that_a_cache_of_no_file_does_not_hold_are_not_all_running(
     runs = [engine_run(1, "chat"), engine_run(256, "chat", requests=512, input_tokens=118_000, running=100.0)]
     path.write_text(json.dumps(EngineRuns(tuple(replace(one, **named) for one in runs)).to_dict()))
     [_, draft] = methods_from_runs([path], kv_tokens=given)
-    assert draft.provenance["step times"].endswith("measured up to 200 rows")
+    assert draft.provenance["step times"].endswith("measured up to 200 rows and 100 sequences")
     asked = ("--from", str(path), *(("--kv-tokens", str(given)) if given else ()))
     [_, same] = Question.parsed(asked).methods()
     assert same.provenance == draft.provenance
