@@ -143,6 +143,7 @@ def decide(
     finalists, screened_out = screened(trials, everything, schedules=schedules)
     rejected: list[Rejected] = []
     tried: list[Found] = []
+    dear: list[tuple[Candidate, int]] = []
 
     def fewest(one: Candidate) -> Trial:
         return fewest_replicas(trials, one, one.place.most_replicas(limits.gpus))
@@ -152,33 +153,45 @@ def decide(
     for _, part in zip(progress(names, len(names)), parts, strict=True):
         chosen: list[Candidate] = []
         for candidate in part:
-            why = _too_dear(trials, candidate, tried, limits)
-            if why is None:
-                chosen.append(candidate)
-            else:
+            if why := _hopeless(trials, candidate, tried, limits):
                 rejected.append(Rejected(candidate.name, why))
+            elif least := _too_dear(trials, candidate, tried):
+                dear.append((candidate, least))
+            else:
+                chosen.append(candidate)
         tried += zip(chosen, each(fewest, chosen), strict=True)
     others = [one for one in everything if one not in finalists]
     while near := beside(tried, others):
         tried += zip(near, each(fewest, near), strict=True)
+    good, failed = confirmed(trials, tried, limits)
+    while again := [one for one, least in dear if least <= _gpus(good, limits)]:  # more requests refuted what was cheaper
+        tried += zip(again, each(fewest, again), strict=True)
+        dear = [(one, least) for one, least in dear if one not in again]
+        good, failed = confirmed(trials, tried, limits)
+    costs = [
+        Rejected(one.name, f"cost: at least {least} GPUs, and another plan needs {_gpus(good, limits)}") for one, least in dear
+    ]
     late = {one.name for one, _ in tried if one in others}
     screened_out = [one for one in screened_out if one.plan not in late]
-    rejected = [*(Rejected(one.name, why) for one, why in held if why), *screened_out, *rejected]
-    good, failed = confirmed(trials, sorted((one for one in tried if one[1].met), key=_rank), limits)
+    rejected = [*(Rejected(one.name, why) for one, why in held if why), *screened_out, *rejected, *costs]
     unmet = sorted((*failed, *(one for one in tried if not one[1].met)), key=lambda one: (one[1].pressure, one[1].load))
     gates = [Rejected(one.name, gate(trials, trial, limits.gpus)) for one, trial in unmet]
-    most = min((one.place.gpus_of(trial.replicas) for one, trial in good), default=min(limits.gpus, MOST_GPUS) + 1)
-    split = best_split(trials, everything, most)
+    split = best_split(trials, everything, _gpus(good, limits))
     return Decided(trials, methods, limits, everything, good, unmet, [*gates, *rejected], split)
 
 
-def confirmed(trials: Trials, good: Sequence[Found], limits: Limits) -> tuple[list[Found], list[Found]]:
+def _gpus(good: Sequence[Found], limits: Limits) -> int:
+    """GPUs of the cheapest plan; one more than there may be where there is no plan."""
+    return min((one.place.gpus_of(trial.replicas) for one, trial in good), default=min(limits.gpus, MOST_GPUS) + 1)
+
+
+def confirmed(trials: Trials, tried: Sequence[Found], limits: Limits) -> tuple[list[Found], list[Found]]:
     """The plans, the best of them confirmed by more requests with other draws; and those that would need too many GPUs.
 
     A percentile of few requests is uncertain, the more so as requests come in bursts. More requests must meet the objectives
     with the upper ends of their intervals; a plan that they refute gets one more replica. One that cannot hold them fails.
     """
-    found, failed, sure = list(good), list[Found](), set[Candidate]()
+    found, failed, sure = sorted((one for one in tried if one[1].met), key=_rank), list[Found](), set[Candidate]()
     while found and found[0][0] not in sure:
         candidate, trial = found.pop(0)
         if trial.met and trials.longer.surely_met(candidate, trial.replicas):
@@ -191,18 +204,26 @@ def confirmed(trials: Trials, good: Sequence[Found], limits: Limits) -> tuple[li
     return [one for one in found if one[1].met], failed
 
 
-def _too_dear(trials: Trials, candidate: Candidate, tried: Sequence[Found], limits: Limits) -> str | None:
-    """Why a candidate need not be simulated: by its ceiling it costs more than the cheapest plan, and its kind has a plan."""
+def _hopeless(trials: Trials, candidate: Candidate, tried: Sequence[Found], limits: Limits) -> str | None:
+    """Why a candidate can be no plan, if its ceiling says so. It is asked only where its kind has a plan."""
     if not candidate.place.most_replicas(limits.gpus):
         return f"GPUs: a replica needs {candidate.place.gpus_of(1)}, and {limits.gpus} are allowed"
-    if not any(kind(one) == kind(candidate) and trial.met for one, trial in tried):
-        return None
-    most = ceiling(candidate, trials.demand, trials.objectives)
-    if not most:
+    if _kind_has_plan(candidate, tried) and not ceiling(candidate, trials.demand, trials.objectives):
         return f"{' or '.join(sorted({one.quantity for one in trials.objectives} - {'ttft'}))}: no batch meets its limit"
+    return None
+
+
+def _too_dear(trials: Trials, candidate: Candidate, tried: Sequence[Found]) -> int | None:
+    """The GPUs that a candidate needs at least, if the cheapest plan so far needs fewer, and its kind has a plan."""
+    if not _kind_has_plan(candidate, tried):
+        return None
     cheapest = min(one.place.gpus_of(trial.replicas) for one, trial in tried if trial.met)
-    least = candidate.place.gpus_of(int(np.ceil(trials.rate / most)))
-    return f"cost: at least {least} GPUs, and another plan needs {cheapest}" if least > cheapest else None
+    least = candidate.place.gpus_of(int(np.ceil(trials.rate / ceiling(candidate, trials.demand, trials.objectives))))
+    return least if least > cheapest else None
+
+
+def _kind_has_plan(candidate: Candidate, tried: Sequence[Found]) -> bool:
+    return any(kind(one) == kind(candidate) and trial.met for one, trial in tried)
 
 
 def _rank(found: Found) -> tuple[int, float, int]:

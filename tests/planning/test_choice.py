@@ -107,6 +107,26 @@ def test_a_candidate_whose_every_batch_is_too_slow_is_rejected_and_not_divided_b
     assert [one.gate for one in found.rejected] == ["tpot: no batch meets its limit"]
 
 
+@pytest.mark.parametrize(
+    ("refuted", "best", "gates"), [(True, 4, []), (False, 0, ["cost: at least 2 GPUs, and another plan needs 1"])]
+)
+def test_what_was_too_dear_is_tried_once_cheaper_plans_are_refuted(
+    refuted: bool, best: int, gates: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four plans of one GPU each need three by more requests. A fifth needs two, and was not simulated before that."""
+    tried_ones = [*(drafting(length) for length in (1, 2, 3, 4)), drafting(5, gpus=2)]
+    monkeypatch.setattr(study, "screened", lambda *_, **__: (tried_ones, []))
+    monkeypatch.setattr(study, "fewest_replicas", lambda *_: tried(1, 0.5))
+    monkeypatch.setattr(study, "best_split", lambda *_: None)
+    monkeypatch.setattr(Trials, "run", lambda _, one, replicas: tried(replicas, 0.5))
+    monkeypatch.setattr(Trials, "why_not_held", lambda *_: "")
+    monkeypatch.setattr(Trials, "surely_met", lambda _, one, replicas: not refuted or one.place.gpus == 2 or replicas > 2)
+    light = Trials(Traffic(Arrivals(0.5), Lengths(1), Lengths(100), 600), objectives_of({"e2e-p99": "5s"}), Server())
+    found = decide(light, ())
+    assert found.good[0][0] == tried_ones[best]
+    assert [one.gate for one in found.rejected] == gates
+
+
 @pytest.mark.parametrize(("rate", "short"), [(100.0, True), (1.0, False)])
 def test_numbers_of_a_run_that_has_not_settled_are_said_to_be_so(rate: float, short: bool) -> None:
     """Answers take 10 s, and 300 requests arrive within 3 s or 300 s."""
