@@ -117,6 +117,17 @@ def test_the_page_of_forks_says_what_misses_cost() -> None:
         assert said in page
 
 
+def test_the_page_of_forks_has_the_foresight_that_was_measured() -> None:
+    file = ROOT / "benchmarks/results/cpu_amd_epyc_2_cores_2026-11-27_bench_greedy_float32.json"
+    measured = BenchReport.read(file).measured
+    assert measured is not None
+    page = (ROOT / "docs/strategies/saguaro.md").read_text(encoding="utf-8")
+    for temperature, name in (("0", "greedy"), ("1", "temperature 1")):
+        found = measured.foresight_by_temperature[temperature]
+        for after, chances in (("a rejection", found.after_rejection), ("a full acceptance", found.after_acceptance)):
+            assert f"| {name}, after {after} | {' | '.join(f'{chance:.2f}' for chance in chances[:6])} |" in page
+
+
 def test_the_page_of_forks_has_the_hit_rates_that_were_counted() -> None:
     counted = json.loads(
         (ROOT / "benchmarks/results/cpu_intel_xeon_2_cores_2026-11-28_branches.json").read_text(encoding="utf-8")
