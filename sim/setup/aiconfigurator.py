@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from math import inf
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -39,15 +39,13 @@ class Aiconfigurator:
     `InputError` where the package is missing, or has no table.
     """
 
+    tag: ClassVar[Tag] = "table"
+    fork_reach: ClassVar[float] = inf
+
     def __init__(self, system: str, target: str, draft: str, target_gpus: int = 1, draft_gpus: int = 1) -> None:
         at_least_one(target_gpus=target_gpus, draft_gpus=draft_gpus)
         self._target = _Steps(system, target, target_gpus)
         self._draft = _Steps(system, draft, draft_gpus)
-
-    @property
-    def tag(self) -> Tag:
-        """How these seconds came about."""
-        return "table"
 
     def draft_seconds(self, tokens: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
         return np.asarray(tokens, float) * self._draft(1, batch, context)
@@ -56,10 +54,6 @@ class Aiconfigurator:
         self, rows: ArrayLike, branches: ArrayLike, steps: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0
     ) -> Floats:
         return forked(partial(self._draft, batch=batch, context=context), rows, branches, steps)
-
-    @property
-    def fork_reach(self) -> float:
-        return inf
 
     def target_seconds(self, width: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
         return np.where(np.asarray(width) > 0, self._target(width, batch, context), 0.0)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import isfinite
-from typing import Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -73,17 +73,14 @@ class Anchored:
     two anchors at equally many rows.
     """
 
+    tag: ClassVar[Tag] = "fitted"
+
     def __init__(self, latency: Latency, anchors: Sequence[Anchor]) -> None:
         if all(anchor.model != "target" for anchor in anchors):
             raise InputError("no anchor is a step of the target: give one, such as batch=1:33.9ms")
         self._latency = latency
         self._target = self._factors([anchor for anchor in anchors if anchor.model == "target"])
         self._draft = self._factors([anchor for anchor in anchors if anchor.model == "draft"]) or self._target
-
-    @property
-    def tag(self) -> Tag:
-        """How these seconds came about."""
-        return "fitted"
 
     def _factors(self, anchors: Sequence[Anchor]) -> dict[float, float]:
         """Logarithm of measured over computed seconds, by logarithm of rows."""

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import inf, isfinite
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 from unicodedata import normalize
 
 import numpy as np
@@ -188,6 +188,7 @@ class Constant:
     windows: Mapping[int, float] = field(default_factory=dict[int, float])
     batches_are_free: bool = False
     branched: Mapping[int, float] = field(default_factory=dict[int, float])
+    fork_reach: ClassVar[float] = inf
 
     def __post_init__(self) -> None:
         for branches, factor in self.branched.items():
@@ -209,10 +210,6 @@ class Constant:
     ) -> Floats:
         factors = {1: 1.0, **self.branched}
         return forked(lambda number: steps_over(factors, number), rows, branches, steps) * self.draft_step
-
-    @property
-    def fork_reach(self) -> float:
-        return inf
 
     def target_seconds(self, width: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
         width = np.asarray(width, float)

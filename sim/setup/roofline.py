@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from math import inf
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -51,6 +52,8 @@ class Roofline:
     draft_gpus: int = 1
     efficiency: float = 0.9
     arithmetic_efficiency: float = 0.7
+    tag: ClassVar[Tag] = "table"
+    fork_reach: ClassVar[float] = inf
 
     def __post_init__(self) -> None:
         gpu_name(self.gpu)
@@ -58,11 +61,6 @@ class Roofline:
         for share in (self.efficiency, self.arithmetic_efficiency):
             if not 0 < share <= 1:
                 raise InputError(f"efficiency {share} is not possible: give a share above 0 and up to 1")
-
-    @property
-    def tag(self) -> Tag:
-        """How these seconds came about."""
-        return "table"
 
     def draft_seconds(self, tokens: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
         return np.asarray(tokens, float) * self._forward(self.draft, self.draft_gpus, 1, batch, context)
@@ -73,10 +71,6 @@ class Roofline:
         """All branches of a sequence read the same cache."""
         forward = partial(self._forward, self.draft, self.draft_gpus, batch=batch, context=context)
         return forked(forward, rows, branches, steps)
-
-    @property
-    def fork_reach(self) -> float:
-        return inf
 
     def target_seconds(self, width: ArrayLike, batch: ArrayLike = 1, context: ArrayLike = 0) -> Floats:
         seconds = self._forward(self.target, self.target_gpus, width, batch, context)
