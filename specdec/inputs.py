@@ -52,13 +52,6 @@ def texts(**values: str) -> None:
             raise InputError(f"{name} {value!r} is not possible: give a text (a file's name that is a number: ./{value})")
 
 
-def at_most(limit: int, **numbers: int) -> None:
-    """Refuse by name every number above `limit`."""
-    for name, value in numbers.items():
-        if value > limit:
-            raise InputError(f"{name} {value} is not possible: give at most {limit}")
-
-
 def between(low: float, high: float, **numbers: float) -> None:
     """Refuse by name every value that is not a number from `low` to `high`. `True` is no number here."""
     for name, value in numbers.items():

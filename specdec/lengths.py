@@ -20,7 +20,7 @@ import numpy as np
 from specdec.effects import Draft, StopRule, Verdict
 from specdec.errors import InputError
 from specdec.importing import found_at, is_place, with_settings
-from specdec.inputs import at_least_one, at_most, did_you_mean, number_or_text, plain
+from specdec.inputs import at_least_one, did_you_mean, number_or_text, plain
 from specdec.plugins import Plugins
 from specdec.state import Facts, State
 
@@ -141,10 +141,12 @@ def entropy(q: Any) -> float:
     return float(-(positive * np.log(positive)).sum())
 
 
-def longest_draft(most: int) -> None:
-    """Refuse a policy's longest draft unless it is an integer from 1 to `LONGEST_DRAFT`."""
-    at_least_one(most=most)
-    at_most(LONGEST_DRAFT, most=most)
+def longest_draft(**numbers: int) -> None:
+    """Refuse by name every number of tokens that is not an integer from 1 to `LONGEST_DRAFT`."""
+    at_least_one(**numbers)
+    for name, value in numbers.items():
+        if value > LONGEST_DRAFT:
+            raise InputError(f"{name} {value} is not possible: give at most {LONGEST_DRAFT}")
 
 
 AnyDraftLength: TypeAlias = "int | str | DraftLength"

@@ -81,7 +81,7 @@ class Adaptive(DecodingStrategy):
     margin: float = 0.05
 
     def __post_init__(self) -> None:
-        longest_draft(self.most)
+        longest_draft(most=self.most)
         texts(among=self.among)
         between(0, 1, first=self.first, margin=self.margin)
         between(0.5, 1, fading=self.fading)

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from specdec import DecodingStrategy, Draft, Guess, Program, Race, Score, State, Verify
-from specdec.inputs import at_least_one, at_most
-from specdec.lengths import LONGEST_DRAFT
+from specdec.lengths import longest_draft
 
 
 @dataclass(frozen=True)
@@ -23,8 +22,7 @@ class Elastic(DecodingStrategy):
     most_drafted: int = 16
 
     def __post_init__(self) -> None:
-        at_least_one(most_drafted=self.most_drafted)
-        at_most(LONGEST_DRAFT, most_drafted=self.most_drafted)
+        longest_draft(most_drafted=self.most_drafted)
 
     def step(self, state: State) -> Program[State]:
         drafting = Draft(state.committed, state.pending, self.most_drafted)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from specdec import DecodingStrategy, Guess, Program, Score, State, Verify
-from specdec.inputs import at_least_one, at_most
-from specdec.lengths import LONGEST_DRAFT
+from specdec.inputs import at_least_one
+from specdec.lengths import longest_draft
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class PromptLookup(DecodingStrategy):
     longest_match: int = 3
 
     def __post_init__(self) -> None:
-        at_least_one(draft_length=self.draft_length, longest_match=self.longest_match)
-        at_most(LONGEST_DRAFT, draft_length=self.draft_length)
+        longest_draft(draft_length=self.draft_length)
+        at_least_one(longest_match=self.longest_match)
 
     def step(self, state: State) -> Program[State]:
         guess = Guess.certain(self._continuation(state.committed.tokens))

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from specdec import Committed, DecodingStrategy, Facts, Guess, InputError, Program, Score, Verify
-from specdec.inputs import at_least_one, at_most, between, texts
-from specdec.lengths import LONGEST_DRAFT
+from specdec.inputs import between, texts
+from specdec.lengths import LONGEST_DRAFT, longest_draft
 from specdec.suffixes import TextIndex, TextState, corpus
 
 
@@ -32,8 +32,7 @@ class Suffix(DecodingStrategy):
     corpus: str = ""
 
     def __post_init__(self) -> None:
-        at_least_one(draft_length=self.draft_length)
-        at_most(LONGEST_DRAFT, draft_length=self.draft_length)
+        longest_draft(draft_length=self.draft_length)
         between(0, LONGEST_DRAFT, growth=self.growth)
         between(0, 1, least_chance=self.least_chance)
         if not self.growth:

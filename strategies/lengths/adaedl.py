@@ -30,7 +30,7 @@ class AdaEdl(DraftLength):
     weight: float = 0.2
 
     def __post_init__(self) -> None:
-        longest_draft(self.most)
+        longest_draft(most=self.most)
         between(0, 1, limit=self.limit, target=self.target, step=self.step)
         between(1e-6, 100, weight=self.weight)
 

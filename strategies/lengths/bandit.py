@@ -31,7 +31,7 @@ class Bandit(DraftLength):
     exploration: float = 0.02
 
     def __post_init__(self) -> None:
-        longest_draft(self.most)
+        longest_draft(most=self.most)
         between(0, 100, exploration=self.exploration)
 
     def init(self, facts: LengthFacts) -> tuple[Arm, ...]:

@@ -31,7 +31,7 @@ class ClosedForm(DraftLength):
     fading: float = 0.95
 
     def __post_init__(self) -> None:
-        longest_draft(self.most)
+        longest_draft(most=self.most)
         between(0, 1, first=self.first)
         between(0.5, 1, fading=self.fading)
 

@@ -13,8 +13,8 @@ from types import NoneType
 from typing import TypeAlias
 
 from specdec import DraftLength, LengthFacts, StopRule, Verdict
-from specdec.inputs import at_least_one, at_most, between
-from specdec.lengths import LONGEST_DRAFT, BelowConfidence, longest_draft
+from specdec.inputs import between
+from specdec.lengths import BelowConfidence, longest_draft
 
 Memory: TypeAlias = tuple[tuple[float, bool], ...]
 """Tested tokens, the newest last: the probability `q` of each, and whether it was accepted."""
@@ -32,11 +32,10 @@ class Confident(DraftLength):
     samples: int = 64
 
     def __post_init__(self) -> None:
-        longest_draft(self.most)
+        longest_draft(most=self.most)
         between(0, 2, threshold=self.threshold)
-        if self.samples:
-            at_least_one(samples=self.samples)
-        at_most(LONGEST_DRAFT, samples=self.samples)
+        if self.samples != 0:
+            longest_draft(samples=self.samples)
 
     def init(self, facts: LengthFacts) -> Memory:
         return ()

@@ -21,7 +21,7 @@ class Heuristic(DraftLength):
     most: int = 20
 
     def __post_init__(self) -> None:
-        longest_draft(self.most)
+        longest_draft(most=self.most)
         at_least_one(first=self.first)
 
     def init(self, facts: LengthFacts) -> int:

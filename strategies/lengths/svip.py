@@ -23,7 +23,7 @@ class Svip(DraftLength):
     weight: float = 0.15
 
     def __post_init__(self) -> None:
-        longest_draft(self.most)
+        longest_draft(most=self.most)
         between(0, 100, threshold=self.threshold)
         between(1e-6, 100, weight=self.weight)
 
