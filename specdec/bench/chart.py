@@ -18,7 +18,7 @@ from specdec.pictures import INKS, Theme, strategy_scale, themed
 
 def speedup_chart(report: BenchReport, theme: Theme = "light") -> Any:
     """The chart of a report that holds results."""
-    points = [_point(result, report) for result in report.results]
+    points = [point(result, report) for result in report.results]
     names = list(dict.fromkeys(point["strategy"] for point in points))
     color = alt.Color("strategy:N", legend=None, scale=strategy_scale(names, theme))
     labels = list(dict.fromkeys(point["label"] for point in points))
@@ -59,8 +59,8 @@ def _title(report: BenchReport) -> Any:
     return alt.TitleParams("Speed-up over autoregressive decoding", subtitle=subtitle, offset=14)
 
 
-def _point(result: BenchResult, report: BenchReport) -> dict[str, Any]:
-    """A point of the chart. A predicted speed-up, like the measured one, is over the measured speed of the baseline."""
+def point(result: BenchResult, report: BenchReport) -> dict[str, Any]:
+    """A result for a chart. A predicted speed-up, like the measured one, is over the measured speed of the baseline."""
     baseline = next(
         other.tokens_per_second
         for other in report.results

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import altair as alt
 
+from specdec.bench.chart import point
 from specdec.bench.report import BenchReport
 from specdec.bench.text import heading
 from specdec.bench.values import BASELINE, BenchResult
@@ -39,17 +40,12 @@ def details(report: BenchReport, theme: Theme = "light") -> dict[str, Any]:
 
 def length_chart(report: BenchReport, temperature: float, theme: Theme = "light") -> Any:
     """Speed-up by draft length: a dot is measured, a bar its 95 % interval, a line what the chain predicts."""
-    plain = next(one for one in _at(report, temperature) if one.strategy == BASELINE)
     lengths = _lengths(report, temperature)
     names = list(dict.fromkeys(one.strategy for one in lengths))
     points: list[dict[str, Any]] = [
         {
-            "strategy": one.strategy,
+            **point(one, report),
             "length": one.drafted_at_once + 0.1 * (names.index(one.strategy) - (len(names) - 1) / 2),  # intervals side by side
-            "speedup": one.speedup_over_ar,
-            "low": (one.speedup_over_ar_interval or (None, None))[0],
-            "high": (one.speedup_over_ar_interval or (None, None))[1],
-            "predicted": one.predicted_tokens_per_second and one.predicted_tokens_per_second / plain.tokens_per_second,
         }
         for one in lengths
     ]
