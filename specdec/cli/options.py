@@ -41,10 +41,6 @@ Seed = Annotated[int, sampling_option(help=f"{SEED}.")]
 Json = Annotated[
     str | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON to FILE, or - for standard output.")
 ]
-Pictures = Annotated[
-    list[str] | None, typer.Option("--output", metavar="FILE", help="Draw a picture: .svg, .png or .html; may be repeated.")
-]
-ThemeOption = Annotated[Theme, typer.Option("--theme", help="Background of the picture.")]
 Parameters = Annotated[
     list[str] | None,
     typer.Option(
@@ -92,14 +88,28 @@ class StrategyOptions:
 class PictureOptions:
     """Files for pictures of the result, and their theme."""
 
-    files: Pictures = None
-    theme: ThemeOption = "light"
+    files: Annotated[
+        list[str] | None, typer.Option("--output", metavar="FILE", help="Draw a picture: .svg, .png or .html; may be repeated.")
+    ] = None
+    theme: Annotated[Theme, typer.Option("--theme", help="Background of the picture.")] = "light"
 
     def paths(self, *others: str) -> list[Path]:
-        """The files to draw, checked before any work is done; `others` are further suffixes that the command can write."""
+        """The files to draw, checked before any work is done; `others` are further suffixes that the command can write.
+
+        Raises `InputError` for an unknown suffix or a missing folder.
+        """
         if self.theme != "light" and not self.files:
             raise InputError(f"--theme {self.theme} is for pictures: give --output FILE too")
-        return picture_paths(self.files, *others)
+        found: list[Path] = []
+        known = (*PICTURES, *others)
+        for name in self.files or ():
+            path = Path(name)
+            if path.suffix not in known:
+                raise InputError(f"--output {name} has no known format: end it in {', '.join(known)}")
+            if not path.parent.is_dir():
+                raise InputError(f"--output {name} lies in a folder that does not exist: make it first")
+            found.append(path)
+        return found
 
 
 @dataclass(frozen=True)
@@ -250,18 +260,4 @@ def _mapping(option: str, text: str | None) -> dict[str, Any] | None:
         raise InputError(f'{option} {text[:40]!r} is no JSON ({error}): write an object such as {{"name": "value"}}') from error
     if not isinstance(found, dict):
         raise InputError(f'{option} {text[:40]!r} is no object: write JSON such as {{"name": "value"}}')
-    return found
-
-
-def picture_paths(paths: list[str] | None, *others: str) -> list[Path]:
-    """Output files. Raises `InputError` for an unknown suffix or a missing folder."""
-    found: list[Path] = []
-    for name in paths or ():
-        path = Path(name)
-        known = (*PICTURES, *others)
-        if path.suffix not in known:
-            raise InputError(f"--output {name} has no known format: end it in {', '.join(known)}")
-        if not path.parent.is_dir():
-            raise InputError(f"--output {name} lies in a folder that does not exist: make it first")
-        found.append(path)
     return found
