@@ -83,8 +83,8 @@ class Pair:
             raise PairError("the draft is split over ranks, and it works on rank 0 alone: load it whole")
         if small_draft_length is not None and small_draft is None:
             raise InputError(f"small_draft_length {small_draft_length} has no use without a small_draft: leave it out")
-        self._draft_plan = None if draft is None else admit(draft)
-        small = (AHEAD if small_draft_length is None else small_draft_length, self._draft_plan, matching)
+        draft_plan = None if draft is None else admit(draft)
+        small = (AHEAD if small_draft_length is None else small_draft_length, draft_plan, matching)
         self._small = None if small_draft is None else SmallDraft.admitted(small_draft, *small)
         self.target, self.draft = target, draft
         self.tokenizer, self.matching = tokenizer, matching
@@ -231,8 +231,8 @@ class Pair:
         The first call makes the lane, and may start a process. A lane whose process was lost is replaced by a new one.
         """
         if self.draft is not None and (self._draft_lane is None or self._draft_lane.ended):
-            self._draft_plan, self._draft_vocabulary = admit(self.draft), self.vocabulary
-            given = self._draft_plan, self.vocabulary, self.matching, self._small
+            given = admit(self.draft), self.vocabulary, self.matching, self._small
+            self._draft_vocabulary = self.vocabulary
             new_drafter = drafter_of(self.draft, *given, eager=self.eager)
             self._watches |= {f"draft {number}": Watch(model) for number, model in enumerate(new_drafter.models)}
             self._draft_lane = self._new_draft_lane(new_drafter)
