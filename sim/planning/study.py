@@ -241,13 +241,13 @@ def reported(decided: Decided, target: str = "", provenance: Mapping[str, str] |
     pools = {name: place.kv_tokens if given is None else given for name, place in places.items()}
     words = {what: whence for method in methods for what, whence in method.provenance.items()}
     parts: dict[str, Any] = {"flips": (), "lengths": (), "sustained": None}
+    others = _best_of_other_methods(good)
     if good:
-        others = _best_of_other_methods(good)
         held, *_ = each(lambda one: sustained(trials, one[0], one[1].replicas), [good[0], *others])
         flips = (*load_flips(trials, good[0], others), *acceptance_flip(trials, good[0], others))
         parts = {"flips": flips, "lengths": lengths_of(trials, good[0]), "sustained": held}
     plans = [planned(trials, one, trial, limits.price) for one, trial in good]
-    sentences = verdict(trials, good, rejected, limits.price, parts["flips"], parts["sustained"])
+    sentences = verdict(trials, good, others, rejected, limits.price, parts["flips"], parts["sustained"])
     if doubts := words.get("doubts"):
         sentences += f" {doubts[0].upper()}{doubts[1:]}."
     if decided.split is not None:

@@ -37,12 +37,13 @@ def gate(trials: Trials, trial: Trial, most_gpus: int) -> str:
 def verdict(
     trials: Trials,
     good: Sequence[Found],
+    others: Sequence[Found],
     rejected: Sequence[Rejected],
     price: float | None,
     flips: Sequence[PlanFlip],
     held: float | None,
 ) -> str:
-    """What to deploy, how near its limits it is, what comes next, and where the answer changes."""
+    """What to deploy, how near its limits it is, what comes next (`others`), and where the answer changes."""
     if not good:
         nearest = rejected[0] if rejected else None
         why = "" if nearest is None else f" Nearest is {nearest.plan}: {nearest.gate}."
@@ -56,7 +57,7 @@ def verdict(
         *_unsettled(trial),
         *_prompt(trials, candidate, trial),
         *([f"{meets} {three_digits(held)} requests/s; {three_digits(trials.rate)} are planned."] if held else []),
-        *_others(good, price),
+        *_others(good[0], others, price),
         *([f"Flips to {' and to '.join(map(str, flips))}."] if flips else []),
         _sources(trials, candidate, trial),
     ]
@@ -113,15 +114,12 @@ def _prompt(trials: Trials, candidate: Candidate, trial: Trial) -> list[str]:
     return [f"To read the P99 prompt ({tokens:,} tokens{cached}) takes {milliseconds(seconds)} on an idle replica."]
 
 
-def _others(good: Sequence[Found], price: float | None) -> list[str]:
-    """The best plan of every other method."""
-    (mine, chosen), shown = good[0], set[str]()
+def _others(best: Found, others: Sequence[Found], price: float | None) -> list[str]:
+    """The best plan of every other method, beside the best of all."""
+    mine, chosen = best
     fewest = mine.place.gpus_of(chosen.replicas)
     found: list[str] = []
-    for one, trial in good[1:]:
-        if one.method.name in shown or one.method is mine.method:
-            continue
-        shown.add(one.method.name)
+    for one, trial in others:
         name, gpus, left = _what(one), one.place.gpus_of(trial.replicas), share(1 - trial.pressure)
         if gpus == fewest:
             found.append(f"{name}: as many GPUs, less headroom ({left}){_paces(trial, chosen)}.")
