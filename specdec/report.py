@@ -11,13 +11,13 @@ import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
-from difflib import get_close_matches
 from functools import cache
 from math import floor, log10
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 
 from specdec.errors import InputError
+from specdec.inputs import did_you_mean
 
 if TYPE_CHECKING:
     from typing import Self
@@ -159,8 +159,7 @@ def _reason(cls: type[Report], error: ValidationError) -> str:
     match first["type"]:
         case "unexpected_keyword_argument":
             known = [] if above else [field.name for field in fields(cls)]  # type: ignore[arg-type]
-            close = get_close_matches(last, known, n=1)
-            return f"{where} is not a key of {cls.format}: " + (f"did you mean {close[0]}?" if close else "remove it")
+            return f"{where} is not a key of {cls.format}: {did_you_mean(last, known) or 'remove it'}"
         case "missing" | "missing_argument":
             return f"{where} is missing: write the file again"
         case "value_error":
