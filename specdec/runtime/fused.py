@@ -26,7 +26,7 @@ from transformers.activations import ACT2FN
 
 from specdec.runtime.cache import context_limit, new_cache, why_not_plain, why_not_static
 from specdec.runtime.placement import several_devices
-from specdec.runtime.runner import Forward
+from specdec.runtime.runner import ROUNDING, Forward
 from specdec.runtime.watch import autocast, evaluation
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
@@ -40,9 +40,6 @@ SHARE_OF_MEMORY = 0.75
 
 TRIED = 9
 """Tokens by which a fused forward is compared with the model's own."""
-
-DIFFERENCE = {torch.float64: 1e-6, torch.float32: 1e-3}
-"""The largest difference of logits that is rounding, relative to the largest logit; a tenth for shorter types."""
 
 MEMINFO = Path("/proc/meminfo")
 
@@ -227,7 +224,7 @@ def _difference(model: PreTrainedModel, fused: FusedForward) -> str | None:
         ours, theirs = (_tried(model, forward).double() for forward in (fused, Forward(model)))
     known = theirs.isfinite()
     most = float((ours - theirs).abs().where(known, 0).nan_to_num(nan=torch.inf).max())
-    if most <= DIFFERENCE.get(model.dtype, 0.1) * float(theirs.abs().where(known, 0).max()):
+    if most <= ROUNDING.get(model.dtype, 0.1) * float(theirs.abs().where(known, 0).max()):
         return None
     return f"its own logits differ from those of a fused forward by {most:.2g}: its attributes or functions were changed"
 

@@ -41,7 +41,7 @@ from specdec.runtime.cache import (
 )
 from specdec.runtime.placement import device_of
 from specdec.runtime.recurrent import recurrent_states
-from specdec.runtime.runner import Forward, Runner, takes_positions
+from specdec.runtime.runner import ROUNDING, Forward, Runner, takes_positions
 from specdec.runtime.sequences import StaticRunner
 from specdec.runtime.vocabulary import Wanted
 from specdec.tokens import Tokens, common_prefix
@@ -244,10 +244,6 @@ def usual_tokens(model: PreTrainedModel, source: random.Random) -> Iterator[int]
     usual = [token for token in range(size) if token not in special] or list(range(size))
     while True:
         yield source.choice(usual)
-
-
-ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-3}
-"""The largest difference of logits that is rounding, relative to the largest logit; a tenth for shorter types."""
 
 
 def difference_in_generate(model: Any, prompt: Sequence[int], padding: Sequence[int] = ()) -> float:

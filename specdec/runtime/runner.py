@@ -31,6 +31,9 @@ MOST_PENDING = 16
 FIRST_POSITIONS = 4096
 """Length at first of the table that positions are read from."""
 
+ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-3}
+"""The largest difference of logits that is rounding, relative to the largest logit; a tenth for shorter types."""
+
 
 class Forward:
     """The model's own forward. It is called as a model of transformers is, and returns logits, shape (slots, kept, vocabulary).
