@@ -33,12 +33,8 @@ class Figure:
     panels: Mapping[str, Callable[[int], Any]]
 
 
-def figures_of(plan: Plan, curves: Curves) -> tuple[Figure, ...]:
+def figures_of(plan: Plan, curves: Curves) -> Iterator[Figure]:
     """All figures for which there is something to draw."""
-    return tuple(_figures(plan, curves))
-
-
-def _figures(plan: Plan, curves: Curves) -> Iterator[Figure]:
     if curves.attained:
         yield Figure(
             "attainment",

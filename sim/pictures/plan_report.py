@@ -58,12 +58,11 @@ def write_plan_report(plan: Plan, curves: Curves, path: str | Path) -> Path:
     Raises `InputError` for a name that does not end in .html, and for a path that cannot be written.
     """
     path = checked(path)
-    found = figures_of(plan, curves)
     folder = path.with_suffix(".figures")
     with writing(path):
         path.write_text(plan_report(plan, curves), "utf-8")
         folder.mkdir(exist_ok=True)
-    for figure in found:
+    for figure in figures_of(plan, curves):
         for name, draw in figure.panels.items():
             chart = themed(draw(WIDE if len(figure.panels) == 1 else PANEL), "light")
             save(chart, folder / f"{name}.svg", folder / f"{name}.png")
