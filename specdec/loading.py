@@ -244,9 +244,8 @@ def _by_number(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
 
 def _only(name: str, tokens: Mapping[int, str], others: Mapping[int, str]) -> str:
     """Words for the tokens that one tokenizer has alone; empty if there are none."""
-    extra = sorted(tokens.keys() - others.keys())
-    more = f" and {len(extra) - 1} more" if len(extra) > 1 else ""
-    return f"only the {name} has {tokens[extra[0]]!r}{more}" if extra else ""
+    extra = [repr(tokens[number]) for number in sorted(tokens.keys() - others.keys())]
+    return f"only the {name} has {several(extra)}" if extra else ""
 
 
 class quiet_transformers:
