@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from sim.study.predict import predict
 from sim.study.published import Cell, Predicted, bundled_table, predicted_cells, read_cells
+from sim.study.validate_load import mean_of
 from specdec.inputs import at_least_one
 from specdec.machine import OtherWork
 from specdec.profile import Profile, busy_sentence
@@ -189,7 +190,7 @@ class Comparison:
         """Measured and predicted speed of each strategy; needs at least one repeat."""
         measured = [median(speeds) for speeds in zip(*self.speeds, strict=True)]
         found = Profile.merged(self.profiles)
-        context = round(mean(len(prompt) for prompt in self.prompts) + self.tokens / 2)
+        context = mean_of([len(prompt) for prompt in self.prompts], self.tokens)
         predicted = [predict(strategy, found, context, self.tokens) for strategy in self.strategies]
         return tuple(
             Timed(strategy.name, strategy.parameters, speed, expected, expected / speed - 1)
