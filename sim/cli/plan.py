@@ -73,13 +73,13 @@ def plan(
         _check(check, terminal, seed)
         return
     from sim.planning.candidates import BATCHES, STRATEGIES
-    from sim.planning.emit import NAMES
+    from sim.planning.emit import ENGINES
     from sim.planning.emit import emit as flags
     from sim.planning.study import Limits, decide, reported
     from sim.planning.trials import Trials
 
-    if emit is not None and emit not in NAMES:
-        raise InputError(f"--emit {emit} is not known: give one of {', '.join(NAMES)}")
+    if emit is not None and emit not in ENGINES:
+        raise InputError(f"--emit {emit} is not known: give one of {', '.join(ENGINES)}")
     if report is not None:
         from sim.pictures.plan_report import checked
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -228,4 +228,3 @@ ENGINES: Mapping[str, Callable[[Plan, Planned], str]] = {
     "llama.cpp": llama_cpp,
     "nano-pearl": nano_pearl,
 }
-NAMES: Sequence[str] = tuple(ENGINES)
