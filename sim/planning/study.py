@@ -271,7 +271,6 @@ def reported(decided: Decided, target: str = "", provenance: Mapping[str, str] |
             "simulation": f"{len(trials.workload):,} requests, the first tenth as warm-up, seed {trials.seed}; the best plan "
             f"confirmed by {LONGER} times as many",
         },
-        files={},
         **parts,
     )
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 
+from sim.study.load import NO_OBJECTIVES
 from sim.study.sweep_backend import end_with
 from sim.study.sweep_file import Results
 from sim.study.sweep_point import Point, Refused, Swept, solved
@@ -172,8 +173,7 @@ def _compile(point: Point) -> None:
 def _ranking(points: Sequence[Point]) -> Ranking:
     if any(point.traffic is None for point in points):
         return "speed"
-    objectives = points[0].objectives
-    return "e2e" if objectives == type(objectives)() else "goodput"
+    return "e2e" if points[0].objectives == NO_OBJECTIVES else "goodput"
 
 
 def group_of(point: Swept) -> tuple[str, str, int]:
