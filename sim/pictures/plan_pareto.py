@@ -15,7 +15,7 @@ from specdec.report import milliseconds
 
 
 def pareto_chart(found: Curves, limit: float | None, width: int) -> Any:
-    """Frontiers of methods; points are labelled with draft length and running batch. A star: where the plans work."""
+    """Frontiers of methods; points are labelled with draft length and running batch. A diamond: where the plans work."""
     chosen = list(_shown(found.frontiers, found.operating))
     names = {_kind(one): colour_of(one.method, one.strategy) for one in chosen}
     rows: list[dict[str, Any]] = [
@@ -32,14 +32,14 @@ def pareto_chart(found: Curves, limit: float | None, width: int) -> Any:
     base = alt.Chart(alt.Data(values=rows)).encode(x=x, y=y, color=colour(names, width, "kind:N"))
     height = 300 if width < WIDE else 380
     labels = list(_labels(chosen, right, top, width - 90, height - 50, 1 if width < WIDE else 2))
-    stars = [
+    diamonds = [
         {"kind": _kind_of(one), "user": one.per_user, "gpu": one.per_gpu} for one in found.operating if _kind_of(one) in names
     ]
     layers = [
         base.mark_line(strokeWidth=2, order=False),
         base.mark_circle(size=24, opacity=1),
         haloed(alt.Chart(alt.Data(values=labels)).encode(x=x, y=y, text="words:N"), fontSize=10, align="left", dx=5, dy=-5),
-        alt.Chart(alt.Data(values=stars))
+        alt.Chart(alt.Data(values=diamonds))
         .mark_point(shape="diamond", size=150, filled=True, opacity=1, stroke=INK, strokeWidth=1.5)
         .encode(x=x, y=y, color=colour(names, width, "kind:N")),
     ]
