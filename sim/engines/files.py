@@ -98,6 +98,12 @@ class Found:
         """The first of these keys that is there, as text; empty where none is."""
         return next((str(value) for key in keys if (value := self.values.get(key)) not in (None, "")), "")
 
+    def request_rate(self) -> float | None:
+        """Requests that arrive per second; `None` where all arrive at once (`inf`), and where nothing is said."""
+        if self.text("request_rate").lower() in ("inf", "infinity", "none"):
+            return None
+        return self.number("request_rate")
+
     def numbers(self, key: str) -> list[float]:
         """A list of numbers; empty where it is not there. Lists in it are flattened."""
         value = self.values.get(key)

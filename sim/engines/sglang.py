@@ -47,8 +47,7 @@ def read_sglang_bench(found: Found, stated: Stated) -> EngineRun:
         itl = Times(itl.mean * length) if itl.mean is not None and length is not None else Times()
     elif drafted and length is None:
         length = tokens_of_chunk(itl, tpot)
-    clients, rate = found.count("max_concurrency"), found.values.get("request_rate")
-    rate = None if str(rate).lower() in ("inf", "infinity", "none") else found.number("request_rate")
+    clients, rate = found.count("max_concurrency"), found.request_rate()
     return stated.run(
         found.source,
         drafted,

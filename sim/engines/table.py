@@ -157,9 +157,7 @@ def _check_load(run: EngineRun) -> None:
 
 def _rate(row: Found, clients: int) -> float | None:
     """Requests that arrive per second: as the row says, else as many as there are clients."""
-    if "request_rate" not in row.values:
-        return float(clients)
-    return None if row.text("request_rate").lower() in ("inf", "infinity") else row.number("request_rate")
+    return row.request_rate() if "request_rate" in row.values else float(clients)
 
 
 def _times(row: Found, name: str) -> Times:

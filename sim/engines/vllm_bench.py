@@ -53,7 +53,7 @@ def read_vllm_bench(found: Found, stated: Stated) -> EngineRun:
     times |= {name: one for name, one in _detailed(found).items() if times[name] == Times()}
     said = _speculation(found)
     length = _acceptance_length(found, times["itl"], times["tpot"])
-    rate = None if found.text("request_rate") in ("inf", "Infinity") else found.number("request_rate")
+    rate = found.request_rate()
     clients = _clients(found, rate)
     return stated.run(
         found.source,
