@@ -62,7 +62,7 @@ class Saguaro(DraftingStrategy):
         if self.on_a_miss == "draft":
             return full / (seconds + (1 - hit) * costs.draft(length))
         begun = 1 - (1 - acceptance) ** self.fan_out
-        share = begun / (1 + begun - hit)  # of rounds that have a window
+        share = begun / (1 + begun - hit) if begun else 0.0  # of rounds that have a window
         return (1 - share + share * full) / ((1 - share) * max(costs.forks(0, self.fan_out, length), 1) + share * seconds)
 
     def step(self, state: State) -> Program[State]:

@@ -151,7 +151,7 @@ def test_a_draft_that_cannot_fork_is_never_asked_to() -> None:
     found = measured(KnownLane(forks=False))
     assert found == Costs(5.0, found.windows, fork=FOR_EVER)
     for strategy in (strategies.Saguaro(4), strategies.Saguaro(4, on_a_miss="none"), strategies.Hedged(4)):
-        assert all(strategy.closed_form(a, found, 4, hit) < 1e-9 for a in (0, 0.9, 1) for hit in (0, 0.9))
+        assert all(strategy.closed_form(a, found, 4, hit) < 1e-9 for a in (0, 0.9, 1) for hit in (0, 0.9, 1))
 
 
 def test_a_pair_measures_costs_once() -> None:
