@@ -205,7 +205,7 @@ def confirmed(trials: Trials, tried: Sequence[Found], limits: Limits) -> tuple[l
 
 
 def _hopeless(trials: Trials, candidate: Candidate, tried: Sequence[Found], limits: Limits) -> str | None:
-    """Why a candidate can be no plan, if its ceiling says so. It is asked only where its kind has a plan."""
+    """Why a candidate can be no plan: a replica needs too many GPUs, or, where its kind has a plan, by its ceiling."""
     if not candidate.place.most_replicas(limits.gpus):
         return f"GPUs: a replica needs {candidate.place.gpus_of(1)}, and {limits.gpus} are allowed"
     if _kind_has_plan(candidate, tried) and not ceiling(candidate, trials.demand, trials.objectives):

@@ -236,12 +236,12 @@ class ModelOptions:
         return {name: value for name, value in found.items() if value is not None}
 
     def load(self, *, eager: bool = False) -> Pair:
-        """The pair that the options name, or the bundled one. Takes seconds; a draft in a process has a core from then on."""
+        """The pair that the options name, or the bundled one. Takes seconds; a core is left to a draft beside the target."""
         self.check()
         from specdec.pair import Pair
         from specdec.runtime.lane import leave_a_core_to_the_draft
 
-        if self.draft_in_a_process:
+        if self.drafts and self.lane != "inline":
             leave_a_core_to_the_draft()
         where = {"device": self.device, "draft_device": self.draft_device, "dtype": self.dtype}
         if self.target is None:

@@ -10,7 +10,9 @@ import pytest
 from sim.setup.profiles import measured_system
 from specdec.bench import BenchReport
 from specdec.pictures import STRATEGIES
+from specdec.state import Costs
 from specdec.strategy import available
+from strategies import Pearl, Speculative
 
 ROOT = Path(__file__).resolve().parents[2]
 MEASURED = BenchReport.read(ROOT / "benchmarks/results/cpu_amd_epyc_2_cores_2026-11-24_bench_bfloat16.json")
@@ -219,3 +221,20 @@ def test_batches_on_a_machine_that_changes_its_speed_are_in_their_file() -> None
     assert f"{', '.join(gains[:-1])} and {gains[-1]} times as fast" in page
     assert f"all {len(errors)} predictions were {sum(map(abs, errors)) / len(errors):.0f} % off" in page
     assert f"{min(errors):.0f} to +{max(errors):.0f} %" in page
+
+
+@pytest.mark.parametrize(("acceptance", "limit"), [(0.5, 6), (0.6, 7), (0.7, 9), (0.8, 13), (0.9, 24)])
+def test_pages_name_the_speed_ratios_between_which_pearl_is_ahead(acceptance: float, limit: int) -> None:
+    """By closed forms at the best lengths, where windows cost what a step does: from a ratio of 2 on, up to about the limit."""
+
+    def gain(ratio: float) -> float:
+        costs = Costs(ratio)
+        pearl, speculative = (
+            max(one.closed_form(acceptance, costs, length) for length in range(1, 60)) for one in (Pearl(1), Speculative(1))
+        )
+        return pearl / speculative
+
+    assert min(gain(2 + step * (limit - 2) / 20) for step in range(21)) > 0.999
+    assert gain(limit + 1) < 1
+    page = (ROOT / "docs/how-to/which-strategy.md").read_text(encoding="utf-8")
+    assert f"{limit} at {'acceptance ' if acceptance == 0.5 else ''}{acceptance}" in page

@@ -78,3 +78,18 @@ def test_a_process_is_started_early_where_it_is_sure_to_be_needed(
     monkeypatch.setattr(options, "GPUS", (str(tmp_path if gpu else tmp_path / "none"),))
     monkeypatch.setattr("specdec.machine.available_cores", lambda: cores)
     assert ModelOptions(**given).draft_in_a_process is expected
+
+
+@pytest.mark.parametrize(
+    ("given", "left"),
+    [({}, 1), ({"lane": "thread"}, 1), ({"lane": "inline"}, 0), ({"target": "t"}, 0), ({"target": "t", "draft": "d"}, 1)],
+)
+def test_a_core_is_left_only_to_a_draft_beside_the_target(
+    given: dict[str, Any], left: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr("specdec.runtime.lane.leave_a_core_to_the_draft", lambda: calls.append(1))
+    monkeypatch.setattr("specdec.pair.Pair.bundled", lambda **_: None)
+    monkeypatch.setattr("specdec.pair.Pair.load", lambda *_, **__: None)
+    ModelOptions(**given).load()
+    assert len(calls) == left
