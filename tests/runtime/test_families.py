@@ -209,7 +209,8 @@ def test_text_ends_where_the_draft_ends_it(draft: Any, monkeypatch: pytest.Monke
     assert short.tokens == written.tokens[:1]
 
 
-def test_text_foresees_nothing(target: Any, draft: Any) -> None:
+def test_text_foresees_nothing(target: Any, draft: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("specdec.pair.speed_ratio", lambda *_, **__: 50.0)  # so forks that cost nothing would be chosen
     pair = Pair(target, draft, TARGET, lane="inline", matching=match_tokenizers(TARGET, DRAFT, "text"))
     assert isinstance(pair.draft_lane()._worker, TextDrafter)  # type: ignore[union-attr]
     with pytest.raises(StrategyError, match="take a strategy without forks, or draft common tokens"):
