@@ -74,7 +74,8 @@ if TYPE_CHECKING:
     from sim.study.validate_load import validate_load
     from sim.traffic.metrics import Metrics, Objectives, Summary, measure
     from sim.traffic.record import Served, Server
-    from sim.traffic.serving import Schedule, simulate_serving
+    from sim.traffic.schedule import AdaptiveSchedule, Schedule
+    from sim.traffic.serving import simulate_serving
     from sim.traffic.trace import read_trace
     from sim.traffic.workload import Arrivals, Lengths, Traffic, Workload
     from specdec.profile import Slowdown
@@ -121,7 +122,8 @@ _NAMES = {
     "study.validate_load": "validate_load",
     "traffic.metrics": "Metrics Objectives Summary measure",
     "traffic.record": "Served Server",
-    "traffic.serving": "Schedule simulate_serving",
+    "traffic.schedule": "AdaptiveSchedule Schedule",
+    "traffic.serving": "simulate_serving",
     "traffic.trace": "read_trace",
     "traffic.workload": "Arrivals Lengths Traffic Workload",
 }
@@ -138,6 +140,7 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "Acceptance",
+    "AdaptiveSchedule",
     "Aiconfigurator",
     "Anchor",
     "Anchored",

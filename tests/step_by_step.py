@@ -40,7 +40,9 @@ class Sequence:
 
 
 def serve(
-    chain_at: list[Compiled],
+    chains: list[Compiled],
+    choose: Callable[[int, float, float], Compiled],
+    fading: float,
     acceptance: Acceptance,
     system: System,
     workload: Workload,
@@ -48,9 +50,10 @@ def serve(
     draws: list[Floats],
     lots: Any,
 ) -> Found:
-    """The times of every request. `chain_at[n]` is used while `n` run; `draws[i]` are the acceptance draws of request `i`.
+    """The times of every request. `draws[i]` are the acceptance draws of request `i`.
 
-    `lots` are those of forks, one for each position of all answers.
+    `choose(n, accepted, tested)` is the chain that is used while `n` run, after so many guesses of the replica; after each step
+    these counts fade. `lots` are those of forks, one for each position of all answers.
     """
     begins = np.cumsum(workload.output_tokens) - workload.output_tokens
 
@@ -64,10 +67,11 @@ def serve(
         hit = bool(own_lots[min(one.done + accepted, len(own_lots) - 1)] < chance)
         return next(number for number in outcomes if chain.outcomes[number].foreseen == hit)
 
-    system = system.used_by(max((chain.strategy for chain in chain_at), key=lambda strategy: strategy.drafts))
+    system = system.used_by(max((chain.strategy for chain in chains), key=lambda strategy: strategy.drafts))
     pool = server.kv_tokens // server.block_tokens if server.kv_tokens else 10**9
     replicas: list[Replica] = [
-        {"end": np.inf, "step": 0, "queue": [], "running": [], "free": pool, "busy": False} for _ in range(server.replicas)
+        {"end": np.inf, "step": 0, "queue": [], "running": [], "free": pool, "busy": False, "guesses": (0.0, 0.0)}
+        for _ in range(server.replicas)
     ]
     found = {name: np.full(len(workload), np.nan) for name in ("submitted", "first", "finish", "replica")}
     found["preemptions"] = np.zeros(len(workload))
@@ -93,7 +97,7 @@ def serve(
         now = replica["end"]
         if replica["busy"]:
             replica["busy"] = False
-            finished = deliver(replica, workload, found, now)
+            finished = deliver(replica, workload, found, now, fading)
             if server.clients:
                 clients += [now] * finished
             if finished and server.client_seconds == 0:
@@ -101,9 +105,9 @@ def serve(
         if not replica["running"] and not replica["queue"]:
             replica["end"] = np.inf
             continue
-        chain = chain_at[len(replica["running"])]
-        schedule(replica, chain, chain_at, system.one_memory, server, found, column_of)
-        drafts = any(chain.strategy.drafts for chain in chain_at)
+        chain = choose(len(replica["running"]), *replica["guesses"])
+        schedule(replica, chain, len(chains) > 1, system.one_memory, server, found, column_of)
+        drafts = any(chain.strategy.drafts for chain in chains)
         if server.runtime == "specdec":
             seconds = seconds_in_specdec(replica, chain, system, drafts, server.antiphase)
         elif server.antiphase and len(replica["running"]) > 1:
@@ -120,7 +124,7 @@ def serve(
 def schedule(
     replica: Replica,
     chain: Compiled,
-    chain_at: list[Compiled],
+    several: bool,
     one_memory: bool,
     server: Server,
     found: Found,
@@ -135,7 +139,7 @@ def schedule(
             one.chunk = wanted = min(one.unread, left)
             tokens = one.prompt + one.done - one.unread + one.chunk
         else:
-            if len({id(chain) for chain in chain_at}) > 1:
+            if several:
                 one.node = 0
             one.column = column_of(one, chain)
             wanted = int(chain.positions[one.node, one.column].sum())
@@ -274,11 +278,15 @@ def seconds_in_halves(replica: Replica, chain: Compiled, system: System, drafts:
     return 2 * max(draft + (2 * system.network_seconds if draft else 0.0), target) + system.overhead_seconds
 
 
-def deliver(replica: Replica, workload: Workload, found: Found, now: float) -> int:
+def deliver(replica: Replica, workload: Workload, found: Found, now: float, fading: float) -> int:
     finished = 0
+    replica["guesses"] = tuple(fading * count for count in replica["guesses"])
     for one in list(replica["running"]):
         if one.column >= 0:
             chain = replica["chain"]
+            passed, most = chain.outcomes[one.column].accepted, int(chain.tested[one.node])
+            accepted, tested = replica["guesses"]
+            replica["guesses"] = accepted + passed, tested + min(passed + 1, most)
             if one.done == 0:
                 found["first"][one.number] = now
             one.done += int(chain.tokens[one.node, one.column])

@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sim.cli.options import MOST_TOKENS, Seed, SystemOptions
-from sim.cli.traffic import TrafficOptions
+from sim.cli.traffic import TrafficOptions, parse_schedule, serving_option
 from specdec.cli.console import Terminal
 from specdec.cli.options import Json, StrategyOptions
+from specdec.cli.parsing import refuse
+from specdec.errors import InputError
+
+if TYPE_CHECKING:
+    from sim.traffic.schedule import Several
+    from specdec.strategy import DecodingStrategy
 
 
 def simulate(
     chosen: StrategyOptions,
     setup: SystemOptions,
     serving: TrafficOptions,
+    schedule: Annotated[
+        str | None,
+        serving_option(
+            metavar="LENGTHS",
+            help="Draft lengths by running batch: 4@16,2@64,off is 4 up to 16 running, 2 up to 64, then none. adaptive:6 takes "
+            "what is the fastest up to 6 at the running batch and the counted acceptance.",
+        ),
+    ] = None,
     tokens: Annotated[int, typer.Option(min=1, max=MOST_TOKENS, help="Tokens to simulate.")] = 20_000,
     seed: Seed = 0,
     json: Json = None,
@@ -32,6 +46,7 @@ def simulate(
       specdec simulate --strategy speculative --profile profile.json --json -
       specdec simulate --strategy pearl --acceptance markov:0.85,0.6 --draft-step 1ms --target-step 5ms --jitter 0.1
       specdec simulate --strategy pearl --profile profile.json --arrivals poisson:2/s --replicas 2
+      specdec simulate --strategy speculative --profile profile.json --arrivals poisson:9/s --schedule 4@2,off
     """
     terminal = Terminal(json)
     from sim.study.load import simulate_traffic
@@ -40,11 +55,18 @@ def simulate(
     strategy, acceptance = chosen.create(), setup.acceptance_model()
     traffic, objectives = serving.traffic(), serving.objectives()
     system = serving.system(setup.system())
+    several: DecodingStrategy | Several = strategy
+    if schedule is not None:
+        refuse({"--draft-length": chosen.draft_length}, "has no effect with --schedule: give one of the two")
+        if traffic is None:
+            raise InputError("--schedule has no effect without requests: give --arrivals, --trace or --concurrency too")
+        several = parse_schedule(schedule, strategy, system)
+        strategy = several.chains[0].strategy
     server = serving.server(setup.kv_tokens(drafts=strategy.drafts))
     result = simulate_one(strategy, acceptance, system, tokens=tokens, seed=seed)
     if traffic is not None:
         runs = 1 if serving.replications is None else serving.replications
-        load = simulate_traffic(strategy, acceptance, system, traffic, server, objectives, replications=runs, seed=seed)
+        load = simulate_traffic(several, acceptance, system, traffic, server, objectives, replications=runs, seed=seed)
         result = replace(result, load=load)
     terminal.report(result)
     setup.remark(terminal.errors)

@@ -19,9 +19,12 @@ if TYPE_CHECKING:
     from sim.setup.system import System
     from sim.traffic.metrics import Objectives
     from sim.traffic.record import Server
+    from sim.traffic.schedule import Several
     from sim.traffic.workload import Arrivals, Lengths, Traffic, Workload
+    from specdec.strategy import DecodingStrategy
 
 ARRIVALS = re.compile(r"(?:poisson:(?P<poisson>[^,/]+)(?:/s)?|gamma:(?P<gamma>[^,/]+)(?:/s)?,\s*cv=(?P<cv>.+))")
+SCHEDULE = re.compile(r"adaptive:(?P<most>[1-9]\d?)|(?P<tiers>(?:(?:[1-9]\d?|off)@\d+,\s*)*(?:[1-9]\d?|off))")
 LENGTHS = re.compile(r"(?P<mean>[^,]+)(?:,\s*cv=(?P<cv>.+))?")
 REQUESTS, INPUT_TOKENS, OUTPUT_TOKENS = 1000, "512", "256"
 MAX_BATCH, ITERATION_TOKENS = 256, 2048
@@ -213,6 +216,29 @@ def parse_lengths(option: str, text: str) -> Lengths:
     if not found:
         raise InputError(f"{option} {text!r} is not understood: write 512, or 512,cv=0.5")
     return Lengths(_number(option, found["mean"]), _number(option, found["cv"] or "0"))
+
+
+def parse_schedule(text: str, strategy: DecodingStrategy, system: System) -> Several:
+    """`4@16,2@64,off`: lengths, and up to how many running sequences each is used. `adaptive:6`: of lengths 6 to 1, and off."""
+    from sim.stream.chain import compile_strategy
+    from sim.traffic.schedule import OFF_FACTOR, AdaptiveSchedule, Schedule
+    from specdec.strategy import DraftingStrategy, create
+
+    if not isinstance(strategy, DraftingStrategy):
+        raise InputError(f"--schedule {text} is a choice of draft lengths, and {strategy.name} has none: leave it out")
+    found = SCHEDULE.fullmatch(text.strip())
+    if not found:
+        raise InputError(f"--schedule {text!r} is not understood: write 4@16,2@64,off, or adaptive:6")
+    tiers = [part.partition("@") for part in (found["tiers"] or "").split(",")]
+    lengths = (
+        [0 if tier == "off" else int(tier) for tier, _, _ in tiers] if found["tiers"] else [*range(int(found["most"]), -1, -1)]
+    )
+    chosen = [replace(strategy, draft_length=length) if length else create("autoregressive") for length in lengths]
+    chains = [compile_strategy(one, system) for one in chosen]
+    slower = [1.0 if length else OFF_FACTOR for length in lengths]
+    if not found["tiers"]:
+        return AdaptiveSchedule(chains, slower)
+    return Schedule(chains, [int(border) for _, _, border in tiers[:-1]], slower)
 
 
 def _number(option: str, text: str) -> float:

@@ -10,7 +10,7 @@ from sim.planning.methods import Method, Place
 from sim.setup.acceptance import Acceptance, Rate
 from sim.stream.chain import Compiled, compile_strategy
 from sim.traffic.record import Server
-from sim.traffic.serving import Schedule
+from sim.traffic.schedule import OFF_FACTOR, Schedule, in_words
 from specdec.errors import InputError
 from specdec.report import Report
 from specdec.strategy import DraftingStrategy, create
@@ -18,9 +18,6 @@ from specdec.strategy import DraftingStrategy, create
 STRATEGIES, BATCHES = ("speculative", "pearl"), (256,)
 """What is tried with a draft, and the batch limits, unless others are given."""
 NOTHING = Rate(0.0)
-OFF_FACTOR = 1.1
-"""What a step without guesses takes while speculation is configured, over one of an engine without it. 1.07 to 1.25 was
-measured in vLLM (issues 49548 and 49986)."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +71,7 @@ class Candidate:
     @property
     def lengths(self) -> str:
         """A schedule in words: `5 up to 16 running, 2 up to 64 running, off above`."""
-        parts = [
-            f"{tier.draft_length or 'off'}" + (f" up to {tier.up_to} running" if tier.up_to is not None else " above")
-            for tier in self.schedule
-        ]
-        return ", ".join(parts)
+        return in_words([tier.draft_length for tier in self.schedule], [tier.up_to for tier in self.schedule if tier.up_to])
 
     def __str__(self) -> str:
         return self.name

@@ -17,10 +17,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sim.planning.candidates import OFF_FACTOR, Candidate
+from sim.planning.candidates import Candidate
 from sim.planning.objectives import Objective
 from sim.stream.chain import Compiled
 from sim.stream.speed import long_run_speed
+from sim.traffic.schedule import OFF_FACTOR
 
 BATCHES = tuple(sorted({round(2 ** (n / 2)) for n in range(23)}))
 

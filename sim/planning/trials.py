@@ -19,7 +19,8 @@ from sim.planning.screen import Demand
 from sim.setup.acceptance import Acceptance
 from sim.traffic.metrics import Metrics, extrapolated_share, latencies_of, measure
 from sim.traffic.record import Served, Server
-from sim.traffic.serving import Schedule, capacity_per_second, require_memory, simulate_serving
+from sim.traffic.schedule import Schedule
+from sim.traffic.serving import capacity_per_second, require_memory, simulate_serving
 from sim.traffic.workload import Arrivals, Traffic, Workload, streams
 from specdec.errors import InputError
 from specdec.machine import available_cores
@@ -154,7 +155,7 @@ class Trials:
         if server.kv_tokens is None:
             return ""
         schedule = chains if isinstance(chains, Schedule) else Schedule([chains])
-        rounds = schedule.rounds(server.max_batch, candidate.acceptance, candidate.place.system.one_memory)
+        rounds = schedule.rounds(server.max_batch, candidate.acceptance, candidate.place.system, self.workload)
         try:
             require_memory(rounds, self.workload, server)
         except InputError as error:

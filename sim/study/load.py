@@ -19,7 +19,8 @@ from sim.stream.chain import Compiled, compile_strategy
 from sim.stream.run import interval
 from sim.traffic.metrics import GROWTH, Metrics, Objectives, Saturation, Summary, extrapolated_share, measure, worst
 from sim.traffic.record import ONE_REPLICA, Server
-from sim.traffic.serving import Schedule, capacity_per_second, simulate_serving
+from sim.traffic.schedule import Several
+from sim.traffic.serving import capacity_per_second, simulate_serving
 from sim.traffic.workload import Traffic, Workload, streams
 from specdec.errors import InputError
 from specdec.inputs import at_least_one
@@ -93,6 +94,7 @@ class Load(Report):
     `replications`               runs with requests and acceptance draws of their own
     `simulated_requests_per_wall_second`   how fast these requests were served, without what is computed before and
                                  after; differs from run to run. `None` (null) in a sweep
+    `schedule`                   draft lengths by running batch; empty for one length
     """
 
     requests: int
@@ -117,6 +119,7 @@ class Load(Report):
     short: bool
     replications: int
     simulated_requests_per_wall_second: float | None
+    schedule: str = ""
 
     def __rich__(self) -> RenderableType:
         from rich.console import Group
@@ -127,6 +130,7 @@ class Load(Report):
         return Group(
             f"[bold]Serving {self.requests:,} requests[/]: {self.saturation}{more}",
             *self._remarks(),
+            *([f"  lengths     {self.schedule}"] if self.schedule else []),
             self._latencies(),
             f"  goodput     {good} requests/s; {share(self.goodput_share)} of requests meet the objectives",
             f"  throughput  {finished} requests/s, {tokens} output tok/s",
@@ -172,7 +176,7 @@ class Load(Report):
 
 
 def simulate_traffic(
-    strategy: DecodingStrategy,
+    strategy: DecodingStrategy | Several,
     acceptance: Acceptance,
     system: System,
     traffic: Traffic | Workload,
@@ -182,7 +186,7 @@ def simulate_traffic(
     replications: int = 1,
     seed: int = 0,
 ) -> Load:
-    """Serve requests with a strategy, in one or several replications.
+    """Serve requests with a strategy, or with a schedule of lengths, in one or several replications.
 
     Every replication has acceptance draws of its own and draws its `traffic` anew; a `Workload` is the same in all of them.
     Equal seeds give all strategies equal requests and equal acceptance draws. Raises `InputError` for less than 1 replication,
@@ -197,7 +201,7 @@ def simulate_traffic(
         )
     seeds = streams(np.random.SeedSequence(seed), 2 * replications)
     workloads = [traffic if isinstance(traffic, Workload) else traffic.workload(one) for one in seeds[::2]]
-    compiled = compile_strategy(strategy, system)
+    compiled = compile_strategy(strategy, system) if isinstance(strategy, DecodingStrategy) else strategy
     load = load_of(compiled, acceptance, system, traffic, server)
     start = perf_counter()
     served = [
@@ -207,11 +211,12 @@ def simulate_traffic(
     wall_seconds = perf_counter() - start
     runs = [measure(one, objectives, load=load) for one in served]
     beyond = [extrapolated_share(one, system.latency) for one in served]
-    return _summed_up(runs, workloads, load, beyond, wall_seconds)
+    schedule = "" if isinstance(strategy, DecodingStrategy) else str(strategy)
+    return replace(_summed_up(runs, workloads, load, beyond, wall_seconds), schedule=schedule)
 
 
 def load_of(
-    compiled: Compiled | Schedule, acceptance: Acceptance, system: System, traffic: Traffic | Workload, server: Server
+    compiled: Compiled | Several, acceptance: Acceptance, system: System, traffic: Traffic | Workload, server: Server
 ) -> float | None:
     """rho, the requests that arrive in a second over those that the replicas can finish; `None` in a closed loop.
 

@@ -30,7 +30,7 @@ import numpy as np
 
 from sim.setup.arrays import Counts
 from sim.traffic.journal import Journal, is_full, record
-from sim.traffic.scheduler import enqueue, plan, route
+from sim.traffic.scheduler import chain_of, enqueue, plan, route
 from sim.traffic.seconds import iteration_seconds, padded_seconds
 from sim.traffic.state import (
     NEVER,
@@ -87,6 +87,8 @@ def started(requests: int, limits: Limits) -> Engine:
         np.full(replicas, NOWHERE),
         queued,
         np.full(replicas, limits.blocks),
+        np.zeros(replicas),
+        np.zeros(replicas),
     )
     times = Times(*(np.full(requests, -1.0) for _ in range(4)), *zeros(requests, 2))  # type: ignore[call-arg]
     counts = np.array([0, 0, 0, limits.clients])
@@ -118,10 +120,12 @@ def complete(
 ) -> int:
     """Deliver what the iteration that ends now brought; how many requests are done."""
     begin, sequences, kept = replica * limits.max_batch, fleet.sequences[replica], replica * limits.max_batch
+    accepted = tested = 0
     for i in range(begin, begin + sequences):
         edge, got = slots.edge[i], 0
         if edge != rounds.idle:
             got = rounds.tokens[edge]
+            accepted, tested = accepted + rounds.accepted[edge], tested + rounds.tested[edge]
             slots.node[i] = rounds.next_node[edge]
             if limits.padded and times.first[slots.request[i]] < 0:
                 times.first[slots.request[i]] = now
@@ -141,6 +145,8 @@ def complete(
                 move(slots, i, kept)
             kept += 1
     fleet.sequences[replica] = kept - begin
+    fleet.accepted[replica] = rounds.fading * fleet.accepted[replica] + accepted
+    fleet.tested[replica] = rounds.fading * fleet.tested[replica] + tested
     return begin + sequences - kept
 
 
@@ -200,7 +206,7 @@ def advance(requests: Requests, rounds: Rounds, costs: Costs, limits: Limits, en
         if fleet.sequences[replica] == 0 and fleet.head[replica] == NOWHERE:
             ends_at(fleet, replica, NEVER)
             continue
-        slower = rounds.slower[rounds.chain[fleet.sequences[replica]]]  # of the chain that `plan` takes: before others join
+        slower = rounds.slower[chain_of(rounds, fleet, replica)]  # of the chain that `plan` takes: before others join
         work = plan(requests, draws, rounds, limits, fleet, slots, engine.waiting, engine.times, replica, now)
         if limits.padded:
             spent = padded_seconds(rounds, costs, limits, fleet, slots, replica, slower)

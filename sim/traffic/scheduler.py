@@ -79,6 +79,13 @@ def lowest_place(place: Array, begin: int, end: int) -> int:
 
 
 @inlined
+def chain_of(rounds: Rounds, fleet: Fleet, replica: int) -> int:
+    """The chain of the next iteration: by the sequences that run, and by the acceptance rate that was counted."""
+    rate = (fleet.accepted[replica] + rounds.first) / (fleet.tested[replica] + 1.0)
+    return rounds.chain[fleet.sequences[replica], int(rate * (rounds.chain.shape[1] - 1) + 0.5)]
+
+
+@inlined
 def edge_of(rounds: Rounds, slots: Slots, draws: Draws, i: int) -> int:
     """The edge of the round of the sequence in slot `i`. A fork's lot is that of the target's own token."""
     position = slots.text[i] + slots.shift[i] - draws.before
@@ -153,7 +160,7 @@ def plan(
     now: float,
 ) -> Work:
     """Decide what every sequence does in the next iteration: serve those that run, then let others join."""
-    start = rounds.start[rounds.chain[fleet.sequences[replica]]] if len(rounds.start) > 1 else NOWHERE
+    start = rounds.start[chain_of(rounds, fleet, replica)] if len(rounds.start) > 1 else NOWHERE
     work, left, preempted = serve_running(requests, draws, rounds, limits, fleet, slots, waiting, times, replica, start)
     decoding, reading, prompt, context = work
     begin = replica * limits.max_batch

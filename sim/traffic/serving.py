@@ -6,20 +6,19 @@ race that lasts longer because the batch is large.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from sim.setup.acceptance import Acceptance
-from sim.setup.arrays import Counts
 from sim.setup.system import System
 from sim.stream.chain import Compiled
 from sim.traffic.engine import FINISHED, SUBMITTED, advance, set_seed, started
 from sim.traffic.journal import is_full
 from sim.traffic.record import ONE_REPLICA, Iterations, Served, Server
+from sim.traffic.schedule import Schedule, Several
 from sim.traffic.state import Limits, Rounds
-from sim.traffic.tables import Answers, costs_table, requests_table, rounds_table
+from sim.traffic.tables import Answers, costs_table, requests_table
 from sim.traffic.workload import Workload, streams
 from specdec.errors import InputError, StrategyError
 
@@ -30,46 +29,15 @@ ENOUGH = 20_000
 """Requests at most from which that is found out, unless slots are very many."""
 
 
-@dataclass(frozen=True, eq=False)
-class Schedule:
-    """Draft lengths that follow the running batch: compiled strategies, and up to how many running sequences each is used.
-
-    `chains`   compiled strategies of one system
-    `up_to`    for all but the last of them, the most running sequences at which it is used
-    `slower`   factor of the target's seconds under each one: speculation that is switched off and still configured costs 7 to
-               25 % of a step in vLLM (issues 49548, 49986), so an autoregressive one takes about 1.07 there
-
-    Raises `InputError` unless borders rise and every chain has one.
-    """
-
-    chains: Sequence[Compiled]
-    up_to: Sequence[int] = ()
-    slower: Sequence[float] | None = None
-
-    def __post_init__(self) -> None:
-        borders = list(self.up_to)
-        if len(borders) != len(self.chains) - 1 or borders != sorted({*borders}) or any(border < 1 for border in borders):
-            raise InputError(
-                f"a schedule of {len(self.chains)} lengths with borders {borders}: give rising borders between them"
-            )
-        if self.slower is not None and len(self.slower) != len(self.chains):
-            raise InputError("a schedule has one factor for each of its lengths: give as many")
-
-    def rounds(self, most: int, acceptance: Acceptance, one_memory: bool) -> Rounds:
-        """The tables of the engine, for at most `most` running sequences."""
-        chain_of: Counts = np.searchsorted(self.up_to, np.arange(most + 1), side="left")
-        return rounds_table(self.chains, self.slower or [1.0] * len(self.chains), chain_of, acceptance, one_memory)
-
-
 def simulate_serving(
-    compiled: Compiled | Schedule,
+    compiled: Compiled | Several,
     acceptance: Acceptance,
     system: System,
     workload: Workload,
     server: Server = ONE_REPLICA,
     seed: int | np.random.SeedSequence = 0,
 ) -> Served:
-    """Serve a workload with a compiled strategy, or with several among which the running batch chooses.
+    """Serve a workload with a compiled strategy, or with several among which each iteration chooses.
 
     Two strategies on the same seed and workload meet equal acceptance draws. Raises `InputError` for a request that no replica
     has the memory for and for antiphase without a draft beside the target, `StrategyError` for antiphase with a strategy that
@@ -77,8 +45,8 @@ def simulate_serving(
     """
     seed = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
     draws, jitter, lots = streams(seed, 3)
-    schedule = compiled if isinstance(compiled, Schedule) else Schedule([compiled])
-    rounds = schedule.rounds(server.max_batch, acceptance, system.one_memory)
+    schedule = Schedule([compiled]) if isinstance(compiled, Compiled) else compiled
+    rounds = schedule.rounds(server.max_batch, acceptance, system, workload)
     if rounds.twins:
         system.require_forks(schedule.chains[0].strategy.name)
     require_memory(rounds, workload, server)
@@ -131,7 +99,7 @@ def _limits(server: Server, system: System) -> Limits:
     )
 
 
-def _require_halves(schedule: Schedule, system: System, server: Server) -> None:
+def _require_halves(schedule: Several, system: System, server: Server) -> None:
     """Raise `InputError` or `StrategyError` where a batch of two halves makes no sense, as `specdec.Batch` does."""
     if server.max_batch < 2:
         raise InputError("antiphase needs two sequences at least: give a max_batch of 2 or more")
@@ -164,7 +132,7 @@ def require_memory(rounds: Rounds, workload: Workload, server: Server) -> None:
 
 
 def capacity_per_second(
-    compiled: Compiled | Schedule, acceptance: Acceptance, system: System, workload: Workload, server: Server
+    compiled: Compiled | Several, acceptance: Acceptance, system: System, workload: Workload, server: Server
 ) -> float:
     """Requests per second that the replicas finish while more of the same requests always wait.
 

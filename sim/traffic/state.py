@@ -77,14 +77,17 @@ class Requests(NamedTuple):
 
 
 class Rounds(NamedTuple):
-    """The compiled chains of one strategy, or of several among which the running batch chooses.
+    """The compiled chains of one strategy, or of several among which each iteration chooses.
 
     An edge is the outcome of a round at a node: that of node `x`, when `y` guesses in a row pass, is `x` (`most` + 1) + `y`. If
     a fork prepared for that outcome, it is the edge `twins` further on. Edge `idle`, the last one, stands for no round.
 
-    `chain`         shape (most sequences + 1,): which chain is used while so many sequences run
+    `chain`         shape (most sequences + 1, rates): which chain is used while so many sequences run, at a counted acceptance
+                    rate of 0 to 1 in equal steps
     `start`         shape (chains,): the node where a chain begins
     `slower`        shape (chains,): factor of the target's seconds, for a chain that costs more than its rows
+    `first`         the acceptance rate that is assumed without news
+    `fading`        what counts of guesses are multiplied by after each iteration
     `most`          guesses tested at once, at most
     `idle`          number of the edge without a round
     `twins`         edges of outcomes that no fork prepared for; 0 where nothing forks
@@ -95,6 +98,7 @@ class Rounds(NamedTuple):
     `scored`        shape (edges,): positions in all stages together
     `held`          shape (edges,): KV tokens beyond the text
     `accepted`      shape (edges,): guesses
+    `tested`        shape (edges,): guesses of which it is known whether the target accepts them
     `foreseen`      shape (edges,): chance that a fork prepared for the outcome, which is then that of the twin
     `fork_rows`     shape (stages, edges): positions of the draft's forward that begins a fork
     `branches`      shape (stages, edges): of the fork
@@ -104,6 +108,8 @@ class Rounds(NamedTuple):
     chain: Array
     start: Array
     slower: Array
+    first: float
+    fading: float
     most: int
     idle: int
     twins: int
@@ -114,6 +120,7 @@ class Rounds(NamedTuple):
     scored: Array
     held: Array
     accepted: Array
+    tested: Array
     foreseen: Array
     fork_rows: Array
     branches: Array
@@ -244,6 +251,8 @@ class Fleet(NamedTuple):
     `tail`        the last one
     `queued`      how many there are
     `free`        blocks
+    `accepted`    guesses so far; both counts fade
+    `tested`      guesses of which it is known whether they were accepted
     """
 
     ends: Array
@@ -255,6 +264,8 @@ class Fleet(NamedTuple):
     tail: Array
     queued: Array
     free: Array
+    accepted: Array
+    tested: Array
 
 
 class Times(NamedTuple):

@@ -89,7 +89,9 @@ def _draws(acceptance: Acceptance, output_tokens: Counts, seed: np.random.SeedSe
 def rounds_table(
     chains: Sequence[Compiled], slower: Sequence[float], chain_of: Counts, acceptance: Acceptance, one_memory: bool = True
 ) -> Rounds:
-    """The chains one after another. `chain_of[n]` is the number of the chain that is used while `n` sequences run.
+    """The chains one after another. `chain_of[n, x]` is the number of the chain that is used while `n` sequences run.
+
+    It may depend on the counted acceptance rate too, `x` of as many equal steps from 0 to 1.
 
     `slower` is a factor of the target's seconds for each chain; `one_memory` says whether a fork's branches take room in the
     target's cache. A round with several verdicts is taken as several rounds, each in an iteration of its own, of which only the
@@ -116,6 +118,8 @@ def rounds_table(
         chain=chain_of,
         start=first[:-1],
         slower=np.array(slower, float),
+        first=0.0,
+        fading=0.0,
         most=most,
         idle=idle,
         twins=idle // 2 if forking else 0,
@@ -127,7 +131,7 @@ def rounds_table(
 
 
 BY_STAGE = ("positions", "draft_steps", "fork_rows", "branches", "branch_steps")
-EDGES = ("next_node", "tokens", "accepted", "foreseen", *BY_STAGE)
+EDGES = ("next_node", "tokens", "accepted", "tested", "foreseen", *BY_STAGE)
 
 
 def _edges(
@@ -146,8 +150,14 @@ def _edges(
     absent = (0, 0), (stages - chain.positions.shape[-1], 0)
     work = chain.positions, chain.draft_steps, *np.moveaxis(chain.forks, -1, 0)
     by_stage = {name: np.pad(values[edge], absent) for name, values in zip(BY_STAGE, work, strict=True)}
-    next_node, tokens = begin + chain.next_node[edge], chain.tokens[edge]
-    return {"next_node": next_node, "tokens": tokens, "accepted": accepted, "foreseen": np.array(chances), **by_stage}
+    return {
+        "next_node": begin + chain.next_node[edge],
+        "tokens": chain.tokens[edge],
+        "accepted": accepted,
+        "tested": np.minimum(accepted + 1, chain.tested[node]),
+        "foreseen": np.array(chances),
+        **by_stage,
+    }
 
 
 def _with_idle(edges: Sequence[NDArray[Any]]) -> NDArray[Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sim.planning import study
-from sim.planning.candidates import OFF_FACTOR, Candidate, Tier
+from sim.planning.candidates import Candidate, Tier
 from sim.planning.entries import planned_split
 from sim.planning.flips import acceptance_flip
 from sim.planning.methods import Method, Place
@@ -22,6 +22,7 @@ from sim.setup.acceptance import Rate
 from sim.setup.latency import Constant
 from sim.setup.system import System
 from sim.traffic.record import Server
+from sim.traffic.schedule import OFF_FACTOR
 from sim.traffic.workload import Arrivals, Lengths, Traffic
 
 STEP = 0.010

@@ -5,6 +5,7 @@ What strategies are served with: `test_traffic.py`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from math import factorial
 from typing import Any
@@ -28,10 +29,12 @@ from sim.setup.segments import Segments
 from sim.setup.system import Jitter, System
 from sim.stream.chain import Compiled, compile_strategy
 from sim.stream.run import interval, paired_interval
+from sim.stream.speed import long_run_speed
 from sim.traffic.journal import EACH, WRITTEN, Journal, thin
 from sim.traffic.metrics import Objectives, Summary, growth_of, measure, saturation_of
 from sim.traffic.record import Served, Server
-from sim.traffic.serving import Schedule, capacity_per_second, simulate_serving
+from sim.traffic.schedule import AdaptiveSchedule, Schedule
+from sim.traffic.serving import capacity_per_second, simulate_serving
 from sim.traffic.tables import Answers
 from sim.traffic.workload import Arrivals, Lengths, Traffic, Workload, streams
 from specdec import DecodingStrategy, InputError, StrategyError
@@ -105,11 +108,18 @@ servers = st.builds(Server, **ENGINES, runtime=st.just("specdec"), antiphase=st.
 
 
 def both(
-    chains: list[Compiled], acceptance: Acceptance, system: System, workload: Workload, server: Server, seed: int
+    chains: list[Compiled],
+    acceptance: Acceptance,
+    system: System,
+    workload: Workload,
+    server: Server,
+    seed: int,
+    adaptive: bool = False,
 ) -> tuple[Served, dict[str, Any]]:
     """The record of the engine, and what an engine written step by step finds on the same draws."""
     borders = BORDERS[: len(chains) - 1]
-    ours = simulate_serving(Schedule(chains, borders), acceptance, system, workload, server, seed)
+    several = AdaptiveSchedule(chains) if adaptive else Schedule(chains, borders)
+    ours = simulate_serving(several, acceptance, system, workload, server, seed)
     acceptance_seed, _, lots_seed = streams(np.random.SeedSequence(seed), 3)
     random, total = np.random.default_rng(streams(acceptance_seed, 1)[0]), int(workload.output_tokens.sum())
     lots = np.random.default_rng(streams(lots_seed, 1)[0]).random(total, np.float32)
@@ -118,23 +128,40 @@ def both(
     else:
         draws = np.concatenate([acceptance.draws(random, int(tokens)) for tokens in workload.output_tokens])
     begins = np.cumsum(workload.output_tokens) - workload.output_tokens
-    chain_at = [chains[int(np.searchsorted(borders, n))] for n in range(server.max_batch + 1)]
-    return ours, serve(chain_at, acceptance, system, workload, server, [draws[begin:] for begin in begins], lots)
+    choose = fastest_of(chains, system, workload) if adaptive else lambda n, *_: chains[int(np.searchsorted(borders, n))]
+    own_draws = [draws[begin:] for begin in begins]
+    return ours, serve(chains, choose, 0.95, acceptance, system, workload, server, own_draws, lots)
+
+
+def fastest_of(chains: list[Compiled], system: System, workload: Workload) -> Callable[[int, float, float], Compiled]:
+    """The chain that commits most tokens in a second at the counted rate, in steps of 1/40, and at a quarter of a doubling."""
+    held = float(np.mean(workload.input_tokens + workload.output_tokens / 2))
+
+    def choose(sequences: int, accepted: float, tested: float) -> Compiled:
+        rate = Rate(int(40 * (accepted + 0.8) / (tested + 1) + 0.5) / 40)
+        batch = max(int(2 ** (step / 4)) for step in range(40) if int(2 ** (step / 4)) <= max(1, sequences))
+        return max(chains, key=lambda one: long_run_speed(one, rate, system.at_batch(batch, held)).tokens_per_second)
+
+    return choose
 
 
 @settings(max_examples=60, deadline=None)
-@example(0, FORKING, Rate(0.7), SYSTEMS[0], Server(max_batch=8))
-@example(0, FORKING, FORESEEING, SYSTEMS[0], Server(max_batch=8, runtime="specdec"))
-@example(0, FORKING, FORESEEING, SYSTEMS[3], Server(max_batch=8, kv_tokens=1200))
+@example(0, FORKING, Rate(0.7), SYSTEMS[0], Server(max_batch=8), False)
+@example(0, FORKING, FORESEEING, SYSTEMS[0], Server(max_batch=8, runtime="specdec"), False)
+@example(0, FORKING, FORESEEING, SYSTEMS[3], Server(max_batch=8, kv_tokens=1200), False)
+@example(0, CHAINS[-1], markov(0.9, 0.5), SYSTEMS[0], Server(replicas=2, max_batch=8), True)
+@example(0, CHAINS[-1], Rate(0.2), SYSTEMS[2], Server(max_batch=32, kv_tokens=2000), True)
+@example(0, CHAINS[-1], Rate(0.6), SYSTEMS[1], Server(max_batch=8, runtime="specdec"), True)
 @given(
     st.integers(0, 2**32 - 1),
     st.sampled_from([*CHAINS, FORKING]),
     st.sampled_from([Rate(0.7), PerPosition([0.9, 0.6]), markov(0.9, 0.5), FORESEEING]),
     st.sampled_from(SYSTEMS),
     servers,
+    st.booleans(),
 )
 def test_the_engine_is_the_one_written_step_by_step(
-    seed: int, chains: list[Compiled], acceptance: Acceptance, system: System, server: Server
+    seed: int, chains: list[Compiled], acceptance: Acceptance, system: System, server: Server, adaptive: bool
 ) -> None:
     workload = Traffic(Arrivals(30.0, 2.0), Lengths(120, 1.0), Lengths(40, 1.0), 40).workload(np.random.SeedSequence(seed))
     workload = Workload(
@@ -142,7 +169,7 @@ def test_the_engine_is_the_one_written_step_by_step(
     )
     if system.in_turn or server.max_batch < 2 or not chains[0].strategy.drafts or chains[0].overlaps:
         server = replace(server, antiphase=False)
-    ours, theirs = both(chains, acceptance, system, workload, server, seed)
+    ours, theirs = both(chains, acceptance, system, workload, server, seed, adaptive and chains is CHAINS[-1])
     found = {
         "submitted": ours.submitted_seconds,
         "first": ours.first_token_seconds,
@@ -235,6 +262,61 @@ def test_the_round_in_which_another_request_joins_has_the_factor_of_its_own_leng
     joins = (plain.deliveries == 1) & (plain.running == 2)
     assert joins.sum() == 1
     assert slower.seconds[joins] == pytest.approx(plain.seconds[joins])
+
+
+LENGTHS = [*(compile_strategy(Speculative(length)) for length in range(6, 0, -1)), compile_strategy(Autoregressive())]
+
+
+def tokens_per_second(several: Schedule | AdaptiveSchedule, acceptance: Acceptance, clients: int) -> float:
+    """Of clients that always want more."""
+    workload = Workload(np.zeros(200), np.full(200, 20), np.full(200, 100))
+    served = simulate_serving(several, acceptance, SYSTEMS[0], workload, Server(clients=clients))
+    return float(workload.output_tokens.sum() / served.finish_seconds.max())
+
+
+@pytest.mark.parametrize("clients", [1, 12, 100])
+@pytest.mark.parametrize("rate", [0.15, 0.5, 0.9])
+def test_an_adaptive_schedule_is_about_as_fast_as_the_best_length_whatever_the_acceptance(rate: float, clients: int) -> None:
+    """It begins with a rate of 0.8 each time; the length that is best at one rate loses far more at another."""
+    adaptive = tokens_per_second(AdaptiveSchedule(LENGTHS), Rate(rate), clients)
+    fixed = [tokens_per_second(Schedule([one]), Rate(rate), clients) for one in LENGTHS]
+    assert adaptive > 0.96 * max(fixed)
+    assert min(fixed) < 0.85 * max(fixed)
+
+
+def test_an_adaptive_schedule_tries_to_draft_again() -> None:
+    """No guess of the first 300 tokens passes, then all do: without a draft there is no news, and counts fade."""
+    text, workload = Segments([(300, 0.0), (700, 1.0)]), Workload(np.zeros(1), np.ones(1, int), np.full(1, 1000))
+    chains = [LENGTHS[2], LENGTHS[-1]]
+    plain, sure, doubtful = (
+        simulate_serving(one, text, SYSTEMS[0], workload).finish_seconds[0]
+        for one in (chains[1], AdaptiveSchedule(chains, first=0.8), AdaptiveSchedule(chains, first=0.0))
+    )
+    assert sure < 0.75 * plain
+    assert doubtful == pytest.approx(plain)
+
+
+def test_an_adaptive_schedule_counts_what_being_off_costs() -> None:
+    """A guess takes 1.12 ms of draft and target, and a step 5.1 ms: it pays from a rate of 0.22 on, or of 0.11."""
+    workload = Workload(np.zeros(1), np.full(1, 20), np.full(1, 100))
+    for factor, pays_from in ((1.0, 0.22), (1.1, 0.11)):
+        several = AdaptiveSchedule([LENGTHS[-2], LENGTHS[-1]], [1.0, factor])
+        chains = several.rounds(1, Rate(0.5), SYSTEMS[0], workload).chain[1]
+        assert chains.tolist() == [int(step / 40 < pays_from) for step in range(41)]
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"chains": []}, "give at least one chain"),
+        ({"slower": [1.0]}, "one factor for each of its lengths"),
+        ({"first": 1.2}, "first rate of an adaptive schedule 1.2"),
+        ({"fading": -0.5}, "fading of an adaptive schedule -0.5"),
+    ],
+)
+def test_an_adaptive_schedule_that_cannot_be_is_refused(given: dict[str, Any], reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        AdaptiveSchedule(**{"chains": LENGTHS, **given})
 
 
 def test_a_full_memory_preempts_who_came_last() -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from sim_commands import COMMON, STEPS, Run, refused
 
+SERVED = ("--arrivals", "poisson:5/s", "--batches-are-free")
+
 
 @pytest.mark.parametrize(
     ("arguments", "culprit"),
@@ -32,6 +34,13 @@ from sim_commands import COMMON, STEPS, Run, refused
         (("simulate", "--acceptance", "0.8", "--gpu", "H200"), "--target-config"),
         (("simulate", *COMMON, "--trace", "nowhere.csv"), "nowhere.csv"),
         (("simulate", *COMMON, "--arrivals", "poisson:5/s", "--replications", "0"), "--replications"),
+        (("simulate", *COMMON, "--schedule", "4@16,off"), "--schedule has no effect without requests"),
+        (("simulate", *COMMON, *SERVED, "--schedule", "4@16,off", "--draft-length", "4"), "--draft-length has no effect"),
+        (("simulate", *COMMON, *SERVED, "--schedule", "4@16"), "write 4@16,2@64,off, or adaptive:6"),
+        (("simulate", *COMMON, *SERVED, "--schedule", "adaptive:0"), "write 4@16,2@64,off, or adaptive:6"),
+        (("simulate", *COMMON, *SERVED, "--schedule", "4@16,2@8,off"), "[16, 8]"),
+        (("simulate", *COMMON, *SERVED, "--schedule", "4@16,off"), "pearl remembers a round"),
+        (("simulate", *COMMON, *SERVED, "--strategy", "autoregressive", "--schedule", "4@16,off"), "autoregressive has none"),
         (("tune", *COMMON, "--draft-lengths", "0-4"), "0-4"),
         (("tune", *COMMON, "--output", "x.pdf"), "x.pdf"),
         (("tune", *COMMON, "--measured", "nowhere.json", "--output", "x.svg"), "nowhere.json"),

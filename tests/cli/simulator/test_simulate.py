@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sim_commands import COMMON, STEPS, Run, answer, printed, refused
@@ -38,6 +39,25 @@ def test_simulate_writes_the_agreed_keys(run: Run) -> None:
     low, high = found["tokens_per_second_interval"]
     assert low < found["chain_tokens_per_second"] < high
     assert found["speedup_over_ar"] == pytest.approx(found["tokens_per_second"] / 200)
+
+
+def test_lengths_may_follow_the_running_batch(run: Run) -> None:
+    """With 5 clients, `4@2,off` hardly drafts, and pays for being off; constants let an adaptive one draft all the time."""
+    served = (*COMMON, "--tokens", "100", "--concurrency", "5", "--batches-are-free", "--requests", "20")
+
+    def load(*more: str, strategy: str = "speculative") -> dict[str, Any]:
+        return answer(run, "simulate", *served, "--strategy", strategy, *more)
+
+    plain, four = load(strategy="autoregressive"), load("--draft-length", "4")
+    several, adaptive = (load("--schedule", lengths) for lengths in ("4@2,off", "adaptive:4"))
+    assert several["schedule"] == "4 up to 2 running, off above"
+    assert several["parameters"] == {"draft_length": 4}
+    assert adaptive["schedule"] == "adaptive, of 4, 3, 2, 1, off"
+    assert four["schedule"] == ""
+    speeds = [one["output_tokens_per_second"] for one in (several, plain, adaptive, four)]
+    assert speeds[0] < 0.95 * speeds[1]
+    assert speeds[2] > 1.5 * speeds[1]
+    assert speeds[2] == pytest.approx(speeds[3], rel=0.05)
 
 
 def test_what_is_written_is_read_back(tmp_path: Path, trace: Path) -> None:
