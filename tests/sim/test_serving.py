@@ -315,8 +315,9 @@ def test_an_adaptive_schedule_counts_what_being_off_costs() -> None:
     ],
 )
 def test_an_adaptive_schedule_that_cannot_be_is_refused(given: dict[str, Any], reason: str) -> None:
+    arguments: dict[str, Any] = {"chains": LENGTHS, **given}
     with pytest.raises(InputError, match=reason):
-        AdaptiveSchedule(**{"chains": LENGTHS, **given})
+        AdaptiveSchedule(**arguments)
 
 
 def test_a_full_memory_preempts_who_came_last() -> None:

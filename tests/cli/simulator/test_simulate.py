@@ -42,16 +42,16 @@ def test_simulate_writes_the_agreed_keys(run: Run) -> None:
 
 
 def test_lengths_may_follow_the_running_batch(run: Run) -> None:
-    """With 5 clients, `4@2,off` hardly drafts, and pays for being off; constants let an adaptive one draft all the time."""
+    """With 5 clients, `3@2,off` hardly drafts, and pays for being off; constants let an adaptive one draft all the time."""
     served = (*COMMON, "--tokens", "100", "--concurrency", "5", "--batches-are-free", "--requests", "20")
 
     def load(*more: str, strategy: str = "speculative") -> dict[str, Any]:
         return answer(run, "simulate", *served, "--strategy", strategy, *more)
 
     plain, four = load(strategy="autoregressive"), load("--draft-length", "4")
-    several, adaptive = (load("--schedule", lengths) for lengths in ("4@2,off", "adaptive:4"))
-    assert several["schedule"] == "4 up to 2 running, off above"
-    assert several["parameters"] == {"draft_length": 4}
+    several, adaptive = (load("--schedule", lengths) for lengths in ("3@2,off", "adaptive:4"))
+    assert several["schedule"] == "3 up to 2 running, off above"
+    assert several["parameters"] == {"draft_length": 3}
     assert adaptive["schedule"] == "adaptive, of 4, 3, 2, 1, off"
     assert four["schedule"] == ""
     speeds = [one["output_tokens_per_second"] for one in (several, plain, adaptive, four)]
