@@ -120,12 +120,13 @@ def complete(
 ) -> int:
     """Deliver what the iteration that ends now brought; how many requests are done."""
     begin, sequences, kept = replica * limits.max_batch, fleet.sequences[replica], replica * limits.max_batch
-    accepted = tested = 0
+    accepted, tested, counts = 0, 0, rounds.chain.shape[1] > 1
     for i in range(begin, begin + sequences):
         edge, got = slots.edge[i], 0
         if edge != rounds.idle:
             got = rounds.tokens[edge]
-            accepted, tested = accepted + rounds.accepted[edge], tested + rounds.tested[edge]
+            if counts:
+                accepted, tested = accepted + rounds.accepted[edge], tested + rounds.tested[edge]
             slots.node[i] = rounds.next_node[edge]
             if limits.padded and times.first[slots.request[i]] < 0:
                 times.first[slots.request[i]] = now
@@ -145,8 +146,9 @@ def complete(
                 move(slots, i, kept)
             kept += 1
     fleet.sequences[replica] = kept - begin
-    fleet.accepted[replica] = rounds.fading * fleet.accepted[replica] + accepted
-    fleet.tested[replica] = rounds.fading * fleet.tested[replica] + tested
+    if counts:
+        fleet.accepted[replica] = rounds.fading * fleet.accepted[replica] + accepted
+        fleet.tested[replica] = rounds.fading * fleet.tested[replica] + tested
     return begin + sequences - kept
 
 

@@ -81,8 +81,11 @@ def lowest_place(place: Array, begin: int, end: int) -> int:
 @inlined
 def chain_of(rounds: Rounds, fleet: Fleet, replica: int) -> int:
     """The chain of the next iteration: by the sequences that run, and by the acceptance rate that was counted."""
+    steps = rounds.chain.shape[1] - 1
+    if not steps:
+        return rounds.chain[fleet.sequences[replica], 0]
     rate = (fleet.accepted[replica] + rounds.first) / (fleet.tested[replica] + 1.0)
-    return rounds.chain[fleet.sequences[replica], int(rate * (rounds.chain.shape[1] - 1) + 0.5)]
+    return rounds.chain[fleet.sequences[replica], int(rate * steps + 0.5)]
 
 
 @inlined
