@@ -60,7 +60,7 @@ BUSY = 0.5
 TOKEN_SHARE = (1e-6, 5e-6)
 """Reading a token's keys and values over reading the weights, of dense models with grouped heads; for unknown models."""
 
-BILLIONS = re.compile(r"(\d+(?:\.\d+)?)B\b")
+BILLIONS = re.compile(r"(\d+(?:\.\d+)?)B\b", re.IGNORECASE)
 """The number of parameters in the name of a model that is not in the catalogue."""
 
 NARROW = re.compile(r"(?<![a-z0-9])(fp8|w8a8|int8|nv_?fp4|mx_?fp4|fp4)(?![0-9])", re.IGNORECASE)
@@ -260,6 +260,11 @@ def identify(runs: Sequence[EngineRun], hardware: Hardware | None = None) -> Ide
     context = max(held_by(run, 1.0) for run in runs) or UNSAID_CONTEXT
     doubts: list[str] = []
     where = f"{runs[0].target or 'the target'} on {runs[0].gpu or 'unknown GPUs'}, tp {runs[0].gpus}"
+    if hardware.row_seconds is None and not hardware.read_seconds:
+        doubts.append(
+            f"the size or the GPU of {where} is not known by name, so forwards of many rows may last far longer than predicted: "
+            "give target with its size, such as acme/chat-32B, and gpu, such as H100"
+        )
     if least < hardware.read_seconds:
         doubts.append(
             f"rounds of {where} take {1e3 * least:.3g} ms, and reading its weights in 16 bits at least "

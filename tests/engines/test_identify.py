@@ -137,8 +137,9 @@ def test_hardware_is_looked_up_by_name() -> None:
     assert known.row_seconds == pytest.approx(2 * 32e9 / 989e12, rel=0.03)
     half = Hardware.of(EngineRun("x", target="Qwen/Qwen3-32B", gpu="H100", gpus=2))
     assert half.row_seconds == pytest.approx((known.row_seconds or 0) / 2)
-    by_number = Hardware.of(EngineRun("x", target="foo/Bar-30B-A3B", gpu="H100"))
-    assert by_number.row_seconds == pytest.approx(2 * 3e9 / 989e12)
+    for name in ("foo/Bar-30B-A3B", "foo/bar-30b-a3b-4bit"):
+        by_number = Hardware.of(EngineRun("x", target=name, gpu="H100"))
+        assert by_number.row_seconds == pytest.approx(2 * 3e9 / 989e12)
     assert Hardware.of(EngineRun("x", target="foo/bar", gpu="H100")).row_seconds is None
     assert Hardware.of(EngineRun("x", target="foo/bar", gpu="Z9000")) == Hardware()
 
@@ -268,6 +269,18 @@ def test_runs_that_no_fit_explains_are_doubted() -> None:
     (doubt,) = identify(odd, KNOWN).doubts
     assert doubt.startswith("times are ")
     assert doubt.endswith(" % off any fit for some/model on unknown GPUs, tp 1: check gpu, tp and the units")
+
+
+def test_a_target_of_unknown_size_is_doubted() -> None:
+    """What its forwards of many rows take is not seen in runs of few requests."""
+
+    def doubts(target: str, gpu: str) -> tuple[str, ...]:
+        return identify([replace(one, target=target, gpu=gpu) for one in RUNS]).doubts
+
+    assert doubts("acme/chat-32b", "H100") == ()
+    for target, gpu in (("acme/chat", "H100"), ("acme/chat-32b", "Z9000")):
+        (doubt,) = doubts(target, gpu)
+        assert doubt.startswith(f"the size or the GPU of {target} on {gpu}, tp 1 is not known by name")
 
 
 def test_runs_at_one_concurrency_say_nothing_of_another() -> None:
