@@ -7,24 +7,20 @@ FOLDER holds published tables. Those whose licence lets nobody bundle them are r
 
 from __future__ import annotations
 
-import csv
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import numpy as np
-
-from sim import Constant, Rate, System, compile_strategy, long_run_speed, read_runs
+from sim import read_runs
 from sim.study.engine_table import predict_table
 from sim.study.load_report import BAR, LoadValidation
+from sim.study.pearl_batches import Task, predicted_tasks, read_tasks
 from sim.study.table_report import EngineValidation, PredictedCell, PredictedChoice
 from specdec.profile import busy_sentence
-from strategies import Pearl
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs/reference/validation.md"
@@ -109,30 +105,6 @@ def choices(cells: Sequence[PredictedCell], found: Sequence[PredictedChoice]) ->
     )
 
 
-@dataclass(frozen=True)
-class Task:
-    """One row of nano-PEARL's table: a pair on a task. Seconds are those of one batch.
-
-    `name`     data set of the prompts
-    `prompt`   seconds of an autoregressive run beyond 200 steps: the prompts are read in them
-    `tokens`   of a round and sequence
-    """
-
-    pair: tuple[str, str]
-    name: str
-    step: float
-    prompt: float
-    pearl: float
-    acceptance: float
-    tokens: float
-    speedup: float
-
-    @property
-    def a_round(self) -> float:
-        """Seconds of each of the 100 rounds, over a step."""
-        return (self.pearl - self.prompt) / 100 / self.step
-
-
 def pearl_section(path: Path) -> Iterator[str]:
     """PEARL of nano-PEARL in batches: a task is predicted from the others at its batch."""
     yield """## PEARL in batches
@@ -144,13 +116,14 @@ time for each pair, and two for each target, for each token that a round gives a
 
 | batch | cases | mean error | signed | worst | bar | with the measured tokens of a round | with the task unknown |
 |---|---|---|---|---|---|---|---|"""
-    tasks = nano_pearl(path)
-    for batch, rows in sorted(tasks.items()):
+    tasks = read_tasks(path)
+    for batch in sorted({task.batch for task in tasks}):
+        rows = [task for task in tasks if task.batch == batch]
         found, known = left_out(rows)
         unknown, _ = left_out(rows, everywhere=True)
         mean = f"{mean_of(found)} | {signed(fmean(found))} | {signed(max(found, key=abs))}"
         yield f"| {batch} | {len(found)} | {mean} | 4 % | {mean_of(known)} | {mean_of(unknown)} |"
-    together, _ = left_out(tasks[16], by_target=False)
+    together, _ = left_out([task for task in tasks if task.batch == 16], by_target=False)
     yield f"""
 The last column but one is the mean error if the tokens of a round are measured, and only its time is predicted. The last one is
 that if the task is left out of the other pairs too.
@@ -162,72 +135,15 @@ At batch 1 and 8 the worst cells are Llama-3.2-1B with the 70B: its acceptance d
 not know."""
 
 
+def left_out(rows: Sequence[Task], **how: bool) -> tuple[list[float], list[float]]:
+    """Errors of the speed-up of every task, predicted from the others; then those with the measured tokens of a round."""
+    found = predicted_tasks(rows, **how)
+    return [one.speedup / one.task.speedup - 1 for one in found], [one.with_its_tokens / one.task.speedup - 1 for one in found]
+
+
 def mean_of(errors: Iterable[float]) -> str:
     """Their mean without signs."""
     return f"{100 * fmean(map(abs, errors)):.1f} %"
-
-
-def left_out(rows: Sequence[Task], *, everywhere: bool = False, by_target: bool = True) -> tuple[list[float], list[float]]:
-    """Errors of the speed-up of every task, predicted from the others; then those with the measured tokens of a round.
-
-    `everywhere`   leave the task out of all pairs, not only of the one that is predicted
-    `by_target`    whether each target has times of its own for tokens and prompts
-    """
-    tokens, found, known = tokens_of_a_round(), list[float](), list[float]()
-    for task in rows:
-        others = [one for one in rows if one is not task and not (everywhere and one.name == task.name)]
-        of_pair = [one for one in others if one.pair == task.pair]
-        length = min(range(2, 17), key=lambda g: sum((tokens(g, one.acceptance) / one.tokens - 1) ** 2 for one in of_pair))
-        found.append(speedup(task, others, tokens(length, task.acceptance), by_target) / task.speedup - 1)
-        known.append(speedup(task, others, task.tokens, by_target) / task.speedup - 1)
-    return found, known
-
-
-def nano_pearl(path: Path) -> dict[int, list[Task]]:
-    """The rows of the table by batch."""
-    lines = (line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#"))
-    groups: dict[tuple[str, str, int], list[dict[str, str]]] = defaultdict(list)
-    for row in csv.DictReader(lines):
-        groups[row["draft"], row["target"], int(row["batch"])].append(row)
-    found: dict[int, list[Task]] = defaultdict(list)
-    for (draft, target, batch), rows in groups.items():
-        batches = [float(row["requests"]) / batch for row in rows]
-        alone = [float(row["ar_s"]) / number for row, number in zip(rows, batches, strict=True)]
-        step = min(alone) / 200
-        for row, number, seconds in zip(rows, batches, alone, strict=True):
-            accepted, tokens = 1 - 1 / float(row["mean_run_length"]), float(row["tokens_per_round_derived"])
-            measured = step, seconds - 200 * step, float(row["pearl_s"]) / number, accepted, tokens, float(row["speedup"])
-            found[batch].append(Task((draft, target), row["task"], *measured))
-    return found
-
-
-def speedup(task: Task, others: Sequence[Task], tokens: float, by_target: bool) -> float:
-    """Over autoregressive decoding, with rounds that give so many tokens. Of the task, only its prompts and step are read."""
-    pairs = sorted({one.pair for one in others})
-    targets = sorted({target for _, target in pairs})
-
-    def row(one: Task, tokens: float) -> list[float]:
-        of_pair = [float(one.pair == pair) for pair in pairs]
-        of_target = [float(one.pair[1] == target) for target in targets] if by_target else [1.0]
-        return [*of_pair, *(tokens * own for own in of_target), *(one.prompt / one.step * own for own in of_target)]
-
-    columns = np.array([row(one, one.tokens) for one in others])
-    fitted, *_ = np.linalg.lstsq(columns, np.array([one.a_round for one in others]))
-    seconds = task.prompt + 100 * task.step * float(fitted @ row(task, tokens))
-    return 100 * tokens / seconds * (task.prompt + 200 * task.step) / 200
-
-
-def tokens_of_a_round() -> Callable[[int, float], float]:
-    """Tokens of a round of PEARL by draft length and acceptance rate, from its chain."""
-    system, known = System(Constant(1e-3, 1.0)), dict[tuple[int, float], float]()
-
-    def tokens(length: int, rate: float) -> float:
-        if (length, rate) not in known:
-            chain = compile_strategy(Pearl(length), system)
-            known[length, rate] = float(long_run_speed(chain, Rate(rate), system).tokens_per_round)
-        return known[length, rate]
-
-    return tokens
 
 
 def load_section() -> Iterator[str]:
@@ -323,7 +239,7 @@ mean error is without signs. The bar was set before anything was measured.
   -4 to +8 %.
 - PEARL's published speed-ups at batch 1: `specdec validate --no-measure`.
 - Step times from data sheets: [by hardware](../how-to/hardware.md).
-- Your own engine: `specdec validate --published FILE`, for a table of runs by concurrency.
+- Your own engine: `specdec validate --published FILE`, for a table of runs by concurrency, or of PEARL in batches.
 """
     ]
     PAGE.write_text("\n".join(parts), encoding="utf-8")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from specdec.cli.console import Terminal
 from specdec.cli.options import Json, ModelOptions
 from specdec.cli.parsing import refuse
+
+if TYPE_CHECKING:
+    from sim.study.table_report import EngineValidation
 
 TOKENS, REPEATS = 64, 3
 LOAD_TOKENS, LOAD_REPEATS, BATCH, REQUESTS = 48, 2, 4, 60
@@ -21,7 +25,8 @@ def validate(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="A CSV table: draft, target, task, mean_run_length, speedup_over_ar; or runs of an engine by concurrency.",
+            help="A CSV table: draft, target, task, mean_run_length, speedup_over_ar; nano-PEARL's runs in batches; or runs of "
+            "an engine by concurrency.",
         ),
     ] = None,
     fitted_task: Annotated[
@@ -54,8 +59,8 @@ def validate(
     On a real pair, strategies are timed, and predicted from profiles taken in the same run. For a published table (nano-PEARL's
     on H200 unless another is given), a draft length is fitted for each pair on two tasks, or on those given. All other tasks
     are predicted with that length. For a table of an engine's runs (columns as in specdec import), 1, 8 and 32 clients and two
-    draft lengths of each method are calibrated on, all other runs are predicted, and no pair is timed. Runs that cannot be
-    predicted are left out, with the reason.
+    draft lengths of each method are calibrated on, all other runs are predicted, and no pair is timed. Of nano-PEARL's runs in
+    batches, each task of a pair is predicted from the others. Runs that cannot be predicted are left out, with the reason.
 
     With --load, requests arrive at random at shares of the capacity, and are served by autoregressive and speculative decoding
     and by PEARL in running batches. The same arrivals are simulated from profiles taken in the same run. Errors in brackets are
@@ -94,13 +99,10 @@ def validate(
     more = {"--draft-device": models.draft_device, "--dtype": models.dtype}
     lane = {"--lane": None if models.lane == "auto" else models.lane}
     of_pair = {**named, **more, **lane, **timing}
-    if published is not None and _holds_runs(published):
+    predicted = None if published is None else _of_runs(published, terminal)
+    if predicted is not None:
         refuse({**of_pair, "--fitted-task": fitted_task}, f"has no effect on the runs in {published}: leave it out")
-        from sim.engines.reading import read_runs
-        from sim.study.engine_table import predict_table
-
-        predicted = predict_table(read_runs([published]), terminal.follow)
-        terminal.report(predicted)
+        terminal.report(predicted())
         return
     from sim.study.published import bundled_table, read_cells
     from sim.study.validate import validate as compare
@@ -123,9 +125,15 @@ def validate(
     terminal.report(result)
 
 
-def _holds_runs(path: Path) -> bool:
-    """Whether a file is a table of an engine's runs."""
+def _of_runs(path: Path, terminal: Terminal) -> Callable[[], EngineValidation] | None:
+    """What predicts a table of an engine's runs, or of PEARL's in batches; `None` for any other file."""
     from sim.engines.files import text_of
+    from sim.engines.reading import read_runs
     from sim.engines.table import is_table
+    from sim.study.engine_table import predict_table
+    from sim.study.pearl_batches import is_batch_table, predict_batches, read_tasks
 
-    return path.is_file() and is_table(text_of(path))
+    text = text_of(path) if path.is_file() else ""
+    if is_table(text):
+        return lambda: predict_table(read_runs([path]), terminal.follow)
+    return (lambda: predict_batches(read_tasks(path))) if is_batch_table(text) else None

@@ -262,7 +262,7 @@ def identify(runs: Sequence[EngineRun], hardware: Hardware | None = None) -> Ide
     where = f"{runs[0].target or 'the target'} on {runs[0].gpu or 'unknown GPUs'}, tp {runs[0].gpus}"
     if hardware.row_seconds is None and not hardware.read_seconds:
         doubts.append(
-            f"the size or the GPU of {where} is not known by name, so forwards of many rows may last far longer than predicted: "
+            f"the size or the GPU of {where} is not known by name, so forwards of many rows may take far longer than fitted: "
             "give target with its size, such as acme/chat-32B, and gpu, such as H100"
         )
     if least < hardware.read_seconds:

@@ -16,17 +16,23 @@ if TYPE_CHECKING:
 WORST = 10
 """Cells, and reasons, that are printed."""
 
-Quantity: TypeAlias = Literal["tpot", "throughput", "ttft", "acceptance_length"]
-UNITS: Mapping[Quantity, str] = {"tpot": "ms", "throughput": "tok/s", "ttft": "ms", "acceptance_length": "tokens"}
+Quantity: TypeAlias = Literal["tpot", "throughput", "ttft", "acceptance_length", "speedup"]
+UNITS: Mapping[Quantity, str] = {
+    "tpot": "ms",
+    "throughput": "tok/s",
+    "ttft": "ms",
+    "acceptance_length": "tokens",
+    "speedup": "x",
+}
 
 
 @dataclass(frozen=True)
 class PredictedCell(Report):
     """A number of a table and its prediction.
 
-    `target`, `draft`, `method`, `k`, `dataset`, `concurrency`   which run; `k` is its draft length
+    `target`, `draft`, `method`, `k`, `dataset`, `concurrency`   which run; `k` is its draft length, fitted if untold
     `quantity`    `tpot` and `ttft` (means over requests) in milliseconds as tables have them, `throughput` in output tokens per
-                  second, or `acceptance_length` in tokens of a round
+                  second, `acceptance_length` in tokens of a round, or `speedup` over autoregressive decoding
     `predicted`   by the simulation
     `measured`    as the table has it
     `error`       predicted over measured, minus 1
@@ -90,6 +96,8 @@ class EngineValidation(Report):
         held_out = [cell for cell in self.published if cell.held_out]
         for quantity in UNITS:
             cells = [cell for cell in held_out if cell.quantity == quantity]
+            if not cells:
+                continue
             means = [[abs(cell.error) for cell in cells if a <= cell.concurrency <= b] for a, b in bands]
             made.add_row(quantity, *(f"{100 * fmean(found):.1f} %" if found else "-" for found in means))
         worst = table("quantity", "method", "data set", numbers=("k", "clients", "measured", "predicted", "error"))
