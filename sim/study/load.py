@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 NO_OBJECTIVES = Objectives()
 
+_SPANS = ((86_400, "days"), (3600, "hours"), (60, "minutes"))
+
 SAMPLE = 2000
 """Requests at least, from which it is found out what replicas can finish."""
 
@@ -95,6 +97,7 @@ class Load(Report):
     `simulated_requests_per_wall_second`   how fast these requests were served, without what is computed before and
                                  after; differs from run to run. `None` (null) in a sweep
     `schedule`                   draft lengths by running batch; empty for one length
+    `arrivals_per_second`        requests that arrive, a mean over replications; `None` (null) in a closed loop
     """
 
     requests: int
@@ -120,6 +123,7 @@ class Load(Report):
     replications: int
     simulated_requests_per_wall_second: float | None
     schedule: str = ""
+    arrivals_per_second: float | None = None
 
     def __rich__(self) -> RenderableType:
         from rich.console import Group
@@ -128,7 +132,7 @@ class Load(Report):
         good, finished, queue = map(three_digits, (self.goodput, self.requests_per_second, self.mean_queue))
         tokens, simulated = three_digits(self.output_tokens_per_second), self.simulated_requests_per_wall_second
         return Group(
-            f"[bold]Serving {self.requests:,} requests[/]: {self.saturation}{more}",
+            f"[bold]Serving {self.requests:,} requests[/]{self._arrivals()}: {self.saturation}{more}",
             *self._remarks(),
             *([f"  lengths     {self.schedule}"] if self.schedule else []),
             self._latencies(),
@@ -144,6 +148,15 @@ class Load(Report):
             ),
             *([] if simulated is None else [f"  simulator   {three_digits(simulated)} requests per second of computing"]),
         )
+
+    def _arrivals(self) -> str:
+        """How many come, and within which time: a clock that was read in the wrong unit is seen here."""
+        rate = self.arrivals_per_second
+        if rate is None:
+            return ""
+        seconds = (self.requests - 1) / rate
+        count, unit = next(((seconds / size, unit) for size, unit in _SPANS if seconds >= size), (seconds, "s"))
+        return f" that arrive within {three_digits(count)} {unit} ({three_digits(rate)}/s)"
 
     def _remarks(self) -> list[str]:
         """What a reader must know before believing the figures."""
@@ -212,7 +225,9 @@ def simulate_traffic(
     runs = [measure(one, objectives, load=load) for one in served]
     beyond = [extrapolated_share(one, system.latency) for one in served]
     schedule = "" if isinstance(strategy, DecodingStrategy) else str(strategy)
-    return replace(_summed_up(runs, workloads, load, beyond, wall_seconds), schedule=schedule)
+    rates = [rate for one in workloads if server.clients is None and (rate := one.rate_per_second) is not None]
+    arrivals = float(np.mean(rates)) if rates else None
+    return replace(_summed_up(runs, workloads, load, beyond, wall_seconds), schedule=schedule, arrivals_per_second=arrivals)
 
 
 def load_of(

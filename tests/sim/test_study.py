@@ -148,7 +148,7 @@ def test_the_keys_of_load_follow_those_of_the_sequence() -> None:
     one = simulate(Pearl(5), Rate(0.8), SYSTEM, tokens=100)
     both = replace(one, load=load)
     assert both.to_dict() == one.to_dict() | load.to_dict()
-    assert [*both.to_dict()][-1] == "simulated_requests_per_wall_second"
+    assert [*both.to_dict()][-1] == "arrivals_per_second"
     assert "load" not in one.to_dict()
     assert reread(both) == both
 
@@ -227,6 +227,21 @@ def test_what_a_reader_must_know_is_said() -> None:
     for word in ("overloaded", "too short", "extrapolated", "preemptions"):
         assert word in str(load)
     assert reread(load) == load
+
+
+@pytest.mark.parametrize(
+    ("gap", "said"),
+    [(0.002, "within 0.0180 s (500/s)"), (2.0, "within 18.0 s (0.500/s)"), (2000.0, "within 5.00 hours (0.000500/s)")],
+)
+def test_how_fast_requests_arrive_is_said(gap: float, said: str) -> None:
+    """So a clock in milliseconds that was read in seconds is seen."""
+    ten = Workload(gap * np.arange(10), np.full(10, 8), np.full(10, 5))
+    load = simulate_traffic(Autoregressive(), Rate(0.8), FREE, ten)
+    assert load.arrivals_per_second == pytest.approx(1 / gap)
+    assert f"Serving 10 requests that arrive {said}" in str(load)
+    closed = simulate_traffic(Autoregressive(), Rate(0.8), FREE, ten, Server(clients=2))
+    assert closed.arrivals_per_second is None
+    assert "arrive" not in str(closed)
 
 
 @pytest.mark.parametrize(("batch", "context", "least", "most"), [(8, 36, 0, 0), (4, 36, 0.5, 1), (8, 20, 0.5, 1)])
