@@ -293,6 +293,6 @@ def lengths_of(trials: Trials, plan: Found) -> tuple[Length, ...]:
         for one in candidates_of([candidate.method], (candidate.strategy,), (candidate.max_batch,))
         if one.place is candidate.place and not trials.why_not_held(one)
     ]
-    held = {one.draft_length: sustained(trials, one, trial.replicas, steps=5) for one in ours}
-    most = max(*held.values(), 1e-12)
-    return tuple(Length(length, rate, 1 - rate / most) for length, rate in held.items())
+    held = each(lambda one: sustained(trials, one, trial.replicas, steps=5), ours)
+    most = max(*held, 1e-12)
+    return tuple(Length(one.draft_length, rate, 1 - rate / most) for one, rate in zip(ours, held, strict=True))

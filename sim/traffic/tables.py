@@ -71,7 +71,7 @@ class Answers:
         while self.drawn < len(self._output) and (new == 0 or new < held):
             group = self._output[self.drawn : self._groups[self._next]]
             draws, count = _draws(self._acceptance, group, self._streams[self._next]), int(group.sum())
-            passes.append(self._acceptance.accepted(draws, np.arange(count), self._rounds.most).astype(np.int16))
+            passes.append(self._acceptance.accepted_from_each(draws, self._rounds.most).astype(np.int16))
             if self._rounds.twins:
                 lots.append(np.random.default_rng(self._lots[self._next]).random(count, np.float32))
             new, self.drawn, self._next = new + count, self._groups[self._next], self._next + 1

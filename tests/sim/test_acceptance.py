@@ -44,6 +44,15 @@ def test_correlated_acceptance_is_summed_exactly(strategy: DecodingStrategy, mod
     assert run.tokens_per_second == pytest.approx(speed(strategy, model, system), rel=bound)
 
 
+@pytest.mark.parametrize("model", CORRELATED.values(), ids=CORRELATED.keys())
+@pytest.mark.parametrize("tests", [0, 1, 3, 8])
+def test_from_each_position_as_many_pass_as_from_that_one(model: Acceptance, tests: int) -> None:
+    draws = model.draws(np.random.default_rng(1), 50)
+    one_by_one = [int(model.accepted(draws, position, tests)) for position in range(50)]
+    assert model.accepted_from_each(draws, tests).tolist() == one_by_one
+    assert model.accepted_from_each(draws, 8).max() > 3
+
+
 def test_recorded_runs_come_back_as_often_as_they_were_recorded() -> None:
     runs = {0: 30, 1: 5, 2: 8, 7: 20}
     draws = recorded(runs).draws(np.random.default_rng(3), 100_000)
