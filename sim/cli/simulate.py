@@ -11,7 +11,7 @@ from sim.cli.options import MOST_TOKENS, Seed, SystemOptions
 from sim.cli.traffic import TrafficOptions, parse_schedule, serving_option
 from specdec.cli.console import Terminal
 from specdec.cli.options import Json, StrategyOptions
-from specdec.cli.parsing import refuse
+from specdec.cli.parsing import parameters, refuse
 from specdec.errors import InputError
 
 if TYPE_CHECKING:
@@ -57,7 +57,9 @@ def simulate(
     system = serving.system(setup.system())
     several: DecodingStrategy | Several = strategy
     if schedule is not None:
-        refuse({"--draft-length": chosen.draft_length}, "has no effect with --schedule: give one of the two")
+        set_length = parameters(chosen.settings).get("draft_length")
+        lengths = {"--draft-length": chosen.draft_length, "--set draft_length": set_length}
+        refuse(lengths, "has no effect with --schedule: give one of the two")
         if traffic is None:
             raise InputError("--schedule has no effect without requests: give --arrivals, --trace or --concurrency too")
         several = parse_schedule(schedule, strategy, system)

@@ -36,6 +36,7 @@ SERVED = ("--arrivals", "poisson:5/s", "--batches-are-free")
         (("simulate", *COMMON, "--arrivals", "poisson:5/s", "--replications", "0"), "--replications"),
         (("simulate", *COMMON, "--schedule", "4@16,off"), "--schedule has no effect without requests"),
         (("simulate", *COMMON, *SERVED, "--schedule", "4@16,off", "--draft-length", "4"), "--draft-length has no effect"),
+        (("simulate", *COMMON, *SERVED, "--schedule", "2", "--set", "draft_length=4"), "--set draft_length has no effect"),
         (("simulate", *COMMON, *SERVED, "--schedule", "4@16"), "write 4@16,2@64,off, or adaptive:6"),
         (("simulate", *COMMON, *SERVED, "--schedule", "adaptive:0"), "write 4@16,2@64,off, or adaptive:6"),
         (("simulate", *COMMON, *SERVED, "--schedule", "4@16,2@8,off"), "[16, 8]"),
