@@ -49,6 +49,7 @@ def simulate(
       specdec simulate --strategy speculative --profile profile.json --arrivals poisson:9/s --schedule 4@2,off
     """
     terminal = Terminal(json)
+    from sim.setup.acceptance import beyond_measured
     from sim.study.load import simulate_traffic
     from sim.study.one import simulate as simulate_one
 
@@ -56,6 +57,8 @@ def simulate(
     traffic, objectives = serving.traffic(), serving.objectives()
     system = serving.system(setup.system())
     several: DecodingStrategy | Several = strategy
+    server = serving.server(setup.kv_tokens(drafts=strategy.drafts))
+    remarks: tuple[str, ...] = ()
     if schedule is not None:
         set_length = parameters(chosen.settings).get("draft_length")
         lengths = {"--draft-length": chosen.draft_length, "--set draft_length": set_length}
@@ -64,11 +67,11 @@ def simulate(
             raise InputError("--schedule has no effect without requests: give --arrivals, --trace or --concurrency too")
         several = parse_schedule(schedule, strategy, system)
         strategy = several.chains[0].strategy
-    server = serving.server(setup.kv_tokens(drafts=strategy.drafts))
+        remarks = beyond_measured(acceptance, max(int(chain.tested.max(initial=0)) for chain in several.chains))
     result = simulate_one(strategy, acceptance, system, tokens=tokens, seed=seed)
     if traffic is not None:
         runs = 1 if serving.replications is None else serving.replications
         load = simulate_traffic(several, acceptance, system, traffic, server, objectives, replications=runs, seed=seed)
-        result = replace(result, load=load)
+        result = replace(result, load=load, remarks=remarks or result.remarks)
     terminal.report(result)
     setup.remark(terminal.errors)

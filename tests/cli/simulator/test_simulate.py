@@ -60,6 +60,27 @@ def test_lengths_may_follow_the_running_batch(run: Run) -> None:
     assert speeds[2] == pytest.approx(speeds[3], rel=0.05)
 
 
+def test_a_length_of_a_schedule_that_was_not_measured_is_said(run: Run) -> None:
+    """Acceptance is known of two positions. One sequence alone drafts one token, and a full batch three."""
+    served = ("--strategy", "speculative", "--tokens", "100", "--arrivals", "poisson:5/s", "--requests", "20")
+    known = (*STEPS, "--batches-are-free", "--acceptance", "0.8,0.7")
+    for lengths, said in (("1@2,2", 0), ("1@2,3", 1), ("adaptive:3", 1)):
+        found = answer(run, "simulate", *served, *known, "--schedule", lengths)
+        assert len(found["remarks"]) == said
+        assert not said or found["remarks"][0].startswith("Drafts longer than 2 are extrapolated")
+
+
+def test_a_schedule_keeps_the_cache_of_the_draft(run: Run) -> None:
+    """Also where it begins without guesses: the draft's cache takes room all the time."""
+    pair = ("--gpu", "H100 NVL", "--target-config", "qwen3-32b", "--draft-config", "qwen3-1.7b", "--placement", "shared")
+    asked = (*pair, "--acceptance", "0.7", "--tokens", "100", "--concurrency", "100", "--requests", "100", "--max-batch", "100")
+    shares = [
+        answer(run, "simulate", *asked, "--strategy", strategy, *more)["kv_share"]
+        for strategy, more in (("autoregressive", ()), ("speculative", ("--schedule", "off@99,off")))
+    ]
+    assert shares[1] > 1.2 * shares[0]
+
+
 def test_what_is_written_is_read_back(tmp_path: Path, trace: Path) -> None:
     path = tmp_path / "simulation.json"
     assert main(["simulate", *COMMON, "--tokens", "100", "--trace", str(trace), "--batches-are-free", "--json", str(path)]) == 0
