@@ -235,7 +235,7 @@ def test_what_a_reader_must_know_is_said() -> None:
 )
 def test_how_fast_requests_arrive_is_said(gap: float, said: str) -> None:
     """So a clock in milliseconds that was read in seconds is seen."""
-    ten = Workload(gap * np.arange(10), np.full(10, 8), np.full(10, 5))
+    ten = Workload(gap * np.arange(10.0), np.full(10, 8), np.full(10, 5))
     load = simulate_traffic(Autoregressive(), Rate(0.8), FREE, ten)
     assert load.arrivals_per_second == pytest.approx(1 / gap)
     assert f"Serving 10 requests that arrive {said}" in str(load)
