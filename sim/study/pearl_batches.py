@@ -90,6 +90,8 @@ def read_tasks(path: Path) -> list[Task]:
     for number, row in enumerate(reader, start=1):
         values = _numbers(row, f"{path} row {number}")
         groups[row["draft"], row["target"], int(values["batch"])].append((row["task"], values))
+    if not groups:
+        raise InputError(f"{path} has no row: give at least one task of a pair")
     return [task for (draft, target, batch), rows in groups.items() for task in _tasks((draft, target), batch, rows)]
 
 

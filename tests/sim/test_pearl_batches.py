@@ -115,6 +115,13 @@ def test_a_pair_with_one_task_is_left_out(written: Callable[..., Path]) -> None:
     assert found.left_out == ("tiny + large at batch 1 has chat alone: add another task",)
 
 
+def test_a_table_without_rows_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "pearl.csv"
+    path.write_text(f"# nothing yet\n{','.join(COLUMNS)}\n")
+    with pytest.raises(InputError, match="has no row: give at least one task"):
+        read_tasks(path)
+
+
 @pytest.mark.parametrize("column", COLUMNS)
 def test_a_table_without_a_column_is_refused(written: Callable[..., Path], column: str) -> None:
     with pytest.raises(InputError, match=f"has no column {column}: a table of PEARL in batches needs"):
