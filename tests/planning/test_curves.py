@@ -101,6 +101,14 @@ def test_lengths_are_the_plan_s_and_the_chain_is_above_them() -> None:
         assert 0.5 * closed < one.requests_per_second < closed
 
 
+def test_the_regret_of_a_length_is_the_share_that_it_serves_less_than_the_best() -> None:
+    _, plan, _ = world()
+    rates = [one.requests_per_second for one in plan.lengths]
+    assert [one.draft_length for one in plan.lengths] == list(range(1, len(rates) + 1))
+    assert [one.regret for one in plan.lengths] == pytest.approx([1 - rate / max(rates) for rate in rates])
+    assert max(one.regret for one in plan.lengths) > 0.01
+
+
 def test_rounds_of_both_last_as_long() -> None:
     _, _, found = world()
     ours, plain = found.timelines
