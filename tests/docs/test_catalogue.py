@@ -82,6 +82,18 @@ def test_the_first_screen_shows_what_the_demo_printed() -> None:
     assert "\n".join(table) in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+def test_the_first_page_says_what_the_page_of_errors_found() -> None:
+    """Mean errors of the time per token of an engine, and of PEARL's speed-ups at each batch."""
+    page = (ROOT / "docs/reference/validation.md").read_text(encoding="utf-8")
+    rows = [line.strip("|").split("|") for line in page.splitlines() if line.startswith("|")]
+    tpot = {row[1].strip(): row[2].strip() for row in rows if row[0].strip() == "TPOT"}
+    pearl = sorted(row[2].strip().removesuffix(" %") for row in rows if row[1].strip() == "24")
+    assert len(pearl) == 3
+    first = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert f"off by {tpot['16 to 64']} on average at 16 to 64 clients, and by {tpot['256']} at 256" in first
+    assert f"are off by {pearl[0]} to {pearl[-1]} % on average" in first
+
+
 def test_the_page_of_forks_says_what_misses_cost() -> None:
     page = (ROOT / "docs/strategies/saguaro.md").read_text(encoding="utf-8").replace("\n", " ")
     ran = {one.strategy: one for one in sorted(SAMPLED.results, key=lambda one: one.tokens_per_second)}  # the fastest of each
