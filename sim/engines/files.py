@@ -3,6 +3,7 @@ seem."""
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 import zlib
@@ -16,6 +17,12 @@ from sim.engines.run import MOST, Times
 from specdec.errors import InputError
 
 LFS = "version https://git-lfs.github.com/"
+
+
+def column_names(text: str) -> list[str]:
+    """The names in the first line of a CSV table that is no remark (`#`); none of an empty one."""
+    head = next((line for line in text.splitlines() if line.strip() and not line.startswith("#")), "")
+    return [name.strip() for name in next(csv.reader([head]), [])]
 
 
 def text_of(path: Path) -> str:

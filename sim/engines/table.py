@@ -12,7 +12,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Mapping
 
-from sim.engines.files import Found
+from sim.engines.files import Found, column_names
 from sim.engines.run import AR, EngineRun, Times, far_above
 from sim.engines.stated import Stated, method_name
 from specdec.errors import InputError
@@ -38,8 +38,7 @@ FAR = 3.0
 
 def is_table(text: str) -> bool:
     """Whether the first line that is no remark names some of these columns, beside those of the models."""
-    head = next((line for line in text.splitlines() if line.strip() and not line.startswith("#")), "")
-    return len(set(COLUMNS[2:]).intersection(name.strip() for name in next(csv.reader([head]), []))) >= ENOUGH
+    return len(set(COLUMNS[2:]).intersection(column_names(text))) >= ENOUGH
 
 
 def read_table(text: str, source: str, stated: Stated) -> Iterator[EngineRun]:

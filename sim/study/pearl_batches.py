@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sim.engines.files import text_of
+from sim.engines.files import column_names, text_of
 from sim.setup.acceptance import Rate
 from sim.setup.latency import Constant
 from sim.setup.system import System
@@ -74,9 +74,8 @@ class Task:
 
 
 def is_batch_table(text: str) -> bool:
-    """Whether the first line that is no remark names these columns."""
-    head = next((line for line in text.splitlines() if line.strip() and not line.startswith("#")), "")
-    return {"pearl_tokens", "pearl_s", "ar_s"} <= {name.strip() for name in next(csv.reader([head]), [])}
+    """Whether it has columns that nobody else's table has."""
+    return {"pearl_tokens", "pearl_s", "ar_s"}.issubset(column_names(text))
 
 
 def read_tasks(path: Path) -> list[Task]:
@@ -130,7 +129,12 @@ def _tasks(pair: tuple[str, str], batch: int, rows: Sequence[tuple[str, Mapping[
 
 @dataclass(frozen=True)
 class PredictedTask:
-    """A task's speed-up as predicted; with the measured tokens of a round, of which only the time is predicted; the length."""
+    """A task and its prediction.
+
+    `speedup`           over autoregressive decoding, as predicted
+    `with_its_tokens`   the same if the tokens of a round are those measured, and only its time is predicted
+    `draft_length`      that was fitted to the pair's other tasks
+    """
 
     task: Task
     speedup: float

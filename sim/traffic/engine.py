@@ -120,12 +120,12 @@ def complete(
 ) -> int:
     """Deliver what the iteration that ends now brought; how many requests are done."""
     begin, sequences, kept = replica * limits.max_batch, fleet.sequences[replica], replica * limits.max_batch
-    accepted, tested, counts = 0, 0, rounds.chain.shape[1] > 1
+    accepted, tested, adapts = 0, 0, rounds.chain.shape[1] > 1
     for i in range(begin, begin + sequences):
         edge, got = slots.edge[i], 0
         if edge != rounds.idle:
             got = rounds.tokens[edge]
-            if counts:
+            if adapts:
                 accepted, tested = accepted + rounds.accepted[edge], tested + rounds.tested[edge]
             slots.node[i] = rounds.next_node[edge]
             if limits.padded and times.first[slots.request[i]] < 0:
@@ -146,7 +146,7 @@ def complete(
                 move(slots, i, kept)
             kept += 1
     fleet.sequences[replica] = kept - begin
-    if counts:
+    if adapts:
         fleet.accepted[replica] = rounds.fading * fleet.accepted[replica] + accepted
         fleet.tested[replica] = rounds.fading * fleet.tested[replica] + tested
     return begin + sequences - kept

@@ -89,9 +89,10 @@ def _draws(acceptance: Acceptance, output_tokens: Counts, seed: np.random.SeedSe
 def rounds_table(
     chains: Sequence[Compiled], slower: Sequence[float], chain_of: Counts, acceptance: Acceptance, one_memory: bool = True
 ) -> Rounds:
-    """The chains one after another. `chain_of[n, x]` is the number of the chain that is used while `n` sequences run.
+    """The chains one after another.
 
-    It may depend on the counted acceptance rate too, `x` of as many equal steps from 0 to 1.
+    `chain_of`, shape (most sequences + 1, rates), has the number of the chain for the sequences that run and the counted
+    acceptance rate, from 0 to 1 in equal steps. With one column, acceptance is not counted.
 
     `slower` is a factor of the target's seconds for each chain; `one_memory` says whether a fork's branches take room in the
     target's cache. A round with several verdicts is taken as several rounds, each in an iteration of its own, of which only the
