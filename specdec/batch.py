@@ -187,8 +187,8 @@ class Batch(Iterator[tuple[int, Round]]):
             self._ended.clear()
             try:
                 self._begin_rounds()
-                if self._running:
-                    self._work()
+                if running := self._running:
+                    self._work(running)
             finally:
                 self._free_slots()
             return bool(self._ended or self._running)
@@ -259,11 +259,11 @@ class Batch(Iterator[tuple[int, Round]]):
         output.strategy = self._strategy = self._strategy.resolved(facts)
         output.state = self._strategy.init(output.prompt, facts)
 
-    def _work(self) -> None:
+    def _work(self, running: Sequence[Output]) -> None:
         """Let both lanes work once, and resume all rounds that waited."""
         begin = time.perf_counter()
         engine = self._ready()
-        waiting = [output for output in self._running if output.waiting is not None]
+        waiting = [output for output in running if output.waiting is not None]
         engine.work([output.waiting for output in waiting if output.waiting is not None])
         for output in waiting:
             self._resume(output)

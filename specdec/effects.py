@@ -179,7 +179,7 @@ class Verdict:
     def of(cls, guess: Guess, accepted: int, token: int | None) -> Verdict:
         """The first `accepted` tokens of `guess`, then the target's own `token`, if there is one."""
         own = () if token is None else (token,)
-        return cls(Committed(guess[:accepted].tokens + own), accepted, accepted == len(guess), guess)
+        return cls(Committed(guess.tokens[:accepted] + own), accepted, accepted == len(guess.drafted), guess)
 
 
 class Effect(Generic[T]):
@@ -383,5 +383,5 @@ def drive_at_once(program: Program[S], answer: Callable[[Effect[Any]], Any]) -> 
 
 
 def _require_program(program: object) -> None:
-    if not isinstance(program, Generator):
+    if not isinstance(program, (GeneratorType, Generator)):  # the first is the usual one, and is looked up faster
         raise StrategyError(f"step() returned {type(program).__name__}, not a program: it must `yield from` its effects")

@@ -64,14 +64,13 @@ class Ending:
         if common_prefix(before.text, after.text) < len(before) or not fresh:
             raise StrategyError("a round must add at least one token to what is committed, and change none of it")
         for i, token in enumerate(fresh, start=1):
-            reason = (
-                "eos"
-                if token in self.eos
-                else next((found for stop in self.stops if (found := stop(_seen(stop, after.text, len(before) + i)))), None)
-                or ("length" if new_tokens + i >= self.max_new_tokens else None)
-            )
-            if reason:
-                return fresh[:i], reason
+            if token in self.eos:
+                return fresh[:i], "eos"
+            for stop in self.stops:
+                if reason := stop(_seen(stop, after.text, len(before) + i)):
+                    return fresh[:i], reason
+            if new_tokens + i >= self.max_new_tokens:
+                return fresh[:i], "length"
         return fresh, None
 
 

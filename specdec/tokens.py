@@ -27,7 +27,7 @@ class Tokens(Sequence[int]):
     @classmethod
     def of(cls, tokens: Iterable[int]) -> Tokens:
         """These token ids, as they are if they are `Tokens`."""
-        return tokens if isinstance(tokens, Tokens) else cls(tuple(tokens))
+        return tokens if type(tokens) is Tokens else cls(tuple(tokens))
 
     def __len__(self) -> int:
         return len(self.head) + len(self.tail)

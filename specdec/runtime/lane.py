@@ -213,7 +213,7 @@ class ProcessLane(Lane):
         self._contexts = Sender()
         self._ready = False
         self._ticket = 0
-        self._awaited: weakref.WeakValueDictionary[int, Awaited] = weakref.WeakValueDictionary()
+        self._awaited: dict[int, weakref.ref[Awaited]] = {}
 
     def submit(self, method: str, *arguments: Any) -> Wait:
         if not self._ready:
@@ -221,7 +221,7 @@ class ProcessLane(Lane):
         requests: Sequence[DraftRequest | ForkRequest] = arguments[0] if method in ("draft", "fork") else ()
         if requests:  # plain tuples are pickled in a fraction of the time
             arguments = tuple([(slot, *rest) for slot, _, *rest in requests])
-        while method in WITH_ROWS and any(one.method in WITH_ROWS for one in self._awaited.values()):
+        while method in WITH_ROWS and self._rows_are_awaited():
             self._take_in()  # what is asked for now overwrites the rows of what was asked for before
         self._ticket += 1  # before it is sent: Ctrl-C may come in between, and no two requests may have one number
         ticket = self._ticket
@@ -238,8 +238,13 @@ class ProcessLane(Lane):
         except KeyboardInterrupt:
             self._close_if_torn()
             raise
-        awaited = self._awaited[ticket] = Awaited(method)
+        awaited = Awaited(method)
+        self._awaited[ticket] = weakref.ref(awaited)
         return partial(self._answer, awaited)
+
+    def _rows_are_awaited(self) -> bool:
+        """Whether somebody waits for an answer with rows."""
+        return any((one := known()) is not None and one.method in WITH_ROWS for known in self._awaited.values())
 
     def _start(self) -> None:
         """Wait until the worker has its model. Raises what kept it from that."""
@@ -270,7 +275,7 @@ class ProcessLane(Lane):
     def _take_in(self) -> None:
         """Receive an answer. One that nobody waits for any more, as after an interrupted round, is dropped."""
         ticket, answer = self._receive(PATIENCE_SECONDS)
-        awaited = self._awaited.pop(ticket, None)
+        awaited = self._awaited.pop(ticket)()
         if awaited is not None:
             awaited.answer = unpacked(answer, self._shared) if isinstance(answer, tuple) else answer
             awaited.answered = True

@@ -307,7 +307,7 @@ def no_draft() -> PairError:
 
 def groups(asked: Sequence[tuple[A, R]]) -> list[list[tuple[A, R]]]:
     """Split requests into groups, in order, so that no group asks a slot twice."""
-    if len({request.slot for _, request in asked}) == len(asked):
+    if len(asked) < 2 or len({request.slot for _, request in asked}) == len(asked):
         return [list(asked)] if asked else []
     found: list[list[tuple[A, R]]] = []
     times: Counter[int] = Counter()

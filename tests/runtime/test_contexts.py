@@ -5,7 +5,6 @@ from __future__ import annotations
 import pickle
 import socket
 import threading
-import weakref
 from collections.abc import Callable, Iterator
 from operator import attrgetter
 from typing import Any
@@ -97,7 +96,7 @@ class LaneToThread(ProcessLane):
     def __init__(self, drafter: Any) -> None:
         ours, theirs = socket.socketpair()
         self._channel, self._contexts, self._ready, self._ticket = Channel(ours), Sender(), True, 0
-        self._awaited = weakref.WeakValueDictionary()
+        self._awaited = {}
         self._shared, self._answered = np.zeros((0, 1)), np.zeros(1, np.int64)
         self.messages: list[int] = []
         self._theirs = Channel(theirs)
