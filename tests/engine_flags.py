@@ -74,6 +74,8 @@ def vllm_bench(words: list[str]) -> argparse.Namespace:
     """`vllm bench serve`, of the arguments that a plan may use."""
     parser = Parser("vllm bench serve", allow_abbrev=False)
     parser.add_argument("--model", required=True)
+    parser.add_argument("--backend", choices=["vllm", "openai", "llama.cpp"])
+    parser.add_argument("--base-url")
     parser.add_argument("--dataset-name", choices=["random", "sharegpt", "hf", "custom", "sonnet"])
     for name in ("random-input-len", "random-output-len", "num-prompts"):
         parser.add_argument(f"--{name}", type=int)
@@ -130,6 +132,20 @@ def llama_server(words: list[str]) -> argparse.Namespace:
     assert words[0] == "llama-server"
     found = parser.parse_args(words[1:])
     assert found.spec_draft_n_max is None or found.draft_max is None  # never of two builds at once
+    return found
+
+
+def pearl_bench(words: list[str]) -> argparse.Namespace:
+    """`benchmark/eval_random.py` of nano-PEARL."""
+    parser = Parser("nano-PEARL", allow_abbrev=False)
+    for name in ("draft-model", "target-model"):
+        parser.add_argument(f"--{name}", required=True)
+    for name in ("draft-tp", "target-tp", "input-len", "max-tokens", "num-samples", "bs", "seed"):
+        parser.add_argument(f"--{name}", type=int)
+    parser.add_argument("--run-ar-benchmark", action="store_true")
+    assert words[:2] == ["python", "benchmark/eval_random.py"]
+    found = parser.parse_args(words[2:])
+    assert found.num_samples >= found.bs  # batches that are not full are dropped
     return found
 
 

@@ -1,9 +1,9 @@
 """A plan as the flags of an engine, with what tests it on the user's own GPU.
 
-Three things for each engine that has them: the command that serves the plan; the same with a synthetic acceptance, which tests
-the plan's speed before any draft is trained; and the benchmark that plays the planned load. Sources of the flags: the engines'
-documentation (vLLM: speculative decoding, dynamic and synthetic; SGLang: server arguments; llama.cpp: llama-server; nano-PEARL:
-README).
+For each engine: the command that serves the plan; the same with a synthetic acceptance, where the engine has that, which tests
+the plan's speed before any draft is trained; and a benchmark. Sources of the flags: the engines' documentation (vLLM:
+speculative decoding, dynamic and synthetic, and `vllm bench serve` with its llama.cpp backend; SGLang: server arguments;
+llama.cpp: llama-server; nano-PEARL: README and `benchmark/eval_random.py`).
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ OF_TARGET = ("ngram", "suffix", "mtp")
 OUTPUT_OF = {"ttft": "ttft", "tpot": "tpot", "e2e": "e2el"}
 """Names of latencies in `vllm bench serve`."""
 BENCH = "# The planned requests/s on one replica, all of the mean lengths: this tests TPOT, not TTFT."
+OWN_PROMPTS = "Random prompts say nothing of acceptance: for that, give --dataset-name custom --dataset-path FILE with your own"
+SYNTHETIC = "Random prompts say nothing of acceptance, so use the synthetic one"
 
 
 def emit(plan: Plan, engine: str) -> str:
@@ -105,7 +107,7 @@ def vllm(plan: Plan, best: Planned) -> str:
 
     parts = [f"# {best.replicas} replica(s); each:"]
     if not best.draft_length:
-        return "\n".join([*parts, serve(), "", *_vllm_bench(plan, best)])
+        return "\n".join([*parts, serve(), "", f"{BENCH} {SYNTHETIC}", _vllm_bench(plan, best)])
     config = json.dumps(speculative_config(best), separators=(",", ":"))
     parts.append(serve(speculative_config=config))
     off = next((before for before, tier in zip(best.schedule, best.schedule[1:], strict=False) if not tier.draft_length), None)
@@ -119,14 +121,16 @@ def vllm(plan: Plan, best: Planned) -> str:
         "# The same speed without a trained draft: acceptance as planned, text without meaning",
         serve(speculative_config=json.dumps(speculative_config(best, synthetic=True), separators=(",", ":"))),
     ]
-    return "\n".join([*parts, "", *_vllm_bench(plan, best)])
+    return "\n".join([*parts, "", f"{BENCH} {SYNTHETIC}", _vllm_bench(plan, best)])
 
 
-def _vllm_bench(plan: Plan, best: Planned) -> list[str]:
+def _vllm_bench(plan: Plan, best: Planned, **server: Any) -> str:
+    """The benchmark of vLLM, which plays requests on other servers too."""
     goodput = [f"{OUTPUT_OF[one.quantity]}:{1e3 * one.seconds:g}" for one in plan.objectives]
     rate = plan.rate / best.replicas
     command = _command(
         "vllm bench serve",
+        **server,
         model=plan.target or "TARGET",
         dataset_name="random",
         random_input_len=round(plan.input_tokens),
@@ -140,7 +144,7 @@ def _vllm_bench(plan: Plan, best: Planned) -> list[str]:
     )
     if goodput:
         command += " \\\n  --goodput " + " ".join(goodput)
-    return [f"{BENCH} Random prompts say nothing of acceptance, so use the synthetic one", command]
+    return command
 
 
 def sglang(plan: Plan, best: Planned) -> str:
@@ -196,8 +200,10 @@ def llama_cpp(plan: Plan, best: Planned) -> str:
         raise InputError(f"llama.cpp does not name {best.method}: it has {', '.join(LLAMA_TYPES)}")
     base: dict[str, Any] = {"parallel": best.max_batch}
     lines = [f"# {best.replicas} replica(s); each (give the models as GGUF files):"]
+    played = "Its client is vLLM's." if not best.draft_length else f"Its client is vLLM's. {OWN_PROMPTS}"
+    bench = ["", f"{BENCH} {played}", _vllm_bench(plan, best, backend="llama.cpp", base_url="http://127.0.0.1:8080")]
     if not best.draft_length:
-        return "\n".join([*lines, _command("llama-server -m TARGET.gguf", **base)])
+        return "\n".join([*lines, _command("llama-server -m TARGET.gguf", **base), *bench])
     new = {"spec_type": LLAMA_TYPES[best.method], "spec_draft_n_max": best.draft_length, "spec_draft_n_min": 0}
     new["spec_draft_p_min"] = 0
     start = "llama-server -m TARGET.gguf" + ("" if best.method in OF_TARGET else " -md DRAFT.gguf -ngld 99")
@@ -205,12 +211,24 @@ def llama_cpp(plan: Plan, best: Planned) -> str:
     if best.method == DRAFT_MODEL:  # those would run a head as a model of its own
         old = {"draft_max": best.draft_length, "draft_min": 0, "draft_p_min": 0}
         lines += ["", "# Builds of 2025, which have no --spec-type:", _command(start, **base, **old)]
-    return "\n".join(lines)
+    return "\n".join([*lines, *bench])
 
 
 def nano_pearl(plan: Plan, best: Planned) -> str:
     if best.strategy != "pearl":
         raise InputError(f"nano-PEARL serves PEARL, and the best plan is {best.name}: give another engine")
+    bench = _command(
+        "python benchmark/eval_random.py",
+        draft_model=best.draft,
+        target_model=plan.target,
+        draft_tp=best.draft_gpus or 1,
+        target_tp=best.target_gpus,
+        input_len=round(plan.input_tokens),
+        max_tokens=round(plan.output_tokens),
+        bs=best.max_batch,
+        num_samples=2 * best.max_batch,
+        run_ar_benchmark=True,
+    )
     return "\n".join(
         [
             f"# {best.replicas} replica(s) of nano-PEARL, a research engine: no production engine serves PEARL yet",
@@ -218,6 +236,10 @@ def nano_pearl(plan: Plan, best: Planned) -> str:
             "",
             f"PEARLConfig({best.draft!r}, {plan.target!r}, draft_tensor_parallel_size={best.draft_gpus or 1}, "
             f"target_tensor_parallel_size={best.target_gpus}, gamma={best.draft_length})",
+            "",
+            "# In a checkout of nano-PEARL: whole batches of random prompts, beside autoregressive decoding. It plays no",
+            "# arrivals, and sets the draft length itself. For acceptance, give the first four flags to eval_benchmark.py",
+            *[f"# {line}" for line in bench.splitlines()],
         ]
     )
 

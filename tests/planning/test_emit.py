@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from engine_flags import commands, llama_server, pearl_config, sglang_server, vllm_bench, vllm_serve
+from engine_flags import commands, llama_server, pearl_bench, pearl_config, sglang_server, vllm_bench, vllm_serve
 
 from sim.planning.candidates import Tier
 from sim.planning.emit import emit
@@ -136,13 +136,13 @@ def test_sglang_takes_a_chain_and_simulates_its_length() -> None:
 
 
 def test_llama_cpp_has_flags_of_two_builds() -> None:
-    new, old = map(llama_server, commands(emit(plan(), "llama.cpp")))
+    new, old = map(llama_server, commands(emit(plan(), "llama.cpp"))[:2])
     assert (new.spec_type, new.spec_draft_n_max, old.draft_max) == ("draft-simple", 3, 3)
 
 
 def test_llama_cpp_before_types_would_run_a_head_as_a_model() -> None:
-    (head,) = map(llama_server, commands(emit(plan(method="eagle3", draft="org/head"), "llama.cpp")))
-    (own,) = map(llama_server, commands(emit(plan(method="mtp", draft=""), "llama.cpp")))
+    [head] = map(llama_server, commands(emit(plan(method="eagle3", draft="org/head"), "llama.cpp"))[:-1])
+    [own] = map(llama_server, commands(emit(plan(method="mtp", draft=""), "llama.cpp"))[:-1])
     assert (head.spec_type, head.md, own.spec_type, own.md) == ("draft-eagle3", "DRAFT.gguf", "draft-mtp", None)
 
 
@@ -150,6 +150,26 @@ def test_pearl_is_for_nano_pearl_alone() -> None:
     found = pearl_config(emit(plan(**PEARL), "nano-pearl"))
     assert (found["draft"], found["target"], found["gamma"]) == ("Qwen/Qwen3-1.7B", "Qwen/Qwen3-32B", 3)
     assert (found["draft_tensor_parallel_size"], found["target_tensor_parallel_size"]) == (1, 2)
+
+
+@pytest.mark.parametrize(("changes", "of_acceptance"), [({}, True), (AR, False)])
+def test_the_planned_load_is_played_on_llama_cpp_by_the_client_of_vllm(changes: Mapping[str, Any], of_acceptance: bool) -> None:
+    text = emit(plan(**changes), "llama.cpp")
+    played = vllm_bench(commands(text)[-1])
+    assert (played.backend, played.base_url, played.model) == ("llama.cpp", "http://127.0.0.1:8080", "Qwen/Qwen3-32B")
+    assert (played.request_rate, played.random_input_len, played.random_output_len) == (4.5, 1154, 211)
+    assert played.goodput == ["ttft:500", "tpot:40", "e2el:9000"]
+    assert ("acceptance" in text) == of_acceptance
+    assert vllm_bench(commands(emit(plan(), "vllm"))[-1]).backend is None
+
+
+def test_the_benchmark_of_nano_pearl_has_the_planned_batch() -> None:
+    text = emit(plan(**PEARL), "nano-pearl")
+    [words] = commands("\n".join(line.removeprefix("# ") for line in text[text.index("# python") :].splitlines()))
+    played = pearl_bench(words)
+    assert (played.draft_model, played.target_model) == ("Qwen/Qwen3-1.7B", "Qwen/Qwen3-32B")
+    assert (played.draft_tp, played.target_tp, played.bs, played.max_tokens) == (1, 2, 128, 211)
+    assert (played.input_len, played.num_samples, played.run_ar_benchmark) == (1154, 256, True)
 
 
 @pytest.mark.parametrize(
