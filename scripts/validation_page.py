@@ -18,6 +18,7 @@ from typing import Any
 from sim import read_runs
 from sim.study.engine_table import predict_table
 from sim.study.load_report import BAR, LoadValidation
+from sim.study.pace import WINDOW
 from sim.study.pearl_batches import Task, predicted_tasks, read_tasks
 from sim.study.table_report import EngineValidation, PredictedCell, PredictedChoice
 from specdec.profile import busy_sentence
@@ -181,16 +182,18 @@ def at_pace(path: Path) -> Iterator[str]:
     fastest, slowest = signed(min(report.paces) - 1), signed(max(report.paces) - 1)
     varied = [100 * one for point in report.points for one in point.pace_variation]
     least, most = f"{min(varied):.0f}", f"{max(varied):.0f}"
+    grown, grown_p90 = (f"{report.elasticities[name]:.0f} %" for name in ("ttft_mean", "ttft_p90"))
     yield f"""
 ### On a machine that changes its speed
 
-`{path.name}`: float32, {report.repeats} repeats. The command said:
+`{path.name}`: {report.repeats} repeats. The command said:
 *{busy_sentence(report.busy)}*
 Equal arrivals gave a mean TTFT of {ttft} ms ({point.strategy} at {100 * point.load:.0f} %), so no prediction is
 within 10 % of all of them. Seconds of work were off the prediction by {fastest} to {slowest}, and within a run the
-machine's speed varied by {least} to {most} % (standard deviation). Queues multiply that. Hence each run is simulated once more
-at its own *pace*: how much longer steps of as many sequences took in each 50 steps than in the whole run, and how long the run
-worked in all. An error that all costs share is not seen then. Nothing else is taken from the run. What remains:
+machine's speed varied by {least} to {most} % (standard deviation). Queues multiply that: if all work takes 1 % longer, the
+mean TTFT grows by up to {grown} and its P90 by up to {grown_p90}, as simulated. Hence each run is simulated once more
+at its own *pace*: how much longer each {WINDOW} steps took than others that are alike, and how long the run worked in all.
+An error that all costs share is not seen then. Nothing else is taken from the run. What remains:
 
 | strategy | load | pace | TTFT mean, P90 | TPOT mean, P90 | E2E mean, P90 | tok/s |
 |---|---|---|---|---|---|---|"""
@@ -202,11 +205,11 @@ worked in all. An error that all costs share is not seen then. Nothing else is t
     without, chance = fmean(map(abs, report.errors)), max(one.chance for point in report.points for one in point.compared)
     of_one, of_all = (f"{report.beyond_by_chance(BAR, repeats):.1f}" for repeats in (1, report.repeats))
     all_of_them = len(report.latencies)
-    first = f"{-100 * fmean(one.error_at_pace or 0.0 for one in report.latencies if one.quantity == 'ttft_mean'):.0f} %"
+    first = signed(fmean(one.error_at_pace or 0.0 for one in report.latencies if one.quantity == "ttft_mean"))
     within = sum(abs(one.error_at_pace or 0.0) <= BAR for one in report.latencies)
     yield f"""
 Mean error {100 * mean:.1f} %, largest {signed(worst)}; {within} of {all_of_them} latencies are within {100 * BAR:.0f} %.
-Waits for first tokens are predicted {first} too short on average.
+With its sign, the error of the mean TTFT is {first} on average.
 At the pace of the profiles, the mean error is {100 * without:.1f} %.
 
 Chance remains, since other guesses are accepted in each run: TTFT P90 deviates by up to {100 * chance:.0f} % from run to run.

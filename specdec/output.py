@@ -42,7 +42,8 @@ class Result:
                   `stop` named; `None` when interrupted
     `statistics`  counts and seconds
     `strategy`    what decoded it, with the draft length that `"auto"` stood for; `None` for what is not a strategy of ours
-    `lossless_claimed`   whether strategy and rule claim that the law of the tokens is the target's
+    `lossless_claimed`   whether strategy and rule claim that the law of the tokens is the target's. A rule that tested no guess
+                         has no say, as in autoregressive decoding
     """
 
     tokens: tuple[int, ...]
@@ -91,5 +92,6 @@ class Output:
     def result(self) -> Result:
         """What was committed so far."""
         text, slot, strategy = self._text.of(self.tokens), self.slot, self.strategy
-        claimed = (strategy is None or strategy.lossless) and (slot.sampling.greedy or is_lossless(slot.rule))
+        decided = slot.statistics.tested_tokens > 0 and not slot.sampling.greedy
+        claimed = (strategy is None or strategy.lossless) and (is_lossless(slot.rule) or not decided)
         return Result(self.tokens, text, self.finished_by, slot.statistics, strategy, claimed and not slot.statistics.synthetic)

@@ -30,6 +30,7 @@ class Compared(Report):
     `at_pace`         what is predicted for each repeat at the machine's pace in it, at each moment
     `error_at_pace`   median over repeats of that over what was measured, minus 1
     `chance`          standard deviation of one simulated run, over the mean: other guesses are accepted each time
+    `elasticity`      by how many percent it grows, as simulated, if all work takes 1 % longer: queues multiply that
     """
 
     quantity: str
@@ -40,6 +41,7 @@ class Compared(Report):
     at_pace: tuple[float, ...] = ()
     error_at_pace: float | None = None
     chance: float = 0.0
+    elasticity: float | None = None
 
     def beyond(self, bar: float, repeats: int) -> float:
         """The probability that a perfect prediction is off by more than `bar`, by chance alone, after so many repeats.
@@ -142,7 +144,29 @@ class LoadValidation(Report):
                 share(point.busy),
                 *cells,
             )
-        return Group(made, busy_sentence(self.busy) or f"{_said('Mean error', self.errors)}{self._scatter()}", *self._at_pace())
+        errors = busy_sentence(self.busy) or f"{_said('Mean error', self.errors)}{self._scatter()}"
+        return Group(made, errors, *self._multiplied(), *self._at_pace())
+
+    @property
+    def elasticities(self) -> dict[str, float]:
+        """The largest of each latency over all points, where they are known."""
+        found: dict[str, float] = {}
+        for one in self.latencies:
+            if one.elasticity is not None:
+                found[one.quantity] = max(one.elasticity, found.get(one.quantity, one.elasticity))
+        return found
+
+    def _multiplied(self) -> list[str]:
+        """The sentence on what a slower machine changes."""
+        most = self.elasticities
+        if not most:
+            return []
+        tpot, e2e, ttft = ([most[f"{name}_{kind}"] for kind in ("mean", "p90")] for name in ("tpot", "e2e", "ttft"))
+        return [
+            "Queues multiply what the machine's speed changes: if all work takes 1 % longer, TPOT grows by up to "
+            f"{tpot[0]:.1f} % (mean) and {tpot[1]:.1f} % (P90), E2E by {e2e[0]:.1f} % and {e2e[1]:.1f} %, "
+            f"TTFT by {ttft[0]:.1f} % and {ttft[1]:.1f} %."
+        ]
 
     def _scatter(self) -> str:
         scatter = [one.scatter for point in self.points for one in point.compared]

@@ -202,6 +202,7 @@ class LoadComparison:
         workload, strategy = self.workloads[number, load], self.strategies[number]
         alike = partial(simulated, compiled, acceptance, system, workload, self.server)
         predicted, runs = alike(), self.runs[number, load][: self.whole_repeats]
+        slower = alike(pace=replace(STEADY, level=1 + SLOWER))
         paced = [at_own_pace(alike, run.working_seconds, run.pace) for run in runs]
         compared: list[Compared] = []
         for name, value in predicted.quantities.items():
@@ -209,7 +210,8 @@ class LoadComparison:
             measured = median(repeats)
             remains = median(ours / theirs - 1 for ours, theirs in zip(at_pace, repeats, strict=True))
             chance = predicted.deviations[name] / value
-            compared.append(Compared(name, value, measured, value / measured - 1, repeats, at_pace, remains, chance))
+            grown = (slower.quantities[name] / value - 1) / SLOWER
+            compared.append(Compared(name, value, measured, value / measured - 1, repeats, at_pace, remains, chance, grown))
         rate = (len(workload) - 1) / float(workload.arrival_seconds[-1] - workload.arrival_seconds[0])
         busy, levels = median(run.busy for run in runs), tuple(level for level, _ in paced)
         varied = tuple(run.pace.variation for run in runs)
@@ -248,6 +250,9 @@ def at_own_pace(alike: Callable[..., Predicted], working_seconds: float, pace: P
         predicted = alike(pace=pace)
     return pace.level, predicted
 
+
+SLOWER = 0.02
+"""By how much longer all work takes where elasticities are found."""
 
 LEVELS, LEVEL_ERROR = 10, 1e-3
 """Steps in which a level is found at most, and by how much its seconds of work may be off."""

@@ -70,12 +70,14 @@ class Step:
     `begin_seconds`, `end_seconds`   since the start
     `prompt_seconds`                 of these, in which prompts were read
     `sequences`                      that were in the batch
+    `delivered`                      whether tokens came with it: a round may have several steps, of which the last delivers
     """
 
     begin_seconds: float
     end_seconds: float
     prompt_seconds: float
     sequences: int
+    delivered: bool
 
 
 @dataclass
@@ -145,17 +147,18 @@ def play(
         prompts_before, before = _prompt_seconds(asked), time.perf_counter() - start
         batch.step()
         now = time.perf_counter() - start
-        running = sum(output.state is not None for output in asked)
-        played.steps.append(Step(before, now, _prompt_seconds(asked) - prompts_before, running))
+        running, delivered = sum(output.state is not None for output in asked), False
         for number in sorted(open_requests):
             output = batch.outputs[number]
             new_tokens = len(output.tokens) - sum(tokens for _, tokens in answered[number].deliveries)
             if new_tokens:
                 answered[number].deliveries.append((now, new_tokens))
+                delivered = True
             if output.finished_by is not None:
                 open_requests.remove(number)
                 if clients is not None:
                     free_since.append(now)
+        played.steps.append(Step(before, now, _prompt_seconds(asked) - prompts_before, running, delivered))
     return played
 
 

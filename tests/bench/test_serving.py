@@ -37,6 +37,12 @@ def test_steps_say_how_many_sequences_they_had_and_where_prompts_were_read(pair:
     assert all(step.prompt_seconds < step.end_seconds - step.begin_seconds for step in steps)
 
 
+def test_a_step_that_drafts_delivers_nothing(pair: Pair) -> None:
+    steps = play(pair, create("speculative", draft_length=2), [Request(0.0, [1, 2], 8)]).steps
+    assert [step.delivered for step in steps] == [False, True] * (len(steps) // 2)
+    assert all(step.delivered for step in play(pair, create("autoregressive"), [Request(0.0, [1, 2], 3)]).steps)
+
+
 def test_a_closed_loop_keeps_its_clients_busy(pair: Pair) -> None:
     asked = [Request(0.0, [1, number], 4) for number in range(5)]
     found = play(pair, create("autoregressive"), asked, batch_size=8, clients=2).answers

@@ -230,6 +230,8 @@ def test_a_result_says_whether_it_has_the_targets_law(verification: str, tempera
     options: dict[str, Any] = {"verification": verification, "temperature": temperature, "max_new_tokens": 3, "seed": 0}
     with specdec.Pair(tiny, tiny, lane="inline") as pair:
         assert specdec.decode(pair, Speculative(2), [1, 2], **options).lossless_claimed is claimed
+        alone = specdec.decode(pair, Autoregressive(), [1, 2], **options)
+        assert alone.lossless_claimed is (verification in ("token", "typical"))  # the rule tests no guess
 
 
 def test_a_benchmark_names_what_is_lossy() -> None:

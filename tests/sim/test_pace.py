@@ -22,15 +22,20 @@ SECONDS = {1: 1.0, 2: 1.5, 3: 3.0}
 """Of a step, by its sequences."""
 
 
+def cost(sequences: int, delivered: bool) -> float:
+    """Seconds of a step at pace 1: one that delivers nothing takes a tenth."""
+    return SECONDS[sequences] * (1.0 if delivered else 0.1)
+
+
 def steps(paces: Sequence[float], *, prompt_seconds: float = 0.0) -> list[Step]:
     """Steps of one and two sequences in turn, `WINDOW` at each pace; more of three where the machine is slow."""
     found: list[Step] = []
     now = 0.0
     for pace in paces:
         for number in range(WINDOW):
-            sequences = 3 if pace > 1 and number % 5 else 1 + number % 2
-            end = now + pace * SECONDS[sequences] + prompt_seconds
-            found.append(Step(now, end, prompt_seconds, sequences))
+            sequences, delivered = 3 if pace > 1 and number % 5 else 1 + number % 2, number % 3 > 0
+            end = now + pace * cost(sequences, delivered) + prompt_seconds
+            found.append(Step(now, end, prompt_seconds, sequences, delivered))
             now = end + 0.25  # idle
     return found
 
@@ -43,7 +48,7 @@ def test_the_pace_is_told_apart_from_what_steps_cost(prompt_seconds: float) -> N
     found = Pace.of(taken)
     np.testing.assert_allclose(found.paces / found.paces[0], given, rtol=1e-6)
     np.testing.assert_allclose(found.ends, [taken[WINDOW * (1 + window) - 1].end_seconds for window in range(4)])
-    costs = np.array([SECONDS[step.sequences] for step in taken])
+    costs = np.array([cost(step.sequences, step.delivered) for step in taken])
     seconds = np.array([step.end_seconds - step.begin_seconds - step.prompt_seconds for step in taken])
     assert found.paces[0] == pytest.approx(costs.sum() / seconds.sum())  # 1 on average
     assert found.variation == pytest.approx(np.std(given) / np.mean(given))
@@ -84,7 +89,7 @@ def test_a_queue_on_a_machine_that_changes_its_speed_is_explained() -> None:
             reading = prompt if token == 0 else 0.0
             slower = 2.0 if 5.0 <= now < 9.0 else 1.0
             end = now + slower * (10e-3 + reading)
-            taken.append(Step(now, end, slower * reading, 1))
+            taken.append(Step(now, end, slower * reading, 1, True))
             now = end
             first += [now] if token == 0 else []
         finish.append(now)

@@ -68,6 +68,8 @@ def test_every_quantity_is_predicted_and_measured(found: LoadValidation) -> None
         assert all(one.error_at_pace == one.at_pace[0] / one.measured - 1 for one in point.compared)
         assert len(point.pace) == len(point.pace_variation) == 1
     assert any(one.chance > 0 for one in found.points[1].compared)  # some guesses are accepted, others are not
+    [tpot] = [one.elasticity for one in found.points[0].compared if one.quantity == "tpot_mean"]
+    assert tpot == pytest.approx(1, abs=0.5)  # as much longer as all work takes, and a little for fuller batches
     assert found.profile is not None
     assert found.profile.pair.target
     assert found.profile.hardware is not None
@@ -115,6 +117,20 @@ def test_what_remains_at_the_pace_of_the_runs_is_said(found: LoadValidation) -> 
     assert "Within a run, the machine's speed varied by 2.0 to 30.0 % (standard deviation)." in said
     assert "At the pace of each run, the mean error is 4.0 %, largest -4.0 %." in said
     assert "At the pace" not in str(replace(found, points=tuple(replace(point, pace=()) for point in found.points)))
+
+
+def test_what_queues_multiply_is_said() -> None:
+    def point(**growth: float) -> LoadPoint:
+        names = [(f"{name}_{kind}", more) for name, more in growth.items() for kind in ("mean", "p90")]
+        found = [Compared(name, 1.0, 1.0, 0.0, elasticity=more) for name, more in (*names, ("output_tokens_per_second", 9.0))]
+        return LoadPoint("pearl", {}, 0.5, 1.0, 0.0, tuple(found))
+
+    points = point(ttft=4.66, tpot=1.1, e2e=2.0), point(ttft=3.0, tpot=1.2, e2e=2.0)
+    said = " ".join(str(LoadValidation(4, 10, 1, 0.0, points)).split())
+    assert "if all work takes 1 % longer, TPOT grows by up to 1.2 % (mean) and 1.2 % (P90), E2E by 2.0 % and 2.0 %, " in said
+    assert "TTFT by 4.7 % and 4.7 %." in said
+    unknown = LoadPoint("pearl", {}, 0.5, 1.0, 0.0, (Compared("ttft_mean", 1.0, 1.0, 0.0),))
+    assert "multiply" not in str(LoadValidation(4, 10, 1, 0.0, (unknown,)))
 
 
 def test_quantities_are_those_of_serving_benchmarks() -> None:
