@@ -179,7 +179,7 @@ class Verdict:
     def of(cls, guess: Guess, accepted: int, token: int | None) -> Verdict:
         """The first `accepted` tokens of `guess`, then the target's own `token`, if there is one."""
         own = () if token is None else (token,)
-        return cls(Committed(guess.tokens[:accepted] + own), accepted, accepted == len(guess.drafted), guess)
+        return cls(Committed(guess[:accepted].tokens + own), accepted, accepted == len(guess), guess)
 
 
 class Effect(Generic[T]):

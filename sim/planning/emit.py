@@ -107,7 +107,7 @@ def vllm(plan: Plan, best: Planned) -> str:
 
     parts = [f"# {best.replicas} replica(s); each:"]
     if not best.draft_length:
-        return "\n".join([*parts, serve(), "", f"{BENCH} {SYNTHETIC}", _vllm_bench(plan, best)])
+        return "\n".join([*parts, serve(), "", BENCH, _vllm_bench(plan, best)])
     config = json.dumps(speculative_config(best), separators=(",", ":"))
     parts.append(serve(speculative_config=config))
     off = next((before for before, tier in zip(best.schedule, best.schedule[1:], strict=False) if not tier.draft_length), None)

@@ -103,6 +103,7 @@ def test_a_schedule_has_no_tier_without_guesses() -> None:
 def test_without_a_draft_nothing_is_speculative(engine: str) -> None:
     text = emit(plan(**AR), engine)
     assert "spec" not in text.replace("sglang.bench_serving", "")
+    assert "acceptance" not in text
     served = {"vllm": vllm_serve, "sglang": sglang_server, "llama.cpp": llama_server}[engine]
     served(commands(text)[0])
 
