@@ -60,15 +60,15 @@ def figures_of(plan: Plan, curves: Curves) -> Iterator[Figure]:
         yield _rounds(curves)
     if curves.caches:
         yield _caches(plan, curves)
-    if curves.sensitivity is not None:
+    if plan.sensitivity is not None:
         yield Figure(
             "sensitivity",
             "What the verdict hangs on",
             "One input 20 % less or more, all else as planned: how near the binding objective comes to its limit (1) with the "
-            f"plan's replicas, and the GPUs that it then needs. Over the first {curves.sensitivity.requests:,} requests. "
+            f"plan's replicas, and the GPUs that it then needs. Over the first {plan.sensitivity.requests:,} requests. "
             "A bar to the right edge: more arrives than can be finished."
             + ("" if plan.plans and plan.plans[0].draft_length else " The best plan has no draft, so nothing hangs on one."),
-            {"sensitivity": partial(tornado_chart, curves.sensitivity)},
+            {"sensitivity": partial(tornado_chart, plan.sensitivity)},
         )
 
 

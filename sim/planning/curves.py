@@ -9,7 +9,6 @@ from typing import Generic, TypeVar
 
 from sim.planning.candidates import Candidate
 from sim.planning.frontier import Frontier, LengthCurve, frontiers, length_curve
-from sim.planning.sensitivity import Sensitivity, sensitivity
 from sim.planning.study import Decided, Found
 from sim.planning.trials import Trial, Trials
 from sim.planning.under_load import (
@@ -19,7 +18,6 @@ from sim.planning.under_load import (
     LoadCurve,
     attainment,
     cache_use,
-    fewer_requests,
     load_curve,
 )
 from sim.stream.timeline import Timeline, timeline
@@ -31,8 +29,6 @@ T = TypeVar("T")
 SHOWN = 4
 """Plans that have a curve at most: the best one, and the best of other methods and strategies."""
 ROUNDS = 10
-MOST_REQUESTS = 2000
-"""Of a sensitivity."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +59,6 @@ class Curves(Report):
     `timelines`     rounds of the best plan that drafts, and autoregressive decoding in the same time
     `running`       sequences of the batch in the timelines
     `caches`        the KV cache over time, of the best plan and the best of another kind
-    `sensitivity`   what the best plan hangs on
     """
 
     loads: tuple[LoadCurve, ...]
@@ -74,7 +69,6 @@ class Curves(Report):
     timelines: tuple[Timeline, ...]
     running: int
     caches: tuple[CacheUse, ...]
-    sensitivity: Sensitivity | None
 
 
 class _Step(Generic[T]):
@@ -106,8 +100,7 @@ def curves(decided: Decided, progress: Progress = no_progress) -> Curves:
         _Step("draft lengths", partial(length_curve, trials, decided.candidates, one)) for one in [drafting] if one is not None
     ]
     timelines = [_Step("rounds", partial(rounds_of, trials, one)) for one in [drafting] if one is not None]
-    changes = [_Step("sensitivity", partial(_sensitivity, decided, one)) for one in shown[:1]]
-    work = [*loads, *attained, *caches, *lengths, *timelines, *changes]
+    work = [*loads, *attained, *caches, *lengths, *timelines]
     for step in progress(work, len(work)):
         step.do()
     return Curves(
@@ -119,7 +112,6 @@ def curves(decided: Decided, progress: Progress = no_progress) -> Curves:
         timelines=timelines[0].found if timelines else (),
         running=0 if drafting is None else running_of(drafting[1]),
         caches=tuple(step.found for step in caches),
-        sensitivity=changes[0].found if changes else None,
     )
 
 
@@ -167,9 +159,3 @@ def rounds_of(trials: Trials, plan: Found) -> tuple[Timeline, ...]:
     step = timeline(plain, candidate.acceptance, system, rounds=1, seed=trials.seed).seconds
     count = max(1, round(ours.seconds / step))
     return ours, timeline(plain, candidate.acceptance, system, rounds=count, seed=trials.seed)
-
-
-def _sensitivity(decided: Decided, best: Found) -> Sensitivity:
-    candidate, trial = best
-    most = candidate.place.most_replicas(decided.limits.gpus)
-    return sensitivity(fewer_requests(decided.trials, MOST_REQUESTS), candidate, trial.replicas, most)

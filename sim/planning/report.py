@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from sim.planning.candidates import Tier
 from sim.planning.objectives import Objective
+from sim.planning.sensitivity import Sensitivity
 from sim.planning.trials import NEGLIGIBLE
 from specdec.acceptance import Tag
 from specdec.report import Report, share, table, three_digits
@@ -142,8 +143,9 @@ class Plan(Report):
     `verdict`      one sentence for each thing to know
     `plans`        deployments that meet all objectives, the cheapest first, then those with the most headroom
     `rejected`     other candidates, with the gate that rejected each
-    `flips`        where another plan becomes the best; these three are of the best single deployment
+    `flips`        where another plan becomes the best; these four are of the best single deployment
     `lengths`      what its other draft lengths would sustain
+    `sensitivity`  which of its inputs it hangs on; `None` (null) without a plan
     `sustained`    requests per second up to which it meets its objectives; `None` (null) without one
     `objectives`   what must be met
     `rate`         requests per second that were planned for
@@ -174,6 +176,7 @@ class Plan(Report):
     kv_pools: Mapping[str, int | None]
     price: float | None
     provenance: Mapping[str, str]
+    sensitivity: Sensitivity | None = None
     command: tuple[str, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict[str, str])
 
@@ -244,3 +247,5 @@ class Plan(Report):
             yield "  KV cache of a replica: " + ", ".join(f"{name} {tokens:,} tokens" for name, tokens in pools.items())
         for flip in self.flips:
             yield f"  Flips to {flip}"
+        if self.sensitivity is not None:
+            yield f"  {self.sensitivity}"

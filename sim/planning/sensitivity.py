@@ -15,14 +15,17 @@ import numpy as np
 from scipy.optimize import brentq
 
 from sim.planning.candidates import Candidate
-from sim.planning.trials import Trials
+from sim.planning.trials import Found, Trials
+from sim.planning.under_load import fewer_requests
 from sim.setup.acceptance import Acceptance
 from sim.setup.arrays import Counts
 from sim.setup.latency import Scaled
 from sim.traffic.workload import Lengths, Traffic, Workload
-from specdec.report import Report
+from specdec.report import Report, share
 
 CHANGE = 0.2
+MOST_REQUESTS = 2000
+"""Requests that are simulated at most."""
 MOST_ACCEPTANCE = 0.99
 FARTHEST = 12.0
 """Logarithm of the highest odds that are looked at."""
@@ -63,6 +66,21 @@ class Sensitivity(Report):
     pressure: float
     gpus: int
     changes: tuple[Changed, ...]
+
+    def __str__(self) -> str:
+        planned = f"{self.gpus} GPU{'s' * (self.gpus > 1)}"
+        other = [one for one in self.changes if one.gpus != self.gpus]
+        if not other:
+            return f"Hangs on no single input: with any of them {share(CHANGE)} off, it still needs {planned}"
+        needed = [f"{one.parameter} {100 * (one.factor - 1):+.0f} %: {one.gpus or 'too many'}" for one in other]
+        return f"With one input {share(CHANGE)} off, it needs other than {planned}: {', '.join(needed)}"
+
+
+def what_matters(trials: Trials, best: Found, most_gpus: int) -> Sensitivity:
+    """What a plan hangs on, over its first `MOST_REQUESTS` requests."""
+    candidate, trial = best
+    most = candidate.place.most_replicas(most_gpus)
+    return sensitivity(fewer_requests(trials, MOST_REQUESTS), candidate, trial.replicas, most)
 
 
 def sensitivity(trials: Trials, candidate: Candidate, replicas: int, most: int) -> Sensitivity:

@@ -7,7 +7,7 @@ from plan_worlds import AR, DRAFT, decided, world
 from sim.planning.candidates import Candidate
 from sim.planning.curves import ROUNDS, curves
 from sim.planning.objectives import statistic_of
-from sim.planning.sensitivity import odds_of, replicas_near, sensitivity
+from sim.planning.sensitivity import Changed, Sensitivity, odds_of, replicas_near, sensitivity, what_matters
 from sim.planning.study import reported
 from sim.planning.trials import Trials
 from sim.planning.under_load import around, cache_use, fewer_requests
@@ -198,12 +198,30 @@ def test_requests_that_no_cache_holds_are_no_crash() -> None:
 
 
 def test_draft_parameters_move_the_way_they_must() -> None:
-    _, _, found = world()
+    _, found, _ = world()
     assert found.sensitivity is not None
     by = {(one.parameter, one.factor): one.pressure or 9.0 for one in found.sensitivity.changes}
     assert by["acceptance", 1.2] < found.sensitivity.pressure < by["acceptance", 0.8]
     assert by["draft step", 0.8] < found.sensitivity.pressure < by["draft step", 1.2]
     assert by["target step", 0.8] < by["draft step", 0.8]  # a round is three draft steps of 1 ms and a target step of 10
+
+
+def test_what_a_plan_hangs_on_is_said() -> None:
+    _, plan, _ = world()
+    assert f"  {plan.sensitivity}" in str(plan)
+    less, more = Changed("load", 0.8, 8.0, 0.5, 1), Changed("load", 1.2, 12.0, 0.9, 2)
+    found = Sensitivity(100, 0.7, 2, (less, more, Changed("acceptance", 0.8, 0.6, None, None)))
+    assert str(found) == "With one input 20 % off, it needs other than 2 GPUs: load -20 %: 1, acceptance -20 %: too many"
+    alike = Sensitivity(100, 0.7, 1, (less,))
+    assert str(alike) == "Hangs on no single input: with any of them 20 % off, it still needs 1 GPU"
+
+
+def test_what_a_plan_hangs_on_is_asked_of_its_first_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    trials, candidate = alone()
+    monkeypatch.setattr("sim.planning.sensitivity.MOST_REQUESTS", 120)
+    found = what_matters(trials, (candidate, trials.run(candidate, 3)), 3)
+    assert found == sensitivity(fewer_requests(trials, 120), candidate, 3, 3)
+    assert found != sensitivity(trials, candidate, 3, 3)
 
 
 @pytest.mark.parametrize("acceptance", [Rate(0.6), marginal((0.7, 0.5, 0.2)), recorded({0: 4, 3: 3, 7: 1})])
@@ -242,6 +260,6 @@ def test_without_a_plan_the_frontiers_and_the_nearest_candidate_stay() -> None:
     assert found.frontiers
     assert (found.attained, found.caches, found.timelines, found.operating) == ((), (), (), ())
     assert found.lengths is None
-    assert found.sensitivity is None
+    assert plan.sensitivity is None
     assert found.loads[0].plan.replicas == 1
     assert all(point.rate < plan.rate for point in found.loads[0].points)
