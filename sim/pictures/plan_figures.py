@@ -65,8 +65,8 @@ def figures_of(plan: Plan, curves: Curves) -> Iterator[Figure]:
             "sensitivity",
             "What the verdict hangs on",
             "One input 20 % less or more, all else as planned: how near the binding objective comes to its limit (1) with the "
-            f"plan's replicas, and the GPUs that it then needs. Over the first {plan.sensitivity.requests:,} requests. "
-            "A bar to the right edge: more arrives than can be finished."
+            "plan's replicas, and the GPUs that it then needs, not fewer than planned. A bar to the right edge: more arrives "
+            "than can be finished."
             + ("" if plan.plans and plan.plans[0].draft_length else " The best plan has no draft, so nothing hangs on one."),
             {"sensitivity": partial(tornado_chart, plan.sensitivity)},
         )

@@ -1,4 +1,4 @@
-"""What a plan hangs on: the nearness to its limits and the GPUs that it needs, if one input is 20 % less or more.
+"""What a plan hangs on: how near it comes to its limits, and whether its GPUs suffice, if one input is 20 % less or more.
 
 All else stays: the method, the draft length, the requests, the draws.
 """
@@ -15,8 +15,7 @@ import numpy as np
 from scipy.optimize import brentq
 
 from sim.planning.candidates import Candidate
-from sim.planning.trials import Found, Trials
-from sim.planning.under_load import fewer_requests
+from sim.planning.trials import Found, Trials, each
 from sim.setup.acceptance import Acceptance
 from sim.setup.arrays import Counts
 from sim.setup.latency import Scaled
@@ -24,8 +23,6 @@ from sim.traffic.workload import Lengths, Traffic, Workload
 from specdec.report import Report, share
 
 CHANGE = 0.2
-MOST_REQUESTS = 2000
-"""Requests that are simulated at most."""
 MOST_ACCEPTANCE = 0.99
 FARTHEST = 12.0
 """Logarithm of the highest odds that are looked at."""
@@ -42,7 +39,8 @@ class Changed(Report):
     `value`       of the input then; `None` (null) where it is no single number
     `pressure`    of the binding objective with the plan's replicas: its statistic over its limit; `None` (null) where more
                   requests arrive than can be finished, or where a request does not fit into the cache
-    `gpus`        that the plan then needs; `None` (null) where more than twice as many do not suffice, or are not allowed
+    `gpus`        that the plan then needs, not fewer than planned; `None` (null) where more than twice as many do not suffice,
+                  or are not allowed
     """
 
     parameter: Parameter
@@ -56,42 +54,34 @@ class Changed(Report):
 class Sensitivity(Report):
     """What a plan hangs on.
 
-    `requests`   that were simulated
     `pressure`   of the binding objective as planned
     `gpus`       as planned
     `changes`    two for each input
     """
 
-    requests: int
     pressure: float
     gpus: int
     changes: tuple[Changed, ...]
 
     def __str__(self) -> str:
         planned = f"{self.gpus} GPU{'s' * (self.gpus > 1)}"
-        other = [one for one in self.changes if one.gpus != self.gpus]
-        if not other:
+        more = [one for one in self.changes if one.gpus != self.gpus]
+        if not more:
             return f"Hangs on no single input: with any of them {share(CHANGE)} off, it still needs {planned}"
-        needed = [f"{one.parameter} {100 * (one.factor - 1):+.0f} %: {one.gpus or 'too many'}" for one in other]
-        return f"With one input {share(CHANGE)} off, it needs other than {planned}: {', '.join(needed)}"
+        needed = [f"{one.parameter} {100 * (one.factor - 1):+.0f} %: {one.gpus or 'too many'}" for one in more]
+        return f"With one input {share(CHANGE)} off, it needs more than {planned}: {', '.join(needed)}"
 
 
-def what_matters(trials: Trials, best: Found, most_gpus: int) -> Sensitivity:
-    """What a plan hangs on, over its first `MOST_REQUESTS` requests."""
+def sensitivity(trials: Trials, best: Found, most_gpus: int) -> Sensitivity:
+    """Change each input of a plan down and up, with `most_gpus` at most."""
     candidate, trial = best
-    most = candidate.place.most_replicas(most_gpus)
-    return sensitivity(fewer_requests(trials, MOST_REQUESTS), candidate, trial.replicas, most)
+    planned, most = candidate.place.gpus_of(trial.replicas), candidate.place.most_replicas(most_gpus)
 
+    def changed(way: tuple[Parameter, float]) -> Changed:
+        return _changed(trials, candidate, trial.replicas, most, *way)
 
-def sensitivity(trials: Trials, candidate: Candidate, replicas: int, most: int) -> Sensitivity:
-    """Change each input of a plan down and up; `most` replicas are allowed."""
-    changes = [
-        _changed(trials, candidate, replicas, most, parameter, 1 + sign * CHANGE)
-        for parameter in _parameters(candidate)
-        for sign in (-1, 1)
-    ]
-    planned = trials.run(candidate, replicas)
-    return Sensitivity(len(trials.workload), planned.pressure, candidate.place.gpus_of(replicas), tuple(changes))
+    changes = each(changed, [(parameter, 1 + sign * CHANGE) for parameter in _parameters(candidate) for sign in (-1, 1)])
+    return Sensitivity(trial.pressure, planned, tuple(changes))
 
 
 def _parameters(candidate: Candidate) -> Iterator[Parameter]:
@@ -121,14 +111,14 @@ def _asked(
     odds: float = 1.0,
 ) -> Changed:
     trial = trials.run(candidate, replicas, odds=odds)
-    needed = replicas_near(trials, candidate, replicas, most, odds)
+    needed = replicas if trial.met else _more_replicas(trials, candidate, replicas, most, odds)
     pressure = trial.pressure if np.isfinite(trial.pressure) else None
     return Changed(parameter, factor, value, pressure, None if needed is None else candidate.place.gpus_of(needed))
 
 
-def replicas_near(trials: Trials, candidate: Candidate, replicas: int, most: int, odds: float = 1.0) -> int | None:
-    """The fewest replicas that meet all objectives, from half to about twice of `replicas`; `None` if not even these do."""
-    counts = range(max(1, replicas // 2), min(most, 2 * replicas + 1) + 1)
+def _more_replicas(trials: Trials, candidate: Candidate, replicas: int, most: int, odds: float) -> int | None:
+    """The fewest replicas above `replicas` that meet all objectives, about twice as many at most; `None` if these do not."""
+    counts = range(replicas + 1, min(most, 2 * replicas + 1) + 1)
     at = bisect_left(counts, True, key=lambda count: trials.run(candidate, count, odds=odds).met)
     return counts[at] if at < len(counts) else None
 

@@ -20,7 +20,7 @@ from sim.planning.methods import Method
 from sim.planning.objectives import Objective, objectives_of
 from sim.planning.report import Length, Plan, Rejected
 from sim.planning.screen import ceiling
-from sim.planning.sensitivity import what_matters
+from sim.planning.sensitivity import sensitivity
 from sim.planning.shortlist import beside, kind, screened
 from sim.planning.split import MOST_GPUS, Split, best_split
 from sim.planning.trials import LONGER, Found, Trial, Trials, each, fewest_replicas, sustained
@@ -246,7 +246,7 @@ def reported(decided: Decided, target: str = "", provenance: Mapping[str, str] |
     if good:
         held, *_ = each(lambda one: sustained(trials, one[0], one[1].replicas), [good[0], *others])
         flips = (*load_flips(trials, good[0], others), *acceptance_flip(trials, good[0], others))
-        matters = what_matters(trials, good[0], limits.gpus)
+        matters = sensitivity(trials, good[0], limits.gpus)
         parts = {"flips": flips, "lengths": lengths_of(trials, good[0]), "sustained": held, "sensitivity": matters}
     plans = [planned(trials, one, trial, limits.price) for one, trial in good]
     sentences = verdict(trials, good, others, rejected, limits.price, parts["flips"], parts["sustained"])

@@ -7,14 +7,13 @@ through the numbers of the plan.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from sim.planning.candidates import Candidate
 from sim.planning.objectives import Objective, Quantity, Statistic, statistic_of
 from sim.planning.trials import Trial, Trials, sustained
-from sim.traffic.workload import Traffic
 from specdec.report import Report
 
 SEEDS = 3
@@ -203,12 +202,3 @@ def cache_use(trials: Trials, candidate: Candidate, replicas: int) -> CacheUse:
     pool = candidate.server(trials.server, 1).kv_tokens
     mean = np.minimum(used, most)
     return CacheUse(Deployed.of(candidate, replicas), pool, tuple(edges.tolist()), tuple(mean.tolist()), tuple(most.tolist()))
-
-
-def fewer_requests(trials: Trials, most: int) -> Trials:
-    """The same question of the first `most` requests; the same trials if there are no more."""
-    if len(trials.workload) <= most:
-        return trials
-    if isinstance(trials.traffic, Traffic):
-        return trials.asked(replace(trials.traffic, requests=most))
-    return trials.asked(trials.traffic.chosen(slice(most)))

@@ -7,10 +7,10 @@ from plan_worlds import AR, DRAFT, decided, world
 from sim.planning.candidates import Candidate
 from sim.planning.curves import ROUNDS, curves
 from sim.planning.objectives import statistic_of
-from sim.planning.sensitivity import Changed, Sensitivity, odds_of, replicas_near, sensitivity, what_matters
+from sim.planning.sensitivity import Changed, Sensitivity, odds_of, sensitivity
 from sim.planning.study import reported
 from sim.planning.trials import Trials
-from sim.planning.under_load import around, cache_use, fewer_requests
+from sim.planning.under_load import around, cache_use
 from sim.setup.acceptance import Acceptance, Rate, marginal, recorded
 from sim.traffic.record import Server
 from sim.traffic.trace import Workload
@@ -156,25 +156,29 @@ def alone(rate: float = 2.4) -> tuple[Trials, Candidate]:
     return trials, Candidate(AR, AR.places[0], "autoregressive", 0, max_batch=1)
 
 
+def changed(trials: Trials, candidate: Candidate, replicas: int = 3, most: int = 8) -> Sensitivity:
+    return sensitivity(trials, (candidate, trials.run(candidate, replicas)), candidate.place.gpus_of(most))
+
+
 def test_what_a_fifth_does_can_be_computed_by_hand() -> None:
     """An answer takes 1 s: 2.4 requests/s on three replicas are a load of .8."""
-    found = sensitivity(*alone(), 3, 8)
+    found = changed(*alone())
     assert (found.pressure, found.gpus) == (pytest.approx(0.8, rel=0.01), 3)
     changes = {(one.parameter, one.factor): one for one in found.changes}
     assert {parameter for parameter, _ in changes} == {"target step", "prompt length", "answer length", "load"}
     for parameter in ("target step", "answer length", "load"):
         less, more = changes[parameter, 0.8], changes[parameter, 1.2]
-        assert (less.pressure, less.gpus) == (pytest.approx(0.64, rel=0.02), 2)
+        assert (less.pressure, less.gpus) == (pytest.approx(0.64, rel=0.02), 3)
         assert (more.pressure, more.gpus) == (pytest.approx(0.96, rel=0.02), 3)
     assert changes["prompt length", 1.2].pressure == pytest.approx(0.8, rel=0.01)  # prompts are free here
     assert changes["load", 1.2].value == pytest.approx(2.88)
 
 
 def test_a_load_that_cannot_be_finished_has_no_pressure_and_needs_more() -> None:
-    found = sensitivity(*alone(2.9), 3, 8)
+    found = changed(*alone(2.9))
     more = next(one for one in found.changes if (one.parameter, one.factor) == ("load", 1.2))
     assert (more.pressure, more.gpus) == (None, 4)
-    capped = sensitivity(*alone(2.9), 3, 3)
+    capped = changed(*alone(2.9), most=3)
     assert next(one for one in capped.changes if (one.parameter, one.factor) == ("load", 1.2)).gpus is None
 
 
@@ -182,7 +186,7 @@ def test_a_trace_is_changed_too() -> None:
     trials, candidate = alone()
     work = trials.workload
     trace = Trials(Workload(work.arrival_seconds, work.input_tokens, work.output_tokens), (), Server())
-    found = {(one.parameter, one.factor): one for one in sensitivity(trace, candidate, 3, 8).changes}
+    found = {(one.parameter, one.factor): one for one in changed(trace, candidate).changes}
     planned = trace.run(candidate, 3).pressure
     for parameter in ("answer length", "load"):
         assert found[parameter, 1.2].pressure == pytest.approx(1.2 * planned, rel=0.02)
@@ -191,9 +195,7 @@ def test_a_trace_is_changed_too() -> None:
 def test_requests_that_no_cache_holds_are_no_crash() -> None:
     tight = Candidate(AR, AR.places[0], "autoregressive", 0, max_batch=4)
     trials = Trials(Traffic(Arrivals(1.0), Lengths(300), Lengths(300), 100), (), Server())  # 600 of 640 tokens
-    longer = next(
-        one for one in sensitivity(trials, tight, 4, 5).changes if (one.parameter, one.factor) == ("prompt length", 1.2)
-    )
+    longer = next(one for one in changed(trials, tight, 4, 5).changes if (one.parameter, one.factor) == ("prompt length", 1.2))
     assert (longer.pressure, longer.gpus) == (None, None)
 
 
@@ -209,19 +211,11 @@ def test_draft_parameters_move_the_way_they_must() -> None:
 def test_what_a_plan_hangs_on_is_said() -> None:
     _, plan, _ = world()
     assert f"  {plan.sensitivity}" in str(plan)
-    less, more = Changed("load", 0.8, 8.0, 0.5, 1), Changed("load", 1.2, 12.0, 0.9, 2)
-    found = Sensitivity(100, 0.7, 2, (less, more, Changed("acceptance", 0.8, 0.6, None, None)))
-    assert str(found) == "With one input 20 % off, it needs other than 2 GPUs: load -20 %: 1, acceptance -20 %: too many"
-    alike = Sensitivity(100, 0.7, 1, (less,))
+    less, more = Changed("load", 0.8, 8.0, 0.5, 2), Changed("load", 1.2, 12.0, 1.2, 3)
+    found = Sensitivity(0.7, 2, (less, more, Changed("acceptance", 0.8, 0.6, None, None)))
+    assert str(found) == "With one input 20 % off, it needs more than 2 GPUs: load +20 %: 3, acceptance -20 %: too many"
+    alike = Sensitivity(0.7, 1, (Changed("load", 0.8, 8.0, 0.5, 1),))
     assert str(alike) == "Hangs on no single input: with any of them 20 % off, it still needs 1 GPU"
-
-
-def test_what_a_plan_hangs_on_is_asked_of_its_first_requests(monkeypatch: pytest.MonkeyPatch) -> None:
-    trials, candidate = alone()
-    monkeypatch.setattr("sim.planning.sensitivity.MOST_REQUESTS", 120)
-    found = what_matters(trials, (candidate, trials.run(candidate, 3)), 3)
-    assert found == sensitivity(fewer_requests(trials, 120), candidate, 3, 3)
-    assert found != sensitivity(trials, candidate, 3, 3)
 
 
 @pytest.mark.parametrize("acceptance", [Rate(0.6), marginal((0.7, 0.5, 0.2)), recorded({0: 4, 3: 3, 7: 1})])
@@ -235,22 +229,6 @@ def test_odds_come_as_near_as_they_can() -> None:
     assert odds_of(Rate(0.6), 9.0)[0] == pytest.approx(0.99)
     assert odds_of(recorded({0: 1, 3: 1}), 9.0)[0] == pytest.approx(0.75, rel=1e-4)  # no run is longer than three
     assert odds_of(Rate(1.0), 0.8)[0] == 1
-
-
-def test_fewest_replicas_nearby() -> None:
-    trials, candidate = alone()
-    assert [replicas_near(trials, candidate, count, 8) for count in (2, 3, 5)] == [3, 3, 3]
-    assert replicas_near(trials, candidate, 1, 2) is None
-
-
-def test_fewer_requests_are_the_first_ones() -> None:
-    trials, _ = alone()
-    assert fewer_requests(trials, 300) is trials
-    fewer = fewer_requests(trials, 120)
-    np.testing.assert_array_equal(fewer.workload.arrival_seconds, trials.workload.arrival_seconds[:120])
-    work = trials.workload
-    trace = Trials(Workload(work.arrival_seconds, work.input_tokens, work.output_tokens), (), Server())
-    np.testing.assert_array_equal(fewer_requests(trace, 120).workload.output_tokens, work.output_tokens[:120])
 
 
 def test_without_a_plan_the_frontiers_and_the_nearest_candidate_stay() -> None:
