@@ -202,7 +202,7 @@ class LoadComparison:
         workload, strategy = self.workloads[number, load], self.strategies[number]
         alike = partial(simulated, compiled, acceptance, system, workload, self.server)
         predicted, runs = alike(), self.runs[number, load][: self.whole_repeats]
-        slower = alike(pace=replace(STEADY, level=1 + SLOWER))
+        grows = elasticities(alike, predicted)
         paced = [at_own_pace(alike, run.working_seconds, run.pace) for run in runs]
         compared: list[Compared] = []
         for name, value in predicted.quantities.items():
@@ -210,8 +210,8 @@ class LoadComparison:
             measured = median(repeats)
             remains = median(ours / theirs - 1 for ours, theirs in zip(at_pace, repeats, strict=True))
             chance = predicted.deviations[name] / value
-            grown = (slower.quantities[name] / value - 1) / SLOWER
-            compared.append(Compared(name, value, measured, value / measured - 1, repeats, at_pace, remains, chance, grown))
+            error, more = value / measured - 1, grows[name]
+            compared.append(Compared(name, value, measured, error, repeats, at_pace, remains, chance, more))
         rate = (len(workload) - 1) / float(workload.arrival_seconds[-1] - workload.arrival_seconds[0])
         busy, levels = median(run.busy for run in runs), tuple(level for level, _ in paced)
         varied = tuple(run.pace.variation for run in runs)
@@ -249,6 +249,12 @@ def at_own_pace(alike: Callable[..., Predicted], working_seconds: float, pace: P
         pace = replace(pace, level=pace.level * longer)
         predicted = alike(pace=pace)
     return pace.level, predicted
+
+
+def elasticities(alike: Callable[..., Predicted], predicted: Predicted) -> Quantities:
+    """By how many percent each quantity grows if all work takes 1 % longer."""
+    slower = alike(pace=replace(STEADY, level=1 + SLOWER)).quantities
+    return {name: (slower[name] / value - 1) / SLOWER for name, value in predicted.quantities.items()}
 
 
 SLOWER = 0.02

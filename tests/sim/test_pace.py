@@ -13,7 +13,7 @@ from sim.setup.latency import Constant
 from sim.setup.system import System
 from sim.stream.chain import compile_strategy
 from sim.study.pace import STEADY, WINDOW, Pace
-from sim.study.validate_load import at_own_pace, quantities, simulated
+from sim.study.validate_load import at_own_pace, elasticities, quantities, simulated
 from sim.traffic.workload import Arrivals, Lengths, Traffic
 from specdec.bench.serving import Step
 from strategies import Autoregressive
@@ -101,3 +101,14 @@ def test_a_queue_on_a_machine_that_changes_its_speed_is_explained() -> None:
     level, found = at_own_pace(alike, working, Pace.of(taken))
     assert level == pytest.approx(working / steady.working_seconds, rel=0.02)
     assert found.quantities == pytest.approx(measured, rel=0.05)  # a window may begin at one speed and end at another
+
+
+def test_a_queue_multiplies_what_work_takes_longer() -> None:
+    """One request at a time: a token takes as much longer as all work does, and a wait for others far more."""
+    system, server = System(Constant(1e-3, 10e-3, batches_are_free=True)), Server(max_batch=1, runtime="specdec")
+    workload = Traffic(Arrivals(2.0), Lengths(8), Lengths(30, 0.5), 40).workload(np.random.SeedSequence(1))
+    alike = partial(simulated, compile_strategy(Autoregressive(), system), Rate(0.5), system, workload, server)
+    found = elasticities(alike, alike())
+    assert found["tpot_mean"] == pytest.approx(1.0, rel=1e-6)
+    assert found["ttft_mean"] > 1.5
+    assert 1 < found["e2e_mean"] < found["ttft_mean"]
