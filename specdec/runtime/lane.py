@@ -275,7 +275,8 @@ class ProcessLane(Lane):
     def _take_in(self) -> None:
         """Receive an answer. One that nobody waits for any more, as after an interrupted round, is dropped."""
         ticket, answer = self._receive(PATIENCE_SECONDS)
-        awaited = self._awaited.pop(ticket)()
+        known = self._awaited.pop(ticket, None)  # none where Ctrl-C came after the request was sent
+        awaited = None if known is None else known()
         if awaited is not None:
             awaited.answer = unpacked(answer, self._shared) if isinstance(answer, tuple) else answer
             awaited.answered = True

@@ -228,3 +228,12 @@ def test_a_draft_with_fewer_tokens_looks_at_a_long_text_once(monkeypatch: pytest
     monkeypatch.setattr(Untouched, "guarded", False)
     assert known.readable(3, texts[3].grown([11])) == [1, 2, 3, 0]
     assert known.readable(3, Tokens((11, 1))) == [0, 1]
+
+
+def test_an_answer_that_nobody_knows_of_is_dropped(recorder: tuple[LaneToThread, Recorder]) -> None:
+    """Ctrl-C came between the sending of a request and the note of who waits for it."""
+    lane, _ = recorder
+    lane.submit("fork", [ForkRequest(0, [1, 2], (1,), 4)])
+    lane._awaited.clear()  # pyright: ignore[reportPrivateUsage]
+    [drafting] = lane.submit("draft", [DraftRequest(0, [1, 2], 1)])()
+    assert drafting.tokens == [0]
